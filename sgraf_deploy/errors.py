@@ -1,0 +1,69 @@
+"""Every error that this package raises on purpose.
+
+    SgrafDeployError
+    ├── InputError            something the caller gave is wrong            exit 2
+    │   ├── CheckpointError   a checkpoint file cannot be used
+    │   ├── BundleError       a bundle folder cannot be used or written
+    │   └── DataError         captions, vocabulary, regions or arrays are off
+    ├── UnavailableError      an engine or a package is missing here        exit 2
+    ├── EngineMemoryError     an engine ran out of memory                   exit 2
+    └── GateError             a bound or the export gate failed             exit 1
+
+A message says what is wrong, what was expected, what was found and how to mend it, on one line.
+"""
+
+from __future__ import annotations
+
+
+class SgrafDeployError(Exception):
+    """Base of every deliberate error; `exit_code` is what the command line exits with."""
+
+    exit_code = 2
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        expected: object = None,
+        got: object = None,
+        mend: str | None = None,
+    ) -> None:
+        details = [
+            f"{label} {value}"
+            for label, value in (("expected", expected), ("got", got))
+            if value is not None
+        ]
+        message = f"{what}: {', '.join(details)}" if details else what
+        if mend is not None:
+            message = f"{message}; {mend}"
+        super().__init__(" ".join(message.split()))
+
+
+class InputError(SgrafDeployError):
+    """Something that the caller gave is wrong."""
+
+
+class CheckpointError(InputError):
+    """A checkpoint file cannot be used."""
+
+
+class BundleError(InputError):
+    """A bundle folder cannot be read, verified or written."""
+
+
+class DataError(InputError):
+    """Captions, a vocabulary, region features or arrays are not as they must be."""
+
+
+class UnavailableError(SgrafDeployError):
+    """An engine or a package that was asked for is not available on this machine."""
+
+
+class EngineMemoryError(SgrafDeployError):
+    """An engine ran out of memory; smaller tiles may still fit."""
+
+
+class GateError(SgrafDeployError):
+    """A numeric bound failed: what was about to be published differs from the reference."""
+
+    exit_code = 1

@@ -1,0 +1,220 @@
+"""The folded model: the paper's mathematics with the exact rewrites, over any `Ops`.
+
+Same value as `reference`, less work: what depends on one image or one caption alone is computed
+in its encoder, BatchNorms and SGR's key products are folded into weights (`folding`), and only
+node 0 of the last SGR step is computed. Padded words never reach a norm, a mean, a softmax or a
+sum. Shapes: `images` N, `regions` R, `captions` C, `words` L, `embed` D, `sim_dim` S.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic
+
+import numpy as np
+
+from sgraf_deploy.model.folding import FoldedWeights, Linear, ReasoningStep
+from sgraf_deploy.model.constants import ATTENTION_SMOOTHING, EPSILON, LEAKY_SLOPE
+from sgraf_deploy.model.ops import Ops, V
+
+MASKED = 1e9
+"""Taken from the softmax scores of padding: its weight underflows to exactly 0 in float32."""
+
+
+@dataclass(frozen=True)
+class Encoded(Generic[V]):
+    """What the scorers read: embeddings as the encoders stored them, and word counts (C,)."""
+
+    region_embeddings: V
+    image_global: V
+    word_embeddings: V
+    text_global: V
+    lengths: V
+
+
+class FoldedModel(Generic[V]):
+    """One member's four graphs, each a method from inputs to outputs."""
+
+    def __init__(self, weights: FoldedWeights, ops: Ops[V]) -> None:
+        self.weights = weights
+        self.config = weights.config
+        self.ops = ops
+
+    def image_encoder(self, regions: V) -> tuple[V, V]:
+        """Regions (N, R, img_dim) -> region_embeddings (N, R, D), image_global (N, D), stored."""
+        ops, weights = self.ops, self.weights
+        local = self._linear(regions, weights.projection)
+        if self.config.image_norm:
+            local = self._l2norm(local)
+        mean = ops.mul(ops.sum(local, 1), self._scalar("one_over_regions", 1 / self.config.regions))
+        query = ops.tanh(self._linear(mean, weights.image_mean))  # (N, 1, D)
+        keys = ops.mul(
+            self._linear(local, weights.image_local),
+            ops.constant("image_global.local_norm.scale", weights.image_local_scale),
+        )
+        shift = ops.constant("image_global.local_norm.shift", weights.image_local_shift)
+        scores = self._linear(
+            ops.mul(ops.tanh(ops.add(keys, shift)), query), weights.image_attention, exact=True
+        )
+        attention = ops.softmax(ops.transpose(scores, 0, 2, 1))  # (N, 1, R)
+        overall = self._l2norm(ops.matmul(attention, local, exact=True))
+        return ops.store(local), ops.store(ops.reshape(overall, -1, self.config.embed))
+
+    def text_encoder(self, token_ids: V, lengths: V) -> tuple[V, V]:
+        """Ids (C, L), lengths (C,) -> word_embeddings (C, L, D), text_global (C, D), stored."""
+        ops, weights = self.ops, self.weights
+        states = ops.gather(
+            ops.constant("text_encoder.embedding.weight", weights.embedding), token_ids
+        )
+        for layer in weights.gru:
+            states = ops.gru(states, lengths, layer)
+        captions, words = ops.size(token_ids, 0), ops.size(token_ids, 1)
+        if self.config.bidirectional:
+            pair = ops.reshape(states, captions, words, 2, self.config.embed)
+            mean = ops.mul(ops.sum(pair, 2), self._scalar("half", 0.5))
+            states = ops.reshape(mean, captions, words, self.config.embed)
+        if self.config.text_norm:
+            states = self._l2norm(states)
+        mask = ops.word_mask(lengths, words)
+        real = ops.reshape(mask, captions, words, 1)
+        states = ops.mul(states, real)
+        mean = ops.div(ops.sum(states, 1), ops.sum(real, 1))
+        query = ops.tanh(self._linear(mean, weights.text_mean))  # (C, 1, D)
+        keys = ops.tanh(self._linear(states, weights.text_local))
+        scores = self._linear(ops.mul(keys, query), weights.text_attention, exact=True)
+        scores = ops.add(ops.transpose(scores, 0, 2, 1), self._padding_penalty(mask))
+        overall = self._l2norm(ops.matmul(ops.softmax(scores), states, exact=True))
+        return ops.store(states), ops.store(ops.reshape(overall, -1, self.config.embed))
+
+    def scorer(self, encoded: Encoded[V]) -> V:
+        """Logits (N, C) of every image with every caption, float32."""
+        ops, embed = self.ops, self.config.embed
+        images = ops.size(encoded.region_embeddings, 0)
+        captions = ops.size(encoded.word_embeddings, 0)
+        words = ops.size(encoded.word_embeddings, 1)
+        regions = ops.load(encoded.region_embeddings)
+        flat_words = ops.reshape(ops.load(encoded.word_embeddings), -1, embed)  # (C*L, D)
+        mask = ops.word_mask(encoded.lengths, words)
+        raw = ops.matmul(regions, ops.transpose(flat_words, 1, 0))
+        raw = ops.reshape(raw, images, self.config.regions, captions, words)
+        real = ops.reshape(mask, 1, captions, words)
+        weights = ops.transpose(self._word_attention(raw, real), 0, 2, 3, 1)  # (N, C, L, R)
+        weights = ops.reshape(weights, images, -1, self.config.regions)
+        context = self._context(ops.softmax(weights), regions, gram=not ops.halves)
+        local = self._align(ops.sub(context, flat_words), self.weights.local_alignment)
+        local = ops.reshape(local, images, captions, words, self.config.sim_dim)
+        text_global = ops.reshape(ops.load(encoded.text_global), 1, captions, embed)
+        image_global = ops.reshape(ops.load(encoded.image_global), images, 1, embed)
+        overall = self._align(ops.sub(image_global, text_global), self.weights.global_alignment)
+        overall = ops.reshape(overall, images, captions, 1, self.config.sim_dim)
+        nodes = ops.concat([overall, local], 2)  # (N, C, 1 + L, S)
+        return ops.reshape(self._logits(nodes, mask), images, captions)
+
+    def pair_scorer(self, encoded: Encoded[V], image_index: V, caption_index: V) -> V:
+        """Logits (pairs,) of the images and captions at the given rows, float32."""
+        ops, embed = self.ops, self.config.embed
+        regions = ops.load(ops.gather(encoded.region_embeddings, image_index))  # (P, R, D)
+        words = ops.load(ops.gather(encoded.word_embeddings, caption_index))  # (P, L, D)
+        lengths = ops.gather(encoded.lengths, caption_index)
+        pairs, longest = ops.size(words, 0), ops.size(words, 1)
+        mask = ops.word_mask(lengths, longest)
+        raw = ops.matmul(regions, ops.transpose(words, 0, 2, 1))  # (P, R, L)
+        weights = self._word_attention(raw, ops.reshape(mask, pairs, 1, longest))
+        weights = ops.softmax(ops.transpose(weights, 0, 2, 1))
+        context = self._context(weights, regions, gram=False)
+        local = self._align(ops.sub(context, words), self.weights.local_alignment)
+        image_global = ops.load(ops.gather(encoded.image_global, image_index))
+        text_global = ops.load(ops.gather(encoded.text_global, caption_index))
+        overall = self._align(ops.sub(image_global, text_global), self.weights.global_alignment)
+        overall = ops.reshape(overall, 1, pairs, 1, self.config.sim_dim)
+        local = ops.reshape(local, 1, pairs, longest, self.config.sim_dim)
+        nodes = ops.concat([overall, local], 2)  # (1, P, 1 + L, S)
+        return ops.reshape(self._logits(nodes, mask), -1)
+
+    def _word_attention(self, raw: V, real: V) -> V:
+        """Smoothed attention scores, l2-normalised over the real words (the last axis)."""
+        ops = self.ops
+        attention = ops.mul(ops.leaky_relu(raw, LEAKY_SLOPE), real)
+        norm = ops.sqrt(ops.sum_squares(attention))
+        norm = ops.add(norm, self._scalar("epsilon", EPSILON))
+        smoothed = ops.div(self._scalar("attention_smoothing", ATTENTION_SMOOTHING), norm)
+        return ops.mul(attention, smoothed)
+
+    def _context(self, weights: V, regions: V, *, gram: bool) -> V:
+        """The l2-normalised image context (N, C*L, D) of every word.
+
+        With `gram` the norm comes from a G a, G = v vT, and scales the weights (N, C*L, R): less
+        work than two passes over the contexts where an image meets several captions. Float32
+        only: beside an all-zero image the scale exceeds float16's range.
+        """
+        ops = self.ops
+        if not gram:
+            return self._l2norm(ops.matmul(weights, regions))
+        products = ops.matmul(regions, ops.transpose(regions, 0, 2, 1))
+        squared = ops.relu(ops.sum(ops.mul(ops.matmul(weights, products), weights), -1))
+        norm = ops.add(ops.sqrt(squared), self._scalar("epsilon", EPSILON))
+        return ops.matmul(ops.div(weights, norm), regions)
+
+    def _align(self, difference: V, linear: Linear) -> V:
+        """l2norm(W (x - y)^2 + b) (paper: "Similarity Representation Learning")."""
+        return self._l2norm(self._linear(self.ops.mul(difference, difference), linear))
+
+    def _logits(self, nodes: V, mask: V) -> V:
+        """Logits (N, C, 1, 1) from alignments (N, C, 1 + L, S) and the word mask (C, L)."""
+        ops = self.ops
+        if self.weights.filtration is not None:
+            vector = self._filtration(nodes, mask, self.weights.filtration)
+        else:
+            vector = self._reasoning(nodes, mask)
+        return self._linear(vector, self.weights.similarity, exact=True)
+
+    def _reasoning(self, nodes: V, mask: V) -> V:
+        """SGR's node 0 (N, C, 1, S) after every step (paper: "Similarity Graph Reasoning")."""
+        penalty = self._padding_penalty(self._node_mask(mask))
+        last = len(self.weights.reasoning) - 1
+        for index, step in enumerate(self.weights.reasoning):
+            queries = self.ops.first(nodes, 2) if index == last else nodes
+            nodes = self._reasoning_step(step, queries, nodes, penalty)
+        return nodes if self.weights.reasoning else self.ops.first(nodes, 2)
+
+    def _reasoning_step(self, step: ReasoningStep, queries: V, nodes: V, penalty: V) -> V:
+        ops = self.ops
+        projected = self._linear(queries, step.key)
+        edges = ops.add(ops.matmul(projected, ops.transpose(nodes, 0, 1, 3, 2)), penalty)
+        message = ops.matmul(ops.softmax(edges), nodes)
+        return ops.relu(self._linear(message, step.update))
+
+    def _filtration(self, nodes: V, mask: V, attention: Linear) -> V:
+        """SAF's vector (N, C, 1, S) (paper: "Similarity Attention Filtration")."""
+        ops = self.ops
+        gates = ops.sigmoid(self._linear(nodes, attention, exact=True))
+        gates = ops.transpose(gates, 0, 1, 3, 2)  # (N, C, 1, 1 + L)
+        mask = self._node_mask(mask)
+        gates = ops.mul(gates, ops.reshape(mask, ops.size(mask, 0), 1, -1))
+        total = ops.add(ops.sum(gates, -1), self._scalar("epsilon", EPSILON))
+        return self._l2norm(ops.matmul(ops.div(gates, total), nodes, exact=True))
+
+    def _node_mask(self, mask: V) -> V:
+        """(C, L) -> (C, 1 + L): the global alignment is always real, like the first word."""
+        return self.ops.concat([self.ops.first(mask, 1), mask], 1)
+
+    def _padding_penalty(self, mask: V) -> V:
+        """(C, n) of 1 and 0 -> (C, 1, n) of 0 and a score no softmax sees."""
+        ops = self.ops
+        penalty = ops.mul(ops.sub(mask, self._scalar("one", 1.0)), self._scalar("masked", MASKED))
+        return ops.reshape(penalty, ops.size(mask, 0), 1, -1)
+
+    def _linear(self, x: V, linear: Linear, *, exact: bool = False) -> V:
+        ops = self.ops
+        weight = ops.constant(f"{linear.name}.weight", linear.weight)
+        bias = ops.constant(f"{linear.name}.bias", linear.bias)
+        if exact:
+            return ops.add(ops.matmul(x, weight, exact=True), bias)
+        return ops.linear(x, weight, bias)
+
+    def _l2norm(self, x: V) -> V:
+        norm = self.ops.sqrt(self.ops.sum_squares(x))
+        return self.ops.div(x, self.ops.add(norm, self._scalar("epsilon", EPSILON)))
+
+    def _scalar(self, name: str, value: float) -> V:
+        return self.ops.constant(name, np.array(value, dtype=np.float32))

@@ -1,0 +1,138 @@
+"""`Ops` executed by PyTorch, in float32, in native half, or in half as a tensor core rounds."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import leaky_relu
+
+from sgraf_deploy.model.ops import GruLayer, Weight
+
+Arithmetic = Literal["fp32", "fp16", "fp16-rounded"]
+"""How products run. `fp16-rounded`: operands and stored results rounded to float16, products
+accumulated in float32, which is what a tensor core computes and a CPU has no fast kernel for."""
+
+
+class TorchOps:
+    """See `Ops`; values are tensors on `device`, sizes are ints."""
+
+    def __init__(self, arithmetic: Arithmetic, device: torch.device) -> None:
+        self.arithmetic = arithmetic
+        self.device = device
+        self._constants: dict[str, Tensor] = {}
+        self._gru: dict[int, torch.nn.GRU] = {}
+
+    @property
+    def halves(self) -> bool:  # noqa: D102
+        return self.arithmetic != "fp32"
+
+    def constant(self, name: str, array: Weight) -> Tensor:  # noqa: D102
+        if name not in self._constants:
+            self._constants[name] = torch.from_numpy(array.copy()).to(self.device)
+        return self._constants[name]
+
+    def load(self, stored: Tensor) -> Tensor:  # noqa: D102
+        return stored.float()
+
+    def store(self, x: Tensor) -> Tensor:  # noqa: D102
+        return x.half() if self.halves else x
+
+    def matmul(self, a: Tensor, b: Tensor, *, exact: bool = False) -> Tensor:  # noqa: D102
+        if exact or not self.halves:
+            return torch.matmul(a, b)
+        if self.arithmetic == "fp16":
+            return torch.matmul(a.half(), b.half()).float()
+        return torch.matmul(a.half().float(), b.half().float()).half().float()
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # noqa: D102
+        if self.halves:
+            return self.matmul(x, weight) + bias
+        flat = torch.addmm(bias, x.reshape(-1, x.shape[-1]), weight)
+        return flat.reshape(*x.shape[:-1], weight.shape[1])
+
+    def add(self, a: Tensor, b: Tensor) -> Tensor:  # noqa: D102
+        return a + b
+
+    def sub(self, a: Tensor, b: Tensor) -> Tensor:  # noqa: D102
+        return a - b
+
+    def mul(self, a: Tensor, b: Tensor) -> Tensor:  # noqa: D102
+        return a * b
+
+    def div(self, a: Tensor, b: Tensor) -> Tensor:  # noqa: D102
+        return a / b
+
+    def sqrt(self, x: Tensor) -> Tensor:  # noqa: D102
+        return x.sqrt()
+
+    def tanh(self, x: Tensor) -> Tensor:  # noqa: D102
+        return x.tanh()
+
+    def sigmoid(self, x: Tensor) -> Tensor:  # noqa: D102
+        return x.sigmoid()
+
+    def relu(self, x: Tensor) -> Tensor:  # noqa: D102
+        return x.relu()
+
+    def leaky_relu(self, x: Tensor, slope: float) -> Tensor:  # noqa: D102
+        return leaky_relu(x, slope)
+
+    def softmax(self, x: Tensor) -> Tensor:  # noqa: D102
+        return x.softmax(dim=-1)
+
+    def sum(self, x: Tensor, axis: int) -> Tensor:  # noqa: D102
+        return x.sum(dim=axis, keepdim=True)
+
+    def sum_squares(self, x: Tensor) -> Tensor:  # noqa: D102
+        return x.square().sum(dim=-1, keepdim=True)
+
+    def reshape(self, x: Tensor, *shape: int | Tensor) -> Tensor:  # noqa: D102
+        return x.reshape([int(size) for size in shape])
+
+    def size(self, x: Tensor, axis: int) -> Tensor:  # noqa: D102
+        return x.shape[axis]  # type: ignore[return-value]  # a size is an int here
+
+    def transpose(self, x: Tensor, *axes: int) -> Tensor:  # noqa: D102
+        return x.permute(*axes)
+
+    def concat(self, values: list[Tensor], axis: int) -> Tensor:  # noqa: D102
+        return torch.cat(values, dim=axis)
+
+    def first(self, x: Tensor, axis: int) -> Tensor:  # noqa: D102
+        return x.narrow(axis, 0, 1)
+
+    def gather(self, x: Tensor, index: Tensor) -> Tensor:  # noqa: D102
+        return x[index.long()]
+
+    def word_mask(self, lengths: Tensor, words: Tensor) -> Tensor:  # noqa: D102
+        steps = torch.arange(int(words), device=self.device)
+        return (steps.unsqueeze(0) < lengths.unsqueeze(1)).float()
+
+    def gru(self, x: Tensor, lengths: Tensor, layer: GruLayer) -> Tensor:  # noqa: D102
+        if layer.index not in self._gru:
+            self._gru[layer.index] = self._build_gru(layer)
+        packed = torch.nn.utils.rnn.pack_padded_sequence(
+            x, lengths.cpu().long(), batch_first=True, enforce_sorted=False
+        )
+        states, _ = torch.nn.utils.rnn.pad_packed_sequence(
+            self._gru[layer.index](packed)[0], batch_first=True, total_length=x.shape[1]
+        )
+        return states
+
+    def _build_gru(self, layer: GruLayer) -> torch.nn.GRU:
+        gru = torch.nn.GRU(
+            layer.input.shape[2],
+            layer.units,
+            batch_first=True,
+            bidirectional=layer.directions == 2,  # noqa: PLR2004
+        )
+        state = {}
+        for index, suffix in enumerate(["", "_reverse"][: layer.directions]):
+            state[f"weight_ih_l0{suffix}"] = torch.from_numpy(layer.input[index].copy())
+            state[f"weight_hh_l0{suffix}"] = torch.from_numpy(layer.hidden[index].copy())
+            state[f"bias_ih_l0{suffix}"] = torch.from_numpy(layer.input_bias[index].copy())
+            state[f"bias_hh_l0{suffix}"] = torch.from_numpy(layer.hidden_bias[index].copy())
+        gru.load_state_dict(state)
+        return gru.to(self.device).eval().requires_grad_(False)
