@@ -1,0 +1,283 @@
+"""Checkpoints in, a verified bundle out; nothing is published that did not pass the gate."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from sgraf_deploy import __version__
+from sgraf_deploy.atomic import staged_folder
+from sgraf_deploy.bundle import Bundle, hash_file, write_manifest
+from sgraf_deploy.config import GRAPHS, PRECISIONS, GraphName, Precision, signature
+from sgraf_deploy.data.precomp import PrecompSplit, list_splits, open_precomp
+from sgraf_deploy.data.regions import region_statistics
+from sgraf_deploy.data.tokenizer import UNTRAINED, Tokenizer
+from sgraf_deploy.data.vocabulary import Vocabulary
+from sgraf_deploy.errors import BundleError, InputError
+from sgraf_deploy.export.gate import run_gate
+from sgraf_deploy.export.gate_data import (
+    GateInputs,
+    GateReference,
+    data_inputs,
+    reference_outputs,
+    synthetic_inputs,
+    write_gate,
+)
+from sgraf_deploy.export.graphs import build_graph
+from sgraf_deploy.export.onnx_ops import OPSET
+from sgraf_deploy.manifest import (
+    SCHEMA_VERSION,
+    BundleModule,
+    CheckpointInfo,
+    FileRef,
+    GraphFile,
+    Manifest,
+    Member,
+)
+from sgraf_deploy.model.checkpoint import Checkpoint, read_checkpoint, write_reference
+from sgraf_deploy.model.folding import fold
+
+Step = Callable[[str], None]
+
+STEPS = ("graphs", "reference", "gate", "manifest")
+"""Told to `step` before each begins, between those of `atomic.staged_folder`."""
+
+_PREFERRED_SPLITS = ("dev", "val", "test", "train")
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What an export does beyond the checkpoints.
+
+    Without `vocabulary` the bundle works on token ids. `gate_data` is a precomp folder that the
+    gate runs on instead of synthetic regions; it needs the vocabulary.
+    """
+
+    vocabulary: Path | None = None
+    tokenizer: str = UNTRAINED
+    precisions: tuple[Precision, ...] = PRECISIONS
+    gate_data: Path | None = None
+    gate_split: str | None = None
+    keep_reference: bool = True
+    force: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class _Inputs:
+    """What was read and checked before anything is written."""
+
+    checkpoints: dict[str, Checkpoint]
+    vocabulary: Vocabulary | None
+    split: PrecompSplit | None
+    gate: GateInputs
+    references: dict[str, GateReference] = field(default_factory=dict)
+
+
+def default_target(checkpoints: Sequence[Path]) -> Path:
+    """`NAME.sgraf` in the current folder, NAME from what the checkpoints' names share."""
+    names = [path.name.split(".")[0] for path in checkpoints]
+    return Path(f"{os.path.commonprefix(names).rstrip('_-') or 'sgraf'}.sgraf")
+
+
+def export_bundle(
+    paths: Sequence[Path],
+    target: Path,
+    options: ExportOptions = ExportOptions(),
+    *,
+    step: Step | None = None,
+) -> Bundle:
+    """Export one checkpoint (SGR or SAF) or two (SGRAF) into the bundle folder `target`.
+
+    Raises CheckpointError, DataError or BundleError for inputs that cannot be used, and
+    GateError where a graph differs from the reference; `target` is then as it was.
+    """
+    report = step or (lambda name: None)
+    if target.exists() and not options.force:
+        # Known before the work begins; staged_folder has the last word.
+        raise BundleError(f"{target} exists already", mend="pass --force to replace it")
+    inputs = _read_inputs(paths, options)
+    with staged_folder(target, force=options.force, step=step) as folder:
+        members = {}
+        for name, checkpoint in inputs.checkpoints.items():
+            members[name] = _write_member(folder, name, checkpoint, inputs, options, report)
+        report("gate")
+        parity = _gate(folder, members, inputs)
+        report("manifest")
+        write_manifest(folder, _manifest(folder, members, inputs, options, parity))
+    return Bundle.open(target)
+
+
+def _read_inputs(paths: Sequence[Path], options: ExportOptions) -> _Inputs:
+    checkpoints: dict[str, Checkpoint] = {}
+    for path in paths:
+        checkpoint = read_checkpoint(path)
+        name = checkpoint.config.module.lower()
+        if name in checkpoints:
+            raise InputError(
+                "checkpoints of a bundle",
+                expected="one SGR, one SAF, or one of each",
+                got=f"two {checkpoint.config.module}: {checkpoints[name].path}, {path}",
+            )
+        checkpoints[name] = checkpoint
+    checkpoints = {name: checkpoints[name] for name in ("sgr", "saf") if name in checkpoints}
+    _check_shared(checkpoints)
+    config = next(iter(checkpoints.values())).config
+    vocabulary = Vocabulary.load(options.vocabulary) if options.vocabulary else None
+    if vocabulary is not None and vocabulary.size != config.vocab_size:
+        raise InputError(
+            f"vocabulary {options.vocabulary}",
+            expected=f"{config.vocab_size} words, as the checkpoint's embedding has",
+            got=vocabulary.size,
+        )
+    tokenizer = Tokenizer(options.tokenizer)
+    split = _gate_split(options)
+    if split is None:
+        gate = synthetic_inputs(config)
+    elif vocabulary is None:
+        raise InputError("--gate-data needs words", expected="--vocab FILE", got="no vocabulary")
+    else:
+        gate = data_inputs(config, split, tokenizer, vocabulary)
+    return _Inputs(checkpoints, vocabulary, split, gate)
+
+
+def _check_shared(checkpoints: Mapping[str, Checkpoint]) -> None:
+    """The members of an ensemble read the same images and words."""
+    for name in ("vocab_size", "regions", "img_dim"):
+        values = {member: getattr(c.config, name) for member, c in checkpoints.items()}
+        if len(set(values.values())) > 1:
+            raise InputError(
+                f"the checkpoints of an ensemble differ in {name}",
+                expected="the same number in both",
+                got=values,
+            )
+
+
+def _gate_split(options: ExportOptions) -> PrecompSplit | None:
+    if options.gate_data is None:
+        return None
+    splits = list_splits(options.gate_data)
+    preferred = [name for name in _PREFERRED_SPLITS if name in splits]
+    return open_precomp(options.gate_data, options.gate_split or [*preferred, *splits, "dev"][0])
+
+
+def _write_member(
+    folder: Path,
+    name: str,
+    checkpoint: Checkpoint,
+    inputs: _Inputs,
+    options: ExportOptions,
+    report: Step,
+) -> Member:
+    report("graphs")
+    folded = fold(checkpoint.config, checkpoint.weights)
+    graphs: dict[Precision, dict[GraphName, GraphFile]] = {}
+    for precision in options.precisions:
+        place = folder / name / precision
+        place.mkdir(parents=True)
+        graphs[precision] = {}
+        for graph in GRAPHS:
+            path = place / f"{graph}.onnx"
+            onnx.save(build_graph(folded, graph, precision), path)
+            ref = hash_file(path, relative_to=folder)
+            spec = signature(graph, checkpoint.config, precision)
+            graphs[precision][graph] = GraphFile(ref, OPSET, spec)
+    report("reference")
+    inputs.references[name] = reference_outputs(checkpoint.config, checkpoint.weights, inputs.gate)
+    reference: FileRef | None = None
+    if options.keep_reference:
+        path = folder / "reference" / f"{name}.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        write_reference(path, checkpoint.weights)
+        reference = hash_file(path, relative_to=folder)
+    info = CheckpointInfo(
+        file=checkpoint.path.name if checkpoint.path else "",
+        sha256=checkpoint.sha256,
+        epoch=checkpoint.epoch,
+        best_rsum=checkpoint.best_rsum,
+        data_name=checkpoint.data_name,
+    )
+    fingerprint = image_encoder_fingerprint(checkpoint.weights)
+    return Member(checkpoint.config, info, fingerprint, graphs, reference)
+
+
+def image_encoder_fingerprint(weights: Mapping[str, np.ndarray[Any, Any]]) -> str:
+    """The sha256 of the weights that images are encoded with: same value, same embeddings."""
+    digest = sha256()
+    for name in sorted(weights):
+        if name.startswith(("image_encoder.", "image_global.")):
+            digest.update(f"{name} {weights[name].shape}\n".encode())
+            digest.update(np.ascontiguousarray(weights[name], dtype=np.float32).tobytes())
+    return digest.hexdigest()
+
+
+def _gate(folder: Path, members: Mapping[str, Member], inputs: _Inputs) -> dict[str, Any]:
+    return {
+        "source": inputs.gate.source,
+        "images": len(inputs.gate.regions),
+        "captions": len(inputs.gate.lengths),
+        "members": {
+            name: {
+                precision: run_gate(
+                    {graph: folder / file.ref.file for graph, file in graphs.items()},
+                    {graph: file.signature for graph, file in graphs.items()},
+                    precision,
+                    inputs.gate,
+                    inputs.references[name],
+                    f"{name} {precision}",
+                )
+                for precision, graphs in member.graphs.items()
+            }
+            for name, member in members.items()
+        },
+    }
+
+
+def _manifest(
+    folder: Path,
+    members: Mapping[str, Member],
+    inputs: _Inputs,
+    options: ExportOptions,
+    parity: dict[str, Any],
+) -> Manifest:
+    vocabulary = gate = None
+    if inputs.vocabulary is not None:
+        inputs.vocabulary.save(folder / "vocab.json")
+        vocabulary = hash_file(folder / "vocab.json", relative_to=folder)
+    if options.keep_reference:
+        path = folder / "reference" / "gate.npz"
+        write_gate(path, inputs.gate, inputs.references)
+        gate = hash_file(path, relative_to=folder)
+    module: BundleModule = "SGRAF"
+    if len(members) == 1:
+        module = next(iter(members.values())).config.module
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        module=module,
+        members=members,
+        tokenizer=options.tokenizer if vocabulary else None,
+        vocabulary=vocabulary,
+        region_statistics=region_statistics(inputs.split.regions) if inputs.split else None,
+        gate=gate,
+        parity=parity,
+        tools=tool_versions(),
+    )
+
+
+def tool_versions() -> dict[str, str]:
+    """The versions of what takes part in an export, for the manifest and for reports."""
+    versions = {"sgraf-deploy": __version__, "python": platform.python_version()}
+    for package in ("torch", "onnx", "onnxruntime", "numpy"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions

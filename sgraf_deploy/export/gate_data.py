@@ -1,0 +1,153 @@
+"""What the export gate runs on, and what the literal reference says about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgraf_deploy.config import ModelConfig
+from sgraf_deploy.data.captions import encode_captions
+from sgraf_deploy.data.precomp import PrecompSplit
+from sgraf_deploy.data.regions import check_regions
+from sgraf_deploy.data.tokenizer import Tokenizer
+from sgraf_deploy.data.vocabulary import Vocabulary
+from sgraf_deploy.errors import BundleError
+
+SYNTHETIC_IMAGES = 6
+SYNTHETIC_LENGTHS = (2, 3, 3, 5, 8, 11, 14, 20)
+"""Words per synthetic caption; 2 is a caption of nothing but `<start>` and `<end>`."""
+
+DATA_IMAGES = 12
+DATA_CAPTIONS = 24
+"""Of `--gate-data`: enough for a rank correlation, few enough for an evaluator in numpy."""
+
+
+@dataclass(frozen=True, eq=False)
+class GateInputs:
+    """Images and captions for the gate; the last image is all zeros.
+
+    regions (images, regions, img_dim) float32; token_ids (captions, words) int32, padded with 0;
+    lengths (captions,) int32. `real` says whether they are data rather than noise.
+    """
+
+    regions: NDArray[np.float32]
+    token_ids: NDArray[np.int32]
+    lengths: NDArray[np.int32]
+    source: str
+    real: bool
+
+
+@dataclass(frozen=True, eq=False)
+class GateReference:
+    """The literal loop's outputs in float64; embeddings kept as float32."""
+
+    region_embeddings: NDArray[np.float32]
+    image_global: NDArray[np.float32]
+    word_embeddings: NDArray[np.float32]
+    text_global: NDArray[np.float32]
+    logits: NDArray[np.float64]
+
+
+def synthetic_inputs(config: ModelConfig, seed: int = 0) -> GateInputs:
+    """Seeded standard normal regions and uniform word ids."""
+    rng = np.random.default_rng(seed)
+    shape = (SYNTHETIC_IMAGES, config.regions, config.img_dim)
+    captions = [
+        rng.integers(0, config.vocab_size, length, dtype=np.int32) for length in SYNTHETIC_LENGTHS
+    ]
+    source = f"synthetic: {SYNTHETIC_IMAGES} images of standard normal regions, seed {seed}"
+    return _inputs(rng.standard_normal(shape, dtype=np.float32), captions, source, real=False)
+
+
+def data_inputs(
+    config: ModelConfig, split: PrecompSplit, tokenizer: Tokenizer, vocabulary: Vocabulary
+) -> GateInputs:
+    """Images spread over a split of real data, and their captions in turn."""
+    check_regions(split.regions[:1], config.regions, config.img_dim, split.name)
+    images = np.unique(np.linspace(0, split.images - 1, DATA_IMAGES).astype(np.int64))
+    regions = np.asarray(split.regions[images], dtype=np.float32)
+    check_regions(regions, config.regions, config.img_dim, f"gate data {split.name}")
+    per_image = split.captions_per_image
+    texts = [
+        split.captions[image * per_image + turn] for turn in range(per_image) for image in images
+    ]
+    captions, _ = encode_captions(texts[:DATA_CAPTIONS], tokenizer, vocabulary)
+    source = f"data: {len(images)} images × {len(captions)} captions of split {split.name}"
+    return _inputs(regions, captions, source, real=True)
+
+
+def _inputs(
+    regions: NDArray[np.float32], captions: list[NDArray[np.int32]], source: str, *, real: bool
+) -> GateInputs:
+    regions = np.concatenate([regions, np.zeros_like(regions[:1])])
+    lengths = np.array([len(caption) for caption in captions], dtype=np.int32)
+    token_ids = np.zeros((len(captions), int(lengths.max())), dtype=np.int32)
+    for row, caption in enumerate(captions):
+        token_ids[row, : len(caption)] = caption
+    return GateInputs(regions, token_ids, lengths, f"{source}, and one image of zeros", real)
+
+
+def reference_outputs(
+    config: ModelConfig, weights: Mapping[str, NDArray[Any]], inputs: GateInputs
+) -> GateReference:
+    """Run the literal loop in float64 on the gate's inputs; needs PyTorch."""
+    import torch
+
+    from sgraf_deploy.model import reference
+
+    with torch.inference_mode():
+        model = reference.build_model(config, weights, torch.float64)
+        lengths = torch.from_numpy(inputs.lengths)
+        regions = model.image_encoder(torch.from_numpy(inputs.regions).double())
+        words = model.text_encoder(torch.from_numpy(inputs.token_ids).long(), lengths)
+        return GateReference(
+            region_embeddings=regions.float().numpy(),
+            image_global=model.image_global(regions).float().numpy(),
+            word_embeddings=words.float().numpy(),
+            text_global=reference.text_globals(model, words, lengths).float().numpy(),
+            logits=reference.score(model, regions, words, lengths).numpy(),
+        )
+
+
+def write_gate(path: Path, inputs: GateInputs, references: Mapping[str, GateReference]) -> None:
+    """Write inputs and every member's reference outputs as one `.npz`."""
+    arrays: dict[str, NDArray[Any]] = {
+        "regions": inputs.regions,
+        "token_ids": inputs.token_ids,
+        "lengths": inputs.lengths,
+        "source": np.array(inputs.source),
+        "real": np.array(inputs.real),
+    }
+    for member, outputs in references.items():
+        for field in fields(GateReference):
+            arrays[f"{member}.{field.name}"] = getattr(outputs, field.name)
+    np.savez(path, allow_pickle=False, **arrays)
+
+
+def read_gate(path: Path, members: tuple[str, ...]) -> tuple[GateInputs, dict[str, GateReference]]:
+    """Read what `write_gate` wrote; BundleError if something is missing or unreadable."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            inputs = GateInputs(
+                arrays["regions"],
+                arrays["token_ids"],
+                arrays["lengths"],
+                str(arrays["source"]),
+                bool(arrays["real"]),
+            )
+            references = {
+                member: GateReference(
+                    **{f.name: arrays[f"{member}.{f.name}"] for f in fields(GateReference)}
+                )
+                for member in members
+            }
+    except (KeyError, OSError, ValueError) as error:
+        raise BundleError(
+            f"gate file {path} cannot be read", got=error, mend="export the bundle again"
+        ) from error
+    return inputs, references

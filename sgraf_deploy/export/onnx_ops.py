@@ -1,0 +1,228 @@
+"""`Ops` emitted as ONNX nodes: the folded model, written down instead of executed.
+
+Graphs are built node by node, not traced: no exporter's optimiser sees the epsilons, every axis
+that must be dynamic is, and half precision stands exactly where the model asks for it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from sgraf_deploy.config import GraphSignature, Precision, TensorSpec
+from sgraf_deploy.model.ops import GruLayer, Weight
+
+OPSET = 18
+IR_VERSION = 9
+"""The oldest that opset 18 may have with; older runtimes can still read it."""
+
+_DTYPES = {
+    "float32": TensorProto.FLOAT,
+    "float16": TensorProto.FLOAT16,
+    "int32": TensorProto.INT32,
+}
+
+
+class OnnxOps:
+    """See `Ops`; values are tensor names, sizes are names of int64 tensors of one element."""
+
+    def __init__(self, precision: Precision) -> None:
+        self.precision = precision
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: dict[str, onnx.TensorProto] = {}
+        self._half_of: dict[str, str] = {}
+        self._views: dict[str, tuple[str, str, tuple[str, ...], dict[str, Any]]] = {}
+
+    @property
+    def halves(self) -> bool:  # noqa: D102
+        return self.precision == "fp16"
+
+    def model(self, name: str, signature: GraphSignature, outputs: list[str]) -> onnx.ModelProto:
+        """The finished model: `outputs` are bound to the signature's names, in order."""
+        renamed = dict(zip(outputs, (spec.name for spec in signature.outputs), strict=True))
+        nodes = self._reachable(set(outputs))
+        for node in nodes:
+            node.input[:] = [renamed.get(value, value) for value in node.input]
+            node.output[:] = [renamed.get(value, value) for value in node.output]
+        used = {value for node in nodes for value in node.input}
+        graph = helper.make_graph(
+            nodes,
+            name,
+            [_value_info(spec) for spec in signature.inputs],
+            [_value_info(spec) for spec in signature.outputs],
+            [tensor for key, tensor in self.initializers.items() if key in used],
+        )
+        model = helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+            producer_name="sgraf-deploy",
+        )
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+    def _reachable(self, needed: set[str]) -> list[onnx.NodeProto]:
+        """The nodes that the needed values depend on, in order."""
+        kept = []
+        for node in reversed(self.nodes):
+            if needed.intersection(node.output):
+                needed.update(node.input)
+                kept.append(node)
+        return kept[::-1]
+
+    def constant(self, name: str, array: Weight) -> str:  # noqa: D102
+        if name not in self.initializers:
+            self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+        return name
+
+    def load(self, stored: str) -> str:  # noqa: D102
+        if not self.halves:
+            return stored
+        loaded = self._node("Cast", stored, to=TensorProto.FLOAT)
+        self._half_of[loaded] = stored
+        return loaded
+
+    def store(self, x: str) -> str:  # noqa: D102
+        return self._half(x) if self.halves else x
+
+    def matmul(self, a: str, b: str, *, exact: bool = False) -> str:  # noqa: D102
+        if exact or not self.halves:
+            return self._node("MatMul", a, b)
+        return self._node(
+            "Cast", self._node("MatMul", self._half(a), self._half(b)), to=TensorProto.FLOAT
+        )
+
+    def linear(self, x: str, weight: str, bias: str) -> str:  # noqa: D102
+        if self.halves:
+            return self.add(self.matmul(x, weight), bias)
+        inputs, outputs = self.initializers[weight].dims
+        flat = self._node("Gemm", self.reshape(x, -1, inputs), weight, bias)
+        leading = self._node("Shape", x, start=0, end=-1)
+        return self.reshape(flat, leading, outputs)
+
+    def add(self, a: str, b: str) -> str:  # noqa: D102
+        return self._node("Add", a, b)
+
+    def sub(self, a: str, b: str) -> str:  # noqa: D102
+        return self._node("Sub", a, b)
+
+    def mul(self, a: str, b: str) -> str:  # noqa: D102
+        return self._node("Mul", a, b)
+
+    def div(self, a: str, b: str) -> str:  # noqa: D102
+        return self._node("Div", a, b)
+
+    def sqrt(self, x: str) -> str:  # noqa: D102
+        return self._node("Sqrt", x)
+
+    def tanh(self, x: str) -> str:  # noqa: D102
+        return self._node("Tanh", x)
+
+    def sigmoid(self, x: str) -> str:  # noqa: D102
+        return self._node("Sigmoid", x)
+
+    def relu(self, x: str) -> str:  # noqa: D102
+        return self._node("Relu", x)
+
+    def leaky_relu(self, x: str, slope: float) -> str:  # noqa: D102
+        return self._node("LeakyRelu", x, alpha=slope)
+
+    def softmax(self, x: str) -> str:  # noqa: D102
+        return self._node("Softmax", x, axis=-1)
+
+    def sum(self, x: str, axis: int) -> str:  # noqa: D102
+        return self._node("ReduceSum", x, self._integers([axis]), keepdims=1)
+
+    def sum_squares(self, x: str) -> str:  # noqa: D102
+        return self._node("ReduceSumSquare", x, self._integers([-1]), keepdims=1)
+
+    def reshape(self, x: str, *shape: int | str) -> str:  # noqa: D102
+        if all(isinstance(size, int) for size in shape):
+            return self._view("Reshape", x, self._integers([int(size) for size in shape]))
+        sizes = [size if isinstance(size, str) else self._integers([size]) for size in shape]
+        return self._view("Reshape", x, self._node("Concat", *sizes, axis=0))
+
+    def size(self, x: str, axis: int) -> str:  # noqa: D102
+        return self._node("Shape", x, start=axis, end=axis + 1)
+
+    def transpose(self, x: str, *axes: int) -> str:  # noqa: D102
+        return self._view("Transpose", x, perm=list(axes))
+
+    def concat(self, values: list[str], axis: int) -> str:  # noqa: D102
+        return self._node("Concat", *values, axis=axis)
+
+    def first(self, x: str, axis: int) -> str:  # noqa: D102
+        return self._node(
+            "Slice", x, self._integers([0]), self._integers([1]), self._integers([axis])
+        )
+
+    def gather(self, x: str, index: str) -> str:  # noqa: D102
+        return self._node("Gather", x, index, axis=0)
+
+    def word_mask(self, lengths: str, words: str) -> str:  # noqa: D102
+        scalars = [self.constant(f"int_{n}", np.array(n, dtype=np.int32)) for n in (0, 1)]
+        longest = self._node("Cast", self._node("Squeeze", words), to=TensorProto.INT32)
+        steps = self._node("Range", scalars[0], longest, scalars[1])
+        column = self.reshape(lengths, -1, 1)
+        return self._node("Cast", self._node("Less", steps, column), to=TensorProto.FLOAT)
+
+    def gru(self, x: str, lengths: str, layer: GruLayer) -> str:  # noqa: D102
+        name = f"text_encoder.gru.{layer.index}"
+        bias = np.concatenate(
+            [_onnx_gates(layer.input_bias, axis=1), _onnx_gates(layer.hidden_bias, axis=1)], axis=1
+        )
+        states = self._node(
+            "GRU",
+            self.transpose(x, 1, 0, 2),
+            self.constant(f"{name}.input", _onnx_gates(layer.input, axis=1)),
+            self.constant(f"{name}.hidden", _onnx_gates(layer.hidden, axis=1)),
+            self.constant(f"{name}.bias", bias),
+            lengths,
+            hidden_size=layer.units,
+            direction="bidirectional" if layer.directions > 1 else "forward",
+            linear_before_reset=1,
+        )  # (words, directions, captions, embed)
+        by_caption = self.transpose(states, 2, 0, 1, 3)
+        return self.reshape(by_caption, 0, 0, layer.directions * layer.units)
+
+    def _half(self, x: str) -> str:
+        """The float16 twin of a float32 value: stored, derived from a stored one, or rounded."""
+        if x not in self._half_of:
+            if x in self.initializers:
+                array = numpy_helper.to_array(self.initializers[x])
+                half = self.constant(f"{x}.float16", array.astype(np.float16))
+            elif x in self._views and self._views[x][1] in self._half_of:
+                op, source, extra, attributes = self._views[x]
+                half = self._node(op, self._half_of[source], *extra, **attributes)
+            else:
+                half = self._node("Cast", x, to=TensorProto.FLOAT16)
+            self._half_of[x] = half
+        return self._half_of[x]
+
+    def _integers(self, values: list[int]) -> str:
+        name = "integers_" + "_".join(str(value).replace("-", "minus") for value in values)
+        return self.constant(name, np.array(values, dtype=np.int64))
+
+    def _view(self, op: str, x: str, *extra: str, **attributes: Any) -> str:
+        """A node that moves values without changing them, so that half twins pass through it."""
+        view = self._node(op, x, *extra, **attributes)
+        self._views[view] = (op, x, extra, attributes)
+        return view
+
+    def _node(self, op: str, *inputs: str, **attributes: Any) -> str:
+        output = f"{op.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op, list(inputs), [output], name=output, **attributes))
+        return output
+
+
+def _onnx_gates(stacked: Weight, axis: int) -> Weight:
+    """Reorder PyTorch's gates (reset, update, new) to ONNX's (update, reset, hidden)."""
+    reset, update, new = np.split(stacked, 3, axis=axis)
+    return np.concatenate([update, reset, new], axis=axis)
+
+
+def _value_info(spec: TensorSpec) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(spec.name, _DTYPES[spec.dtype], spec.axes)

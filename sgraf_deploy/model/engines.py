@@ -1,0 +1,208 @@
+"""The engines that need PyTorch: `torch`, the folded model, and `torch-reference`, the yardstick.
+
+They run a bundle's original weights (`reference/`) and satisfy `runtime.engine.Engine`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sgraf_deploy.config import GraphName, GraphSignature, Precision, signature
+from sgraf_deploy.errors import EngineMemoryError, InputError, UnavailableError
+from sgraf_deploy.model import reference
+from sgraf_deploy.model.members import member_weights
+from sgraf_deploy.model.folded import Encoded, FoldedModel
+from sgraf_deploy.model.folding import fold
+from sgraf_deploy.model.torch_ops import Arithmetic, TorchOps
+
+if TYPE_CHECKING:
+    from sgraf_deploy.bundle import Bundle
+    from sgraf_deploy.runtime.engine import EngineOptions
+
+Function = Callable[..., tuple[Tensor, ...]]
+
+
+class TorchGraph:
+    """One graph of one member as a function on tensors; see `runtime.engine.Graph`."""
+
+    def __init__(self, signature: GraphSignature, function: Function) -> None:
+        self.signature = signature
+        self._function = function
+
+    def run(
+        self, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Run on tensors by input name; copy into `outputs` where one is bound."""
+        arguments = [inputs[spec.name] for spec in self.signature.inputs]
+        try:
+            with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+                results = self._function(*arguments)
+        except (torch.cuda.OutOfMemoryError, MemoryError) as error:
+            raise EngineMemoryError("PyTorch ran out of memory", got=error) from error
+        except RuntimeError as error:
+            if "DefaultCPUAllocator" not in str(error):
+                raise
+            raise EngineMemoryError("PyTorch ran out of memory", got=error) from error
+        named = {
+            spec.name: tensor for spec, tensor in zip(self.signature.outputs, results, strict=True)
+        }
+        for name, buffer in (outputs or {}).items():
+            named[name] = buffer.copy_(named[name])
+        return named
+
+
+class _TorchEngine:
+    """What both engines share: weights, the device, and buffers that are tensors."""
+
+    name: str
+
+    def __init__(self, bundle: Bundle, precision: Precision, options: EngineOptions) -> None:
+        self.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = _parse_device(self.device)
+        self.executed: Arithmetic = "fp32"
+        if precision == "fp16":
+            self.executed = "fp16" if self._device.type == "cuda" else "fp16-rounded"
+        if options.threads is not None:
+            torch.set_num_threads(options.threads)
+        self._bundle = bundle
+        self._precision = precision
+        self._options = options
+        self._graphs: dict[tuple[str, GraphName], TorchGraph] = {}
+        self._members: dict[str, Mapping[GraphName, Function]] = {}
+        self._lock = threading.Lock()
+
+    @staticmethod
+    def unavailable() -> str | None:
+        """None: this module was imported, so PyTorch is there."""
+        return None
+
+    def open(self, member: str, graph: GraphName) -> TorchGraph:
+        """Open a member's graph; its weights are read once."""
+        with self._lock:
+            if member not in self._members:
+                self._members[member] = self._functions(member)
+            if (member, graph) not in self._graphs:
+                config = self._bundle.manifest.members[member].config
+                self._graphs[member, graph] = TorchGraph(
+                    signature(graph, config, self._precision), self._members[member][graph]
+                )
+            return self._graphs[member, graph]
+
+    def put(self, array: NDArray[Any]) -> Tensor:
+        """A tensor on the device; on the CPU it shares the array's memory where it can."""
+        if not array.flags.writeable or not array.flags.c_contiguous:
+            array = np.array(array)
+        return torch.from_numpy(array).to(self._device)
+
+    def gather(self, buffer: Tensor, rows: slice | NDArray[np.int32]) -> Tensor:
+        """Rows of a tensor: a view for a slice, a copy for indices."""
+        if isinstance(rows, slice):
+            return buffer[rows]
+        return buffer[torch.from_numpy(rows.astype(np.int64)).to(self._device)]
+
+    def fetch(self, buffer: Tensor) -> NDArray[Any]:
+        """The tensor as a host array; waits for the device."""
+        array: NDArray[Any] = buffer.cpu().numpy()
+        return array
+
+    def close(self) -> None:
+        """Let go of the weights."""
+        self._graphs.clear()
+        self._members.clear()
+
+    def _weights(self, member: str) -> dict[str, NDArray[np.generic]]:
+        return member_weights(self._bundle, member, self._options.checkpoints)
+
+    def _functions(self, member: str) -> Mapping[GraphName, Function]:
+        raise NotImplementedError
+
+
+class TorchEngine(_TorchEngine):
+    """The exact rewrites in PyTorch, batched; fp32, fp16 on a GPU, fp16-rounded on a CPU."""
+
+    name = "torch"
+
+    def _functions(self, member: str) -> Mapping[GraphName, Function]:
+        config = self._bundle.manifest.members[member].config
+        folded = fold(config, self._weights(member))
+        model = FoldedModel(folded, TorchOps(self.executed, self._device))
+
+        def scorer(*embeddings: Tensor) -> tuple[Tensor, ...]:
+            return (model.scorer(Encoded(*embeddings)),)
+
+        def pair_scorer(*inputs: Tensor) -> tuple[Tensor, ...]:
+            return (model.pair_scorer(Encoded(*inputs[:5]), *inputs[5:]),)
+
+        return {
+            "image_encoder": model.image_encoder,
+            "text_encoder": model.text_encoder,
+            "scorer": scorer,
+            "pair_scorer": pair_scorer,
+        }
+
+
+class ReferenceEngine(_TorchEngine):
+    """The literal per-caption loop; float32 only, and slow on purpose."""
+
+    name = "torch-reference"
+
+    def __init__(self, bundle: Bundle, precision: Precision, options: EngineOptions) -> None:
+        if precision != "fp32":
+            raise UnavailableError(
+                "engine torch-reference", expected="precision fp32", got=precision,
+                mend="use engine torch for fp16",
+            )
+        super().__init__(bundle, precision, options)
+
+    def _functions(self, member: str) -> Mapping[GraphName, Function]:
+        config = self._bundle.manifest.members[member].config
+        model = reference.build_model(config, self._weights(member)).to(self._device)
+
+        def image_encoder(regions: Tensor) -> tuple[Tensor, ...]:
+            embeddings = model.image_encoder(regions)
+            return embeddings, model.image_global(embeddings)
+
+        def text_encoder(token_ids: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
+            words = model.text_encoder(token_ids, lengths)
+            return words, reference.text_globals(model, words, lengths)
+
+        def scorer(
+            regions: Tensor, _image: Tensor, words: Tensor, _text: Tensor, lengths: Tensor
+        ) -> tuple[Tensor, ...]:
+            return (reference.score(model, regions, words, lengths),)
+
+        def pair_scorer(
+            regions: Tensor, image: Tensor, words: Tensor, _text: Tensor, lengths: Tensor,
+            image_index: Tensor, caption_index: Tensor,
+        ) -> tuple[Tensor, ...]:
+            logits = regions.new_empty(len(image_index))
+            for caption in caption_index.unique():
+                pairs = caption_index == caption
+                rows = image_index[pairs].long()
+                real = words[caption, : int(lengths[caption])]
+                logits[pairs] = reference.caption_logits(model, regions[rows], image[rows], real)
+            return (logits,)
+
+        return {
+            "image_encoder": image_encoder,
+            "text_encoder": text_encoder,
+            "scorer": scorer,
+            "pair_scorer": pair_scorer,
+        }
+
+
+def _parse_device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError("device", expected="cpu, cuda or cuda:N", got=name) from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UnavailableError(f"device {name} is not available: PyTorch sees no CUDA GPU")
+    return device
