@@ -1,0 +1,1 @@
+"""Captions, tokenizer, vocabulary and region features, read from disk and checked."""

@@ -1,0 +1,62 @@
+"""Caption files, and captions as token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgraf_deploy.data.files import PathLike, read_lines
+from sgraf_deploy.data.tokenizer import Tokenizer
+from sgraf_deploy.data.vocabulary import Vocabulary
+from sgraf_deploy.errors import DataError
+
+
+@dataclass(frozen=True)
+class CaptionStats:
+    """What encoding found: `tokens` counts words without `<start>` and `<end>`."""
+
+    captions: int
+    tokens: int
+    unknown: int
+
+    @property
+    def unknown_rate(self) -> float:
+        """The share of the tokens that the vocabulary does not have; 0 without tokens."""
+        return self.unknown / self.tokens if self.tokens else 0.0
+
+
+def read_captions(path: PathLike) -> list[str]:
+    """The captions of a UTF-8 file, one a line, without the white space around them.
+
+    Raises DataError that names the file and the line which is not UTF-8 or is empty.
+    """
+    return read_lines(path, "captions")
+
+
+def encode_captions(
+    captions: Sequence[str], tokenizer: Tokenizer, vocabulary: Vocabulary
+) -> tuple[list[NDArray[np.int32]], CaptionStats]:
+    """Token ids (words,) int32 per caption, unpadded, `<start>` and `<end>` included.
+
+    A word outside the vocabulary becomes `<unk>`; a caption of nothing but such words is
+    encoded like any other. Raises DataError that names the index of a caption without words.
+    """
+    if isinstance(captions, str | bytes):
+        raise DataError("captions", expected="a sequence of strings", got="one string")
+    encoded: list[NDArray[np.int32]] = []
+    tokens = unknown = 0
+    untrusted: Sequence[object] = captions
+    for index, caption in enumerate(untrusted):
+        if not isinstance(caption, str):
+            got = type(caption).__name__
+            raise DataError(f"caption {index}", expected="a string", got=got)
+        words = tokenizer.tokenize(caption)
+        if not words:
+            raise DataError(f"caption {index}", expected="at least one word", got=repr(caption))
+        encoded.append(np.array(vocabulary.encode(words), dtype=np.int32))
+        tokens += len(words)
+        unknown += sum(word not in vocabulary for word in words)
+    return encoded, CaptionStats(captions=len(encoded), tokens=tokens, unknown=unknown)

@@ -1,0 +1,167 @@
+"""The word list of a checkpoint, in the authors' JSON format."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sgraf_deploy.data.files import PathLike, read_bytes
+from sgraf_deploy.errors import DataError
+
+PAD = "<pad>"
+START = "<start>"
+END = "<end>"
+UNKNOWN = "<unk>"
+SPECIAL_WORDS = (PAD, START, END, UNKNOWN)
+
+_BRIEF = 60
+_KEYS = ("word2idx", "idx2word", "idx")
+
+
+class Vocabulary:
+    """Words and their ids 0 … size - 1; word i of `words` has the id i."""
+
+    def __init__(self, words: Iterable[str], *, name: str = "vocabulary") -> None:
+        """Take the words in the order of their ids.
+
+        Raises DataError, which begins with `name`, for a repeated word or a missing special one.
+        """
+        self.words = tuple(words)
+        self._ids: dict[str, int] = {}
+        for index, word in enumerate(self.words):
+            if not isinstance(word, str):
+                raise DataError(f"{name}: word {index}", expected="a string", got=_brief(word))
+            if word in self._ids:
+                twice = f"{self._ids[word]} and {index}"
+                raise DataError(f"{name}: the word {word!r}", expected="one id", got=twice)
+            self._ids[word] = index
+        missing = [word for word in SPECIAL_WORDS if word not in self._ids]
+        if missing:
+            raise DataError(
+                f"{name}: word2idx", expected=", ".join(SPECIAL_WORDS), got=f"no {missing[0]}"
+            )
+
+    @classmethod
+    def load(cls, path: PathLike) -> Vocabulary:
+        """Read a vocabulary file; DataError names the file and the key that is wrong."""
+        name = f"vocabulary {path}"
+        content = read_bytes(path, "vocabulary")
+        try:
+            text = content.decode("utf-8-sig")
+            value = json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, name))
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{name} is not JSON in UTF-8", got=str(error)) from error
+        return cls.from_json(value, name=name)
+
+    @classmethod
+    def from_json(cls, value: object, *, name: str = "vocabulary") -> Vocabulary:
+        """Read `to_json`'s object back; DataError, which begins with `name`, for any defect."""
+        if not isinstance(value, dict) or set(value) != set(_KEYS):
+            got = (
+                ", ".join(map(repr, list(value)[:5])) if isinstance(value, dict) else _brief(value)
+            )
+            raise DataError(f"{name}: keys", expected=", ".join(_KEYS), got=got or "none")
+        for key, kind in (("word2idx", dict), ("idx2word", dict), ("idx", int)):
+            if type(value[key]) is not kind:
+                expected = "an integer" if kind is int else "an object"
+                raise DataError(f"{name}: {key}", expected=expected, got=_brief(value[key]))
+        words = _words_by_id(value["word2idx"], name)
+        _check_inverse(words, value["idx2word"], name)
+        if value["idx"] != len(words):
+            expected = f"{len(words)}, the number of words"
+            raise DataError(f"{name}: idx", expected=expected, got=value["idx"])
+        return cls(words, name=name)
+
+    @property
+    def size(self) -> int:
+        """How many words there are, the special ones included."""
+        return len(self.words)
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the words in the order of their ids, whatever file they were read from."""
+        canonical = json.dumps(self.words, ensure_ascii=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode("ascii")).hexdigest()
+
+    def __len__(self) -> int:
+        """The same as `size`."""
+        return len(self.words)
+
+    def __contains__(self, word: object) -> bool:
+        """Whether the word has an id of its own."""
+        return word in self._ids
+
+    def id(self, word: str) -> int:
+        """The id of a word, that of `<unk>` for one that is not in the vocabulary."""
+        return self._ids.get(word, self._ids[UNKNOWN])
+
+    def encode(self, tokens: Iterable[str]) -> list[int]:
+        """The ids of the tokens between those of `<start>` and `<end>`."""
+        return [self._ids[START], *map(self.id, tokens), self._ids[END]]
+
+    def to_json(self) -> dict[str, Any]:
+        """The authors' format: `word2idx`, `idx2word` with string keys, `idx`, by rising id."""
+        return {
+            "word2idx": {word: index for index, word in enumerate(self.words)},
+            "idx2word": {str(index): word for index, word in enumerate(self.words)},
+            "idx": len(self.words),
+        }
+
+    def save(self, path: PathLike) -> None:
+        """Write the authors' format as JSON; DataError where the file cannot be written."""
+        try:
+            Path(path).write_text(json.dumps(self.to_json()), encoding="utf-8")
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise DataError(f"vocabulary {path} cannot be written", got=reason) from error
+
+
+def _unique(pairs: list[tuple[str, Any]], name: str) -> dict[str, Any]:
+    """A JSON object as a dict; a key given twice, which json would drop silently, is an error."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise DataError(f"{name}: the key {key!r}", expected="once", got="twice")
+            seen.add(key)
+    return found
+
+
+def _words_by_id(word2idx: dict[Any, Any], name: str) -> list[str]:
+    """The words in the order of their ids, which must be 0 … n - 1."""
+    words: dict[int, str] = {}
+    for word, index in word2idx.items():
+        where = f"{name}: word2idx[{word!r}]"
+        if type(index) is not int or not 0 <= index < len(word2idx):
+            expected = f"an id in 0 … {len(word2idx) - 1} for {len(word2idx)} words"
+            raise DataError(where, expected=expected, got=_brief(index))
+        if index in words:
+            got = f"{index}, which is also {words[index]!r}"
+            raise DataError(where, expected="an id of its own", got=got)
+        words[index] = word
+    return [words[index] for index in range(len(words))]
+
+
+def _check_inverse(words: list[str], idx2word: dict[Any, Any], name: str) -> None:
+    """Refuse an `idx2word` that is not the inverse of `word2idx`."""
+    for index, word in enumerate(words):
+        found = idx2word.get(str(index))
+        if found != word:
+            got = "no such key" if str(index) not in idx2word else _brief(found)
+            raise DataError(f"{name}: idx2word[{str(index)!r}]", expected=repr(word), got=got)
+    if len(idx2word) != len(words):
+        known = {str(index) for index in range(len(words))}
+        extra = next(key for key in idx2word if key not in known)
+        raise DataError(
+            f"{name}: idx2word[{extra!r}]", expected=f"only ids below {len(words)}", got=extra
+        )
+
+
+def _brief(value: object) -> str:
+    """A value for a message, shortened."""
+    text = repr(value)
+    return text if len(text) <= _BRIEF else f"{text[:_BRIEF]}…"

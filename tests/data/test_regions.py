@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import io
+import random
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sgraf_deploy.data import regions as module
+from sgraf_deploy.data.regions import check_regions, open_regions, region_statistics, spread
+from sgraf_deploy.errors import DataError
+
+
+def features(images: int = 4, regions: int = 3, img_dim: int = 5) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(7).normal(size=(images, regions, img_dim)).astype(np.float32)
+
+
+def npy(array: np.ndarray[Any, Any], version: tuple[int, int] | None = None) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, array, version=version)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("version", [(1, 0), (2, 0)], ids=["v1", "v2"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_open_regions(tmp_path: Path, dtype: Any, version: tuple[int, int], order: Any) -> None:
+    expected = np.asarray(features().astype(dtype), order=order)
+    path = tmp_path / "dev_ims.npy"
+    path.write_bytes(npy(expected, version))
+    opened = open_regions(path)
+    assert isinstance(opened, np.memmap)
+    assert opened.dtype == dtype
+    np.testing.assert_array_equal(opened, expected)
+    with pytest.raises(ValueError, match="read-only"):
+        opened[0] = 0
+
+
+def npz() -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, features())
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param(npy(features()[0]), r"expected 3 axes.*got \(3, 5\)", id="two-axes"),
+        pytest.param(npy(features()[None]), r"3 axes.*got \(1, 4, 3, 5\)", id="four-axes"),
+        pytest.param(npy(np.array(1, dtype=np.float32)), r"3 axes.*got \(\)", id="scalar"),
+        pytest.param(npy(features().astype(np.float64)), "float32 or.*got float64", id="float64"),
+        pytest.param(npy(features().astype(np.int32)), "float32 or.*got int32", id="int32"),
+        pytest.param(npy(features().astype(">f4")), "little-endian, got >f4", id="big-endian"),
+        pytest.param(npy(features().astype(object)), "float32 or.*got object", id="objects"),
+        pytest.param(npy(features()[:0]), r"have no images.*\(0, 3, 5\)", id="no-images"),
+        pytest.param(npy(features()[:, :0]), "have no regions", id="no-regions"),
+        pytest.param(npy(features()[:, :, :0]), "have no img_dim", id="no-dimension"),
+        pytest.param(npy(features())[:-1], "truncated: expected 368 bytes.*got 367", id="cut"),
+        pytest.param(npy(features())[:128], "truncated: expected 368 bytes", id="only-a-header"),
+        pytest.param(npy(features())[:60], r"not a \.npy file", id="cut-in-the-header"),
+        pytest.param(npz(), r"not a \.npy file.*write it with numpy\.save", id="npz"),
+        pytest.param(b"", r"not a \.npy file", id="empty"),
+        pytest.param(b"\x80\x04N.", r"not a \.npy file", id="pickle"),
+        pytest.param(npy(features(), (3, 0)), r"version 1\.0 or 2\.0, got \(3, 0\)", id="v3"),
+    ],
+)
+def test_bad_region_files(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "dev_ims.npy"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"dev_ims\.npy.*{message}") as caught:
+        open_regions(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["{[]: 1}", "if x:\n1\n", "  x\n y\n", "(" * 900, "-" * 9000 + "1", "{'descr': '<f4'}", "\x00"],
+    ids=["unhashable", "statement", "indented", "nested", "deep", "keys-missing", "nul"],
+)
+def test_headers_that_do_not_parse(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "dev_ims.npy"
+    content = header.encode("latin1")
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(content).to_bytes(2, "little") + content)
+    with pytest.raises(DataError, match=r"dev_ims\.npy is not a \.npy file"):
+        open_regions(path)
+
+
+@pytest.mark.parametrize("name", ["absent.npy", "."], ids=["missing", "folder"])
+def test_unreadable_region_files(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match=r"region features .* cannot be read"):
+        open_regions(tmp_path / name)
+
+
+@pytest.mark.filterwarnings("ignore:Reading `.npy`:UserWarning")
+def test_damaged_headers_are_opened_or_data_errors(tmp_path: Path) -> None:
+    whole = npy(features())
+    draw = random.Random(3)
+    path = tmp_path / "dev_ims.npy"
+    refused = 0
+    for _ in range(400):
+        damaged = bytearray(whole)
+        for _ in range(draw.randint(1, 3)):
+            damaged[draw.randrange(80)] = draw.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            assert open_regions(path).ndim == 3
+        except DataError:
+            refused += 1
+    assert refused > 300
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_check_accepts_what_fits(dtype: Any) -> None:
+    check_regions(features().astype(dtype), 3, 5, "dev_ims.npy")
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        pytest.param(features(regions=2), r"\(any, 3, 5\), got \(4, 2, 5\)", id="regions"),
+        pytest.param(features(img_dim=6), r"\(any, 3, 5\), got \(4, 3, 6\)", id="img-dim"),
+        pytest.param(features()[0], r"3 axes.*got \(3, 5\)", id="two-axes"),
+        pytest.param(features()[:0], "no images", id="no-images"),
+        pytest.param(features().astype(np.float64), "got float64.*astype", id="float64"),
+    ],
+)
+def test_check_refuses_what_does_not_fit(array: np.ndarray[Any, Any], message: str) -> None:
+    with pytest.raises(DataError, match=rf"^dev_ims\.npy.*{message}"):
+        check_regions(array, 3, 5, "dev_ims.npy")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=["nan", "inf", "minus-inf"])
+@pytest.mark.parametrize("image", [0, 2, 6, 9], ids=lambda image: f"image-{image}")
+def test_check_names_the_first_bad_image(
+    monkeypatch: pytest.MonkeyPatch, dtype: Any, value: float, image: int
+) -> None:
+    # Chunks of three images: the row must count from the start of the array.
+    monkeypatch.setattr(module, "CHUNK_BYTES", 3 * 3 * 5 * np.dtype(dtype).itemsize)
+    array = features(images=10).astype(dtype)
+    array[image, 1, 4] = value
+    array[9, 2, 0] = np.nan
+    with pytest.raises(DataError, match=rf"f: image {image} \(counted from 0\), region 1: "):
+        check_regions(array, 3, 5, "f")
+
+
+def test_check_accepts_a_view_of_every_fifth_row() -> None:
+    array = features(images=10)
+    array[6] = np.nan
+    check_regions(array[::5], 3, 5, "f")
+    array[5] = np.nan
+    with pytest.raises(DataError, match="image 1 "):
+        check_regions(array[::5], 3, 5, "f")
+
+
+def test_memory_of_check_and_statistics_is_bounded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "CHUNK_BYTES", 2**16)
+    path = tmp_path / "big_ims.npy"
+    np.save(path, np.ones((2000, 8, 64), dtype=np.float32))
+    opened = open_regions(path)
+    tracemalloc.start()
+    check_regions(opened, 8, 64, "f")
+    region_statistics(opened, limit=2000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert opened.nbytes > 60 * 2**16
+    assert peak < 10 * 2**16
+
+
+@pytest.mark.parametrize("chunk", [1, 700, 2**25], ids=["row-by-row", "some-rows", "one-chunk"])
+def test_statistics(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setattr(module, "CHUNK_BYTES", chunk)
+    array = (features(images=9) + 3).astype(np.float16)
+    exact = array.astype(np.float64)
+    found = region_statistics(array)
+    assert found == pytest.approx(
+        {
+            "images": 9,
+            "mean": exact.mean(),
+            "std": exact.std(),
+            "mean_norm": np.linalg.norm(exact, axis=2).mean(),
+            "min": exact.min(),
+            "max": exact.max(),
+        },
+        rel=1e-12,
+    )
+    assert [type(value) for value in found.values()] == [int, *[float] * 5]
+
+
+@pytest.mark.parametrize(
+    ("length", "limit", "indices"),
+    [
+        (1, 5, [0]),
+        (5, 5, [0, 1, 2, 3, 4]),
+        (5, 9, [0, 1, 2, 3, 4]),
+        (11, 3, [0, 5, 10]),
+        (10, 4, [0, 3, 6, 9]),
+        (10, 1, [0]),
+        (10, 0, [0]),
+    ],
+)
+def test_spread(length: int, limit: int, indices: list[int]) -> None:
+    assert spread(length, limit).tolist() == indices
+
+
+def test_statistics_look_at_evenly_spread_images() -> None:
+    array = np.arange(11, dtype=np.float32)[:, None, None] * np.ones((1, 2, 3), dtype=np.float32)
+    found = region_statistics(array, limit=3)
+    assert (found["images"], found["min"], found["max"]) == (3, 0.0, 10.0)
+    assert found["mean"] == pytest.approx(5.0)
+
+
+def test_real_features(shared: Path) -> None:
+    opened = open_regions(shared / "data/f8k_precomp/dev_ims.npy")
+    assert opened.shape == (1000, 36, 256)
+    check_regions(opened, 36, 256, "dev_ims.npy")
+    found = region_statistics(opened, limit=100)
+    assert found["images"] == 100
+    assert found["mean_norm"] == pytest.approx(4.0, abs=0.01)  # rows were scaled to norm 4
