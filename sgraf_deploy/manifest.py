@@ -1,0 +1,376 @@
+"""What a bundle's `manifest.json` says, as frozen types; reading it is strict.
+
+A missing, unknown or mistyped field is a BundleError that names its path in the JSON, for
+example `members.sgr.graphs.fp32.scorer.sha256`. Nothing has a default.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import types
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
+from itertools import zip_longest
+from pathlib import PurePosixPath
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from sgraf_deploy.config import (
+    GRAPHS,
+    PRECISIONS,
+    GraphName,
+    GraphSignature,
+    ModelConfig,
+    Precision,
+    signature,
+)
+from sgraf_deploy.errors import BundleError
+
+SCHEMA_VERSION = 1
+
+BundleModule = Literal["SGR", "SAF", "SGRAF"]
+Migration = Callable[[dict[str, Any]], dict[str, Any]]
+
+MIGRATIONS: dict[int, Migration] = {}
+"""From a version to the one after it: takes a manifest's JSON object, returns the next one's."""
+
+_MEMBERS: dict[str, tuple[str, ...]] = {"SGR": ("sgr",), "SAF": ("saf",), "SGRAF": ("sgr", "saf")}
+_RESERVED = ("manifest.json", "engines")
+_EXPORT = "export again with `sgraf-deploy export`"
+_WORDS = {str: "a text", int: "an integer", float: "a number", bool: "true or false"}
+_INLINE = {"inline": True}
+"""Marks a field whose own fields stand in the JSON in its place."""
+_SHOWN = 60
+"""How much of a wrong value an error shows, in characters."""
+
+
+@dataclass(frozen=True)
+class FileRef:
+    """A file of the bundle: its relative POSIX path, sha256 and size in bytes.
+
+    Raises BundleError for a path that could lead out of the bundle or to what is not hashed.
+    """
+
+    file: str
+    sha256: str
+    bytes: int
+
+    def __post_init__(self) -> None:
+        path = PurePosixPath(self.file)
+        outside = path.is_absolute() or ".." in path.parts or not path.parts
+        if outside or str(path) != self.file or "\\" in self.file or "\0" in self.file:
+            raise _wrong("file", "a plain relative path inside the bundle", self.file)
+        if path.parts[0] in _RESERVED:
+            raise _wrong("file", f"anything but {' and '.join(_RESERVED)}", self.file)
+        _check_sha256(self.sha256)
+        if self.bytes < 0:
+            raise _wrong("bytes", "a size", self.bytes)
+
+
+@dataclass(frozen=True)
+class GraphFile:
+    """One ONNX graph of a member in one precision."""
+
+    ref: FileRef = field(metadata=_INLINE)
+    opset: int
+    signature: GraphSignature = field(metadata=_INLINE)
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """The checkpoint that a member was exported from; `file` is its name only."""
+
+    file: str
+    sha256: str
+    epoch: int | None
+    best_rsum: float | None
+    data_name: str | None
+
+    def __post_init__(self) -> None:
+        _check_sha256(self.sha256)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One exported checkpoint; `reference` holds its original weights, None if left out."""
+
+    config: ModelConfig
+    checkpoint: CheckpointInfo
+    image_encoder_fingerprint: str
+    graphs: Mapping[Precision, Mapping[GraphName, GraphFile]]
+    reference: FileRef | None
+
+    def __post_init__(self) -> None:
+        for name, size in self.config.to_json().items():
+            if type(size) is int and size < (0 if name == "sgr_steps" else 1):
+                raise _wrong(f"config.{name}", "a size", size)
+        for precision, graphs in self.graphs.items():
+            for name in GRAPHS:
+                if name not in graphs:
+                    raise _missing(f"graphs.{precision}.{name}")
+                right = signature(name, self.config, precision)
+                _check_signature(f"graphs.{precision}.{name}", right, graphs[name].signature)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that a bundle says about itself.
+
+    `members` has the keys `sgr`, `saf` or both. `tokenizer` and `vocabulary` are None for a bundle
+    that works on token ids; `gate` and the members' `reference` for one without references.
+    Raises BundleError when the parts contradict each other.
+    """
+
+    schema_version: int
+    module: BundleModule
+    members: Mapping[str, Member]
+    tokenizer: str | None
+    vocabulary: FileRef | None
+    region_statistics: dict[str, Any] | None
+    gate: FileRef | None
+    parity: dict[str, Any]
+    tools: dict[str, str]
+
+    def __post_init__(self) -> None:
+        if self.schema_version != SCHEMA_VERSION:
+            raise _wrong("schema_version", SCHEMA_VERSION, self.schema_version)
+        _check_members(self)
+        for name, other in (("tokenizer", "vocabulary"), ("vocabulary", "tokenizer")):
+            if getattr(self, name) is None and getattr(self, other) is not None:
+                raise _wrong(name, f"a value, because {other} has one", None)
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """The precisions that every member has."""
+        return tuple(p for p in PRECISIONS if all(p in m.graphs for m in self.members.values()))
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of token ids of every member."""
+        return self._config.vocab_size
+
+    @property
+    def regions(self) -> int:
+        """The number of regions per image of every member."""
+        return self._config.regions
+
+    @property
+    def img_dim(self) -> int:
+        """The size of one region's features for every member."""
+        return self._config.img_dim
+
+    @property
+    def _config(self) -> ModelConfig:
+        return next(iter(self.members.values())).config
+
+    @property
+    def files(self) -> tuple[FileRef, ...]:
+        """Every file that the manifest names, each once, in the order of the JSON."""
+        found: list[FileRef | None] = []
+        for member in self.members.values():
+            found += [graph.ref for graphs in member.graphs.values() for graph in graphs.values()]
+            found.append(member.reference)
+        found += [self.vocabulary, self.gate]
+        return tuple(dict.fromkeys(ref for ref in found if ref is not None))
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object that `from_json` reads back."""
+        encoded: dict[str, Any] = _encode(self)
+        return encoded
+
+    @classmethod
+    def from_json(cls, value: object) -> Manifest:
+        """Read a JSON object of the current schema version; BundleError names what is off."""
+        manifest: Manifest = _decode(cls, value, "")
+        return manifest
+
+
+def parse_json(text: bytes | str) -> Any:
+    """JSON without its traps: a repeated field, NaN and Infinity are refused (BundleError)."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        for name, count in Counter(name for name, _ in pairs).items():
+            if count > 1:
+                raise ValueError(f"field {name} is there {count} times")
+        return dict(pairs)
+
+    def refuse(constant: str) -> Any:
+        raise ValueError(f"{constant} is not a number in JSON")
+
+    try:
+        return json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise BundleError("not valid JSON", got=error, mend=_EXPORT) from error
+
+
+def migrate(
+    raw: Any,
+    *,
+    migrations: Mapping[int, Migration] = MIGRATIONS,
+    version: int = SCHEMA_VERSION,
+) -> dict[str, Any]:
+    """Bring a manifest's JSON object to the schema `version`, one migration at a time.
+
+    Raises BundleError if it is newer than that, or too old for the migrations that exist.
+    """
+    migrated: dict[str, Any] = _decode(dict[str, Any], raw, "")
+    if "schema_version" not in migrated:
+        raise _missing("schema_version")
+    found: int = _decode(int, migrated["schema_version"], "schema_version")
+    if found > version:
+        raise BundleError(
+            "schema_version: written by a newer sgraf-deploy",
+            expected=f"at most {version}",
+            got=found,
+            mend="upgrade sgraf-deploy",
+        )
+    for step in range(found, version):
+        if step not in migrations:
+            raise BundleError(
+                "schema_version: too old to be read", expected=version, got=step, mend=_EXPORT
+            )
+        migrated = {**migrations[step](migrated), "schema_version": step + 1}
+    return migrated
+
+
+def _encode(value: Any) -> Any:
+    if is_dataclass(value):
+        encoded: dict[str, Any] = {}
+        for part in fields(value):
+            inner = _encode(getattr(value, part.name))
+            encoded |= inner if part.metadata.get("inline") else {part.name: inner}
+        return encoded
+    if isinstance(value, Mapping):
+        return {key: _encode(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [_encode(item) for item in value]
+    return value
+
+
+def _decode(kind: Any, value: Any, path: str) -> Any:
+    """Read `value` as the annotated type `kind`; its type must match exactly."""
+    if kind is Any:
+        return value
+    if is_dataclass(kind):
+        _check_object(value, path, _json_names(kind))
+        return _decode_dataclass(kind, value, path)
+    origin, args = get_origin(kind), get_args(kind)
+    if origin in (dict, Mapping):
+        if not isinstance(value, dict):
+            raise _wrong(path, "an object", value)
+        for key in value:
+            _decode(args[0], key, f"{_join(path, key)} (field name)")
+        return {key: _decode(args[1], item, _join(path, key)) for key, item in value.items()}
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise _wrong(path, "a list", value)
+        return tuple(_decode(args[0], item, _join(path, row)) for row, item in enumerate(value))
+    return _decode_scalar(kind, value, path)
+
+
+def _decode_scalar(kind: Any, value: Any, path: str) -> Any:
+    args = get_args(kind)
+    if get_origin(kind) is Literal:
+        if type(value) is not str or value not in args:
+            raise _wrong(path, " or ".join(args), value)
+        return value
+    if isinstance(kind, types.UnionType) and types.NoneType in args:
+        (kind,) = (arg for arg in args if arg is not types.NoneType)
+        return None if value is None else _decode(kind, value, path)
+    if kind is float and type(value) is int:
+        return float(value)
+    kinds = args or (kind,)
+    if type(value) not in kinds:
+        raise _wrong(path, " or ".join(_WORDS[kind] for kind in kinds), value)
+    return value
+
+
+def _decode_dataclass(kind: Any, value: dict[str, Any], path: str) -> Any:
+    hints = _hints(kind)
+    parts = {
+        part.name: _decode_dataclass(hints[part.name], value, path)
+        if part.metadata.get("inline")
+        else _decode(hints[part.name], value[part.name], _join(path, part.name))
+        for part in fields(kind)
+    }
+    try:
+        return kind(**parts)
+    except BundleError as error:
+        # What a type itself refuses starts with the name of the field.
+        raise BundleError(_join(path, error)) from error
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _json_names(kind: Any) -> list[str]:
+    hints, names = _hints(kind), []
+    for part in fields(kind):
+        inline = part.metadata.get("inline")
+        names += _json_names(hints[part.name]) if inline else [part.name]
+    return names
+
+
+def _check_object(value: object, path: str, names: list[str]) -> None:
+    if not isinstance(value, dict):
+        raise _wrong(path, "an object", value)
+    for name in names:
+        if name not in value:
+            raise _missing(_join(path, name))
+    for name in value:
+        if name not in names:
+            raise BundleError(f"{_join(path, name)}: unknown field", mend=_EXPORT)
+
+
+def _check_members(manifest: Manifest) -> None:
+    """The members must fit the module, and each other."""
+    expected, members = _MEMBERS[manifest.module], manifest.members
+    for key in (*expected, *members):
+        if key not in members:
+            raise _missing(f"members.{key}")
+        if key not in expected:
+            raise _wrong("members", f"{expected} for module {manifest.module}", tuple(members))
+        if members[key].config.module != key.upper():
+            raise _wrong(f"members.{key}.config.module", key.upper(), members[key].config.module)
+    for name in ("vocab_size", "regions", "img_dim"):
+        values = {key: getattr(member.config, name) for key, member in members.items()}
+        if len(set(values.values())) > 1:
+            raise BundleError(
+                f"members.*.config.{name}",
+                expected="the same for both members",
+                got=values,
+                mend="an ensemble needs two checkpoints of the same data",
+            )
+    if not manifest.precisions:
+        raise BundleError("members.*.graphs", expected="a precision that every member has")
+
+
+def _check_signature(path: str, right: GraphSignature, stored: GraphSignature) -> None:
+    for side in ("inputs", "outputs"):
+        pairs = zip_longest(getattr(right, side), getattr(stored, side))
+        for row, (expected, got) in enumerate(pairs):
+            if expected != got:
+                raise BundleError(f"{path}.{side}.{row}", expected=expected, got=got, mend=_EXPORT)
+
+
+def _check_sha256(value: str) -> None:
+    if not re.fullmatch("[0-9a-f]{64}", value):
+        raise _wrong("sha256", "64 hexadecimal digits in lower case", value)
+
+
+def _missing(path: str) -> BundleError:
+    return BundleError(f"{path}: missing field", mend=_EXPORT)
+
+
+def _wrong(path: str, expected: object, got: object) -> BundleError:
+    shown = json.dumps(got, default=repr)
+    shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
+    return BundleError(path or "manifest", expected=expected, got=shown, mend=_EXPORT)
+
+
+def _join(path: str, name: object) -> str:
+    return f"{path}.{name}" if path else str(name)

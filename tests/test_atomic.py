@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from staged_writer import NAME, WAYS, fill, names, prepare, read, write
+
+from sgraf_deploy.atomic import RENAME_STEPS, STEPS, staged_folder
+from sgraf_deploy.errors import BundleError
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / NAME
+
+
+@pytest.fixture
+def old(target: Path) -> Path:
+    """The target, where a bundle is already."""
+    target.mkdir()
+    fill(target, "old")
+    return target
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_folder_is_published_whole(tmp_path: Path, way: str) -> None:
+    target = prepare(tmp_path, way)
+    steps: list[str] = []
+
+    write(target, "new", way, steps.append)
+
+    assert read(target) == "new"
+    assert names(target.parent) == [NAME]
+    assert tuple(steps) == WAYS[way]
+    assert set(steps) <= set(STEPS)
+
+
+def test_nothing_is_at_the_target_before_the_end(target: Path) -> None:
+    with staged_folder(target) as folder:
+        fill(folder, "new")
+
+        assert not target.exists()
+        assert folder.parent == target.parent
+        assert folder.name.startswith(".")
+
+    assert read(target) == "new"
+
+
+def test_what_is_published_may_be_read_as_widely_as_any_folder(target: Path) -> None:
+    plain = target.parent / "plain"
+    plain.mkdir()
+
+    with staged_folder(target) as folder:
+        fill(folder, "new")
+
+    assert stat.S_IMODE(target.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+
+def test_files_and_folders_are_synced_before_they_are_published(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("needs /proc to see which file is synced")
+
+    def step(name: str) -> None:
+        if name == "synced":
+            inside = [Path(path).relative_to(folder).as_posix() for path in synced]
+            assert sorted(inside) == [".", "manifest.json", "sgr", "sgr/scorer.onnx"]
+
+    with staged_folder(target, step=step) as folder:
+        fill(folder, "new")
+
+    assert synced[-1] == str(target.parent)
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.EOPNOTSUPP])
+def test_a_file_system_that_cannot_sync_is_no_error(
+    target: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def fsync(descriptor: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+    write(target, "new", "fresh")
+
+    assert read(target) == "new"
+
+
+def test_a_failed_sync_publishes_nothing(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fsync(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+    with pytest.raises(BundleError, match=r"cannot write bundle .*Input/output error"):
+        write(target, "new", "fresh")
+    assert names(target.parent) == []
+
+
+@pytest.mark.parametrize("force", [False, True], ids=["", "force"])
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda path: path.write_text("x"), "is a file, not a bundle folder"),
+        (lambda path: path.mkdir(), "is not a bundle: it has no manifest.json"),
+        (lambda path: (path / "manifest.json").mkdir(parents=True), "is not a bundle"),
+        (lambda path: path.symlink_to("loop.sgraf"), "is a file, not a bundle folder"),
+    ],
+    ids=["file", "folder", "manifest-is-a-folder", "link-to-itself"],
+)
+def test_only_a_bundle_is_replaced(
+    tmp_path: Path, make: Callable[[Path], None], says: str, force: bool
+) -> None:
+    path = tmp_path / "loop.sgraf"
+    make(path)
+
+    with pytest.raises(BundleError, match=says), staged_folder(path, force=force):
+        pytest.fail("the block must not run")
+    assert names(tmp_path) == ["loop.sgraf"]
+
+
+def test_a_bundle_is_replaced_only_by_force(old: Path) -> None:
+    with pytest.raises(BundleError, match="exists already; replace it with --force"):  # noqa: SIM117
+        with staged_folder(old):
+            pytest.fail("the block must not run")
+
+    assert read(old) == "old"
+    assert names(old.parent) == [NAME]
+
+
+@pytest.mark.parametrize("parent", ["absent", "file"])
+def test_the_parent_folder_must_exist(tmp_path: Path, parent: str) -> None:
+    (tmp_path / "file").touch()
+
+    with (
+        pytest.raises(BundleError, match="does not exist; create it"),
+        staged_folder(tmp_path / parent / "a.sgraf"),
+    ):
+        pytest.fail("the block must not run")
+
+
+def test_the_root_folder_is_no_target() -> None:
+    with pytest.raises(BundleError, match="cannot be a bundle"), staged_folder(Path("/")):
+        pytest.fail("the block must not run")
+
+
+def test_what_appeared_meanwhile_is_not_replaced(target: Path) -> None:
+    def step(name: str) -> None:
+        if name == "synced":
+            target.mkdir()
+            fill(target, "another's")
+
+    with (
+        pytest.raises(BundleError, match="exists already"),
+        staged_folder(target, step=step) as new,
+    ):
+        fill(new, "new")
+
+    assert read(target) == "another's"
+    assert names(target.parent) == [NAME]
+
+
+def test_the_folder_behind_a_link_is_replaced(old: Path) -> None:
+    link = old.parent / "current.sgraf"
+    link.symlink_to(old.name)
+
+    write(link, "new", "exchange")
+
+    assert link.is_symlink()
+    assert read(old) == "new"
+    assert names(old.parent) == [NAME, "current.sgraf"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt], ids=lambda error: error.__name__)
+@pytest.mark.parametrize("way", WAYS)
+def test_an_error_in_the_block_leaves_what_was(
+    tmp_path: Path, way: str, error: type[BaseException]
+) -> None:
+    target = prepare(tmp_path, way)
+
+    def fail() -> None:
+        with staged_folder(target, force=True) as folder:
+            fill(folder, "new")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+
+    if way == "fresh":
+        assert names(target.parent) == []
+    else:
+        assert names(target.parent) == [NAME]
+        assert read(target) == "old"
+
+
+@pytest.mark.parametrize("stuck", [1, 2, 3], ids=["marked", "moved-old", "moved-new"])
+def test_a_rename_that_fails_leaves_the_old_one(
+    old: Path, monkeypatch: pytest.MonkeyPatch, stuck: int
+) -> None:
+    def refuse(source: Path, destination: Path) -> None:
+        calls.append(destination)
+        if len(calls) == stuck:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        os_rename(source, destination)
+
+    calls: list[Path] = []
+    os_rename = os.rename
+    monkeypatch.setattr(os, "rename", refuse)
+
+    with pytest.raises(BundleError, match=r"cannot write bundle .*busy"):
+        write(old, "new", "renames")
+
+    assert read(old) == "old"
+    assert names(old.parent) == [NAME]
+
+
+class FakeLibc:
+    """A C library whose renameat2 fails with an error code of our choice."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+    def renameat2(self, *arguments: object) -> int:
+        ctypes.set_errno(self.code)
+        return -1
+
+
+@pytest.mark.parametrize(
+    "libc",
+    [FakeLibc(errno.ENOSYS), FakeLibc(errno.EINVAL), FakeLibc(errno.EXDEV), object()],
+    ids=["no-system-call", "no-flag", "other-device", "no-function"],
+)
+def test_without_exchange_there_are_two_renames(
+    old: Path, monkeypatch: pytest.MonkeyPatch, libc: object
+) -> None:
+    steps: list[str] = []
+    monkeypatch.setattr(ctypes, "CDLL", lambda name, use_errno: libc)
+
+    write(old, "new", "exchange", steps.append)
+
+    assert tuple(steps) == RENAME_STEPS
+    assert read(old) == "new"
+    assert names(old.parent) == [NAME]
+
+
+def test_an_exchange_that_is_refused_leaves_the_old_one(
+    old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name, use_errno: FakeLibc(errno.EACCES))
+
+    with pytest.raises(BundleError, match=r"cannot write bundle .*Permission denied"):
+        write(old, "new", "exchange")
+
+    assert read(old) == "old"
+    assert names(old.parent) == [NAME]
