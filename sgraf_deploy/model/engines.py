@@ -17,9 +17,9 @@ from torch import Tensor
 from sgraf_deploy.config import GraphName, GraphSignature, Precision, signature
 from sgraf_deploy.errors import EngineMemoryError, InputError, UnavailableError
 from sgraf_deploy.model import reference
-from sgraf_deploy.model.members import member_weights
 from sgraf_deploy.model.folded import Encoded, FoldedModel
 from sgraf_deploy.model.folding import fold
+from sgraf_deploy.model.members import member_weights
 from sgraf_deploy.model.torch_ops import Arithmetic, TorchOps
 
 if TYPE_CHECKING:
@@ -156,7 +156,9 @@ class ReferenceEngine(_TorchEngine):
     def __init__(self, bundle: Bundle, precision: Precision, options: EngineOptions) -> None:
         if precision != "fp32":
             raise UnavailableError(
-                "engine torch-reference", expected="precision fp32", got=precision,
+                "engine torch-reference",
+                expected="precision fp32",
+                got=precision,
                 mend="use engine torch for fp16",
             )
         super().__init__(bundle, precision, options)
@@ -179,8 +181,13 @@ class ReferenceEngine(_TorchEngine):
             return (reference.score(model, regions, words, lengths),)
 
         def pair_scorer(
-            regions: Tensor, image: Tensor, words: Tensor, _text: Tensor, lengths: Tensor,
-            image_index: Tensor, caption_index: Tensor,
+            regions: Tensor,
+            image: Tensor,
+            words: Tensor,
+            _text: Tensor,
+            lengths: Tensor,
+            image_index: Tensor,
+            caption_index: Tensor,
         ) -> tuple[Tensor, ...]:
             logits = regions.new_empty(len(image_index))
             for caption in caption_index.unique():

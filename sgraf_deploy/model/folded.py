@@ -13,8 +13,8 @@ from typing import Generic
 
 import numpy as np
 
-from sgraf_deploy.model.folding import FoldedWeights, Linear, ReasoningStep
 from sgraf_deploy.model.constants import ATTENTION_SMOOTHING, EPSILON, LEAKY_SLOPE
+from sgraf_deploy.model.folding import FoldedWeights, Linear, ReasoningStep
 from sgraf_deploy.model.ops import Ops, V
 
 MASKED = 1e9
@@ -112,7 +112,7 @@ class FoldedModel(Generic[V]):
 
     def pair_scorer(self, encoded: Encoded[V], image_index: V, caption_index: V) -> V:
         """Logits (pairs,) of the images and captions at the given rows, float32."""
-        ops, embed = self.ops, self.config.embed
+        ops = self.ops
         regions = ops.load(ops.gather(encoded.region_embeddings, image_index))  # (P, R, D)
         words = ops.load(ops.gather(encoded.word_embeddings, caption_index))  # (P, L, D)
         lengths = ops.gather(encoded.lengths, caption_index)
@@ -161,7 +161,6 @@ class FoldedModel(Generic[V]):
 
     def _logits(self, nodes: V, mask: V) -> V:
         """Logits (N, C, 1, 1) from alignments (N, C, 1 + L, S) and the word mask (C, L)."""
-        ops = self.ops
         if self.weights.filtration is not None:
             vector = self._filtration(nodes, mask, self.weights.filtration)
         else:

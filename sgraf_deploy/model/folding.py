@@ -15,6 +15,7 @@ from sgraf_deploy.config import ModelConfig
 from sgraf_deploy.model.constants import BATCHNORM_EPSILON
 from sgraf_deploy.model.ops import GruLayer, Weight
 
+
 @dataclass(frozen=True)
 class Linear:
     """x @ weight + bias; weight is (inputs, outputs), transposed from PyTorch's."""

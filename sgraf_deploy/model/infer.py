@@ -203,18 +203,16 @@ def _gru(config: ModelConfig) -> dict[str, tuple[Axis, ...]]:
 def _anchored(
     shapes: Mapping[str, tuple[int, ...]], name: str, rank: int, axis: int, label: Label
 ) -> int:
+    fields = sorted(
+        (place, field) for field, (owner, _, place) in _ANCHORS.items() if owner == name
+    )
+    expected = f"({', '.join(field for _, field in fields)}), each at least 1"
     if name not in shapes:
-        raise CheckpointError(f"{label(name)} is missing", mend="use a complete checkpoint")
+        mend = "use a complete checkpoint"
+        raise CheckpointError(f"{label(name)} is missing", expected=expected, mend=mend)
     if len(shapes[name]) != rank or not all(shapes[name]):
-        fields = sorted(
-            (place, field) for field, (owner, _, place) in _ANCHORS.items() if owner == name
-        )
-        axes = ", ".join(field for _, field in fields)
-        raise CheckpointError(
-            f"{label(name)} has the wrong shape",
-            expected=f"({axes}), each at least 1",
-            got=tuple(shapes[name]),
-        )
+        got = tuple(shapes[name])
+        raise CheckpointError(f"{label(name)} has the wrong shape", expected=expected, got=got)
     return shapes[name][axis]
 
 

@@ -126,7 +126,7 @@ class TorchOps:
             layer.input.shape[2],
             layer.units,
             batch_first=True,
-            bidirectional=layer.directions == 2,  # noqa: PLR2004
+            bidirectional=layer.directions == 2,
         )
         state = {}
         for index, suffix in enumerate(["", "_reverse"][: layer.directions]):

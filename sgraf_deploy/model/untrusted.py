@@ -156,7 +156,9 @@ def _load(file: IO[bytes]) -> Any:
 def _translated(error: Exception, file: IO[bytes]) -> CheckpointError:
     text = str(error)
     if named := _NAMED.search(text):
-        return _refused(named[1])
+        # A name at the very end is a cut-off one: every pickle goes on after its names.
+        whole = bool(file.read(1))
+        return _refused(named[1]) if whole else _damaged("it ends within its pickle")
     if isinstance(error, pickle.UnpicklingError):
         names = _pickled_names(_main_pickle(file))
         if names:

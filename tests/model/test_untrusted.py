@@ -1,0 +1,251 @@
+"""Files that must not be read: damaged, foreign or hostile."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import pickle
+import random
+import re
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from authors_checkpoint import SAF, SGR, authors_payload
+from python2_pickle import python2_checkpoint
+
+from sgraf_deploy.errors import CheckpointError
+from sgraf_deploy.model.checkpoint import read_checkpoint
+
+ZIPPED = {"zip": True, "legacy": False}
+
+
+class Hostile:
+    """Unpickling it runs a command that leaves a file."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
+        return os.system, (f"touch {self.mark}",)
+
+
+def torch_bytes(payload: object, *, zipped: bool = True, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(payload, buffer, _use_new_zipfile_serialization=zipped, **options)
+    return buffer.getvalue()
+
+
+def refusal(folder: Path, content: bytes) -> str:
+    """The one line, less the path, that refuses a file of this content."""
+    path = folder / "checkpoint.pth.tar"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError) as caught:
+        read_checkpoint(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert message.isprintable()
+    assert "weights_only" not in message, "torch's advice to read it unsafely must not come through"
+    return message.removeprefix(f"{path}: ")
+
+
+WRITERS: dict[str, Callable[[Any], bytes]] = {
+    "zip": torch_bytes,
+    "legacy": lambda payload: torch_bytes(payload, zipped=False),
+    "zip-protocol-4": lambda payload: torch_bytes(payload, pickle_protocol=4),
+    "legacy-protocol-4": lambda payload: torch_bytes(payload, zipped=False, pickle_protocol=4),
+    "pickle-protocol-0": lambda payload: pickle.dumps(payload, protocol=0),
+    "pickle-protocol-2": lambda payload: pickle.dumps(payload, protocol=2),
+    "pickle-protocol-5": lambda payload: pickle.dumps(payload, protocol=5),
+}
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_a_hostile_pickle_is_refused_by_name_and_not_run(
+    tmp_path: Path, write: Callable[[Any], bytes]
+) -> None:
+    mark = tmp_path / "ran"
+    message = refusal(tmp_path, write({"epoch": 1, "model": [], "opt": Hostile(mark)}))
+    assert message.startswith("refused: ")
+    assert f"{os.system.__module__}.system in its pickle" in message
+    assert "untrusted" in message
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("zipped", ZIPPED.values(), ids=ZIPPED)
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (Fraction(1, 2), "fractions.Fraction"),
+        (torch.nn.Linear(1, 1), "torch.nn.modules.linear.Linear"),
+        (np.zeros(2), "numpy._core.multiarray._reconstruct"),
+        (eval, "eval"),
+        (argparse.ArgumentParser, "argparse.ArgumentParser"),
+        (Path("x"), "pathlib."),
+    ],
+    ids=["fraction", "whole-module", "numpy-array", "builtin", "near-namespace", "path"],
+)
+def test_a_foreign_class_is_refused_by_name(
+    tmp_path: Path, value: object, name: str, zipped: bool
+) -> None:
+    payload = authors_payload(SGR)
+    payload["opt"].extra = value
+    message = refusal(tmp_path, torch_bytes(payload, zipped=zipped))
+    assert message.startswith("refused: ")
+    assert name in message
+
+
+def test_a_foreign_name_cannot_write_to_the_terminal(tmp_path: Path) -> None:
+    content = torch_bytes(authors_payload(SGR), zipped=False)
+    hostile = content.replace(b"argparse\nNamespace\n", b"argp\x1b[2J\nNamespace\n")
+    assert hostile != content
+    assert "argp\\x1b[2J.Namespace" in refusal(tmp_path, hostile)
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["unknown-before", "known-before"])
+def test_the_process_allows_afterwards_what_it_allowed_before(tmp_path: Path, known: bool) -> None:
+    path = tmp_path / "checkpoint.pth.tar"
+    before = set(torch.serialization.get_safe_globals())
+    own: list[Any] = [argparse.Namespace] if known else []
+    with torch.serialization.safe_globals(own):
+        path.write_bytes(torch_bytes(authors_payload(SGR)))
+        read_checkpoint(path)
+        refusal(tmp_path, torch_bytes({"model": Fraction(1, 2)}))
+        assert set(torch.serialization.get_safe_globals()) == before | set(own)
+    assert set(torch.serialization.get_safe_globals()) == before
+
+
+def test_threads_may_read_at_the_same_time(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pth.tar"
+    path.write_bytes(torch_bytes(authors_payload(SGR)))
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(read_checkpoint, [path] * 40))
+    assert {checkpoint.config for checkpoint in found} == {SGR}
+
+
+@pytest.mark.parametrize("kept", [4, 14, 15, 60, 2000, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("kind", ["zip", "legacy", "python-2"])
+def test_a_truncated_file_is_said_to_be(tmp_path: Path, kind: str, kept: int | float) -> None:
+    payload = authors_payload(SGR)
+    content = python2_checkpoint(payload) if kind == "python-2" else WRITERS[kind](payload)
+    size = int(kept * len(content)) if isinstance(kept, float) else kept
+    assert refusal(tmp_path, content[:size]).startswith("truncated or damaged: ")
+
+
+@pytest.mark.parametrize("name", ["argparse\nNamespace\n", "torch._utils\n_rebuild_tensor_v2\n"])
+def test_a_file_cut_within_a_name_is_not_blamed_for_the_name(tmp_path: Path, name: str) -> None:
+    content = python2_checkpoint(authors_payload(SGR))
+    start = content.index(f"c{name}".encode())
+    for size in range(2, len(name) + 1):
+        message = refusal(tmp_path, content[: start + size])
+        assert message.startswith("truncated or damaged: ")
+
+
+def test_one_wrong_bit_in_a_zip_is_found(tmp_path: Path) -> None:
+    payload = authors_payload(SGR)
+    needle = payload["model"][1]["embed.weight"].numpy().tobytes()
+    content = bytearray(torch_bytes(payload))
+    content[content.index(needle) + 10] ^= 1
+    message = refusal(tmp_path, bytes(content))
+    assert message.startswith("truncated or damaged: ")
+    assert "does not match its checksum" in message
+
+
+@pytest.mark.parametrize("zipped", ZIPPED.values(), ids=ZIPPED)
+def test_wrong_bits_anywhere_are_refused_or_change_a_number(tmp_path: Path, zipped: bool) -> None:
+    content = torch_bytes(authors_payload(SAF), zipped=zipped)
+    path = tmp_path / "checkpoint.pth.tar"
+    chance = random.Random(5)
+    refused = 0
+    for _ in range(150):
+        damaged = bytearray(content)
+        damaged[chance.randrange(6000)] ^= 1 << chance.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            read_checkpoint(path)
+        except CheckpointError:
+            refused += 1
+    assert refused > 20
+
+
+def zip_of(**members: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(f"archive/{name}.pkl", content)
+    return buffer.getvalue()
+
+
+def safetensors_bytes() -> bytes:
+    from safetensors.numpy import save
+
+    return save({"fc.weight": np.zeros(3, np.float32)})
+
+
+OTHER_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
+    "empty": (lambda: b"", "the file is empty"),
+    "text": (
+        lambda: b"epoch: 12\nrsum: 500\n",
+        "not a checkpoint: .* got a file that begins b'epoch",
+    ),
+    "text-like-a-pickle": (lambda: b"config\nof a model\nand more\n", "not a checkpoint"),
+    "json": (lambda: b'{"model": [1, 2, 3]}', "not a checkpoint"),
+    "one-byte": (lambda: b"P", "not a checkpoint"),
+    "numpy": (lambda: b"\x93NUMPY\x01\x00v\x00{'descr'", "not a checkpoint"),
+    "plain-pickle": (lambda: pickle.dumps({"model": [1]}), "not a checkpoint"),
+    "safetensors": (safetensors_bytes, "not a checkpoint: .* got a safetensors file"),
+    "other-zip": (lambda: zip_of(a=b"1"), "not a checkpoint: .* got another zip archive"),
+    "compressed-zip": (lambda: zip_of(data=b"\x80\x02N." * 99), "got another zip archive"),
+    "torchscript": (
+        lambda: zip_of(data=b"\x80\x02N.", constants=b"\x80\x02)."),
+        "got a TorchScript archive; use the checkpoint",
+    ),
+}
+
+
+@pytest.mark.parametrize(("write", "message"), OTHER_FILES.values(), ids=OTHER_FILES)
+def test_a_file_that_is_no_checkpoint_is_said_to_be_none(
+    tmp_path: Path, write: Callable[[], bytes], message: str
+) -> None:
+    assert re.search(message, refusal(tmp_path, write()))
+
+
+def test_a_missing_file_and_a_folder_are_said_to_be(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"absent\.pth: no such file"):
+        read_checkpoint(tmp_path / "absent.pth")
+    with pytest.raises(CheckpointError, match=r"not a file: expected .* inside the folder"):
+        read_checkpoint(tmp_path)
+
+
+def test_a_long_string_of_python_2_is_said_to_be_unreadable(tmp_path: Path) -> None:
+    payload = authors_payload(SGR)
+    payload["opt"].data_path = "x" * 300
+    message = refusal(tmp_path, python2_checkpoint(payload))
+    assert message.startswith("its pickle cannot be read safely: ")
+    assert "got opcode BINSTRING; save it again" in message
+
+
+def number_of(kind: bytes, data: bytes) -> bytes:
+    """A legacy file whose `epoch` is a numpy number of raw bytes."""
+    content = python2_checkpoint({"epoch": np.float64(1.5)})
+    old = np.float64(1.5).tobytes()
+    written = content.replace(b"U\x02f8", b"U" + bytes([len(kind)]) + kind)
+    return written.replace(b"U\x08" + old, b"U" + bytes([len(data)]) + data)
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [(b"O8", b"12345678"), (b"V8", b"12345678"), (b"f8", b"1234"), (b"f99", b"12345678")],
+    ids=["object", "record", "too-few-bytes", "no-such-type"],
+)
+def test_a_numpy_number_that_is_none_is_refused(tmp_path: Path, kind: bytes, data: bytes) -> None:
+    message = refusal(tmp_path, number_of(kind, data))
+    assert message.startswith("its pickle cannot be read safely: ")
+    assert "numpy" in message
