@@ -1,0 +1,1 @@
+"""Recall, parity, speed and their reports."""

@@ -1,0 +1,155 @@
+"""R@K of a bundle on a split: encode, score every member, rank."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgraf_deploy.bench.recall import FoldReport, RecallReport, Ties, evaluate, folds
+from sgraf_deploy.data.captions import CaptionStats, encode_captions
+from sgraf_deploy.data.precomp import PrecompSplit
+from sgraf_deploy.data.regions import check_regions, region_statistics
+from sgraf_deploy.data.tokenizer import Tokenizer
+from sgraf_deploy.data.vocabulary import Vocabulary
+from sgraf_deploy.runtime.halving import Progress
+from sgraf_deploy.runtime.logits import combine_logits, similarities
+from sgraf_deploy.runtime.scorer import Scorer
+from sgraf_deploy.versions import tool_versions
+
+Stage = Callable[[str], Progress | None]
+"""Told the name of each long stage as it begins; returns what to report its progress to."""
+
+FOREIGN_NORM_RATIO = 2.0
+"""Regions whose mean norm is off by more than this factor were likely extracted differently."""
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """How ranks are counted: ties (see `recall.rank_matrix`), and folds besides the whole."""
+
+    ties: Ties = "last"
+    folds: int | None = None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that an evaluation holds: encoded inputs, one tile's scratch, the result."""
+
+    encoded: int
+    tile: int
+    result: int
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """R@K by model (`SGR`, `SAF`, `SGRAF`), and what is needed to compare two runs.
+
+    Seconds are wall time of the stage on the engine's device, end to end.
+    """
+
+    reports: dict[str, RecallReport]
+    fold_reports: dict[str, FoldReport]
+    words: CaptionStats
+    memory: Memory
+    seconds: dict[str, float]
+    logits: dict[str, NDArray[np.float32]]
+    run: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the logits, as a JSON object."""
+        return {
+            "run": self.run,
+            "reports": {name: report.to_json() for name, report in self.reports.items()},
+            "folds": {name: report.to_json() for name, report in self.fold_reports.items()},
+            "words": asdict(self.words),
+            "memory_bytes": asdict(self.memory),
+            "seconds": self.seconds,
+            "warnings": list(self.warnings),
+        }
+
+
+def evaluate_split(
+    scorer: Scorer,
+    split: PrecompSplit,
+    options: EvalOptions = EvalOptions(),
+    *,
+    stage: Stage = lambda name: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Evaluation:
+    """Score every image with every caption of a split and rank them in both directions.
+
+    Raises DataError for regions that do not fit the bundle, BundleError for a bundle without
+    a vocabulary.
+    """
+    manifest = scorer.bundle.manifest
+    check_regions(split.regions, manifest.regions, manifest.img_dim, f"split {split.name}")
+    vocabulary = Vocabulary.load(scorer.bundle.vocabulary_path())
+    tokenizer = Tokenizer(manifest.tokenizer or "")
+    token_ids, words = encode_captions(split.captions, tokenizer, vocabulary)
+    times = [clock()]
+    images = scorer.encode_images(split.regions, progress=stage("encoding images"))
+    captions = scorer.encode_captions(token_ids, progress=stage("encoding captions"))
+    times.append(clock())
+    plan = scorer.plan(images, captions)
+    matrices = scorer.logits(images, captions, progress=stage("scoring"))
+    times.append(clock())
+    logits = {manifest.members[name].config.module: matrix for name, matrix in matrices.items()}
+    if len(logits) > 1:
+        stage("combining")
+        logits["SGRAF"] = combine_logits(*logits.values())
+    stage("ranking")
+    reports, fold_reports = {}, {}
+    for name, matrix in logits.items():
+        ranked = similarities(matrix) if options.ties == "authors" else matrix
+        reports[name] = evaluate(ranked, split.captions_per_image, options.ties)
+        if options.folds is not None:
+            fold_reports[name] = folds(
+                ranked, options.folds, split.captions_per_image, options.ties
+            )
+    return Evaluation(
+        reports=reports,
+        fold_reports=fold_reports,
+        words=words,
+        memory=Memory(
+            images.nbytes + captions.nbytes, plan.tile_bytes, plan.result_bytes * len(logits)
+        ),
+        seconds={"encode": times[1] - times[0], "score": times[2] - times[1]},
+        logits=logits,
+        run=describe_run(scorer, split),
+        warnings=foreign_regions(split.regions, manifest.region_statistics),
+    )
+
+
+def describe_run(scorer: Scorer, split: PrecompSplit) -> dict[str, Any]:
+    """What a report carries so that two runs can be compared."""
+    return {
+        "bundle_sha256": scorer.bundle.sha256,
+        "module": scorer.bundle.manifest.module,
+        "engine": scorer.engine_name,
+        "precision": scorer.precision,
+        "executed": scorer.executed,
+        "device": scorer.device,
+        "split": split.name,
+        "images": split.images,
+        "captions": len(split.captions),
+        "versions": tool_versions(),
+    }
+
+
+def foreign_regions(regions: NDArray[Any], at_export: dict[str, Any] | None) -> tuple[str, ...]:
+    """A warning where regions differ in scale from those that the bundle was exported with."""
+    if at_export is None:
+        return ()
+    here, there = region_statistics(regions)["mean_norm"], at_export["mean_norm"]
+    if there / FOREIGN_NORM_RATIO <= here <= there * FOREIGN_NORM_RATIO:
+        return ()
+    return (
+        f"the regions' mean norm is {here:.3g}, at export it was {there:.3g}: "
+        "were these features extracted in the same way?",
+    )

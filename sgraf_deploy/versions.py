@@ -1,0 +1,21 @@
+"""The versions of what takes part in a run, for manifests and reports."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+from sgraf_deploy import __version__
+
+PACKAGES = ("torch", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy")
+
+
+def tool_versions() -> dict[str, str]:
+    """This package's, Python's and the installed libraries' versions, by name."""
+    versions = {"sgraf-deploy": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
