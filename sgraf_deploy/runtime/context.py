@@ -1,0 +1,57 @@
+"""What every operation of a scorer works with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sgraf_deploy.config import GraphName, ModelConfig
+from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages, Origin
+from sgraf_deploy.runtime.engine import Buffer, Engine
+from sgraf_deploy.runtime.halving import Halving
+from sgraf_deploy.runtime.tiles import TileLimits, TilePlan, TileShape, plan_tiles
+
+
+def _halvings() -> dict[GraphName, Halving]:
+    return {
+        "image_encoder": Halving("batches of images"),
+        "text_encoder": Halving("batches of captions"),
+        "scorer": Halving("tiles"),
+        "pair_scorer": Halving("batches of pairs"),
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """An engine, the models of its bundle, and how much memory work on it may take."""
+
+    origin: Origin
+    limits: TileLimits = field(default_factory=TileLimits)
+    shape: TileShape | None = None
+    halving: Mapping[GraphName, Halving] = field(default_factory=_halvings)
+
+    @property
+    def engine(self) -> Engine:
+        """What runs the graphs."""
+        return self.origin.engine
+
+    @property
+    def configs(self) -> Mapping[str, ModelConfig]:
+        """The models by member."""
+        return self.origin.configs
+
+    def run(
+        self,
+        member: str,
+        graph: GraphName,
+        inputs: Mapping[str, Buffer],
+        outputs: Mapping[str, Buffer] | None = None,
+    ) -> dict[str, Buffer]:
+        """Run a member's graph on device buffers."""
+        return self.engine.open(member, graph).run(inputs, outputs)
+
+    def plan(self, images: EncodedImages, captions: EncodedCaptions) -> TilePlan:
+        """The tiles of a whole matrix."""
+        return plan_tiles(
+            len(images), captions.lengths, list(self.configs.values()), self.limits, self.shape
+        )

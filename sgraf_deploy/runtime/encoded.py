@@ -1,0 +1,245 @@
+"""Encoded images and captions: what the encoders made, resident on the device of their engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgraf_deploy.config import ModelConfig, Precision
+from sgraf_deploy.errors import InputError
+from sgraf_deploy.runtime.engine import Array, Buffer, Engine
+from sgraf_deploy.runtime.rows import Rows, resolve_rows
+
+STORED = {"fp32": np.dtype(np.float32), "fp16": np.dtype(np.float16)}
+"""How a precision's graphs store embeddings."""
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """What embeddings were made by: they mean nothing to any other bundle or precision."""
+
+    bundle: str
+    """The bundle's sha256."""
+    precision: Precision
+    configs: Mapping[str, ModelConfig]
+    engine: Engine = field(repr=False)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """How embeddings are stored."""
+        return STORED[self.precision]
+
+    def check(self, other: Origin, what: str) -> None:
+        """Raise InputError if `what`, of origin `other`, was not made by this very scorer."""
+        for name, expected, got in (
+            ("bundle", self.bundle, other.bundle),
+            ("precision", self.precision, other.precision),
+        ):
+            if expected != got:
+                raise InputError(
+                    f"{what} were encoded with another {name}",
+                    expected=expected,
+                    got=got,
+                    mend="encode them again with this scorer",
+                )
+        if self.engine is not other.engine:
+            raise InputError(
+                f"{what} were encoded by another scorer of the same bundle",
+                mend="encode them again with this one, or save them there and load them here",
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class ImageBuffers:
+    """One member's images: (images, regions, embed) and (images, embed) on the device."""
+
+    region_embeddings: Buffer
+    image_global: Buffer
+
+
+@dataclass(frozen=True, eq=False)
+class TextBuffers:
+    """One member's captions on the device.
+
+    `word_embeddings` are ragged: (all words + 1, embed), the last row zeros, which stand for
+    padding. `text_global`: (captions, embed).
+    """
+
+    word_embeddings: Buffer
+    text_global: Buffer
+
+
+class _Gallery(Protocol):
+    @property
+    def origin(self) -> Origin: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Rows) -> Self: ...
+
+
+G = TypeVar("G", bound=_Gallery)
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedImages:
+    """Images as every member's encoder made them; a part of them is `images[rows]`.
+
+    One number gives a gallery of one, a slice shares memory, other rows are copied.
+    """
+
+    origin: Origin
+    members: Mapping[str, ImageBuffers] = field(repr=False)
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[EncodedImages]:
+        return (self[row] for row in range(self.count))
+
+    def __getitem__(self, rows: Rows) -> EncodedImages:
+        chosen = resolve_rows(rows, self.count, "image")
+        gather = self.origin.engine.gather
+        members = {
+            name: ImageBuffers(
+                gather(buffers.region_embeddings, chosen), gather(buffers.image_global, chosen)
+            )
+            for name, buffers in self.members.items()
+        }
+        return replace(self, members=members, count=_count(chosen))
+
+    @property
+    def nbytes(self) -> int:
+        """What the embeddings take on the device."""
+        return self.count * image_bytes(self.origin)
+
+    @staticmethod
+    def concatenate(parts: Sequence[EncodedImages]) -> EncodedImages:
+        """Galleries of one scorer, joined in order; InputError if they are not of one."""
+        origin = _common_origin(parts, "images")
+        members = {
+            name: ImageBuffers(
+                _join(origin.engine, [part.members[name].region_embeddings for part in parts]),
+                _join(origin.engine, [part.members[name].image_global for part in parts]),
+            )
+            for name in origin.configs
+        }
+        return EncodedImages(origin, members, sum(map(len, parts)))
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedCaptions:
+    """Captions as every member's encoder made them; a part of them is `captions[rows]`.
+
+    A part shares the words' memory with the whole. `lengths` and `offsets` (captions,) int32 say
+    how many words a caption has and in which row of the words it starts.
+    """
+
+    origin: Origin
+    members: Mapping[str, TextBuffers] = field(repr=False)
+    lengths: NDArray[np.int32] = field(repr=False)
+    offsets: NDArray[np.int32] = field(repr=False)
+    padding_row: int
+    """The row of zeros, which is the number of words in memory."""
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[EncodedCaptions]:
+        return (self[row] for row in range(len(self)))
+
+    def __getitem__(self, rows: Rows) -> EncodedCaptions:
+        chosen = resolve_rows(rows, len(self), "caption")
+        members = {
+            name: replace(
+                buffers, text_global=self.origin.engine.gather(buffers.text_global, chosen)
+            )
+            for name, buffers in self.members.items()
+        }
+        return replace(
+            self, members=members, lengths=self.lengths[chosen], offsets=self.offsets[chosen]
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """What these captions' embeddings, lengths and offsets take."""
+        words = int(self.lengths.sum(dtype=np.int64)) + 1
+        embeds = sum(config.embed for config in self.origin.configs.values())
+        vectors = (words + len(self)) * embeds * self.origin.dtype.itemsize
+        return vectors + self.lengths.nbytes + self.offsets.nbytes
+
+    def word_rows(self, captions: NDArray[np.integer[Any]] | slice, words: int) -> Array:
+        """The rows of the words of some captions, padded to `words`: (captions, words) int32."""
+        steps = np.arange(words, dtype=np.int32)
+        offsets, lengths = self.offsets[captions], self.lengths[captions]
+        real = steps < lengths[:, None]
+        return np.where(real, offsets[:, None] + steps, np.int32(self.padding_row))
+
+    def compact_words(self, member: str, *, padded: bool = False) -> Array:
+        """The words of these captions alone, in order, on the host: (words, embed).
+
+        With `padded`, the row of zeros stands behind them.
+        """
+        engine, lengths = self.origin.engine, self.lengths.astype(np.int64)
+        starts = np.cumsum(lengths) - lengths
+        rows = np.arange(lengths.sum()) + np.repeat(self.offsets - starts, lengths)
+        rows = np.append(rows, self.padding_row) if padded else rows
+        words = self.members[member].word_embeddings
+        return engine.fetch(engine.gather(words, rows.astype(np.int32)))
+
+    @staticmethod
+    def concatenate(parts: Sequence[EncodedCaptions]) -> EncodedCaptions:
+        """Galleries of one scorer, joined in order; InputError if they are not of one."""
+        origin = _common_origin(parts, "captions")
+        lengths = np.concatenate([part.lengths for part in parts])
+        members = {}
+        for name, config in origin.configs.items():
+            words = [part.compact_words(name) for part in parts]
+            words.append(np.zeros((1, config.embed), dtype=origin.dtype))
+            members[name] = TextBuffers(
+                origin.engine.put(np.concatenate(words)),
+                _join(origin.engine, [part.members[name].text_global for part in parts]),
+            )
+        return make_captions(origin, members, lengths)
+
+
+def make_captions(
+    origin: Origin, members: Mapping[str, TextBuffers], lengths: NDArray[np.int32]
+) -> EncodedCaptions:
+    """Captions (captions,) of these lengths, whose words lie one after the other."""
+    ends = np.cumsum(lengths, dtype=np.int64)
+    total = int(ends[-1]) if len(ends) else 0
+    if total >= np.iinfo(np.int32).max:
+        raise InputError("captions", expected="fewer than 2**31 words", got=total)
+    offsets = (ends - lengths).astype(np.int32)
+    for array in (lengths, offsets):
+        array.setflags(write=False)
+    return EncodedCaptions(origin, members, lengths, offsets, total)
+
+
+def image_bytes(origin: Origin) -> int:
+    """What one encoded image takes: every member's regions and global vector."""
+    vectors = sum((config.regions + 1) * config.embed for config in origin.configs.values())
+    return vectors * origin.dtype.itemsize
+
+
+def _common_origin(parts: Sequence[G], what: str) -> Origin:
+    if not parts:
+        raise InputError(f"encoded {what} to concatenate", expected="at least one", got="none")
+    origin = parts[0].origin
+    for part in parts[1:]:
+        origin.check(part.origin, what)
+    return origin
+
+
+def _join(engine: Engine, buffers: Sequence[Buffer]) -> Buffer:
+    return engine.put(np.concatenate([engine.fetch(buffer) for buffer in buffers]))
+
+
+def _count(rows: slice | NDArray[np.int32]) -> int:
+    return rows.stop - rows.start if isinstance(rows, slice) else len(rows)

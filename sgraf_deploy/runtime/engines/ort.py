@@ -1,0 +1,221 @@
+"""ONNX Runtime on the CPU: the bundle's graphs, with NumPy arrays as buffers."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgraf_deploy.config import GraphName, GraphSignature, Precision, TensorSpec
+from sgraf_deploy.errors import (
+    BundleError,
+    EngineMemoryError,
+    InputError,
+    SgrafDeployError,
+    UnavailableError,
+)
+from sgraf_deploy.runtime.engine import Array, Buffer, EngineOptions
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession, SessionOptions
+
+    from sgraf_deploy.bundle import Bundle
+
+PROVIDER = "CPUExecutionProvider"
+
+EXECUTED = {"fp32": "fp32", "fp16": "fp32 arithmetic on an fp16 graph"}
+"""ONNX Runtime has no half kernels for a CPU: it converts around every operation."""
+
+_OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory", "bad allocation")
+_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int32)": "int32"}
+_FATAL_ONLY = 4
+"""ONNX Runtime's severity: what it would print on stderr reaches the caller as an error."""
+
+
+class OrtEngine:
+    """See `Engine`; sessions are opened on first use, once, and may be run by several threads."""
+
+    name = "ort"
+    device = "cpu"
+
+    def __init__(self, bundle: Bundle, precision: Precision, options: EngineOptions) -> None:
+        """Take the graphs of `bundle` in `precision`; InputError for a device but the CPU."""
+        reason = self.unavailable()
+        if reason is not None:
+            raise UnavailableError(f"engine ort is not available: {reason}")
+        if options.device not in (None, "cpu"):
+            raise InputError("engine ort: device", expected="cpu", got=options.device)
+        if options.threads is not None and options.threads < 1:
+            raise InputError("engine ort: threads", expected="at least 1", got=options.threads)
+        self.executed = EXECUTED[precision]
+        self._bundle = bundle
+        self._precision = precision
+        self._options = options
+        self._lock = Lock()
+        self._graphs: dict[tuple[str, GraphName], OrtGraph] = {}
+
+    @staticmethod
+    def unavailable() -> str | None:
+        """Why ONNX Runtime cannot be used here, or None if it can."""
+        if importlib.util.find_spec("onnxruntime") is None:
+            return "onnxruntime is not installed"
+        return None
+
+    def open(self, member: str, graph: GraphName) -> OrtGraph:
+        """Open a graph; BundleError if it is damaged or is not what the manifest says."""
+        key = (member, graph)
+        found = self._graphs.get(key)
+        if found is None:
+            with self._lock:
+                found = self._graphs.get(key)
+                if found is None:
+                    found = self._graphs[key] = self._open(member, graph)
+        return found
+
+    def put(self, array: Array) -> Buffer:
+        """The array itself, copied only if its memory is not contiguous."""
+        return np.ascontiguousarray(array)
+
+    def gather(self, buffer: Buffer, rows: slice | NDArray[np.int32]) -> Buffer:
+        """A view for a slice, copied rows for indices."""
+        return buffer[rows] if isinstance(rows, slice) else np.take(buffer, rows, axis=0)
+
+    def fetch(self, buffer: Buffer) -> Array:
+        """The array itself."""
+        array: Array = buffer
+        return array
+
+    def close(self) -> None:
+        """Drop the sessions."""
+        with self._lock:
+            self._graphs.clear()
+
+    def _open(self, member: str, graph: GraphName) -> OrtGraph:
+        path = self._bundle.graph_path(member, graph, self._precision)
+        signature = self._bundle.graph(member, graph, self._precision).signature
+        return OrtGraph(path, signature, self._options.threads)
+
+
+class OrtGraph:
+    """One session; see `Graph`."""
+
+    def __init__(self, path: Path, signature: GraphSignature, threads: int | None) -> None:
+        """Open the ONNX file; BundleError if it is none or differs from `signature`."""
+        self.signature = signature
+        self._name = f"{path.parent.parent.name}/{path.parent.name}/{path.name}"
+        self._session = _open_session(path, threads)
+        for what, specs, found in (
+            ("inputs", signature.inputs, self._session.get_inputs()),
+            ("outputs", signature.outputs, self._session.get_outputs()),
+        ):
+            expected = [_described(spec) for spec in specs]
+            got = [f"{x.name} {_TYPES.get(x.type, x.type)} {tuple(x.shape)}" for x in found]
+            if expected != got:
+                raise BundleError(
+                    f"{what} of graph {path}",
+                    expected=expected,
+                    got=got,
+                    mend="export the bundle again with `sgraf-deploy export --force`",
+                )
+
+    def run(
+        self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer] | None = None
+    ) -> dict[str, Buffer]:
+        """Run on arrays; outputs that are bound must be contiguous and have the right shape."""
+        from onnxruntime.capi import onnxruntime_pybind11_state as native
+
+        try:
+            if outputs:
+                return self._run_bound(inputs, outputs)
+            names = [spec.name for spec in self.signature.outputs]
+            return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
+        except MemoryError as error:
+            raise EngineMemoryError(f"graph {self._name} ran out of memory") from error
+        except (RuntimeError, ValueError, native.Fail, native.RuntimeException) as error:
+            raise _translated(self._name, error) from error
+        except (native.InvalidArgument, native.NotImplemented, native.EPFail) as error:
+            raise _translated(self._name, error) from error
+
+    def _run_bound(
+        self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]
+    ) -> dict[str, Buffer]:
+        binding = self._session.io_binding()
+        for name, array in inputs.items():
+            binding.bind_cpu_input(name, array)
+        names = [spec.name for spec in self.signature.outputs]
+        for name in names:
+            bound = outputs.get(name)
+            if bound is None:
+                binding.bind_output(name)
+            elif not bound.flags.c_contiguous or not bound.flags.writeable:
+                raise InputError(f"output {name}", expected="contiguous writeable memory")
+            else:
+                # ONNX Runtime writes through the address, and only after it has compared shapes.
+                binding.bind_output(name, "cpu", 0, bound.dtype, bound.shape, bound.ctypes.data)
+        self._session.run_with_iobinding(binding)
+        return {
+            name: outputs[name] if name in outputs else value.numpy()
+            for name, value in zip(names, binding.get_outputs(), strict=True)
+        }
+
+
+def _open_session(path: Path, threads: int | None) -> InferenceSession:
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as native
+
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), _session_options(threads), providers=[PROVIDER]
+        )
+    except (
+        native.Fail,
+        native.InvalidArgument,
+        native.InvalidGraph,
+        native.InvalidProtobuf,
+        native.NoSuchFile,
+        native.NotImplemented,
+        native.RuntimeException,
+    ) as error:
+        raise BundleError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot open graph {path}",
+            got=error,
+            mend="export the bundle again with `sgraf-deploy export --force`",
+        ) from error
+    if session.get_providers() != [PROVIDER]:
+        raise UnavailableError(
+            f"ONNX Runtime opened {path} elsewhere",
+            expected=[PROVIDER],
+            got=session.get_providers(),
+            mend="pip install 'sgraf-deploy[cpu]'",
+        )
+    return session
+
+
+def _session_options(threads: int | None) -> SessionOptions:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _FATAL_ONLY
+    options.inter_op_num_threads = 1
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    # Every session has threads of its own: those of the others must not spin beside them.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+def _described(spec: TensorSpec) -> str:
+    return f"{spec.name} {spec.dtype} {spec.axes}"
+
+
+def _translated(name: str, error: Exception) -> SgrafDeployError:
+    """An error of ONNX Runtime while running, as ours."""
+    text = str(error)
+    if any(mark in text for mark in _OUT_OF_MEMORY):
+        return EngineMemoryError(f"graph {name} ran out of memory", got=text)
+    return InputError(f"ONNX Runtime refused to run graph {name}", got=text)

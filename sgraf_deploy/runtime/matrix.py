@@ -1,0 +1,183 @@
+"""The full matrix of images × captions, tile by tile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgraf_deploy.errors import DataError, InputError
+from sgraf_deploy.runtime.context import Context
+from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
+from sgraf_deploy.runtime.engine import Buffer
+from sgraf_deploy.runtime.halving import Progress
+from sgraf_deploy.runtime.logits import Logits, ensemble_logits, not_a_number, similarities
+from sgraf_deploy.runtime.tiles import Tile
+
+Sink = Callable[[slice, NDArray[np.int64], Mapping[str, Logits]], None]
+"""Takes a tile: its rows, its columns in the caller's order, every member's logits."""
+
+MatrixOut = NDArray[np.float32]
+
+
+def similarity_matrix(
+    context: Context,
+    images: EncodedImages,
+    captions: EncodedCaptions,
+    out: MatrixOut | None,
+    progress: Progress | None = None,
+) -> MatrixOut:
+    """Similarities (images, captions) float32, the members combined tile by tile."""
+    result = _output(out, (len(images), len(captions)), "out")
+
+    def sink(rows: slice, columns: NDArray[np.int64], logits: Mapping[str, Logits]) -> None:
+        result[rows, columns] = similarities(ensemble_logits(logits))
+
+    score_tiles(context, images, captions, sink, progress)
+    return result
+
+
+def ensemble_matrix(
+    context: Context, images: EncodedImages, captions: EncodedCaptions
+) -> MatrixOut:
+    """The logits to rank by, (images, captions) float32, the members combined tile by tile."""
+    result = np.empty((len(images), len(captions)), dtype=np.float32)
+
+    def sink(rows: slice, columns: NDArray[np.int64], logits: Mapping[str, Logits]) -> None:
+        result[rows, columns] = ensemble_logits(logits)
+
+    score_tiles(context, images, captions, sink)
+    return result
+
+
+def member_matrices(
+    context: Context,
+    images: EncodedImages,
+    captions: EncodedCaptions,
+    out: Mapping[str, MatrixOut] | None,
+    progress: Progress | None = None,
+) -> dict[str, MatrixOut]:
+    """Every member's logits (images, captions) float32."""
+    if out is not None and set(out) != set(context.configs):
+        raise InputError("out", expected=f"the members {sorted(context.configs)}", got=sorted(out))
+    shape = (len(images), len(captions))
+    result = {
+        name: _output(None if out is None else out[name], shape, f"out[{name!r}]")
+        for name in context.configs
+    }
+
+    def sink(rows: slice, columns: NDArray[np.int64], logits: Mapping[str, Logits]) -> None:
+        for name, tile in logits.items():
+            result[name][rows, columns] = tile
+
+    score_tiles(context, images, captions, sink, progress)
+    return result
+
+
+def score_tiles(
+    context: Context,
+    images: EncodedImages,
+    captions: EncodedCaptions,
+    sink: Sink,
+    progress: Progress | None = None,
+) -> None:
+    """Hand every tile's logits to `sink`; nothing of a tile is kept beyond its turn.
+
+    Raises EngineMemoryError when not even one pair fits, and DataError for a logit that is NaN.
+    """
+    plan = context.plan(images, captions)
+    block = _CaptionBlock(context, captions, plan.order)
+
+    def run(tile: Tile) -> None:
+        texts = block.inputs(tile)
+        buffers = {
+            name: context.run(
+                name, "scorer", {**_image_inputs(context, images, name, tile), **text}
+            )
+            for name, text in texts.items()
+        }
+        logits = {
+            name: context.engine.fetch(outputs["logits"]) for name, outputs in buffers.items()
+        }
+        columns = plan.order[tile.captions]
+        for tile_logits in logits.values():
+            _check_numbers(tile_logits, tile.first_image, columns)
+        sink(tile.images, columns, logits)
+
+    context.halving["scorer"].run(plan, run, total=plan.pairs, progress=progress)
+
+
+class _CaptionBlock:
+    """The captions of the current tiles, gathered and padded; the next block replaces them."""
+
+    def __init__(
+        self, context: Context, captions: EncodedCaptions, order: NDArray[np.int64]
+    ) -> None:
+        self._context = context
+        self._captions = captions
+        self._order = order
+        self._place: tuple[slice, int] | None = None
+        self._inputs: dict[str, dict[str, Buffer]] = {}
+
+    def inputs(self, tile: Tile) -> dict[str, dict[str, Buffer]]:
+        """The scorer's text inputs by member."""
+        place = (tile.captions, tile.words)
+        if place != self._place:
+            self._place, self._inputs = None, {}  # Freed before the next are gathered.
+            self._inputs = text_inputs(
+                self._context, self._captions, self._order[tile.captions], tile.words
+            )
+            self._place = place
+        return self._inputs
+
+
+def text_inputs(
+    context: Context, captions: EncodedCaptions, rows: NDArray[np.integer[Any]], words: int
+) -> dict[str, dict[str, Buffer]]:
+    """A scorer's inputs of some captions, padded to `words`, by member."""
+    engine = context.engine
+    index = rows.astype(np.int32)
+    word_rows = captions.word_rows(rows, words)
+    lengths = engine.put(captions.lengths[rows])
+    return {
+        name: {
+            "word_embeddings": engine.gather(buffers.word_embeddings, word_rows),
+            "text_global": engine.gather(buffers.text_global, index),
+            "lengths": lengths,
+        }
+        for name, buffers in captions.members.items()
+    }
+
+
+def _image_inputs(
+    context: Context, images: EncodedImages, member: str, tile: Tile
+) -> dict[str, Buffer]:
+    gather, buffers = context.engine.gather, images.members[member]
+    return {
+        "region_embeddings": gather(buffers.region_embeddings, tile.images),
+        "image_global": gather(buffers.image_global, tile.images),
+    }
+
+
+def _check_numbers(logits: Logits, first_image: int, columns: NDArray[np.int64]) -> None:
+    wrong = np.isnan(logits)
+    if wrong.any():
+        row, column = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
+        raise not_a_number(first_image + int(row), int(columns[column]))
+
+
+def _output(out: MatrixOut | None, shape: tuple[int, int], name: str) -> MatrixOut:
+    if out is None:
+        return np.empty(shape, dtype=np.float32)
+    if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != np.float32:
+        got = (
+            f"{out.dtype} of shape {out.shape}"
+            if isinstance(out, np.ndarray)
+            else type(out).__name__
+        )
+        raise DataError(name, expected=f"a float32 array of shape {shape}", got=got)
+    if not out.flags.writeable:
+        raise DataError(name, expected="a writeable array", got="a read-only one")
+    return out

@@ -1,0 +1,108 @@
+"""Single pairs of images and captions, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgraf_deploy.errors import DataError
+from sgraf_deploy.runtime.context import Context
+from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
+from sgraf_deploy.runtime.engine import Buffer
+from sgraf_deploy.runtime.halving import Batch, Progress
+from sgraf_deploy.runtime.logits import Logits, not_a_number
+from sgraf_deploy.runtime.matrix import text_inputs
+from sgraf_deploy.runtime.rows import check_index
+from sgraf_deploy.runtime.tiles import similar_end
+
+_FLOAT = 4
+
+
+def pair_logits(
+    context: Context,
+    images: EncodedImages,
+    captions: EncodedCaptions,
+    image_index: Any,
+    caption_index: Any,
+    progress: Progress | None = None,
+) -> dict[str, Logits]:
+    """Every member's logits (pairs,) float32 of the images and captions at the given rows.
+
+    Raises DataError for an index that is not integer or out of range, or two of unequal length.
+    """
+    image_rows = check_index(image_index, len(images), "image_index")
+    caption_rows = check_index(caption_index, len(captions), "caption_index")
+    if len(image_rows) != len(caption_rows):
+        raise DataError(
+            "image_index and caption_index",
+            expected="the same length",
+            got=f"{len(image_rows)} and {len(caption_rows)}",
+        )
+    lengths = captions.lengths[caption_rows]
+    order = np.lexsort((image_rows, lengths))
+    result = {name: np.empty(len(order), dtype=np.float32) for name in context.configs}
+
+    def run(batch: Batch) -> None:
+        pairs = order[batch.start : batch.stop]
+        inputs = _inputs(context, images, captions, (image_rows[pairs], caption_rows[pairs]))
+        for name, buffers in inputs.items():
+            logits = context.run(name, "pair_scorer", buffers)["logits"]
+            result[name][pairs] = context.engine.fetch(logits)
+
+    batches = _batches(context, lengths[order])
+    context.halving["pair_scorer"].run(batches, run, total=len(order), progress=progress)
+    for logits in result.values():
+        wrong = np.isnan(logits)
+        if wrong.any():
+            pair = int(np.argmax(wrong))
+            raise not_a_number(int(image_rows[pair]), int(caption_rows[pair]))
+    return result
+
+
+def _inputs(
+    context: Context,
+    images: EncodedImages,
+    captions: EncodedCaptions,
+    pairs: tuple[NDArray[np.int32], NDArray[np.int32]],
+) -> dict[str, dict[str, Buffer]]:
+    """The pair scorer's inputs by member: only the rows that these pairs need, each once."""
+    engine = context.engine
+    rows, image_index = np.unique(pairs[0], return_inverse=True)
+    columns, caption_index = np.unique(pairs[1], return_inverse=True)
+    words = int(captions.lengths[columns].max())
+    inputs = text_inputs(context, captions, columns, words)
+    index = {
+        "image_index": engine.put(image_index.astype(np.int32)),
+        "caption_index": engine.put(caption_index.astype(np.int32)),
+    }
+    for name, buffers in images.members.items():
+        inputs[name] |= {
+            "region_embeddings": engine.gather(buffers.region_embeddings, rows),
+            "image_global": engine.gather(buffers.image_global, rows),
+            **index,
+        }
+    return inputs
+
+
+def _batches(context: Context, lengths: NDArray[np.int32]) -> Iterator[Batch]:
+    """Batches of pairs sorted by the length of their caption."""
+    start = 0
+    while start < len(lengths):
+        similar = similar_end(lengths, start)
+        fitting = start + _fitting_pairs(context, int(lengths[similar - 1]))
+        stop = min(similar, fitting)
+        yield Batch(start, stop, int(lengths[stop - 1]))
+        start = stop
+
+
+def _fitting_pairs(context: Context, words: int) -> int:
+    """How many pairs fit: each takes its regions twice and its words six times, as gathered."""
+    limits = context.limits
+    largest = min(limits.tile_bytes, 4 * (limits.intermediate_bytes or limits.tile_bytes))
+    floats = max(
+        config.embed * (2 * (config.regions + 1) + 6 * words) for config in context.configs.values()
+    )
+    return max(1, largest // (_FLOAT * floats))

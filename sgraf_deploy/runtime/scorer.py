@@ -1,0 +1,299 @@
+"""The scorer: images and captions in, similarities out, on any engine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.config import Precision
+from sgraf_deploy.errors import InputError
+from sgraf_deploy.runtime import encode, gallery, matrix, pairs
+from sgraf_deploy.runtime.context import Context
+from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages, Origin
+from sgraf_deploy.runtime.engine import Engine, EngineOptions, open_engine
+from sgraf_deploy.runtime.halving import Progress
+from sgraf_deploy.runtime.logits import Logits, ensemble_logits, similarities
+from sgraf_deploy.runtime.rerank import RerankResult, check_top_k, query_direction, rank
+from sgraf_deploy.runtime.tiles import (
+    CPU_INTERMEDIATE_BYTES,
+    DEFAULT_TILE_BYTES,
+    TileLimits,
+    TilePlan,
+    TileShape,
+)
+from sgraf_deploy.runtime.tokens import CaptionReader, RawCaptions
+
+Images = EncodedImages | NDArray[Any]
+"""Encoded, or regions (images, regions, img_dim) float32 or float16, a memory map too."""
+
+Captions = EncodedCaptions | RawCaptions
+
+
+def load(
+    bundle: Bundle | str | os.PathLike[str],
+    *,
+    engine: str = "auto",
+    precision: Precision = "fp32",
+    options: EngineOptions | None = None,
+    memory_budget: int | None = None,
+    tile: TileShape | None = None,
+) -> Scorer:
+    """Open a bundle for scoring.
+
+    `memory_budget` is what one tile may take, in bytes, beyond encoded inputs and the result;
+    `tile` fixes the tiles' shape instead. Raises BundleError for a bundle that cannot be used,
+    InputError for an unknown engine or a precision that the bundle does not have, and
+    UnavailableError for an engine that does not work on this machine.
+    """
+    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    precisions = opened.manifest.precisions
+    if precision not in precisions:
+        raise InputError(
+            f"bundle {opened.path} has no {precision} graphs",
+            expected=f"precision {' or '.join(precisions)}",
+            got=precision,
+        )
+    if memory_budget is not None and memory_budget < 1:
+        raise InputError("memory_budget", expected="a number of bytes", got=memory_budget)
+    running = open_engine(engine, opened, precision, options or EngineOptions())
+    limits = TileLimits(
+        tile_bytes=memory_budget or DEFAULT_TILE_BYTES,
+        intermediate_bytes=CPU_INTERMEDIATE_BYTES if running.device == "cpu" else None,
+    )
+    return Scorer(opened, running, precision=precision, limits=limits, tile=tile)
+
+
+class Scorer:
+    """Encodes and scores with one bundle on one engine; made by `load`, closed by `with`.
+
+    Threads may share a scorer: every call keeps its own state. Under asyncio, call it through
+    `asyncio.to_thread`. A process forked after `load` must not use it, and is told so: load after
+    the fork, in every worker. Progress is reported as (done, total) in images, captions or pairs.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        *,
+        precision: Precision,
+        limits: TileLimits,
+        tile: TileShape | None = None,
+    ) -> None:
+        """Take over an engine that was opened on the bundle."""
+        configs = {name: member.config for name, member in bundle.manifest.members.items()}
+        origin = Origin(bundle.sha256, precision, configs, engine)
+        self.bundle = bundle
+        self._context = Context(origin, limits, tile)
+        self._process = os.getpid()
+        self._closed = False
+        self._reader = CaptionReader(bundle)
+
+    @property
+    def engine_name(self) -> str:
+        """The engine that runs, `auto` resolved."""
+        return self._context.engine.name
+
+    @property
+    def executed(self) -> str:
+        """What the arithmetic really is: `fp32`, `fp16-rounded`, …"""
+        return self._context.engine.executed
+
+    @property
+    def device(self) -> str:
+        """Where it runs: `cpu`, …"""
+        return self._context.engine.device
+
+    @property
+    def precision(self) -> Precision:
+        """The precision of the bundle's graphs that was asked for."""
+        return self._context.origin.precision
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The bundle's members: `sgr`, `saf` or both."""
+        return tuple(self._context.configs)
+
+    def encode_images(
+        self, regions: NDArray[Any], *, progress: Progress | None = None
+    ) -> EncodedImages:
+        """Encode regions (images, regions, img_dim) float32 or float16, a memory map too.
+
+        Raises DataError for another shape or dtype, and names the image that is not finite.
+        """
+        self._check_usable()
+        return encode.encode_images(self._context, regions, progress)
+
+    def encode_captions(
+        self, captions: RawCaptions, *, progress: Progress | None = None
+    ) -> EncodedCaptions:
+        """Encode strings, or token ids with `<start>` and `<end>`, in any order of lengths.
+
+        Raises DataError, which names the caption, for an empty one, ids that are not integers or
+        lie outside the vocabulary; BundleError for strings when the bundle has no vocabulary.
+        """
+        self._check_usable()
+        return encode.encode_captions(self._context, self._reader.token_ids(captions), progress)
+
+    def score(
+        self,
+        images: Images,
+        captions: Captions,
+        *,
+        out: NDArray[np.float32] | None = None,
+        progress: Progress | None = None,
+    ) -> NDArray[np.float32]:
+        """Similarities (images, captions) float32, written into `out` if it is given.
+
+        `out` may be a memory map. Beyond encoded inputs and the result, memory does not grow with
+        the matrix. Raises EngineMemoryError when not even one pair fits on the device.
+        """
+        one, other = self._encoded(images, captions)
+        return matrix.similarity_matrix(self._context, one, other, out, progress)
+
+    def logits(
+        self,
+        images: Images,
+        captions: Captions,
+        *,
+        out: Mapping[str, NDArray[np.float32]] | None = None,
+        progress: Progress | None = None,
+    ) -> dict[str, NDArray[np.float32]]:
+        """Every member's logits (images, captions) float32, for evaluation.
+
+        `out` may hold an array or a memory map for each member; `runtime.logits.ensemble_logits`
+        combines two members.
+        """
+        one, other = self._encoded(images, captions)
+        return matrix.member_matrices(self._context, one, other, out, progress)
+
+    def score_pairs(
+        self,
+        images: Images,
+        captions: Captions,
+        image_index: Sequence[int] | NDArray[Any],
+        caption_index: Sequence[int] | NDArray[Any],
+        *,
+        progress: Progress | None = None,
+    ) -> NDArray[np.float32]:
+        """Similarities (pairs,) float32 of the images and captions at the given rows."""
+        logits = self.logits_pairs(images, captions, image_index, caption_index, progress=progress)
+        return similarities(ensemble_logits(logits))
+
+    def logits_pairs(
+        self,
+        images: Images,
+        captions: Captions,
+        image_index: Sequence[int] | NDArray[Any],
+        caption_index: Sequence[int] | NDArray[Any],
+        *,
+        progress: Progress | None = None,
+    ) -> dict[str, Logits]:
+        """Every member's logits (pairs,) float32 of the images and captions at the given rows."""
+        one, other = self._encoded(images, captions)
+        return pairs.pair_logits(self._context, one, other, image_index, caption_index, progress)
+
+    def rerank(
+        self,
+        query: str | Sequence[int] | NDArray[Any] | EncodedImages | EncodedCaptions,
+        candidates: Images | Captions,
+        top_k: int | None = None,
+    ) -> RerankResult:
+        """The best `top_k` candidates (all if it is None) for a query, the best first.
+
+        A caption (a string, its token ids or one EncodedCaptions) is answered with images, an
+        image (its regions (regions, img_dim) or one EncodedImages) with captions.
+        """
+        self._check_usable()
+        check_top_k(top_k)
+        direction = query_direction(query)
+        if direction == "text_to_image":
+            wanted = query if isinstance(query, EncodedCaptions) else [query]
+            images, captions = self._encoded(candidates, wanted)
+        else:
+            wanted = query if isinstance(query, EncodedImages) else np.asarray(query)[None]
+            images, captions = self._encoded(wanted, candidates)
+        logits = matrix.ensemble_matrix(self._context, images, captions)
+        return rank(direction, logits.reshape(-1), top_k)
+
+    def plan(self, images: EncodedImages, captions: EncodedCaptions) -> TilePlan:
+        """The tiles that `score` would use, with the bytes of a tile and of the result."""
+        return self._context.plan(*self._encoded(images, captions))
+
+    def save_encoded(
+        self, encoded: EncodedImages | EncodedCaptions, path: str | os.PathLike[str]
+    ) -> Path:
+        """Write encoded images or captions to one `.npz` file, whole or not at all."""
+        self._check_usable()
+        self._context.origin.check(encoded.origin, _name(encoded))
+        return gallery.save_gallery(encoded, path)
+
+    def load_images(self, path: str | os.PathLike[str]) -> EncodedImages:
+        """Read what `save_encoded` wrote; DataError if another bundle or precision made it."""
+        self._check_usable()
+        return gallery.load_images(self._context.origin, path)
+
+    def load_captions(self, path: str | os.PathLike[str]) -> EncodedCaptions:
+        """Read what `save_encoded` wrote; DataError if another bundle or precision made it."""
+        self._check_usable()
+        return gallery.load_captions(self._context.origin, path)
+
+    def close(self) -> None:
+        """Release the engine; what was encoded cannot be used any more."""
+        if not self._closed:
+            self._closed = True
+            if self._process == os.getpid():
+                self._context.engine.close()
+
+    def __enter__(self) -> Self:
+        self._check_usable()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        what = f"{self.bundle.path.name}, {self.engine_name}, {self.executed} on {self.device}"
+        return f"Scorer({what}{', closed' if self._closed else ''})"
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise InputError("this scorer is closed", mend="load the bundle again")
+        if self._process != os.getpid():
+            raise InputError(
+                "this scorer was loaded before the process was forked",
+                expected=f"process {self._process}",
+                got=f"process {os.getpid()}",
+                mend="call load after the fork, in every worker",
+            )
+
+    def _encoded(self, images: Any, captions: Any) -> tuple[EncodedImages, EncodedCaptions]:
+        """Both sides encoded by this scorer."""
+        self._check_usable()
+        origin = self._context.origin
+        for given, name in ((images, "images"), (captions, "captions")):
+            if isinstance(given, EncodedImages | EncodedCaptions):
+                if _name(given) != name:
+                    raise InputError(name, expected=name, got=f"encoded {_name(given)}")
+                origin.check(given.origin, name)
+        if not isinstance(images, EncodedImages):
+            images = encode.encode_images(self._context, images)
+        if not isinstance(captions, EncodedCaptions):
+            captions = encode.encode_captions(self._context, self._reader.token_ids(captions))
+        return images, captions
+
+
+def _name(encoded: EncodedImages | EncodedCaptions) -> str:
+    return "images" if isinstance(encoded, EncodedImages) else "captions"

@@ -1,0 +1,250 @@
+"""Cuts images × captions into tiles of captions of similar length, from a memory budget.
+
+The tiles depend on the sizes, the budget and the model alone, never on threads. Captions are
+sorted by length (ties in the caller's order), consecutive ones of similar length share a block,
+and a block meets the images in as many tiles as the budget asks for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgraf_deploy.config import ModelConfig
+from sgraf_deploy.errors import InputError
+
+CPU_INTERMEDIATE_BYTES = 4 * 2**20
+"""On a CPU: the size of a tile's (images, captions * words, embed) float32 intermediate.
+
+Larger ones fall out of the cache, smaller ones cost calls.
+"""
+
+DEFAULT_TILE_BYTES = 2**30
+"""What one tile may take when no memory budget is given."""
+
+PANEL_BYTES = 64 * 2**20
+"""All captions meet this much of the result's rows before the next rows are begun, so that a
+memory-mapped result larger than memory is written once."""
+
+_FLOAT = 4
+
+
+@dataclass(frozen=True)
+class TileShape:
+    """A fixed tile, in place of the one that is planned: at most so many images × captions."""
+
+    images: int
+    captions: int
+
+    def __post_init__(self) -> None:
+        if self.images < 1 or self.captions < 1:
+            raise InputError("tile shape", expected="at least 1 x 1", got=self)
+
+
+@dataclass(frozen=True)
+class TileLimits:
+    """How large a tile may be: its estimated bytes, and those of its largest intermediate."""
+
+    tile_bytes: int = DEFAULT_TILE_BYTES
+    intermediate_bytes: int | None = CPU_INTERMEDIATE_BYTES
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Images first_image … end_image - 1 × the captions at these places of the plan's order."""
+
+    first_image: int
+    end_image: int
+    first_caption: int
+    end_caption: int
+    words: int
+    """The longest caption of the block: what all of them are padded to."""
+
+    @property
+    def images(self) -> slice:
+        """The rows of the result."""
+        return slice(self.first_image, self.end_image)
+
+    @property
+    def captions(self) -> slice:
+        """The places in the plan's order."""
+        return slice(self.first_caption, self.end_caption)
+
+    @property
+    def units(self) -> int:
+        """The number of pairs."""
+        return (self.end_image - self.first_image) * (self.end_caption - self.first_caption)
+
+    @property
+    def cost(self) -> int:
+        """Images × captions × words, which a tile's memory is proportional to."""
+        return self.units * self.words
+
+    def halves(self) -> tuple[Tile, ...]:
+        """Two tiles along the longer side, or none for a single pair."""
+        images = self.end_image - self.first_image
+        captions = self.end_caption - self.first_caption
+        if images * captions == 1:
+            return ()
+        if images >= captions:
+            middle = self.first_image + images // 2
+            return replace(self, end_image=middle), replace(self, first_image=middle)
+        middle = self.first_caption + captions // 2
+        return replace(self, end_caption=middle), replace(self, first_caption=middle)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Captions first … end - 1 of the plan's order, and how many images a tile of them takes."""
+
+    first: int
+    end: int
+    words: int
+    images: int
+
+
+@dataclass(frozen=True, eq=False)
+class TilePlan:
+    """The tiles of one matrix: `order` (captions,) sorts the captions by length."""
+
+    images: int
+    lengths: NDArray[np.int32]
+    order: NDArray[np.int64]
+    blocks: tuple[Block, ...]
+    configs: tuple[ModelConfig, ...]
+
+    @property
+    def captions(self) -> int:
+        """The number of captions."""
+        return len(self.order)
+
+    @property
+    def pairs(self) -> int:
+        """The number of pairs."""
+        return self.images * self.captions
+
+    @property
+    def result_bytes(self) -> int:
+        """The size of the float32 result."""
+        return self.pairs * _FLOAT
+
+    @cached_property
+    def tile_bytes(self) -> int:
+        """The estimate for the largest tile."""
+        sizes = (
+            estimate_tile_bytes(config, block.images, block.end - block.first, block.words)
+            for block in self.blocks
+            for config in self.configs
+        )
+        return max(sizes, default=0)
+
+    @property
+    def padding(self) -> float:
+        """The share of the words in all tiles that is padding, 0 … 1."""
+        padded = sum((block.end - block.first) * block.words for block in self.blocks)
+        return 1.0 - float(self.lengths.sum(dtype=np.int64)) / padded if padded else 0.0
+
+    def __len__(self) -> int:
+        return sum(
+            math.ceil((panel.stop - panel.start) / block.images)
+            for panel in self._panels()
+            for block in self.blocks
+        )
+
+    def __iter__(self) -> Iterator[Tile]:
+        for panel in self._panels():
+            for block in self.blocks:
+                for rows in _even_ranges(panel.start, panel.stop, block.images):
+                    yield Tile(rows.start, rows.stop, block.first, block.end, block.words)
+
+    def _panels(self) -> Iterator[range]:
+        rows = PANEL_BYTES // (_FLOAT * max(1, self.captions))
+        tallest = max((block.images for block in self.blocks), default=1)
+        yield from _even_ranges(0, self.images, max(rows, tallest))
+
+
+def plan_tiles(
+    images: int,
+    caption_lengths: NDArray[np.int32],
+    configs: Collection[ModelConfig],
+    limits: TileLimits,
+    shape: TileShape | None = None,
+) -> TilePlan:
+    """Plan the tiles for so many images and captions (captions,) of these lengths.
+
+    Every tile fits `limits` for each of the configs, down to a single pair, which is always
+    allowed. `shape` replaces the limits by an upper bound on each side.
+    """
+    order = np.argsort(caption_lengths, kind="stable")
+    ordered = caption_lengths[order]
+    blocks: list[Block] = []
+    first = 0
+    while images and first < len(ordered):
+        similar = similar_end(ordered, first) - first
+        if shape is None:
+            longest = int(ordered[first + similar - 1])
+            found = _fitting_shape(images, similar, longest, configs, limits)
+        else:
+            found = TileShape(min(images, shape.images), min(similar, shape.captions))
+        end = first + found.captions
+        blocks.append(Block(first, end, int(ordered[end - 1]), found.images))
+        first = end
+    return TilePlan(images, caption_lengths, order, tuple(blocks), tuple(configs))
+
+
+def estimate_tile_bytes(config: ModelConfig, images: int, captions: int, words: int) -> int:
+    """About how many bytes a tile takes while it is scored, its gathered captions included.
+
+    Per image, caption and word: three float32 vectors of `embed` (attended context, difference,
+    padding of the allocator), three of `regions` (attention) and four of `sim_dim` (alignments),
+    and for SGR two rows of its edges. Beside them the captions' words twice (as stored and as
+    read), and the images' regions once, which float16 graphs convert.
+    """
+    cells = images * captions * words
+    edges = 2 * images * captions * (words + 1) ** 2 if config.module == "SGR" else 0
+    floats = (
+        cells * (3 * config.embed + 3 * config.regions)
+        + 4 * images * captions * (words + 1) * config.sim_dim
+        + edges
+        + 2 * captions * (words + 1) * config.embed
+        + images * (config.regions + 1) * config.embed
+    )
+    return _FLOAT * floats
+
+
+def similar_end(ordered: NDArray[np.int32], first: int) -> int:
+    """The end of the captions, by rising length, that may be padded like the one at `first`.
+
+    They have at most a quarter more words than it has.
+    """
+    shortest = int(ordered[first])
+    return int(np.searchsorted(ordered, shortest + max(1, shortest // 4), side="right"))
+
+
+def _fitting_shape(
+    images: int, captions: int, words: int, configs: Collection[ModelConfig], limits: TileLimits
+) -> TileShape:
+    """As square a tile as the sides allow, within the limits."""
+    widest = max(config.embed for config in configs)
+    largest = limits.intermediate_bytes or limits.tile_bytes
+    pairs = max(1, largest // (_FLOAT * widest * words))
+    wide = min(captions, max(math.isqrt(pairs), pairs // images))
+    high = min(images, max(1, pairs // wide))
+    while high * wide > 1 and limits.tile_bytes < max(
+        estimate_tile_bytes(config, high, wide, words) for config in configs
+    ):
+        high, wide = (high // 2, wide) if high >= wide else (high, wide // 2)
+    return TileShape(high, wide)
+
+
+def _even_ranges(start: int, stop: int, step: int) -> Iterator[range]:
+    """Ranges of at most `step` that differ by no more than one, in as few as need be."""
+    count = math.ceil((stop - start) / step)
+    edges = [start + (stop - start) * index // count for index in range(count)]
+    for low, high in zip(edges, [*edges[1:], stop], strict=True):
+        yield range(low, high)

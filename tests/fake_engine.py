@@ -1,0 +1,208 @@
+"""An engine in plain NumPy with a small model of its own, for tests of everything above engines.
+
+Its model is no SGRAF, but has what matters there: values of an image or caption depend on nothing
+else in the batch, words count by their place, and padding is told apart by lengths alone. It
+refuses what a real engine could only get wrong: dtypes and shapes that its graphs' signatures do
+not have, padding that is not zero, indices out of range.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.config import GraphName, GraphSignature, ModelConfig, Precision, signature
+from sgraf_deploy.errors import EngineMemoryError
+from sgraf_deploy.runtime.engine import EngineOptions
+
+Array = NDArray[Any]
+
+GARBAGE = 7.0
+"""What the text encoder leaves past a caption's length."""
+
+
+def fake_weights(member: str, config: ModelConfig) -> dict[str, NDArray[np.float32]]:
+    """The fixed random projections of a member: `image` (img_dim, embed), `words` (vocab, embed)."""
+    rng = np.random.default_rng(len(member) + ord(member[0]) + ord(member[1]))
+    return {
+        "image": rng.normal(0, 0.5, (config.img_dim, config.embed)).astype(np.float32),
+        "words": rng.normal(0, 1, (config.vocab_size, config.embed)).astype(np.float32),
+    }
+
+
+class FakeEngine:
+    """See `Engine`. `calls` counts runs by graph, `shapes` lists their leading sizes.
+
+    `memory` is the largest images × captions × words (pairs × words, rows × words, images) that
+    a run may have before it raises EngineMemoryError; None: no limit.
+    """
+
+    name = "fake"
+    device = "cpu"
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        precision: Precision = "fp32",
+        options: EngineOptions | None = None,
+        *,
+        memory: int | None = None,
+    ) -> None:
+        self.executed = "fp32" if precision == "fp32" else "fake fp16"
+        self.options = options
+        self.memory = memory
+        self.closed = False
+        self.calls: Counter[str] = Counter()
+        self.shapes: list[tuple[str, tuple[int, ...]]] = []
+        self.largest_gather = 0
+        self._precision: Precision = precision
+        self._configs = {name: member.config for name, member in bundle.manifest.members.items()}
+        self._graphs: dict[tuple[str, GraphName], FakeGraph] = {}
+
+    @staticmethod
+    def unavailable() -> str | None:
+        return None
+
+    def open(self, member: str, graph: GraphName) -> FakeGraph:
+        if (member, graph) not in self._graphs:
+            config = self._configs[member]
+            spec = signature(graph, config, self._precision)
+            self._graphs[member, graph] = FakeGraph(self, member, graph, config, spec)
+        return self._graphs[member, graph]
+
+    def put(self, array: Array) -> Array:
+        return np.ascontiguousarray(array)
+
+    def gather(self, buffer: Array, rows: slice | NDArray[np.int32]) -> Array:
+        if isinstance(rows, slice):
+            assert rows.step in (None, 1)
+            assert 0 <= rows.start <= rows.stop <= len(buffer)
+            return buffer[rows]
+        assert rows.dtype == np.int32
+        assert rows.size == 0 or (rows.min() >= 0 and rows.max() < len(buffer))
+        gathered = buffer[rows]
+        self.largest_gather = max(self.largest_gather, gathered.nbytes)
+        return gathered
+
+    def fetch(self, buffer: Array) -> Array:
+        return buffer
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeGraph:
+    """One of the four graphs of one member."""
+
+    def __init__(
+        self,
+        engine: FakeEngine,
+        member: str,
+        name: GraphName,
+        config: ModelConfig,
+        spec: GraphSignature,
+    ) -> None:
+        self.signature = spec
+        self._engine = engine
+        self._name = name
+        self._weights = fake_weights(member, config)
+
+    def run(
+        self, inputs: Mapping[str, Array], outputs: Mapping[str, Array] | None = None
+    ) -> dict[str, Array]:
+        engine = self._engine
+        assert not engine.closed
+        sizes = self._check(inputs)
+        engine.calls[self._name] += 1
+        axes = tuple(dict.fromkeys(axis for spec in self.signature.inputs for axis in spec.axes))
+        names = [axis for axis in axes if isinstance(axis, str)]
+        engine.shapes.append((self._name, tuple(sizes[name] for name in names)))
+        axes_of_cost = {"pair_scorer": ("pairs", "words")}.get(self._name, tuple(names))
+        cost = int(np.prod([sizes[name] for name in axes_of_cost]))
+        if engine.memory is not None and cost > engine.memory:
+            raise EngineMemoryError(f"fake {self._name} ran out of memory", got=cost)
+        results = getattr(self, f"_{self._name}")(**inputs)
+        found = {}
+        for spec, result in zip(self.signature.outputs, results, strict=True):
+            stored = result.astype(spec.dtype)
+            if outputs and spec.name in outputs:
+                assert outputs[spec.name].shape == stored.shape
+                outputs[spec.name][...] = stored
+                stored = outputs[spec.name]
+            found[spec.name] = stored
+        return found
+
+    def _check(self, inputs: Mapping[str, Array]) -> dict[str, int]:
+        """The sizes of the dynamic axes, once every input is as the signature says."""
+        assert set(inputs) == {spec.name for spec in self.signature.inputs}
+        sizes: dict[str, int] = {}
+        for spec in self.signature.inputs:
+            array = inputs[spec.name]
+            assert array.dtype == spec.dtype, (spec.name, array.dtype)
+            assert array.ndim == len(spec.axes), (spec.name, array.shape)
+            for axis, size in zip(spec.axes, array.shape, strict=True):
+                expected = sizes.setdefault(axis, size) if isinstance(axis, str) else axis
+                assert size == expected, (spec.name, axis, array.shape)
+                assert size > 0, (spec.name, array.shape)
+        return sizes
+
+    def _image_encoder(self, regions: Array) -> tuple[Array, Array]:
+        embeddings = np.tanh(regions.astype(np.float64) @ self._weights["image"])
+        return embeddings, embeddings.mean(axis=1)
+
+    def _text_encoder(self, token_ids: Array, lengths: Array) -> tuple[Array, Array]:
+        assert token_ids.min() >= 0
+        real = _mask(lengths, token_ids.shape[1])[:, :, None]
+        words = np.tanh(self._weights["words"].astype(np.float64)[token_ids])
+        overall = (words * real).sum(axis=1) / lengths[:, None]
+        return np.where(real > 0, words, GARBAGE), overall
+
+    def _scorer(
+        self,
+        region_embeddings: Array,
+        image_global: Array,
+        word_embeddings: Array,
+        text_global: Array,
+        lengths: Array,
+    ) -> tuple[Array]:
+        images, captions = len(region_embeddings), len(word_embeddings)
+        rows, columns = np.divmod(np.arange(images * captions, dtype=np.int32), captions)
+        (logits,) = self._pair_scorer(
+            region_embeddings, image_global, word_embeddings, text_global, lengths, rows, columns
+        )
+        return (logits.reshape(images, captions),)
+
+    def _pair_scorer(
+        self,
+        region_embeddings: Array,
+        image_global: Array,
+        word_embeddings: Array,
+        text_global: Array,
+        lengths: Array,
+        image_index: Array,
+        caption_index: Array,
+    ) -> tuple[Array]:
+        words = word_embeddings.shape[1]
+        real = _mask(lengths, words)
+        assert not word_embeddings[real == 0].any(), "padding that is not zero"
+        assert image_index.min() >= 0
+        assert caption_index.min() >= 0
+        image = region_embeddings.astype(np.float64).sum(axis=1)[image_index]  # (pairs, embed)
+        text = word_embeddings.astype(np.float64)[caption_index]  # (pairs, words, embed)
+        attended = np.tanh((text @ image[:, :, None])[:, :, 0])  # (pairs, words)
+        weighted = attended * (real * (1 + np.arange(words) / 10))[caption_index]
+        local = weighted.sum(axis=1) / lengths[caption_index]
+        overall = image_global.astype(np.float64)[image_index] * text_global[caption_index]
+        return (local + 2 * overall.sum(axis=1),)
+
+
+def _mask(lengths: Array, words: int) -> Array:
+    """(captions, words) of 1.0 for a real word and 0.0 for padding."""
+    assert lengths.min() >= 1
+    assert lengths.max() <= words
+    return (np.arange(words) < lengths[:, None]).astype(np.float64)
