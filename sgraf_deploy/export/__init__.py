@@ -1,0 +1,1 @@
+"""Checkpoint to ONNX, and the gate that verifies it."""

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 
-from sgraf_deploy import __version__
 from sgraf_deploy.atomic import staged_folder
 from sgraf_deploy.bundle import Bundle, hash_file, write_manifest
 from sgraf_deploy.config import GRAPHS, PRECISIONS, GraphName, Precision, signature
@@ -22,8 +19,8 @@ from sgraf_deploy.data.precomp import PrecompSplit, list_splits, open_precomp
 from sgraf_deploy.data.regions import region_statistics
 from sgraf_deploy.data.tokenizer import UNTRAINED, Tokenizer
 from sgraf_deploy.data.vocabulary import Vocabulary
-from sgraf_deploy.errors import BundleError, InputError
-from sgraf_deploy.export.gate import run_gate
+from sgraf_deploy.errors import InputError
+from sgraf_deploy.export.gate import gate_members
 from sgraf_deploy.export.gate_data import (
     GateInputs,
     GateReference,
@@ -45,6 +42,7 @@ from sgraf_deploy.manifest import (
 )
 from sgraf_deploy.model.checkpoint import Checkpoint, read_checkpoint, write_reference
 from sgraf_deploy.model.folding import fold
+from sgraf_deploy.versions import tool_versions
 
 Step = Callable[[str], None]
 
@@ -82,10 +80,20 @@ class _Inputs:
     references: dict[str, GateReference] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, eq=False)
+class Exported:
+    """A published bundle, and what there is to say about how it came to be."""
+
+    bundle: Bundle
+    notes: tuple[str, ...]
+
+
 def default_target(checkpoints: Sequence[Path]) -> Path:
     """`NAME.sgraf` in the current folder, NAME from what the checkpoints' names share."""
     names = [path.name.split(".")[0] for path in checkpoints]
-    return Path(f"{os.path.commonprefix(names).rstrip('_-') or 'sgraf'}.sgraf")
+    shared = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    prefix = "".join(letters[0] for letters in shared)
+    return Path(f"{prefix.rstrip('_-') or 'sgraf'}.sgraf")
 
 
 def export_bundle(
@@ -94,26 +102,28 @@ def export_bundle(
     options: ExportOptions = ExportOptions(),
     *,
     step: Step | None = None,
-) -> Bundle:
+) -> Exported:
     """Export one checkpoint (SGR or SAF) or two (SGRAF) into the bundle folder `target`.
 
     Raises CheckpointError, DataError or BundleError for inputs that cannot be used, and
     GateError where a graph differs from the reference; `target` is then as it was.
     """
     report = step or (lambda name: None)
-    if target.exists() and not options.force:
-        # Known before the work begins; staged_folder has the last word.
-        raise BundleError(f"{target} exists already", mend="pass --force to replace it")
     inputs = _read_inputs(paths, options)
     with staged_folder(target, force=options.force, step=step) as folder:
         members = {}
         for name, checkpoint in inputs.checkpoints.items():
             members[name] = _write_member(folder, name, checkpoint, inputs, options, report)
         report("gate")
-        parity = _gate(folder, members, inputs)
+        parity = gate_members(folder, members, inputs.gate, inputs.references)
         report("manifest")
         write_manifest(folder, _manifest(folder, members, inputs, options, parity))
-    return Bundle.open(target)
+    notes = [
+        f"{checkpoint.path}: {sentence}"
+        for checkpoint in inputs.checkpoints.values()
+        for sentence in checkpoint.inferred
+    ]
+    return Exported(Bundle.open(target), tuple(notes))
 
 
 def _read_inputs(paths: Sequence[Path], options: ExportOptions) -> _Inputs:
@@ -219,28 +229,6 @@ def image_encoder_fingerprint(weights: Mapping[str, np.ndarray[Any, Any]]) -> st
     return digest.hexdigest()
 
 
-def _gate(folder: Path, members: Mapping[str, Member], inputs: _Inputs) -> dict[str, Any]:
-    return {
-        "source": inputs.gate.source,
-        "images": len(inputs.gate.regions),
-        "captions": len(inputs.gate.lengths),
-        "members": {
-            name: {
-                precision: run_gate(
-                    {graph: folder / file.ref.file for graph, file in graphs.items()},
-                    {graph: file.signature for graph, file in graphs.items()},
-                    precision,
-                    inputs.gate,
-                    inputs.references[name],
-                    f"{name} {precision}",
-                )
-                for precision, graphs in member.graphs.items()
-            }
-            for name, member in members.items()
-        },
-    }
-
-
 def _manifest(
     folder: Path,
     members: Mapping[str, Member],
@@ -270,14 +258,3 @@ def _manifest(
         parity=parity,
         tools=tool_versions(),
     )
-
-
-def tool_versions() -> dict[str, str]:
-    """The versions of what takes part in an export, for the manifest and for reports."""
-    versions = {"sgraf-deploy": __version__, "python": platform.python_version()}
-    for package in ("torch", "onnx", "onnxruntime", "numpy"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions

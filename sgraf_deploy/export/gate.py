@@ -6,7 +6,7 @@ was to be published is not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ import onnx
 from numpy.typing import NDArray
 
 from sgraf_deploy.bench.rank_changes import spearman
-from sgraf_deploy.config import GRAPHS, GraphName, GraphSignature, Precision, TensorSpec
+from sgraf_deploy.config import GRAPHS, GraphName, GraphSignature, Precision
 from sgraf_deploy.errors import GateError
 from sgraf_deploy.export.executors import Arrays, Run, executor_name, open_graph
 from sgraf_deploy.export.gate_data import GateInputs, GateReference
+from sgraf_deploy.manifest import Member
 
 FP32_LOGITS = 1e-4
 """Times max(1, |logit|)."""
@@ -47,6 +48,35 @@ class Differences:
     shapes: list[str] = field(default_factory=list)
 
 
+def gate_members(
+    folder: Path,
+    members: Mapping[str, Member],
+    inputs: GateInputs,
+    references: Mapping[str, GateReference],
+) -> dict[str, Any]:
+    """Run the gate on every graph of a bundle's folder; returns the parity report.
+
+    Raises GateError for the first interface or bound that is not met.
+    """
+    report: dict[str, Any] = {
+        "source": inputs.source,
+        "images": len(inputs.regions),
+        "captions": len(inputs.lengths),
+        "members": {name: {} for name in members},
+    }
+    for name, member in members.items():
+        for precision, graphs in member.graphs.items():
+            report["members"][name][precision] = run_gate(
+                {graph: folder / file.ref.file for graph, file in graphs.items()},
+                {graph: file.signature for graph, file in graphs.items()},
+                precision,
+                inputs,
+                references[name],
+                f"{name} {precision}",
+            )
+    return report
+
+
 def run_gate(
     paths: Mapping[GraphName, Path],
     signatures: Mapping[GraphName, GraphSignature],
@@ -63,8 +93,10 @@ def run_gate(
         check_interface(onnx.load(paths[graph]), signatures[graph], f"{label} {graph}")
     runs = {graph: open_graph(paths[graph], precision) for graph in GRAPHS}
     differences = Differences()
-    scale = max(1.0, *(float(np.abs(e).max()) for e in (expected.region_embeddings,
-                                                         expected.word_embeddings)))
+    scale = max(
+        1.0,
+        *(float(np.abs(e).max()) for e in (expected.region_embeddings, expected.word_embeddings)),
+    )
     encoded = _check_encoders(runs, inputs, expected, differences, label)
     logits = _check_scorers(runs, encoded, inputs.lengths, expected.logits, differences, label)
     report = {
@@ -83,9 +115,7 @@ def run_gate(
         share = FP16_LOGITS_SHARE_DATA if inputs.real else FP16_LOGITS_SHARE
         report["logits"] = _bounded(differences.logits, share * deviation)
         correlation = spearman(logits.ravel(), expected.logits.ravel())
-        report["spearman"] = {
-            "value": correlation, "bound": FP16_SPEARMAN if inputs.real else None
-        }
+        report["spearman"] = {"value": correlation, "bound": FP16_SPEARMAN if inputs.real else None}
     report["logits_std"] = deviation
     _enforce(report, precision, label)
     return report
@@ -152,7 +182,7 @@ def _compare_embeddings(
 ) -> None:
     for name, values in outputs.items():
         right = getattr(expected, name)[rows]
-        if values.ndim == 3:  # noqa: PLR2004  # (rows, regions or words, embed)
+        if values.ndim == 3:  # (rows, regions or words, embed)
             right = right[:, : values.shape[1]]
         _finite(values, f"{label} {name}")
         differences.embeddings = max(differences.embeddings, _largest(values - right))
@@ -179,9 +209,7 @@ def _check_scorers(
     ):
         tile = _tile(encoded, lengths, image_rows, caption_rows, padding)
         values = runs["scorer"](tile)["logits"]
-        _compare_logits(
-            values, expected[image_rows, caption_rows], differences, f"{label} scorer"
-        )
+        _compare_logits(values, expected[image_rows, caption_rows], differences, f"{label} scorer")
         differences.shapes.append(f"scorer {values.shape[0]}×{values.shape[1]}+{padding}")
         if values.shape == expected.shape:
             logits = values

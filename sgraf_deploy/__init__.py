@@ -1,0 +1,39 @@
+"""Turns SGRAF checkpoints into bundles for production reranking, and proves nothing was lost.
+
+with sgraf_deploy.load("f8k.sgraf") as scorer:
+    images = scorer.encode_images(regions)
+    captions = scorer.encode_captions(["a dog runs on the beach"])
+    similarities = scorer.score(images, captions)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sgraf_deploy.bundle import Bundle
+    from sgraf_deploy.runtime.scorer import Scorer, load
+
+__version__ = "0.1.0"
+
+__all__ = ["Bundle", "Scorer", "__version__", "load"]
+
+_HOMES = {
+    "Bundle": "sgraf_deploy.bundle",
+    "Scorer": "sgraf_deploy.runtime.scorer",
+    "load": "sgraf_deploy.runtime.scorer",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name on first use, so that `import sgraf_deploy` itself stays light."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,110 @@
+"""`sgraf-deploy inspect`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sgraf_deploy.cli.common import BUNDLE, megabytes, table
+from sgraf_deploy.config import GRAPHS
+
+if TYPE_CHECKING:
+    from sgraf_deploy.config import TensorSpec
+    from sgraf_deploy.manifest import Manifest
+
+_ITEM_BYTES = {"fp32": 4, "fp16": 2}
+
+
+@click.command()
+@BUNDLE
+@click.option("--json", "as_json", is_flag=True, help="The whole manifest, as JSON.")
+def inspect(bundle: Path, as_json: bool) -> None:
+    """Show what is in a BUNDLE: models, graphs, axes, precisions and sizes."""
+    from sgraf_deploy.bundle import Bundle
+
+    opened = Bundle.open(bundle)
+    manifest = opened.manifest
+    if as_json:
+        click.echo(json.dumps(manifest.to_json(), indent=1, ensure_ascii=False))
+        return
+    size = megabytes(sum(ref.bytes for ref in manifest.files))
+    click.echo(f"{bundle}: {manifest.module}, {size}, sha256 {opened.sha256[:16]}")
+    if manifest.tokenizer is None:
+        click.echo("no vocabulary: works on token ids")
+    else:
+        click.echo(f"vocabulary of {manifest.vocab_size:,} words, tokenizer {manifest.tokenizer}")
+    for line in _member_lines(manifest):
+        click.echo(line)
+    click.echo(table(_interfaces(manifest), ["graph", "inputs", "outputs"]))
+    click.echo(table(*_sizes(manifest)))
+    for precision in manifest.precisions:
+        image, word = _encoded_bytes(manifest, precision)
+        click.echo(
+            f"{precision}: an encoded image takes {image:,} bytes, a caption {word:,} a word"
+        )
+
+
+def _member_lines(manifest: Manifest) -> Iterator[str]:
+    for name, member in manifest.members.items():
+        config, source = member.config, member.checkpoint
+        steps = f", {config.sgr_steps} steps" if config.sgr_steps else ""
+        direction = "bidirectional" if config.bidirectional else "unidirectional"
+        yield (
+            f"{name}: {config.regions} regions × {config.img_dim}, embed {config.embed}, "
+            f"sim_dim {config.sim_dim}{steps}, {direction} GRU × {config.num_layers}"
+        )
+        reference = "kept" if member.reference else "left out"
+        yield (
+            f"  from {source.file} (sha256 {source.sha256[:16]}), epoch {source.epoch}; "
+            f"reference weights {reference}"
+        )
+
+
+def _interfaces(manifest: Manifest) -> list[list[str]]:
+    """A row per graph, or per graph and member where members differ."""
+    owners: dict[tuple[str, str, str], list[str]] = {}
+    for name, member in manifest.members.items():
+        for graph in GRAPHS:
+            signatures = [files[graph].signature for files in member.graphs.values()]
+            inputs = _axes([signature.inputs for signature in signatures])
+            outputs = _axes([signature.outputs for signature in signatures])
+            owners.setdefault((graph, inputs, outputs), []).append(name)
+    everyone = list(manifest.members)
+    return [
+        [graph if names == everyone else f"{' + '.join(names)} {graph}", inputs, outputs]
+        for (graph, inputs, outputs), names in owners.items()
+    ]
+
+
+def _axes(precisions: list[tuple[TensorSpec, ...]]) -> str:
+    """A line per tensor; its type in every precision where they differ."""
+    return "\n".join(
+        f"{same[0].name} ({', '.join(map(str, same[0].axes))}) "
+        f"{' | '.join(dict.fromkeys(tensor.dtype for tensor in same))}"
+        for same in zip(*precisions, strict=True)
+    )
+
+
+def _sizes(manifest: Manifest) -> tuple[list[list[str]], list[str]]:
+    """Rows and headers of the table of file sizes: graphs by member and precision."""
+    columns = {
+        f"{name} {precision}": graphs
+        for name, member in manifest.members.items()
+        for precision, graphs in member.graphs.items()
+    }
+    rows = [
+        [graph, *(megabytes(graphs[graph].ref.bytes) for graphs in columns.values())]
+        for graph in GRAPHS
+    ]
+    return rows, ["size", *columns]
+
+
+def _encoded_bytes(manifest: Manifest, precision: str) -> tuple[int, int]:
+    """Bytes of one encoded image, and of one encoded word, over all members."""
+    item = _ITEM_BYTES[precision]
+    embeds = [member.config.embed for member in manifest.members.values()]
+    return sum((manifest.regions + 1) * e * item for e in embeds), sum(e * item for e in embeds)

@@ -1,0 +1,44 @@
+"""The gate again, on a published bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.export.gate import gate_members
+from sgraf_deploy.export.gate_data import (
+    GateInputs,
+    GateReference,
+    read_gate,
+    reference_outputs,
+    synthetic_inputs,
+)
+
+
+def verify_bundle(bundle: Bundle, checkpoints: Sequence[Path] = ()) -> dict[str, Any]:
+    """Check every file's hash and every graph's values; returns a parity report.
+
+    The values are those of `reference/gate.npz`, or, with `checkpoints`, those that the literal
+    loop computes from them on synthetic inputs. Raises BundleError for a damaged file or where
+    neither is there, CheckpointError for another checkpoint, and GateError for a bound.
+    """
+    bundle.verify_files()
+    inputs, references = _expected(bundle, checkpoints)
+    return gate_members(bundle.path, bundle.manifest.members, inputs, references)
+
+
+def _expected(
+    bundle: Bundle, checkpoints: Sequence[Path]
+) -> tuple[GateInputs, dict[str, GateReference]]:
+    members = bundle.manifest.members
+    if not checkpoints:
+        return read_gate(bundle.gate_path(), tuple(members))
+    from sgraf_deploy.model.members import member_weights
+
+    inputs = synthetic_inputs(next(iter(members.values())).config)
+    return inputs, {
+        name: reference_outputs(member.config, member_weights(bundle, name, checkpoints), inputs)
+        for name, member in members.items()
+    }

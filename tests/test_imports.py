@@ -1,0 +1,204 @@
+"""What may import what, what an import may load, and how large a file or function may grow."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import sgraf_deploy
+
+PACKAGE = Path(sgraf_deploy.__file__).parent
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+TESTS = sorted(Path(__file__).parent.rglob("*.py"))
+
+HEAVY = {"torch", "onnx", "onnxruntime", "tensorrt", "nltk"}
+TYPES = {"errors", "config"}
+ARTIFACT = {"bundle", "manifest", "atomic"}
+
+MAY_IMPORT = {
+    "model": TYPES | {"model"},
+    "data": TYPES | {"data"},
+    "runtime": TYPES | ARTIFACT | {"runtime", "data"},
+    "export": TYPES | ARTIFACT | {"export", "model", "data", "runtime"},
+    "bench": TYPES | ARTIFACT | {"bench", "model", "data", "runtime", "export"},
+    **dict.fromkeys(ARTIFACT, TYPES | ARTIFACT | {"data"}),
+    **dict.fromkeys(TYPES, TYPES),
+}
+"""Top-level name inside the package -> the top-level names it may import; absent: any."""
+
+SEAMS = {"model.engines": {"runtime.engine", "bundle"}}
+"""Engines that need torch live beside the model and implement the runtime's interface."""
+
+NEVER_TORCH = {"data", "runtime", *ARTIFACT, *TYPES}
+HEAVY_AT_THE_TOP = {"model": {"torch"}, "export": {"onnx"}}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module: `lazy` inside a function, `typing` under `if TYPE_CHECKING`."""
+
+    target: str
+    line: int
+    lazy: bool = False
+    typing: bool = False
+
+
+def imports(tree: ast.AST, *, lazy: bool = False, typing: bool = False) -> Iterator[Import]:
+    """Every import below a node; `from a import b` counts as `a.b`, which may be a module."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, node.lineno, lazy, typing)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                yield Import(f"{node.module}.{alias.name}", node.lineno, lazy, typing)
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            yield from imports(node, lazy=lazy, typing=True)
+        else:
+            inside = lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            yield from imports(node, lazy=inside, typing=typing)
+
+
+def layer_violations(module: str, tree: ast.AST) -> list[str]:
+    """Imports of siblings that the module's place in the package does not allow."""
+    allowed = MAY_IMPORT.get(module.partition(".")[0])
+    if allowed is None:
+        return []
+    found = []
+    for item in imports(tree):
+        target = item.target.removeprefix("sgraf_deploy.")
+        if target == item.target or target.split(".")[0] in allowed:
+            continue
+        seams = SEAMS.get(module, set())
+        if not any(f"{target}.".startswith(f"{seam}.") for seam in seams):
+            found.append(
+                f"{module} line {item.line} imports {target}: it may import {sorted(allowed)}"
+            )
+    return found
+
+
+def heavy_violations(module: str, tree: ast.AST) -> list[str]:
+    """Heavy imports at the top of a module, and torch wherever it must not be needed at all."""
+    top = module.partition(".")[0]
+    found = []
+    for item in imports(tree):
+        library = item.target.split(".")[0]
+        if library == "torch" and top in NEVER_TORCH:
+            found.append(f"{module} line {item.line} imports torch: {top} works without it")
+        early = not item.lazy and not item.typing
+        if library in HEAVY and early and library not in HEAVY_AT_THE_TOP.get(top, set()):
+            found.append(f"{module} line {item.line} imports {library} at the top of the module")
+    return found
+
+
+def name_of(path: Path) -> str:
+    """The module's name inside the package, `__init__` included."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def relative(path: Path) -> str:
+    """A readable test id."""
+    return path.relative_to(PACKAGE.parent).as_posix()
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_a_module_imports_only_what_its_place_allows(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert layer_violations(name_of(path), tree) == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_a_module_imports_nothing_heavy_at_its_top(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert heavy_violations(name_of(path), tree) == []
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *TESTS], ids=relative)
+def test_files_and_functions_stay_small(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 400, f"{relative(path)} is over 400 lines: split it"
+    long = [
+        f"{node.name} (line {node.lineno})"
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (node.end_lineno or 0) - node.lineno + 1 > 60
+    ]
+    assert long == [], f"{relative(path)} has functions over 60 lines"
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("model.layers", "from sgraf_deploy.runtime import engine"),
+        ("model.engines", "from sgraf_deploy.runtime.scorer import Scorer"),
+        ("data.captions", "def f():\n    from sgraf_deploy.bundle import Bundle"),
+        ("runtime.scorer", "if TYPE_CHECKING:\n    from sgraf_deploy.model.layers import Layer"),
+        ("runtime.scorer", "import sgraf_deploy.export.gate"),
+        ("bundle", "from sgraf_deploy import runtime"),
+        ("config", "from sgraf_deploy.bundle import Bundle"),
+    ],
+)
+def test_the_layer_rule_sees(module: str, source: str) -> None:
+    assert len(layer_violations(module, ast.parse(source))) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("runtime.engines.ort", "def f():\n    import torch"),
+        ("atomic", "from torch.nn import functional"),
+        ("data.tokenizer", "import nltk"),
+        ("export.gate", "import torch"),
+        ("model.checkpoint", "class A:\n    import onnx.helper"),
+    ],
+)
+def test_the_heavy_rule_sees(module: str, source: str) -> None:
+    assert heavy_violations(module, ast.parse(source)) != []
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("model.engines", "from sgraf_deploy.runtime.engine import Array"),
+        ("runtime.scorer", "from sgraf_deploy.bundle import Bundle\nimport numpy"),
+        ("export.onnx_ops", "import onnx\nfrom sgraf_deploy.model.ops import Weight"),
+        ("cli", "def f():\n    from sgraf_deploy.export import run"),
+        ("model.layers", "import torch\nif TYPE_CHECKING:\n    import onnx"),
+    ],
+)
+def test_the_rules_let_pass(module: str, source: str) -> None:
+    tree = ast.parse(source)
+    assert layer_violations(module, tree) + heavy_violations(module, tree) == []
+
+
+@pytest.mark.parametrize("module", ["sgraf_deploy", "sgraf_deploy.runtime", "sgraf_deploy.cli"])
+def test_importing_loads_nothing_heavy(module: str) -> None:
+    code = f"import sys, {module}; print(*sorted({HEAVY!r} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=PACKAGE.parent,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+
+
+def test_public_names_are_found_on_first_use() -> None:
+    from sgraf_deploy.bundle import Bundle
+    from sgraf_deploy.runtime.scorer import Scorer, load
+
+    assert (sgraf_deploy.Bundle, sgraf_deploy.Scorer, sgraf_deploy.load) == (Bundle, Scorer, load)
+    assert set(sgraf_deploy.__all__) <= set(dir(sgraf_deploy))
+
+
+def test_an_unknown_public_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match=r"sgraf_deploy.*nothing_of_this_name"):
+        _ = sgraf_deploy.nothing_of_this_name
