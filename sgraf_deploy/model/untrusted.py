@@ -52,11 +52,12 @@ def load_untrusted(path: Path) -> tuple[Any, str]:
     Raises CheckpointError, without the path, if the file is anything else, is damaged, or needs
     a class or function that is not on the allow-list.
     """
-    if not path.exists():
-        raise CheckpointError("no such file")
-    if not path.is_file():
-        raise CheckpointError("not a file", expected=_SAVE, mend="name the file inside the folder")
     try:
+        if not path.exists():
+            raise CheckpointError("no such file")
+        if not path.is_file():
+            mend = "name the file inside the folder"
+            raise CheckpointError("not a file", expected=_SAVE, mend=mend)
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             _check_format(file)

@@ -224,6 +224,11 @@ def test_a_missing_file_and_a_folder_are_said_to_be(tmp_path: Path) -> None:
         read_checkpoint(tmp_path)
 
 
+def test_what_the_system_refuses_is_said(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"cannot be read: got File name too long"):
+        read_checkpoint(tmp_path / ("x" * 300))
+
+
 def test_a_long_string_of_python_2_is_said_to_be_unreadable(tmp_path: Path) -> None:
     payload = authors_payload(SGR)
     payload["opt"].data_path = "x" * 300
