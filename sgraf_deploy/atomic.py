@@ -203,7 +203,7 @@ def _settle(target: Path) -> None:
 
 def _sweep(target: Path) -> None:
     """Remove what this writer, or dead ones, left behind; the lock must be held."""
-    kinds: tuple[_Kind, ...] = ("tmp", "new", "old")
+    kinds: tuple[_Kind, ...] = ("tmp", "new", "old") if os.path.lexists(target) else ("tmp",)
     for kind in kinds:
         for folder in _siblings(target, kind):
             _discard(folder, target)
@@ -317,8 +317,6 @@ def _drop_lock(target: Path, lock: int) -> None:
         os.unlink(_lock_path(target))
     except OSError as error:
         log.warning("could not remove the lock beside %s: %s", target, error)
-    # Closing alone would leave it locked by a child that was forked meanwhile.
-    fcntl.flock(lock, fcntl.LOCK_UN)
     os.close(lock)
 
 

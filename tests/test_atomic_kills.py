@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -145,6 +146,45 @@ def test_a_leftover_that_cannot_be_removed_is_a_warning(
 
     assert read(target) == "new"
     assert f"could not remove {stray}" in caplog.text
+
+
+def test_leftovers_make_room_before_the_next_writer_fills_the_disk(target: Path) -> None:
+    run("killed", target, "fresh", "written")
+    (leftover,) = target.parent.glob(".*.tmp-*")
+
+    with staged_folder(target) as folder:
+        assert list(target.parent.glob(".*.tmp-*")) == [folder]
+        fill(folder, "new")
+
+    assert not leftover.exists()
+
+
+def test_a_former_folder_is_half_removed_under_a_name_that_never_comes_back(
+    old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(folder: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", half)
+        write(old, "new", "renames")
+    shutil.rmtree(old)
+
+    recover(old)
+
+    assert not old.exists()
+
+
+def test_a_complete_folder_outlives_a_target_that_vanished(old: Path) -> None:
+    def step(name: str) -> None:
+        if name == "marked":
+            shutil.rmtree(old)
+
+    with pytest.raises(BundleError, match="cannot write bundle"):
+        write(old, "new", "renames", step)
+    recover(old)
+
+    assert read(old) == "new"
 
 
 def test_two_writers_of_one_target_are_an_error(target: Path) -> None:
