@@ -16,6 +16,7 @@ from sgraf_deploy.data.precomp import PrecompSplit
 from sgraf_deploy.data.regions import check_regions, region_statistics
 from sgraf_deploy.data.tokenizer import Tokenizer
 from sgraf_deploy.data.vocabulary import Vocabulary
+from sgraf_deploy.errors import DataError
 from sgraf_deploy.runtime.halving import Progress
 from sgraf_deploy.runtime.logits import combine_logits, similarities
 from sgraf_deploy.runtime.scorer import Scorer
@@ -80,18 +81,24 @@ def evaluate_split(
     options: EvalOptions = EvalOptions(),
     *,
     stage: Stage = lambda name: None,
+    warn: Callable[[str], None] = lambda message: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Evaluation:
     """Score every image with every caption of a split and rank them in both directions.
 
-    Raises DataError for regions that do not fit the bundle, BundleError for a bundle without
-    a vocabulary.
+    `warn` is told each warning before the long stages begin. Raises DataError for regions that
+    do not fit the bundle and for folds that do not divide the images, BundleError for a bundle
+    without a vocabulary; all of it before anything is encoded.
     """
     manifest = scorer.bundle.manifest
+    _check_folds(split.images, options.folds)
     check_regions(split.regions, manifest.regions, manifest.img_dim, f"split {split.name}")
     vocabulary = Vocabulary.load(scorer.bundle.vocabulary_path())
     tokenizer = Tokenizer(manifest.tokenizer or "")
     token_ids, words = encode_captions(split.captions, tokenizer, vocabulary)
+    warnings = foreign_regions(split.regions, manifest.region_statistics)
+    for message in warnings:
+        warn(message)
     times = [clock()]
     images = scorer.encode_images(split.regions, progress=stage("encoding images"))
     captions = scorer.encode_captions(token_ids, progress=stage("encoding captions"))
@@ -99,7 +106,9 @@ def evaluate_split(
     plan = scorer.plan(images, captions)
     matrices = scorer.logits(images, captions, progress=stage("scoring"))
     times.append(clock())
-    logits = {manifest.members[name].config.module: matrix for name, matrix in matrices.items()}
+    logits: dict[str, NDArray[np.float32]] = {
+        manifest.members[name].config.module: matrix for name, matrix in matrices.items()
+    }
     if len(logits) > 1:
         stage("combining")
         logits["SGRAF"] = combine_logits(*logits.values())
@@ -122,8 +131,13 @@ def evaluate_split(
         seconds={"encode": times[1] - times[0], "score": times[2] - times[1]},
         logits=logits,
         run=describe_run(scorer, split),
-        warnings=foreign_regions(split.regions, manifest.region_statistics),
+        warnings=warnings,
     )
+
+
+def _check_folds(images: int, folds: int | None) -> None:
+    if folds is not None and (folds < 1 or images % folds):
+        raise DataError("folds", expected=f"a number that divides the {images} images", got=folds)
 
 
 def describe_run(scorer: Scorer, split: PrecompSplit) -> dict[str, Any]:

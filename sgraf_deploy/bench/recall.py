@@ -53,7 +53,7 @@ class Recall:
     @classmethod
     def of(cls, ranks: Indices) -> Recall:
         """Summarise zero-based ranks (queries,); the median is floored before 1 is added."""
-        r1, r5, r10 = (100.0 * np.count_nonzero(ranks < k) / ranks.size for k in (1, 5, 10))
+        r1, r5, r10 = (100.0 * int((ranks < k).sum()) / ranks.size for k in (1, 5, 10))
         median, mean = math.floor(np.median(ranks)) + 1, float(ranks.mean()) + 1
         return cls(r1, r5, r10, float(median), mean)
 

@@ -199,7 +199,9 @@ def test_an_unknown_rule_for_ties_is_refused() -> None:
     ids=["perfect", "median-2.5", "median-9.5"],
 )
 def test_recall_of_ranks(ranks: list[int], expected: Recall) -> None:
-    assert Recall.of(np.array(ranks)) == expected
+    found = Recall.of(np.array(ranks))
+    assert found == expected
+    assert {type(value) for value in vars(found).values()} == {float}
 
 
 def test_the_report_adds_up_and_is_json() -> None:
@@ -237,6 +239,12 @@ def test_folds_are_the_diagonal_blocks_and_their_mean() -> None:
     assert report.mean.rsum == pytest.approx(np.mean([block.rsum for block in blocks]))
     assert report.mean.tied_text_to_image == sum(block.tied_text_to_image for block in blocks) > 0
     assert len(json.loads(json.dumps(report.to_json()))["folds"]) == 5
+
+
+def test_folds_keep_the_rule_for_ties() -> None:
+    report = folds(random_logits(20, 5, levels=2), ties="authors")
+    assert {fold.ties for fold in (*report.folds, report.mean)} == {"authors"}
+    assert report.mean.rsum > folds(random_logits(20, 5, levels=2)).mean.rsum
 
 
 @pytest.mark.parametrize("count", [3, 0, -1, 40])
