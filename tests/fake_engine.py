@@ -27,7 +27,7 @@ GARBAGE = 7.0
 
 
 def fake_weights(member: str, config: ModelConfig) -> dict[str, NDArray[np.float32]]:
-    """The fixed random projections of a member: `image` (img_dim, embed), `words` (vocab, embed)."""
+    """A member's fixed random projections: `image` (img_dim, embed), `words` (vocab, embed)."""
     rng = np.random.default_rng(len(member) + ord(member[0]) + ord(member[1]))
     return {
         "image": rng.normal(0, 0.5, (config.img_dim, config.embed)).astype(np.float32),
@@ -38,7 +38,7 @@ def fake_weights(member: str, config: ModelConfig) -> dict[str, NDArray[np.float
 class FakeEngine:
     """See `Engine`. `calls` counts runs by graph, `shapes` lists their leading sizes.
 
-    `memory` is the largest images × captions × words (pairs × words, rows × words, images) that
+    `memory` is the largest images x captions x words (pairs x words, rows x words, images) that
     a run may have before it raises EngineMemoryError; None: no limit.
     """
 

@@ -1,0 +1,20 @@
+"""Engines behind one small interface, and the scorer that encodes, scores and reranks on them."""
+
+from __future__ import annotations
+
+from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
+from sgraf_deploy.runtime.engine import EngineOptions
+from sgraf_deploy.runtime.rerank import RerankResult
+from sgraf_deploy.runtime.scorer import Scorer, load
+from sgraf_deploy.runtime.tiles import TilePlan, TileShape
+
+__all__ = [
+    "EncodedCaptions",
+    "EncodedImages",
+    "EngineOptions",
+    "RerankResult",
+    "Scorer",
+    "TilePlan",
+    "TileShape",
+    "load",
+]

@@ -14,7 +14,10 @@ from sgraf_deploy.errors import InputError
 from sgraf_deploy.runtime.engine import Array, Buffer, Engine
 from sgraf_deploy.runtime.rows import Rows, resolve_rows
 
-STORED = {"fp32": np.dtype(np.float32), "fp16": np.dtype(np.float16)}
+STORED: dict[Precision, np.dtype[Any]] = {
+    "fp32": np.dtype(np.float32),
+    "fp16": np.dtype(np.float16),
+}
 """How a precision's graphs store embeddings."""
 
 

@@ -52,7 +52,8 @@ class Graph(Protocol):
     ) -> dict[str, Buffer]:
         """Run on device buffers by input name; write into `outputs` where one is bound.
 
-        Raises EngineMemoryError when the device's memory does not suffice.
+        Several threads may run one graph at the same time. Raises EngineMemoryError when the
+        device's memory does not suffice.
         """
 
 
@@ -68,10 +69,18 @@ class Engine(Protocol):
         """Open a member's graph (`sgr` or `saf`); a second call returns the same one."""
 
     def put(self, array: Array) -> Buffer:
-        """Bring a host array onto the device, where it stays until nothing refers to it."""
+        """Bring a host array onto the device, where it stays until nothing refers to it.
+
+        An engine whose device is the host may keep the array itself: who puts it no longer
+        writes to it, and an empty one that outputs are bound to is not copied.
+        """
 
     def gather(self, buffer: Buffer, rows: slice | NDArray[np.int32]) -> Buffer:
-        """Rows of a resident buffer: a slice, or indices of any shape: rows.shape + row shape."""
+        """Rows of a resident buffer.
+
+        A slice (of step 1) gives a view, to which an output may be bound; indices of any shape
+        give a copy of shape rows.shape + row shape. Indices are in range.
+        """
 
     def fetch(self, buffer: Buffer) -> Array:
         """Wait for a buffer and return it as a host array."""

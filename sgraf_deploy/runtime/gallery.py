@@ -1,4 +1,4 @@
-"""Encoded galleries on disk: one `.npz` file, which names the bundle and precision it belongs to."""
+"""Encoded galleries on disk: one `.npz` file, which names its bundle and precision."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def save_gallery(gallery: EncodedImages | EncodedCaptions, path: PathLike) -> Pa
     try:
         try:
             with partial.open("wb") as file:
-                np.savez(file, **arrays)
+                np.savez(file, allow_pickle=False, **arrays)
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
@@ -132,7 +132,8 @@ def _arrays(captions: EncodedCaptions) -> Arrays:
 def _read(origin: Origin, path: PathLike, kind: Kind) -> Arrays:
     """Every array of a gallery file that was written for `origin`."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here: NumPy would leave a damaged file open.
+        with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             header = json.loads(str(file[_HEADER]))
             _check_header(origin, path, kind, header)
             names = _names(origin, kind)

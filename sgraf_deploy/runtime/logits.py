@@ -33,9 +33,9 @@ def similarities(logits: NDArray[Any]) -> NDArray[np.float32]:
 def combine_logits(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float32]:
     """The logit of the mean of two similarities, from their logits of one shape; float32.
 
-    It is logaddexp(lσ(a), lσ(b)) - logaddexp(lσ(-a), lσ(-b)) with lσ = log-sigmoid, in float64,
-    in a form where nothing cancels: with m = |a + b| / 2, d = |a - b| / 2 and both signs turned
-    if a + b < 0, it is log1p(2 exp(m - d) (1 - exp(-2m)) / (1 + exp(-2d) + 2 exp(-d - m))).
+    With s = log-sigmoid it is logaddexp(s(a), s(b)) - logaddexp(s(-a), s(-b)), in float64 and in
+    a form where nothing cancels: with m = |a + b| / 2, d = |a - b| / 2 and both signs turned if
+    a + b < 0, it is log1p(2 exp(m - d) (1 - exp(-2m)) / (1 + exp(-2d) + 2 exp(-d - m))).
     """
     if np.shape(first) != np.shape(second):
         raise ValueError(f"logits of shapes {np.shape(first)} and {np.shape(second)}")
@@ -67,8 +67,8 @@ def _combine(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float
     sign = np.where(a + b < 0, -1.0, 1.0)
     low, high = np.minimum(a * sign, b * sign), np.maximum(a * sign, b * sign)
     far = np.exp(low - high)  # exp(-2d)
-    with np.errstate(divide="ignore"):
-        # The logarithm of 0 is the exact answer where a = -b: logaddexp turns it into 0.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # Where a = -b the logarithm is that of 0, which logaddexp turns into 0. NaN stays NaN.
         odds = low + np.log(-2.0 * np.expm1(-(low + high)) / (1.0 + far + 2.0 * np.exp(-high)))
-    combined: NDArray[np.float64] = sign * np.logaddexp(0.0, odds)
+        combined: NDArray[np.float64] = sign * np.logaddexp(0.0, odds)
     return combined

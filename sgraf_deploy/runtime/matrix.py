@@ -1,4 +1,4 @@
-"""The full matrix of images × captions, tile by tile."""
+"""The full matrix of images x captions, tile by tile."""
 
 from __future__ import annotations
 
@@ -171,13 +171,12 @@ def _check_numbers(logits: Logits, first_image: int, columns: NDArray[np.int64])
 def _output(out: MatrixOut | None, shape: tuple[int, int], name: str) -> MatrixOut:
     if out is None:
         return np.empty(shape, dtype=np.float32)
-    if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != np.float32:
-        got = (
-            f"{out.dtype} of shape {out.shape}"
-            if isinstance(out, np.ndarray)
-            else type(out).__name__
-        )
-        raise DataError(name, expected=f"a float32 array of shape {shape}", got=got)
+    given: object = out
+    if not isinstance(given, np.ndarray):
+        raise DataError(name, expected="a float32 array", got=type(given).__name__)
+    if given.shape != shape or given.dtype != np.float32:
+        expected, got = f"float32 of shape {shape}", f"{given.dtype} of shape {given.shape}"
+        raise DataError(name, expected=expected, got=got)
     if not out.flags.writeable:
         raise DataError(name, expected="a writeable array", got="a read-only one")
     return out

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgraf_deploy.bundle import Bundle
-from sgraf_deploy.config import Precision
+from sgraf_deploy.config import GRAPHS, Precision
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.runtime import encode, gallery, matrix, pairs
 from sgraf_deploy.runtime.context import Context
@@ -45,7 +45,7 @@ def load(
     memory_budget: int | None = None,
     tile: TileShape | None = None,
 ) -> Scorer:
-    """Open a bundle for scoring.
+    """Open a bundle for scoring, all of its graphs at once, so that no request finds one damaged.
 
     `memory_budget` is what one tile may take, in bytes, beyond encoded inputs and the result;
     `tile` fixes the tiles' shape instead. Raises BundleError for a bundle that cannot be used,
@@ -63,6 +63,13 @@ def load(
     if memory_budget is not None and memory_budget < 1:
         raise InputError("memory_budget", expected="a number of bytes", got=memory_budget)
     running = open_engine(engine, opened, precision, options or EngineOptions())
+    try:
+        for member in opened.manifest.members:
+            for graph in GRAPHS:
+                running.open(member, graph)
+    except BaseException:
+        running.close()
+        raise
     limits = TileLimits(
         tile_bytes=memory_budget or DEFAULT_TILE_BYTES,
         intermediate_bytes=CPU_INTERMEDIATE_BYTES if running.device == "cpu" else None,
@@ -214,6 +221,7 @@ class Scorer:
         self._check_usable()
         check_top_k(top_k)
         direction = query_direction(query)
+        wanted: Any
         if direction == "text_to_image":
             wanted = query if isinstance(query, EncodedCaptions) else [query]
             images, captions = self._encoded(candidates, wanted)

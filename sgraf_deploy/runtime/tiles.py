@@ -1,4 +1,4 @@
-"""Cuts images × captions into tiles of captions of similar length, from a memory budget.
+"""Cuts images x captions into tiles of captions of similar length, from a memory budget.
 
 The tiles depend on the sizes, the budget and the model alone, never on threads. Captions are
 sorted by length (ties in the caller's order), consecutive ones of similar length share a block,
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sgraf_deploy.config import ModelConfig
 from sgraf_deploy.errors import InputError
 
-CPU_INTERMEDIATE_BYTES = 4 * 2**20
+CPU_INTERMEDIATE_BYTES = 2 * 2**20
 """On a CPU: the size of a tile's (images, captions * words, embed) float32 intermediate.
 
 Larger ones fall out of the cache, smaller ones cost calls.
@@ -36,7 +36,7 @@ _FLOAT = 4
 
 @dataclass(frozen=True)
 class TileShape:
-    """A fixed tile, in place of the one that is planned: at most so many images × captions."""
+    """A fixed tile, in place of the one that is planned: at most so many images x captions."""
 
     images: int
     captions: int
@@ -56,7 +56,7 @@ class TileLimits:
 
 @dataclass(frozen=True)
 class Tile:
-    """Images first_image … end_image - 1 × the captions at these places of the plan's order."""
+    """Images first_image … end_image - 1 x the captions at these places of the plan's order."""
 
     first_image: int
     end_image: int
@@ -82,7 +82,7 @@ class Tile:
 
     @property
     def cost(self) -> int:
-        """Images × captions × words, which a tile's memory is proportional to."""
+        """Images x captions x words, which a tile's memory is proportional to."""
         return self.units * self.words
 
     def halves(self) -> tuple[Tile, ...]:
@@ -113,9 +113,9 @@ class TilePlan:
     """The tiles of one matrix: `order` (captions,) sorts the captions by length."""
 
     images: int
-    lengths: NDArray[np.int32]
-    order: NDArray[np.int64]
-    blocks: tuple[Block, ...]
+    lengths: NDArray[np.int32] = field(repr=False)
+    order: NDArray[np.int64] = field(repr=False)
+    blocks: tuple[Block, ...] = field(repr=False)
     configs: tuple[ModelConfig, ...]
 
     @property
@@ -200,10 +200,11 @@ def plan_tiles(
 def estimate_tile_bytes(config: ModelConfig, images: int, captions: int, words: int) -> int:
     """About how many bytes a tile takes while it is scored, its gathered captions included.
 
-    Per image, caption and word: three float32 vectors of `embed` (attended context, difference,
-    padding of the allocator), three of `regions` (attention) and four of `sim_dim` (alignments),
-    and for SGR two rows of its edges. Beside them the captions' words twice (as stored and as
-    read), and the images' regions once, which float16 graphs convert.
+    Per image, caption and word, float32: three vectors of `embed` (attended context, its
+    difference from the word, one beside them), three of `regions` (attention), four of `sim_dim`
+    (alignments) and, for SGR, two rows of edges. Then the captions' words twice, as gathered and
+    transposed, and the images once, which float16 graphs convert. ONNX Runtime stays just below
+    it (measured: 33 of 40 MB at embed 32, 17 of 37 MB at embed 1024).
     """
     cells = images * captions * words
     edges = 2 * images * captions * (words + 1) ** 2 if config.module == "SGR" else 0
@@ -244,7 +245,7 @@ def _fitting_shape(
 
 def _even_ranges(start: int, stop: int, step: int) -> Iterator[range]:
     """Ranges of at most `step` that differ by no more than one, in as few as need be."""
-    count = math.ceil((stop - start) / step)
-    edges = [start + (stop - start) * index // count for index in range(count)]
-    for low, high in zip(edges, [*edges[1:], stop], strict=True):
-        yield range(low, high)
+    span = stop - start
+    count = math.ceil(span / step)
+    for index in range(count):
+        yield range(start + span * index // count, start + span * (index + 1) // count)

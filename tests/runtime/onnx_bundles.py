@@ -15,10 +15,10 @@ from sgraf_deploy.bundle import Bundle, hash_file, write_manifest
 from sgraf_deploy.config import (
     GRAPHS,
     GraphName,
-    GraphSignature,
     ModelConfig,
     Module,
     Precision,
+    TensorSpec,
     signature,
 )
 from sgraf_deploy.data.tokenizer import UNTRAINED
@@ -146,9 +146,7 @@ def write_bundle(
     """Write a bundle whose graphs compute what the fake engine does; `name` makes it another."""
     modules: tuple[Module, ...] = ("SGR", "SAF") if module == "SGRAF" else (module,)
     members = {
-        each.lower(): _write_member(
-            folder, each.lower(), small_config(each, seed=seed), precisions
-        )
+        each.lower(): _write_member(folder, small_config(each, seed=seed), precisions)
         for seed, each in enumerate(modules)
     }
     folder.mkdir(exist_ok=True)
@@ -169,11 +167,11 @@ def write_bundle(
     return Bundle.open(folder)
 
 
-def write_graph(path: Path, member: str, graph: GraphName, spec: GraphSignature) -> None:
-    """Write one graph of the fake engine's model for this signature."""
-    config = small_config("SGR" if member == "sgr" else "SAF", seed=_embed(spec) - 8)
-    weights = fake_weights(member, config)
-    stored = TensorProto.FLOAT16 if "float16" in str(spec) else TensorProto.FLOAT
+def write_graph(path: Path, graph: GraphName, config: ModelConfig, precision: Precision) -> None:
+    """Write one graph of the fake engine's model."""
+    spec = signature(graph, config, precision)
+    weights = fake_weights(config.module.lower(), config)
+    stored = TensorProto.FLOAT16 if precision == "fp16" else TensorProto.FLOAT
     body = BODIES[graph].format(stored=stored)
     inputs = ", ".join(map(_declared, spec.inputs))
     outputs = ", ".join(map(_declared, spec.outputs))
@@ -194,30 +192,19 @@ def write_graph(path: Path, member: str, graph: GraphName, spec: GraphSignature)
     onnx.save(model, path)
 
 
-def _write_member(
-    folder: Path, member: str, config: ModelConfig, precisions: Sequence[Precision]
-) -> Member:
+def _write_member(folder: Path, config: ModelConfig, precisions: Sequence[Precision]) -> Member:
+    member = config.module.lower()
     graphs: dict[Precision, dict[GraphName, GraphFile]] = {}
     for precision in precisions:
         graphs[precision] = {}
         for name in GRAPHS:
             path = folder / member / precision / f"{name}.onnx"
-            spec = signature(name, config, precision)
-            write_graph(path, member, name, spec)
+            write_graph(path, name, config, precision)
             ref = hash_file(path, relative_to=folder)
-            graphs[precision][name] = GraphFile(ref, OPSET, spec)
+            graphs[precision][name] = GraphFile(ref, OPSET, signature(name, config, precision))
     checkpoint = CheckpointInfo("c.pth", sha256(member.encode()).hexdigest(), None, None, None)
     return Member(config, checkpoint, sha256(b"images").hexdigest(), graphs, None)
 
 
-def _embed(spec: GraphSignature) -> int:
-    tensors = {tensor.name: tensor for tensor in (*spec.inputs, *spec.outputs)}
-    shared = tensors.get("image_global") or tensors["text_global"]
-    return int(shared.axes[1])
-
-
-def _declared(spec: object) -> str:
-    from sgraf_deploy.config import TensorSpec
-
-    assert isinstance(spec, TensorSpec)
+def _declared(spec: TensorSpec) -> str:
     return f"{_TYPES[spec.dtype]}[{','.join(map(str, spec.axes))}] {spec.name}"

@@ -1,0 +1,67 @@
+"""Small bundles, and scorers on every engine that runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from fake_engine import FakeEngine
+from numpy.typing import NDArray
+from runtime.helpers import Faked, make_regions
+from runtime.onnx_bundles import write_bundle
+
+from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.config import Precision
+from sgraf_deploy.runtime import Scorer, TileShape, load
+from sgraf_deploy.runtime.tiles import TileLimits
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """An SGRAF bundle in both precisions with a vocabulary."""
+    return write_bundle(tmp_path_factory.mktemp("bundles") / "small.sgraf")
+
+
+@pytest.fixture(scope="session")
+def sgr_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """An SGR bundle in fp32 that works on token ids."""
+    folder = tmp_path_factory.mktemp("bundles") / "sgr.sgraf"
+    return write_bundle(folder, "SGR", precisions=["fp32"], vocabulary=False)
+
+
+@pytest.fixture
+def faked(bundle: Bundle) -> Callable[..., Faked]:
+    """Make a scorer on a fake engine: precision, memory, tile, limits, bundle."""
+
+    def make(
+        *,
+        precision: Precision = "fp32",
+        memory: int | None = None,
+        tile: TileShape | None = None,
+        limits: TileLimits | None = None,
+        of: Bundle | None = None,
+    ) -> Faked:
+        engine = FakeEngine(of or bundle, precision, memory=memory)
+        scorer = Scorer(
+            of or bundle, engine, precision=precision, limits=limits or TileLimits(), tile=tile
+        )
+        return Faked(scorer, engine)
+
+    return make
+
+
+@pytest.fixture(params=["fake", "ort"])
+def scorer(request: pytest.FixtureRequest, bundle: Bundle) -> Iterator[Scorer]:
+    """An SGRAF scorer on each engine, in fp32."""
+    if request.param == "fake":
+        yield Scorer(bundle, FakeEngine(bundle), precision="fp32", limits=TileLimits())
+        return
+    with load(bundle, engine="ort") as opened:
+        yield opened
+
+
+@pytest.fixture
+def regions() -> NDArray[np.float32]:
+    """Features of nine images."""
+    return make_regions(9)

@@ -1,0 +1,55 @@
+"""What the tests of the runtime share besides fixtures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from fake_engine import FakeEngine
+from numpy.typing import NDArray
+
+from sgraf_deploy.runtime import Scorer
+
+CAPTIONS = [
+    "a dog runs on the beach",
+    "dog",
+    "the red cat sleeps on the red sofa on the beach",
+    "a cat sleeps",
+    "the dog runs",
+    "a red unknownword",
+    "a cat",
+]
+
+
+@dataclass(frozen=True)
+class Faked:
+    """A scorer and the fake engine below it."""
+
+    scorer: Scorer
+    engine: FakeEngine
+
+
+def make_regions(images: int, seed: int = 0) -> NDArray[np.float32]:
+    """Random features (images, 4, 6) float32."""
+    return np.random.default_rng(seed).normal(size=(images, 4, 6)).astype(np.float32)
+
+
+def make_token_ids(captions: int, seed: int = 0, longest: int = 9) -> list[NDArray[Any]]:
+    """Random captions of 1 … longest words."""
+    rng = np.random.default_rng(seed)
+    return [
+        rng.integers(0, 14, size).astype(np.int32)
+        for size in rng.integers(1, longest + 1, captions)
+    ]
+
+
+def one_by_one(scorer: Scorer, regions: NDArray[Any], captions: Any) -> NDArray[np.float32]:
+    """The similarities of every pair, each encoded and scored quite alone."""
+    return np.array(
+        [
+            [scorer.score(regions[i : i + 1], [caption])[0, 0] for caption in captions]
+            for i in range(len(regions))
+        ],
+        dtype=np.float32,
+    )

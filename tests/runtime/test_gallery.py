@@ -1,0 +1,219 @@
+"""Encoded galleries on disk come back as they were, and only to the bundle that made them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from runtime.helpers import CAPTIONS, Faked
+from runtime.onnx_bundles import write_bundle
+
+from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.errors import DataError, InputError, SgrafDeployError
+from sgraf_deploy.runtime import Scorer, load
+
+MakeFaked = Callable[..., Faked]
+
+
+def rewrite(path: Path, **changes: Any) -> None:
+    """Write a gallery file again with some arrays changed, left out (None) or added."""
+    with np.load(path) as file:
+        arrays = {**file, **changes}
+    with path.open("wb") as target:
+        np.savez(target, **{name: a for name, a in arrays.items() if a is not None})
+
+
+def header_of(path: Path) -> dict[str, Any]:
+    with np.load(path) as file:
+        found: dict[str, Any] = json.loads(str(file["sgraf_gallery"]))
+    return found
+
+
+def test_what_was_saved_scores_the_same(
+    scorer: Scorer, regions: NDArray[np.float32], tmp_path: Path
+) -> None:
+    images, captions = scorer.encode_images(regions), scorer.encode_captions(CAPTIONS)
+    one = scorer.load_images(scorer.save_encoded(images, tmp_path / "images"))
+    two = scorer.load_captions(scorer.save_encoded(captions, tmp_path / "captions.npz"))
+    assert sorted(os.listdir(tmp_path)) == ["captions.npz", "images"]
+    assert (len(one), len(two)) == (9, 7)
+    assert (one.nbytes, two.nbytes) == (images.nbytes, captions.nbytes)
+    assert np.array_equal(scorer.score(one, two), scorer.score(images, captions))
+
+
+def test_a_part_is_saved_alone(
+    faked: MakeFaked, regions: NDArray[np.float32], tmp_path: Path
+) -> None:
+    scorer = faked().scorer
+    images, captions = scorer.encode_images(regions), scorer.encode_captions(CAPTIONS)
+    one = scorer.load_images(scorer.save_encoded(images[2:4], tmp_path / "images"))
+    two = scorer.load_captions(scorer.save_encoded(captions[[3, 1]], tmp_path / "captions"))
+    assert two.padding_row == captions.lengths[[3, 1]].sum()
+    expected = scorer.score(images, captions)[2:4, [3, 1]]
+    np.testing.assert_allclose(scorer.score(one, two), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_another_engine_reads_it(
+    faked: MakeFaked,
+    bundle: Bundle,
+    regions: NDArray[np.float32],
+    tmp_path: Path,
+    precision: Any,
+) -> None:
+    made = faked(precision=precision)
+    path = made.scorer.save_encoded(made.scorer.encode_images(regions), tmp_path / "images")
+    assert header_of(path)["executed"] == made.engine.executed
+    with load(bundle, engine="ort", precision=precision) as other:
+        found = other.score(other.load_images(path), CAPTIONS)
+    np.testing.assert_allclose(found, made.scorer.score(regions, CAPTIONS), atol=1e-3)
+
+
+def test_an_empty_gallery_is_one(faked: MakeFaked, tmp_path: Path) -> None:
+    scorer = faked().scorer
+    images = scorer.encode_images(np.zeros((0, 4, 6), np.float32))
+    assert len(scorer.load_images(scorer.save_encoded(images, tmp_path / "none"))) == 0
+    captions = scorer.encode_captions([])
+    assert len(scorer.load_captions(scorer.save_encoded(captions, tmp_path / "none"))) == 0
+
+
+def test_another_bundles_or_precisions_are_refused(
+    faked: MakeFaked, bundle: Bundle, regions: NDArray[np.float32], tmp_path: Path
+) -> None:
+    scorer = faked().scorer
+    path = scorer.save_encoded(scorer.encode_images(regions), tmp_path / "images")
+    other = write_bundle(tmp_path / "other.sgraf", name="other")
+    with pytest.raises(DataError, match=f"bundle: expected {other.sha256}, got {bundle.sha256}"):
+        faked(of=other).scorer.load_images(path)
+    with pytest.raises(DataError, match="precision: expected fp16, got fp32; encode the images"):
+        faked(precision="fp16").scorer.load_images(path)
+    with pytest.raises(DataError, match="kind: expected captions, got images"):
+        scorer.load_captions(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sgr.image_global": np.zeros((9, 8))}, r"sgr.image_global: expected float32 of shape"),
+        ({"sgr.image_global": np.zeros((8, 8), np.float32)}, r"sgr.region_embeddings: expected"),
+        ({"saf.image_global": np.zeros((9, 8), np.float32)}, r"\(9, 9\), got float32 of shape"),
+        ({"saf.image_global": None}, "cannot be read: .*KeyError"),
+        ({"saf.image_global": np.array([{}], dtype=object)}, "cannot be read: .*ValueError"),
+        ({"sgraf_gallery": None}, "cannot be read: .*KeyError"),
+        ({"sgraf_gallery": np.array("dog")}, "cannot be read: .*JSONDecodeError"),
+        ({"sgraf_gallery": np.array("[1]")}, "cannot be read: .*TypeError"),
+        ({"sgraf_gallery": np.array("{}")}, "cannot be read: .*KeyError"),
+        ({"sgraf_gallery": np.array('{"format": 2}')}, "format: expected 1, got 2"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
+)
+def test_a_foreign_file_is_refused(
+    faked: MakeFaked,
+    regions: NDArray[np.float32],
+    tmp_path: Path,
+    change: dict[str, Any],
+    message: str,
+) -> None:
+    scorer = faked().scorer
+    path = scorer.save_encoded(scorer.encode_images(regions), tmp_path / "images")
+    rewrite(path, **change)
+    with pytest.raises(DataError, match=message) as caught:
+        scorer.load_images(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        np.array([3, 0], np.int32),
+        np.array([3, 4], np.int64),
+        np.array([[3, 4]], np.int32),
+        np.array([3, 5], np.int32),
+    ],
+    ids=["empty", "int64", "two-dimensional", "too-long"],
+)
+def test_wrong_lengths_are_refused(faked: MakeFaked, tmp_path: Path, lengths: Any) -> None:
+    scorer = faked().scorer
+    path = scorer.save_encoded(scorer.encode_captions([[1, 2, 3], [4, 5, 6, 7]]), tmp_path / "c")
+    rewrite(path, lengths=lengths)
+    with pytest.raises(DataError, match=r"lengths: expected|word_embeddings: expected"):
+        scorer.load_captions(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"dog", b"PK\x03\x04dog"], ids=["empty", "text", "torn"])
+def test_a_file_of_something_else_is_refused(
+    faked: MakeFaked, tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "images"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="cannot be read"):
+        faked().scorer.load_images(path)
+
+
+def test_an_array_file_is_refused(faked: MakeFaked, tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", np.zeros(3))
+    with pytest.raises(DataError, match="cannot be read"):
+        faked().scorer.load_images(tmp_path / "images.npy")
+
+
+def test_a_flipped_bit_is_noticed(
+    faked: MakeFaked, regions: NDArray[np.float32], tmp_path: Path
+) -> None:
+    scorer = faked().scorer
+    path = scorer.save_encoded(scorer.encode_images(regions), tmp_path / "images")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"cannot be read: .*CRC"):
+        scorer.load_images(path)
+
+
+def test_a_missing_file_is_named(faked: MakeFaked, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"there is no gallery .*nothing"):
+        faked().scorer.load_captions(tmp_path / "nothing")
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    faked: MakeFaked, regions: NDArray[np.float32], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer = faked().scorer
+    images = scorer.encode_images(regions)
+    path = scorer.save_encoded(images[:2], tmp_path / "images")
+    before = path.read_bytes()
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", fail)
+    with pytest.raises(InputError, match="cannot be written: got No space left"):
+        scorer.save_encoded(images, path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["images"]
+
+
+def test_a_reader_of_the_old_file_is_not_disturbed(faked: MakeFaked, tmp_path: Path) -> None:
+    scorer = faked().scorer
+    path = scorer.save_encoded(scorer.encode_captions(CAPTIONS), tmp_path / "captions")
+    before = path.read_bytes()
+    with path.open("rb") as reader:
+        scorer.save_encoded(scorer.encode_captions(CAPTIONS[:2]), path)
+        assert reader.read() == before
+    assert len(scorer.load_captions(path)) == 2
+
+
+def test_a_folder_that_is_not_there_is_an_error(faked: MakeFaked, tmp_path: Path) -> None:
+    scorer = faked().scorer
+    with pytest.raises(SgrafDeployError, match="cannot be written"):
+        scorer.save_encoded(scorer.encode_captions(CAPTIONS), tmp_path / "none" / "captions")
+
+
+def test_another_scorers_gallery_is_not_saved(faked: MakeFaked, tmp_path: Path) -> None:
+    captions = faked().scorer.encode_captions(CAPTIONS)
+    with pytest.raises(InputError, match="another scorer"):
+        faked().scorer.save_encoded(captions, tmp_path / "captions")

@@ -1,0 +1,273 @@
+"""Opening a scorer, closing it, and sharing it between threads, tasks and processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from threading import Barrier, BrokenBarrierError
+from typing import Any
+
+import fake_engine
+import numpy as np
+import pytest
+from fake_engine import FakeEngine
+from numpy.typing import NDArray
+from runtime.helpers import CAPTIONS, Faked, make_regions, make_token_ids
+
+import sgraf_deploy
+from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.errors import BundleError, InputError, SgrafDeployError
+from sgraf_deploy.runtime import EngineOptions, Scorer, TileShape, load
+from sgraf_deploy.runtime.engine import ENGINES, EngineEntry
+
+MakeFaked = Callable[..., Faked]
+
+THREADS = 4
+
+
+@pytest.fixture
+def with_fake(monkeypatch: pytest.MonkeyPatch) -> list[FakeEngine]:
+    """Register the fake engine; the list holds those that were opened."""
+    opened: list[FakeEngine] = []
+
+    class Registered(FakeEngine):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            opened.append(self)
+
+    monkeypatch.setattr(fake_engine, "Registered", Registered, raising=False)
+    monkeypatch.setitem(ENGINES, "fake", EngineEntry("fake_engine:Registered", "none", "tests"))
+    return opened
+
+
+def test_a_bundle_is_opened_by_path_or_as_it_is(
+    bundle: Bundle, with_fake: list[FakeEngine], regions: NDArray[np.float32]
+) -> None:
+    with load(str(bundle.path), engine="fake") as one, load(bundle, engine="fake") as two:
+        assert one.bundle.sha256 == two.bundle.sha256 == bundle.sha256
+        assert np.array_equal(one.score(regions, CAPTIONS), two.score(regions, CAPTIONS))
+    assert [engine.closed for engine in with_fake] == [True, True]
+
+
+def test_a_scorer_says_what_it_is(bundle: Bundle, with_fake: list[FakeEngine]) -> None:
+    options = EngineOptions(threads=2)
+    scorer = load(bundle, engine="fake", precision="fp16", options=options)
+    assert scorer.engine_name == "fake"
+    assert (scorer.precision, scorer.executed, scorer.device) == ("fp16", "fake fp16", "cpu")
+    assert scorer.members == ("sgr", "saf")
+    assert repr(scorer) == "Scorer(small.sgraf, fake, fake fp16 on cpu)"
+    assert with_fake[0].options is options
+    scorer.close()
+    assert repr(scorer) == "Scorer(small.sgraf, fake, fake fp16 on cpu, closed)"
+
+
+def test_auto_takes_an_engine_and_says_which(bundle: Bundle) -> None:
+    with load(bundle) as scorer:
+        assert scorer.engine_name == "ort"
+
+
+def test_the_memory_budget_and_the_tile_reach_the_plan(
+    bundle: Bundle, with_fake: list[FakeEngine]
+) -> None:
+    plans = []
+    wanted: list[dict[str, Any]] = [{}, {"memory_budget": 5000}, {"tile": TileShape(1, 1)}]
+    for limits in wanted:
+        with load(bundle, engine="fake", **limits) as scorer:
+            images = scorer.encode_images(make_regions(20))
+            plans.append(scorer.plan(images, scorer.encode_captions(make_token_ids(20))))
+    assert len(plans[0]) < len(plans[1]) < len(plans[2]) == 400
+    assert plans[1].tile_bytes <= 5000
+
+
+def test_a_device_that_is_no_cpu_takes_the_whole_budget(
+    bundle: Bundle, with_fake: list[FakeEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeEngine, "device", "cuda")
+    with load(bundle, engine="fake") as scorer:
+        images = scorer.encode_images(make_regions(2000))
+        plan = scorer.plan(images, scorer.encode_captions([[1, 2, 3]] * 2000))
+    assert len(plan) < 10
+    assert plan.tile_bytes > 2**28
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"precision": "int8"}, "no int8 graphs: expected precision fp32 or fp16, got int8"),
+        ({"engine": "fastest"}, "engine: expected .*'ort'.* got fastest"),
+        ({"memory_budget": 0}, "memory_budget: expected a number of bytes, got 0"),
+        ({"engine": "ort", "options": EngineOptions(device="cuda")}, "device: expected cpu"),
+        ({"engine": "ort", "options": EngineOptions(threads=0)}, "threads: expected at least 1"),
+    ],
+    ids=str,
+)
+def test_what_is_not_there_is_refused(bundle: Bundle, wanted: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load(bundle, **wanted)
+
+
+def test_a_precision_that_was_not_exported_is_refused(sgr_bundle: Bundle) -> None:
+    with pytest.raises(InputError, match="no fp16 graphs: expected precision fp32, got fp16"):
+        load(sgr_bundle, precision="fp16")
+
+
+def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="is not a bundle"):
+        load(tmp_path)
+
+
+def test_a_graph_that_cannot_be_opened_closes_the_engine(
+    bundle: Bundle, with_fake: list[FakeEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise BundleError("damaged")
+
+    monkeypatch.setattr(FakeEngine, "open", fail)
+    with pytest.raises(BundleError, match="damaged"):
+        load(bundle, engine="fake")
+    assert with_fake[0].closed
+
+
+def test_a_closed_scorer_says_so(faked: MakeFaked, regions: NDArray[np.float32]) -> None:
+    made = faked()
+    scorer = made.scorer
+    images, captions = scorer.encode_images(regions), scorer.encode_captions(CAPTIONS)
+    with scorer:
+        pass
+    scorer.close()
+    assert made.engine.closed
+    uses: list[Callable[[], Any]] = [
+        lambda: scorer.encode_images(regions),
+        lambda: scorer.encode_captions(CAPTIONS),
+        lambda: scorer.score(images, captions),
+        lambda: scorer.logits(images, captions),
+        lambda: scorer.score_pairs(images, captions, [0], [0]),
+        lambda: scorer.rerank("a dog", images),
+        lambda: scorer.plan(images, captions),
+        lambda: scorer.save_encoded(images, "nowhere"),
+        lambda: scorer.load_images("nowhere"),
+        lambda: scorer.load_captions("nowhere"),
+        scorer.__enter__,
+    ]
+    for use in uses:
+        with pytest.raises(InputError, match="this scorer is closed; load the bundle again"):
+            use()
+
+
+def test_another_process_may_not_use_it(
+    faked: MakeFaked, regions: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = faked()
+    monkeypatch.setattr(os, "getpid", lambda: -5)
+    with pytest.raises(InputError, match=r"before the process was forked: .*got process -5; call"):
+        made.scorer.score(regions, CAPTIONS)
+    made.scorer.close()
+    assert not made.engine.closed, "the engine belongs to the parent"
+
+
+FORK = """
+import os, sys
+import numpy as np
+from sgraf_deploy.errors import InputError
+from sgraf_deploy.runtime import EngineOptions, load
+
+path, options = sys.argv[1], EngineOptions(threads=2)
+regions = np.random.default_rng(0).normal(size=(9, 4, 6)).astype(np.float32)
+scorer = load(path, engine="ort", options=options)
+expected = scorer.score(regions, ["a dog", "a red cat"])
+child = os.fork()
+if child == 0:
+    try:
+        scorer.score(regions, ["a dog"])
+    except InputError as error:
+        refused = "call load after the fork" in str(error)
+    with load(path, engine="ort", options=options) as own:
+        same = np.array_equal(own.score(regions, ["a dog", "a red cat"]), expected)
+    os._exit(0 if refused and same else 1)
+_, status = os.waitpid(child, 0)
+again = np.array_equal(scorer.score(regions, ["a dog", "a red cat"]), expected)
+print(os.waitstatus_to_exitcode(status), again)
+"""
+
+
+def test_a_forked_worker_is_refused_and_may_load_its_own(bundle: Bundle) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORK, str(bundle.path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        cwd=Path(sgraf_deploy.__file__).parents[1],
+    )
+    assert done.stdout.split() == ["0", "True"], done.stderr
+
+
+def test_threads_share_a_scorer(scorer: Scorer) -> None:
+    images = scorer.encode_images(make_regions(12))
+    batches = [make_token_ids(15, seed) for seed in range(3 * THREADS)]
+
+    def work(captions: list[NDArray[Any]]) -> tuple[NDArray[Any], list[int]]:
+        similarities = scorer.score(images, captions)
+        result = scorer.rerank(captions[0], images)
+        return similarities, result.indices.tolist()
+
+    expected = [work(captions) for captions in batches]
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = list(pool.map(work, batches))
+    assert len(found) == 3 * THREADS
+    for (similarities, ranked), (wanted, order) in zip(found, expected, strict=True):
+        assert np.array_equal(similarities, wanted)
+        assert ranked == order
+
+
+def test_threads_that_come_first_open_a_vocabulary_once(
+    scorer: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    path = scorer.bundle.vocabulary_path()
+
+    together = Barrier(2)
+
+    def counting(_: Bundle) -> Path:
+        asked.append(1)
+        # A second thread that comes this far is met; behind the lock nobody comes.
+        with suppress(BrokenBarrierError):
+            together.wait(timeout=0.2)
+        return path
+
+    monkeypatch.setattr(Bundle, "vocabulary_path", counting)
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = list(pool.map(scorer.encode_captions, [CAPTIONS] * 8))
+    assert [len(captions) for captions in found] == [7] * 8
+    assert len(asked) == 1
+
+
+def test_tasks_share_a_scorer(scorer: Scorer, regions: NDArray[np.float32]) -> None:
+    async def work() -> list[Any]:
+        calls = (asyncio.to_thread(scorer.rerank, caption, regions) for caption in CAPTIONS)
+        return await asyncio.gather(*calls)
+
+    found = asyncio.run(work())
+    expected = [scorer.rerank(caption, regions) for caption in CAPTIONS]
+    assert [result.indices.tolist() for result in found] == [
+        result.indices.tolist() for result in expected
+    ]
+
+
+def test_an_error_in_one_thread_is_its_own(scorer: Scorer, regions: NDArray[np.float32]) -> None:
+    def work(captions: Any) -> Any:
+        try:
+            return scorer.score(regions, captions)
+        except SgrafDeployError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = list(pool.map(work, [CAPTIONS, [""], CAPTIONS, [[99]]]))
+    assert np.array_equal(found[0], found[2])
+    assert ["expected at least one word" in found[1], "got 99" in found[3]] == [True, True]

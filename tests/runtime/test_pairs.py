@@ -1,0 +1,120 @@
+"""Single pairs score as they do in the matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from runtime.helpers import CAPTIONS, Faked, make_regions, make_token_ids
+
+from sgraf_deploy.errors import DataError, EngineMemoryError
+from sgraf_deploy.runtime import Scorer
+from sgraf_deploy.runtime.tiles import TileLimits
+
+MakeFaked = Callable[..., Faked]
+
+SMALL_BATCHES = TileLimits(tile_bytes=10_000, intermediate_bytes=1_000)
+
+
+def random_pairs(images: int, captions: int, pairs: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    rng = np.random.default_rng(pairs)
+    return rng.integers(0, images, pairs), rng.integers(0, captions, pairs)
+
+
+@pytest.mark.parametrize("pairs", [1, 2, 200])
+def test_pairs_score_as_in_the_matrix(
+    scorer: Scorer, regions: NDArray[np.float32], pairs: int
+) -> None:
+    rows, columns = random_pairs(9, 7, pairs)
+    found = scorer.score_pairs(regions, CAPTIONS, rows, columns)
+    assert found.shape == (pairs,)
+    assert found.dtype == np.float32
+    expected = scorer.score(regions, CAPTIONS)[rows, columns]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_logits_of_pairs_are_those_of_the_members(
+    scorer: Scorer, regions: NDArray[np.float32]
+) -> None:
+    rows, columns = random_pairs(9, 7, 30)
+    found = scorer.logits_pairs(regions, CAPTIONS, rows, columns)
+    whole = scorer.logits(regions, CAPTIONS)
+    assert list(found) == ["sgr", "saf"]
+    for member, logits in found.items():
+        np.testing.assert_allclose(logits, whole[member][rows, columns], atol=1e-6)
+
+
+def test_pairs_run_in_batches_of_similar_length(faked: MakeFaked) -> None:
+    made = faked(limits=SMALL_BATCHES)
+    captions = make_token_ids(30)
+    rows, columns = random_pairs(20, 30, 300)
+    images = made.scorer.encode_images(make_regions(20))
+    encoded = made.scorer.encode_captions(captions)
+    seen: list[tuple[int, int]] = []
+    found = made.scorer.score_pairs(
+        images, encoded, rows, columns, progress=lambda *p: seen.append(p)
+    )
+    np.testing.assert_allclose(found, made.scorer.score(images, encoded)[rows, columns], atol=1e-6)
+    assert len(seen) > 10
+    assert seen[-1] == (300, 300)
+    shapes = [shape for name, shape in made.engine.shapes if name == "pair_scorer"]
+    words = [words for _, _, words, _ in shapes]
+    assert words == sorted(words)
+    assert len(set(words)) >= 5, "captions of 1 … 9 words"
+
+
+def test_only_the_rows_of_a_batch_are_gathered(faked: MakeFaked) -> None:
+    made = faked()
+    images = made.scorer.encode_images(make_regions(50))
+    captions = made.scorer.encode_captions([[1, 2, 3]] * 40)
+    made.scorer.score_pairs(images, captions, [7, 7, 49], [3, 20, 3])
+    shapes = [shape for name, shape in made.engine.shapes if name == "pair_scorer"]
+    assert shapes == [(2, 2, 3, 3)] * 2
+
+
+def test_no_pairs_are_no_scores(faked: MakeFaked, regions: NDArray[np.float32]) -> None:
+    made = faked()
+    assert made.scorer.score_pairs(regions, CAPTIONS, [], []).shape == (0,)
+    assert made.engine.calls["pair_scorer"] == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "message"),
+    [
+        ([9], [0], "image_index at place 0: expected 0 … 8, got 9"),
+        ([0, 1], [0, 7], "caption_index at place 1: expected 0 … 6, got 7"),
+        ([-1], [0], "image_index at place 0: expected 0 … 8, got -1"),
+        ([0, 1], [0], "the same length, got 2 and 1"),
+        ([0.0], [0], "image_index: expected integers"),
+        ([0], [[0]], "caption_index: expected integers in one dimension"),
+        (0, [0], "image_index: expected integers in one dimension"),
+    ],
+    ids=str,
+)
+def test_an_unfit_index_is_refused(
+    faked: MakeFaked, regions: NDArray[np.float32], rows: Any, columns: Any, message: str
+) -> None:
+    made = faked()
+    with pytest.raises(DataError, match=message):
+        made.scorer.score_pairs(regions, CAPTIONS, rows, columns)
+    assert made.engine.calls["pair_scorer"] == 0
+
+
+def test_out_of_memory_halves_the_batches(
+    faked: MakeFaked, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = faked()
+    images = made.scorer.encode_images(make_regions(6))
+    captions = made.scorer.encode_captions(make_token_ids(5, longest=4))
+    rows, columns = random_pairs(6, 5, 60)
+    expected = made.scorer.score_pairs(images, captions, rows, columns)
+    made.engine.memory = 9
+    found = made.scorer.score_pairs(images, captions, rows, columns)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert sum("halving the batches of pairs" in line for line in caplog.messages) == 1
+    made.engine.memory = 0
+    with pytest.raises(EngineMemoryError, match="the smallest of the batches of pairs"):
+        made.scorer.score_pairs(images, captions, rows, columns)

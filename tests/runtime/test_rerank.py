@@ -1,0 +1,160 @@
+"""One query against candidates, in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from runtime.helpers import CAPTIONS, Faked
+
+from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.errors import DataError, InputError
+from sgraf_deploy.runtime import Scorer
+from sgraf_deploy.runtime.logits import ensemble_logits, similarities
+from sgraf_deploy.runtime.rerank import rank
+
+MakeFaked = Callable[..., Faked]
+
+
+@pytest.mark.parametrize("query", ["string", "ids", "array", "encoded"])
+@pytest.mark.parametrize("encoded", [True, False], ids=["encoded", "raw"])
+def test_a_caption_is_answered_with_images(
+    scorer: Scorer, regions: NDArray[np.float32], query: str, encoded: bool
+) -> None:
+    ids = [1, 4, 5, 7, 2]
+    asked: Any = {
+        "string": "a dog runs",
+        "ids": ids,
+        "array": np.array(ids, np.int16),
+        "encoded": scorer.encode_captions([ids]),
+    }[query]
+    result = scorer.rerank(asked, scorer.encode_images(regions) if encoded else regions)
+    logits = ensemble_logits(scorer.logits(regions, [ids]))[:, 0]
+    assert result.direction == "text_to_image"
+    assert result.indices.tolist() == np.argsort(-logits).tolist()
+    np.testing.assert_allclose(result.logits, logits[result.indices], atol=1e-6)
+    assert np.array_equal(result.similarities, similarities(result.logits))
+
+
+@pytest.mark.parametrize("query", ["regions", "half", "encoded"])
+@pytest.mark.parametrize("encoded", [True, False], ids=["encoded", "raw"])
+def test_an_image_is_answered_with_captions(
+    scorer: Scorer, regions: NDArray[np.float32], query: str, encoded: bool
+) -> None:
+    asked: Any = {
+        "regions": regions[3],
+        "half": regions[3].astype(np.float16),
+        "encoded": scorer.encode_images(regions)[3],
+    }[query]
+    result = scorer.rerank(asked, scorer.encode_captions(CAPTIONS) if encoded else CAPTIONS)
+    logits = ensemble_logits(scorer.logits(regions[3:4], CAPTIONS))[0]
+    assert result.direction == "image_to_text"
+    assert result.indices.tolist() == np.argsort(-logits).tolist()
+    np.testing.assert_allclose(result.logits, logits[result.indices], atol=1e-2)
+
+
+@pytest.mark.parametrize(("top_k", "expected"), [(1, 1), (4, 4), (9, 9), (50, 9), (None, 9)])
+def test_the_best_come_first_and_only_so_many(
+    faked: MakeFaked, regions: NDArray[np.float32], top_k: int | None, expected: int
+) -> None:
+    scorer = faked().scorer
+    result = scorer.rerank("a red cat", regions, top_k)
+    assert len(result) == len(result.logits) == len(result.similarities) == expected
+    assert np.all(np.diff(result.logits) <= 0)
+    assert result.indices.tolist() == scorer.rerank("a red cat", regions).indices[:top_k].tolist()
+
+
+@given(st.lists(st.integers(-3, 3), max_size=30), st.none() | st.integers(1, 40))
+def test_ties_stand_in_the_candidates_order(values: list[int], top_k: int | None) -> None:
+    result = rank("text_to_image", np.array(values, dtype=np.float32), top_k)
+    expected = sorted(range(len(values)), key=lambda index: (-values[index], index))[:top_k]
+    assert result.indices.tolist() == expected
+    assert result.logits.tolist() == [values[index] for index in expected]
+
+
+def test_saturated_similarities_are_still_ranked() -> None:
+    result = rank("text_to_image", np.array([100, 102, 101], dtype=np.float32), None)
+    assert result.similarities.tolist() == [1.0, 1.0, 1.0]
+    assert result.indices.tolist() == [1, 2, 0]
+
+
+def test_no_candidates_are_no_answer(faked: MakeFaked) -> None:
+    assert len(faked().scorer.rerank(np.zeros((4, 6), np.float32), [])) == 0
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        (["a dog"], "query: expected one string.* got list"),
+        (7, "got int"),
+        (None, "got NoneType"),
+        ([1, 2.5], "got list"),
+        (np.zeros((1, 4, 6), np.float32), r"got float32 of shape \(1, 4, 6\)"),
+        (np.zeros((4, 6), np.int32), r"got int32 of shape \(4, 6\)"),
+        (np.zeros(3), r"got float64 of shape \(3,\)"),
+    ],
+    ids=str,
+)
+def test_other_queries_are_refused(
+    faked: MakeFaked, regions: NDArray[np.float32], query: Any, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        faked().scorer.rerank(query, regions)
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("", "caption 0: expected at least one word"),
+        ([], "caption 0: expected at least one token id"),
+        ([99], "caption 0: expected token ids in 0 … 13, got 99"),
+        (np.zeros((3, 6), np.float32), r"got \(1, 3, 6\)"),
+    ],
+    ids=["empty", "no-ids", "unknown-id", "regions"],
+)
+def test_an_unfit_query_is_refused(
+    faked: MakeFaked, regions: NDArray[np.float32], query: Any, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        faked().scorer.rerank(query, CAPTIONS if isinstance(query, np.ndarray) else regions)
+
+
+def test_several_encoded_are_no_query(faked: MakeFaked, regions: NDArray[np.float32]) -> None:
+    scorer = faked().scorer
+    with pytest.raises(InputError, match="query: expected one image or caption, got 9 of them"):
+        scorer.rerank(scorer.encode_images(regions), CAPTIONS)
+
+
+@pytest.mark.parametrize("top_k", [0, -1, 1.5, True, "3"], ids=repr)
+def test_an_unfit_top_k_is_refused(
+    faked: MakeFaked, regions: NDArray[np.float32], top_k: Any
+) -> None:
+    made = faked()
+    with pytest.raises(InputError, match="top_k: expected a positive integer"):
+        made.scorer.rerank("a dog", regions, top_k)
+    assert made.engine.shapes == []
+
+
+def test_candidates_of_the_wrong_kind_are_refused(
+    faked: MakeFaked, regions: NDArray[np.float32]
+) -> None:
+    scorer = faked().scorer
+    with pytest.raises(InputError, match="images: expected images, got encoded captions"):
+        scorer.rerank("a dog", scorer.encode_captions(CAPTIONS))
+    with pytest.raises(DataError, match="regions: expected an array"):
+        scorer.rerank("a dog", CAPTIONS)
+    with pytest.raises(DataError, match="caption 0: expected a sequence of integer token ids"):
+        scorer.rerank(regions[0], regions)
+
+
+def test_a_bundle_without_vocabulary_takes_ids(faked: MakeFaked, sgr_bundle: Bundle) -> None:
+    scorer = faked(of=sgr_bundle).scorer
+    images = np.zeros((2, 4, 6), np.float32)
+    assert len(scorer.rerank([1, 4, 2], images)) == 2
+    with pytest.raises(InputError, match="exported without a vocabulary"):
+        scorer.rerank("a dog", images)

@@ -1,0 +1,188 @@
+"""Tiles cover every pair once, stay within their limits and waste little on padding."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from runtime.onnx_bundles import small_config
+
+from sgraf_deploy.config import ModelConfig
+from sgraf_deploy.errors import InputError
+from sgraf_deploy.runtime import tiles
+from sgraf_deploy.runtime.tiles import (
+    Tile,
+    TileLimits,
+    TilePlan,
+    TileShape,
+    estimate_tile_bytes,
+    plan_tiles,
+)
+
+SMALL = small_config()
+PAPER = replace(SMALL, embed=1024, sim_dim=256, regions=36, img_dim=2048)
+TINY_LIMITS = TileLimits(tile_bytes=40_000, intermediate_bytes=4_000)
+
+
+def lengths_of(captions: int, low: int = 8, high: int = 20) -> NDArray[np.int32]:
+    return np.random.default_rng(captions).integers(low, high + 1, captions).astype(np.int32)
+
+
+def counts(plan: TilePlan) -> NDArray[np.int64]:
+    """How many tiles cover each pair, in the caller's order."""
+    covered = np.zeros((plan.images, plan.captions), dtype=np.int64)
+    for tile in plan:
+        covered[tile.images, plan.order[tile.captions]] += 1
+    return covered
+
+
+@pytest.mark.parametrize(
+    ("images", "captions"),
+    [(1, 1), (1, 50), (50, 1), (7, 13), (64, 64)],
+    ids=lambda size: f"{size}",
+)
+@pytest.mark.parametrize("config", [SMALL, PAPER], ids=["embed-8", "embed-1024"])
+@pytest.mark.parametrize("limits", [TINY_LIMITS, TileLimits()], ids=["tiny", "default"])
+def test_every_pair_is_in_one_tile(
+    images: int, captions: int, config: ModelConfig, limits: TileLimits
+) -> None:
+    plan = plan_tiles(images, lengths_of(captions), [config], limits)
+    assert np.array_equal(counts(plan), np.ones((images, captions)))
+    assert len(plan) == len(list(plan))
+    assert plan.pairs == images * captions
+    assert plan.result_bytes == 4 * images * captions
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (5, 0), (0, 0)], ids=str)
+def test_nothing_needs_no_tile(shape: tuple[int, int]) -> None:
+    plan = plan_tiles(shape[0], lengths_of(shape[1]), [SMALL], TileLimits())
+    assert list(plan) == []
+    assert (len(plan), plan.tile_bytes, plan.padding) == (0, 0, 0.0)
+
+
+@given(
+    st.integers(1, 40),
+    st.lists(st.integers(1, 60), min_size=1, max_size=60),
+    st.integers(1, 30),
+    st.integers(0, 5),
+)
+def test_a_tile_is_as_long_as_its_longest_caption(
+    images: int, lengths: list[int], budget: int, scale: int
+) -> None:
+    limits = TileLimits(tile_bytes=budget * 10**scale, intermediate_bytes=None)
+    given_lengths = np.array(lengths, dtype=np.int32)
+    plan = plan_tiles(images, given_lengths, [SMALL], limits)
+    assert np.array_equal(counts(plan), np.ones((images, len(lengths))))
+    for tile in plan:
+        found = given_lengths[plan.order[tile.captions]]
+        assert found.max() == tile.words
+        assert tile.words <= found.min() + max(1, found.min() // 4)
+        pairs = (tile.end_image - tile.first_image, tile.end_caption - tile.first_caption)
+        fits = estimate_tile_bytes(SMALL, *pairs, tile.words) <= limits.tile_bytes
+        assert fits or pairs == (1, 1)
+
+
+def test_captions_of_one_length_keep_their_order() -> None:
+    lengths = lengths_of(500, 5, 6)
+    plan = plan_tiles(3, lengths, [SMALL], TileLimits())
+    expected = [*np.flatnonzero(lengths == 5), *np.flatnonzero(lengths == 6)]
+    assert plan.order.tolist() == expected
+
+
+@pytest.mark.parametrize("config", [SMALL, PAPER], ids=["embed-8", "embed-1024"])
+def test_the_intermediate_stays_within_its_limit(config: ModelConfig) -> None:
+    limits = TileLimits(intermediate_bytes=2**20)
+    plan = plan_tiles(200, lengths_of(200), [SMALL, config], limits)
+    sizes = [4 * tile.cost * config.embed for tile in plan]
+    assert max(sizes) <= 2**20
+    assert np.median(sizes) > 2**19 or config is SMALL
+
+
+def test_a_larger_budget_means_fewer_tiles() -> None:
+    found = [
+        len(plan_tiles(300, lengths_of(300), [PAPER], TileLimits(budget, None)))
+        for budget in (2**20, 2**24, 2**28)
+    ]
+    assert found[0] > 4 * found[1] > 16 * found[2]
+
+
+def test_every_members_tile_must_fit() -> None:
+    limits = TileLimits(tile_bytes=2**20, intermediate_bytes=None)
+    alone = plan_tiles(50, lengths_of(50), [SMALL], limits)
+    both = plan_tiles(50, lengths_of(50), [SMALL, PAPER], limits)
+    assert len(both) > len(alone)
+    assert both.tile_bytes <= 2**20
+    assert both.tile_bytes > alone.tile_bytes / 2
+
+
+def test_few_images_meet_more_captions() -> None:
+    (tile, *_) = plan_tiles(1, np.full(500, 10, np.int32), [PAPER], TileLimits())
+    words = tiles.CPU_INTERMEDIATE_BYTES // (4 * 1024)
+    assert tile.end_caption - tile.first_caption == words // 10
+
+
+def test_a_single_long_caption_is_a_tile_of_its_own() -> None:
+    lengths = np.array([5, 100_000, 5, 5], dtype=np.int32)
+    plan = plan_tiles(4, lengths, [PAPER], TINY_LIMITS)
+    long_tiles = [tile for tile in plan if tile.words == 100_000]
+    assert [(tile.units, plan.order[tile.first_caption]) for tile in long_tiles] == [(1, 1)] * 4
+
+
+def test_padding_is_the_share_of_words_that_are_none() -> None:
+    plan = plan_tiles(1, np.array([4, 5, 9], dtype=np.int32), [SMALL], TileLimits())
+    assert [(block.first, block.end, block.words) for block in plan.blocks] == [
+        (0, 2, 5),
+        (2, 3, 9),
+    ]
+    assert plan.padding == pytest.approx(1 - 18 / 19)
+
+
+def test_captions_of_the_paper_waste_little() -> None:
+    plan = plan_tiles(1000, lengths_of(5000), [PAPER], TileLimits())
+    assert plan.padding < 0.01
+
+
+def test_a_fixed_shape_bounds_both_sides() -> None:
+    plan = plan_tiles(10, np.full(9, 4, np.int32), [PAPER], TINY_LIMITS, TileShape(4, 2))
+    shapes = {(t.end_image - t.first_image, t.end_caption - t.first_caption) for t in plan}
+    assert shapes == {(4, 2), (3, 2), (4, 1), (3, 1)}
+    assert np.array_equal(counts(plan), np.ones((10, 9)))
+
+
+@pytest.mark.parametrize("shape", [(0, 1), (1, 0), (-1, 5)], ids=str)
+def test_an_empty_shape_is_refused(shape: tuple[int, int]) -> None:
+    with pytest.raises(InputError, match="at least 1 x 1"):
+        TileShape(*shape)
+
+
+def test_a_result_of_many_rows_is_filled_panel_by_panel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles, "PANEL_BYTES", 4 * 6 * 10)  # 10 rows of 6 captions
+    plan = plan_tiles(25, np.full(6, 4, np.int32), [SMALL], TileLimits(), TileShape(5, 2))
+    starts = [(tile.first_image, tile.first_caption) for tile in plan]
+    panels = [(0, 4), (8, 12), (16, 20)]
+    assert starts == [(row, column) for rows in panels for column in (0, 2, 4) for row in rows]
+    assert np.array_equal(counts(plan), np.ones((25, 6)))
+    assert len(plan) == len(list(plan))
+
+
+def test_halves_of_a_tile_cover_it() -> None:
+    whole = [Tile(3, 8, 10, 13, 7)]
+    singles: list[Tile] = []
+    while whole:
+        tile = whole.pop(0)
+        halves = tile.halves()
+        assert halves == () or sum(half.units for half in halves) == tile.units
+        assert halves == () or sum(half.cost for half in halves) == tile.cost
+        (whole if halves else singles).extend(halves or [tile])
+    found = {(tile.first_image, tile.first_caption) for tile in singles}
+    assert len(singles) == 15
+    assert found == {(image, caption) for image in range(3, 8) for caption in range(10, 13)}
+
+
+def test_the_longer_side_is_halved() -> None:
+    assert Tile(0, 4, 0, 3, 5).halves() == (Tile(0, 2, 0, 3, 5), Tile(2, 4, 0, 3, 5))
+    assert Tile(0, 3, 0, 4, 5).halves() == (Tile(0, 3, 0, 2, 5), Tile(0, 3, 2, 4, 5))

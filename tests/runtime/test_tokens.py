@@ -1,0 +1,91 @@
+"""Captions as strings or token ids."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from runtime.onnx_bundles import WORDS
+
+from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.errors import BundleError, DataError
+from sgraf_deploy.runtime.tokens import CaptionReader, check_token_ids
+
+
+def test_strings_become_ids_of_the_bundles_vocabulary(bundle: Bundle) -> None:
+    found = CaptionReader(bundle).token_ids(["A dog runs.", "a zebra"])
+    words = [[WORDS[token] for token in ids] for ids in found]
+    assert words == [
+        ["<start>", "a", "dog", "runs", "<unk>", "<end>"],
+        ["<start>", "a", "<unk>", "<end>"],
+    ]
+    assert {ids.dtype for ids in found} == {np.dtype(np.int32)}
+
+
+@pytest.mark.parametrize(
+    "captions",
+    [
+        [[1, 4, 2], [1, 5, 6, 2]],
+        ([1, 4, 2], (1, 5, 6, 2)),
+        [np.array([1, 4, 2], dtype=np.int64), np.array([1, 5, 6, 2], dtype=np.uint8)],
+    ],
+    ids=["lists", "tuples", "arrays"],
+)
+def test_ids_are_taken_as_they_are(sgr_bundle: Bundle, captions: Any) -> None:
+    found = CaptionReader(sgr_bundle).token_ids(captions)
+    assert [ids.tolist() for ids in found] == [[1, 4, 2], [1, 5, 6, 2]]
+    assert {ids.dtype for ids in found} == {np.dtype(np.int32)}
+
+
+def test_a_rectangle_is_captions_of_one_length(sgr_bundle: Bundle) -> None:
+    found = CaptionReader(sgr_bundle).token_ids(np.array([[1, 4, 2], [1, 5, 2]]))
+    assert [ids.tolist() for ids in found] == [[1, 4, 2], [1, 5, 2]]
+
+
+def test_no_captions_are_no_captions(bundle: Bundle) -> None:
+    assert CaptionReader(bundle).token_ids([]) == []
+
+
+def test_strings_need_a_vocabulary(sgr_bundle: Bundle) -> None:
+    with pytest.raises(BundleError, match="exported without a vocabulary"):
+        CaptionReader(sgr_bundle).token_ids(["a dog"])
+
+
+@pytest.mark.parametrize(
+    ("captions", "message"),
+    [
+        ("a dog", "captions: expected a sequence of strings.*got one str"),
+        (b"a dog", "got one bytes"),
+        (7, "got one int"),
+        ({"a dog"}, "got one set"),
+        ([""], "caption 0: expected at least one word"),
+        (["a dog", "  "], "caption 1: expected at least one word"),
+        (["a dog", [1, 2]], "caption 1: expected a string, got list"),
+        ([[1, 2], "a dog"], "caption 1: expected a sequence of integer token ids, got str"),
+        ([1, 2], r"caption 0: .*got int of int64, shape \(\)"),
+        ([[1, 2], []], "caption 1: expected at least one token id"),
+        ([[1, 2.5]], "caption 0: .*float64"),
+        ([[True, False]], "caption 0: .*bool"),
+        ([[[1, 2]]], r"caption 0: .*shape \(1, 2\)"),
+        ([[1, [2]]], "caption 0: expected a sequence of token ids"),
+        ([[0], [1, 14]], "caption 1: expected token ids in 0 … 13, got 14"),
+        ([[0], [3, -1, 2]], "caption 1: expected token ids in 0 … 13, got -1"),
+        ([[0], [-1, 14]], "caption 1: expected token ids in 0 … 13, got -1"),
+        ([[2**70]], "caption 0"),
+        ([[2**40]], "got 1099511627776"),
+        ([None], "caption 0"),
+    ],
+    ids=repr,
+)
+def test_other_captions_are_refused(bundle: Bundle, captions: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        CaptionReader(bundle).token_ids(captions)
+    assert "\n" not in str(caught.value)
+
+
+def test_ids_are_copied() -> None:
+    mine = np.array([1, 2], dtype=np.int32)
+    (found,) = check_token_ids([mine], 3)
+    mine[0] = 0
+    assert found.tolist() == [1, 2]
