@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sgraf_deploy.config import ModelConfig
 from sgraf_deploy.errors import InputError
 
-CPU_INTERMEDIATE_BYTES = 2 * 2**20
+CPU_INTERMEDIATE_BYTES = 8 * 2**20
 """On a CPU: the size of a tile's (images, captions * words, embed) float32 intermediate.
 
 Larger ones fall out of the cache, smaller ones cost calls.
@@ -135,11 +135,10 @@ class TilePlan:
 
     @cached_property
     def tile_bytes(self) -> int:
-        """The estimate for the largest tile."""
+        """The estimate for the largest tile, all members together."""
         sizes = (
-            estimate_tile_bytes(config, block.images, block.end - block.first, block.words)
+            _members_bytes(self.configs, block.images, block.end - block.first, block.words)
             for block in self.blocks
-            for config in self.configs
         )
         return max(sizes, default=0)
 
@@ -157,8 +156,9 @@ class TilePlan:
         )
 
     def __iter__(self) -> Iterator[Tile]:
+        # The longest first: later tiles then fit into the memory that an engine keeps.
         for panel in self._panels():
-            for block in self.blocks:
+            for block in reversed(self.blocks):
                 for rows in _even_ranges(panel.start, panel.stop, block.images):
                     yield Tile(rows.start, rows.stop, block.first, block.end, block.words)
 
@@ -177,7 +177,7 @@ def plan_tiles(
 ) -> TilePlan:
     """Plan the tiles for so many images and captions (captions,) of these lengths.
 
-    Every tile fits `limits` for each of the configs, down to a single pair, which is always
+    Every tile fits `limits`, all members together, down to a single pair, which is always
     allowed. `shape` replaces the limits by an upper bound on each side.
     """
     order = np.argsort(caption_lengths, kind="stable")
@@ -218,6 +218,11 @@ def estimate_tile_bytes(config: ModelConfig, images: int, captions: int, words: 
     return _FLOAT * floats
 
 
+def _members_bytes(configs: Collection[ModelConfig], images: int, captions: int, words: int) -> int:
+    """A tile's bytes for all members: each keeps what its scorer took for the next tile."""
+    return sum(estimate_tile_bytes(config, images, captions, words) for config in configs)
+
+
 def similar_end(ordered: NDArray[np.int32], first: int) -> int:
     """The end of the captions, by rising length, that may be padded like the one at `first`.
 
@@ -236,9 +241,7 @@ def _fitting_shape(
     pairs = max(1, largest // (_FLOAT * widest * words))
     wide = min(captions, max(math.isqrt(pairs), pairs // images))
     high = min(images, max(1, pairs // wide))
-    while high * wide > 1 and limits.tile_bytes < max(
-        estimate_tile_bytes(config, high, wide, words) for config in configs
-    ):
+    while high * wide > 1 and limits.tile_bytes < _members_bytes(configs, high, wide, words):
         high, wide = (high // 2, wide) if high >= wide else (high, wide // 2)
     return TileShape(high, wide)
 

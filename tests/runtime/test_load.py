@@ -76,13 +76,13 @@ def test_the_memory_budget_and_the_tile_reach_the_plan(
     bundle: Bundle, with_fake: list[FakeEngine]
 ) -> None:
     plans = []
-    wanted: list[dict[str, Any]] = [{}, {"memory_budget": 5000}, {"tile": TileShape(1, 1)}]
+    wanted: list[dict[str, Any]] = [{}, {"memory_budget": 10_000}, {"tile": TileShape(1, 1)}]
     for limits in wanted:
         with load(bundle, engine="fake", **limits) as scorer:
             images = scorer.encode_images(make_regions(20))
             plans.append(scorer.plan(images, scorer.encode_captions(make_token_ids(20))))
     assert len(plans[0]) < len(plans[1]) < len(plans[2]) == 400
-    assert plans[1].tile_bytes <= 5000
+    assert plans[1].tile_bytes <= 10_000
 
 
 def test_a_device_that_is_no_cpu_takes_the_whole_budget(

@@ -192,7 +192,7 @@ def test_a_logit_that_is_nan_is_an_error(
     made = faked(tile=TileShape(2, 2))
     images, captions = made.scorer.encode_images(regions), made.scorer.encode_captions(CAPTIONS)
     images.members["saf"].image_global[5] = np.nan
-    with pytest.raises(DataError, match="the logit of image 5 and caption 1: expected a number"):
+    with pytest.raises(DataError, match="the logit of image 5 and caption 2: expected a number"):
         made.scorer.score(images, captions)
     with pytest.raises(DataError, match="the logit of image 5 and caption 4: expected a number"):
         made.scorer.score_pairs(images, captions, [1, 5, 2], [0, 4, 4])

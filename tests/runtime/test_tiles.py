@@ -120,7 +120,7 @@ def test_every_members_tile_must_fit() -> None:
 
 
 def test_few_images_meet_more_captions() -> None:
-    (tile, *_) = plan_tiles(1, np.full(500, 10, np.int32), [PAPER], TileLimits())
+    (*_, tile) = plan_tiles(1, np.full(500, 10, np.int32), [PAPER], TileLimits())
     words = tiles.CPU_INTERMEDIATE_BYTES // (4 * 1024)
     assert tile.end_caption - tile.first_caption == words // 10
 
@@ -164,7 +164,7 @@ def test_a_result_of_many_rows_is_filled_panel_by_panel(monkeypatch: pytest.Monk
     plan = plan_tiles(25, np.full(6, 4, np.int32), [SMALL], TileLimits(), TileShape(5, 2))
     starts = [(tile.first_image, tile.first_caption) for tile in plan]
     panels = [(0, 4), (8, 12), (16, 20)]
-    assert starts == [(row, column) for rows in panels for column in (0, 2, 4) for row in rows]
+    assert starts == [(row, column) for rows in panels for column in (4, 2, 0) for row in rows]
     assert np.array_equal(counts(plan), np.ones((25, 6)))
     assert len(plan) == len(list(plan))
 

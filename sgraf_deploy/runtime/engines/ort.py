@@ -100,17 +100,22 @@ class OrtEngine:
     def _open(self, member: str, graph: GraphName) -> OrtGraph:
         path = self._bundle.graph_path(member, graph, self._precision)
         signature = self._bundle.graph(member, graph, self._precision).signature
-        return OrtGraph(path, signature, self._options.threads)
+        return OrtGraph(path, signature, self._options.threads, arena="scorer" in graph)
 
 
 class OrtGraph:
     """One session; see `Graph`."""
 
-    def __init__(self, path: Path, signature: GraphSignature, threads: int | None) -> None:
-        """Open the ONNX file; BundleError if it is none or differs from `signature`."""
+    def __init__(
+        self, path: Path, signature: GraphSignature, threads: int | None, *, arena: bool = False
+    ) -> None:
+        """Open the ONNX file; BundleError if it is none or differs from `signature`.
+
+        With `arena` the session keeps the memory of its largest run for the next.
+        """
         self.signature = signature
         self._name = f"{path.parent.parent.name}/{path.parent.name}/{path.name}"
-        self._session = _open_session(path, threads)
+        self._session = _open_session(path, threads, arena)
         for what, specs, found in (
             ("inputs", signature.inputs, self._session.get_inputs()),
             ("outputs", signature.outputs, self._session.get_outputs()),
@@ -166,13 +171,13 @@ class OrtGraph:
         }
 
 
-def _open_session(path: Path, threads: int | None) -> InferenceSession:
+def _open_session(path: Path, threads: int | None, arena: bool) -> InferenceSession:
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as native
 
     try:
         session = onnxruntime.InferenceSession(
-            str(path), _session_options(threads), providers=[PROVIDER]
+            str(path), _session_options(threads, arena), providers=[PROVIDER]
         )
     except (
         native.Fail,
@@ -198,15 +203,16 @@ def _open_session(path: Path, threads: int | None) -> InferenceSession:
     return session
 
 
-def _session_options(threads: int | None) -> SessionOptions:
+def _session_options(threads: int | None, arena: bool) -> SessionOptions:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
     options.inter_op_num_threads = 1
-    # The arena and the memory patterns keep every tile shape's buffers: twice a tile's memory, for
-    # no speed that could be measured.
-    options.enable_cpu_mem_arena = False
+    # Scorers run thousands of times: without an arena the system maps and clears their
+    # intermediates anew each time, which takes as long again. Encoders would only keep memory
+    # that nothing needs later, and so would patterns, one for each of the many tile shapes.
+    options.enable_cpu_mem_arena = arena
     options.enable_mem_pattern = False
     if threads is not None:
         options.intra_op_num_threads = threads
