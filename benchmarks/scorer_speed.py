@@ -9,10 +9,8 @@ quoted. Inputs are encoded before the clock starts, as for the literal loop.
 from __future__ import annotations
 
 import json
-import platform
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,43 +18,15 @@ from typing import Any
 import click
 import numpy as np
 import torch
+from common import export_random, machine, model_config, random_checkpoint, timed
 
 from sgraf_deploy.config import MODULES, ModelConfig, Module
-from sgraf_deploy.export.exporter import ExportOptions, export_bundle
 from sgraf_deploy.model import reference
-from sgraf_deploy.model.checkpoint import Checkpoint, write_checkpoint
-from sgraf_deploy.model.layers import SimilarityModel
 from sgraf_deploy.runtime.engine import EngineOptions
 from sgraf_deploy.runtime.scorer import load
-from sgraf_deploy.versions import tool_versions
 
 PRODUCTS = ((2048, 2048, 2048), (1400, 1024, 256), (4096, 1024, 1024), (1024, 4096, 1024))
 """Shapes (m, k, n) of the matrix product; the best of them is the machine's rate."""
-
-
-def paper_config(module: Module) -> ModelConfig:
-    """The authors' dimensions; only the vocabulary is small, which scoring never sees."""
-    return ModelConfig(
-        module=module,
-        img_dim=2048,
-        regions=36,
-        embed=1024,
-        sim_dim=256,
-        word_dim=300,
-        vocab_size=1000,
-        num_layers=1,
-        bidirectional=True,
-        sgr_steps=3 if module == "SGR" else 0,
-        image_norm=True,
-        text_norm=True,
-    )
-
-
-def random_checkpoint(config: ModelConfig, seed: int) -> Checkpoint:
-    """PyTorch's own initial weights."""
-    torch.manual_seed(seed)
-    weights = {name: w.numpy() for name, w in SimilarityModel(config).state_dict().items()}
-    return Checkpoint(config, weights, 0, 0.0, None, {})
 
 
 def pair_mflop(config: ModelConfig, words: float) -> float:
@@ -78,25 +48,15 @@ def product_rate() -> float:
     return best
 
 
-def timed(work: Callable[[], object]) -> float:
-    """Wall seconds of one call."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
 def measure(module: Module, images: int, captions: int, rounds: int) -> dict[str, Any]:
     """Medians and spreads of one module, with ratios to the literal loop of the same run."""
-    config, rng = paper_config(module), np.random.default_rng(0)
-    checkpoint = random_checkpoint(config, 0)
+    config, rng = model_config(module), np.random.default_rng(0)
+    checkpoint = random_checkpoint(config)
     regions = rng.standard_normal((images, config.regions, config.img_dim), dtype=np.float32)
     lengths = rng.integers(8, 21, captions)
     token_ids = [rng.integers(4, config.vocab_size, length) for length in lengths]
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "checkpoint.pth.tar"
-        write_checkpoint(path, checkpoint)
-        options = ExportOptions(precisions=("fp32",))
-        bundle = export_bundle([path], Path(folder) / "speed.sgraf", options).bundle
+        bundle = export_random(checkpoint, Path(folder))
         work: dict[str, Callable[[], Any]] = {}
         threads = EngineOptions(threads=torch.get_num_threads())
         for engine in ("ort", "torch"):
@@ -149,8 +109,7 @@ def main(images: int, captions: int, rounds: int, json_file: Path | None) -> Non
     report: dict[str, Any] = {
         "command": f"python benchmarks/scorer_speed.py --images {images} --captions {captions} "
         f"--rounds {rounds}",
-        "machine": {"processor": processor(), "threads": torch.get_num_threads()},
-        "versions": tool_versions(),
+        "machine": machine(),
         "shapes": {"images": images, "captions": captions, "words": "8 to 20, uniform"},
         "seed": 0,
         "modules": {},
@@ -166,15 +125,6 @@ def main(images: int, captions: int, rounds: int, json_file: Path | None) -> Non
             )
     if json_file is not None:
         json_file.write_text(json.dumps(report, indent=1) + "\n")
-
-
-def processor() -> str:
-    """The processor's name, as Linux tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "")
 
 
 if __name__ == "__main__":

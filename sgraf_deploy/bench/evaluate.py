@@ -92,7 +92,9 @@ def evaluate_split(
     """
     manifest = scorer.bundle.manifest
     _check_folds(split.images, options.folds)
-    check_regions(split.regions, manifest.regions, manifest.img_dim, f"split {split.name}")
+    check_regions(
+        split.regions, manifest.regions, manifest.img_dim, f"regions of split {split.name}"
+    )
     vocabulary = Vocabulary.load(scorer.bundle.vocabulary_path())
     tokenizer = Tokenizer(manifest.tokenizer or "")
     token_ids, words = encode_captions(split.captions, tokenizer, vocabulary)

@@ -1,12 +1,19 @@
 """The command line: parse, call one function, print.
 
 Commands live in modules of their own and import what is heavy when they run, so that `--help`
-answers at once. Exit codes: 0 done, 1 a bound or a gate failed, 2 bad usage or input.
+answers at once. Exit codes: 0 done, 1 a bound or a gate failed, 2 bad usage or input; 130 after
+Ctrl-C and 141 when the reader of a pipe has gone, as shells have them.
 """
 
 from __future__ import annotations
 
+import errno
+import io
 import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import click
@@ -18,23 +25,105 @@ from sgraf_deploy.cli.export import export
 from sgraf_deploy.cli.inspect import inspect
 from sgraf_deploy.cli.rerank import rerank
 from sgraf_deploy.cli.verify import verify
-from sgraf_deploy.errors import SgrafDeployError
+from sgraf_deploy.errors import InputError, SgrafDeployError
+
+INTERRUPTED = 130
+PIPE_CLOSED = 141
+
+_EXIT_CODES = "Exit codes: 0 done, 1 a bound or the gate failed, 2 bad usage or input."
+_MEND = {
+    errno.EACCES: "check its permissions",
+    errno.EPERM: "check its permissions",
+    errno.EROFS: "choose a folder that can be written",
+    errno.ENOSPC: "free disk space",
+}
+
+log = logging.getLogger(__name__)
 
 
 class _Failure(click.ClickException):
-    def __init__(self, error: SgrafDeployError) -> None:
-        super().__init__(str(error))
-        self.exit_code = error.exit_code
+    """One line on stderr, exit code 2."""
+
+    exit_code = 2
+
+
+class _Failed(_Failure):
+    """The same with exit code 1: a bound or a gate."""
+
+    exit_code = 1
 
 
 class _Group(click.Group):
-    """Turns this package's errors into one line and an exit code."""
+    """Turns errors, those of printing help included, into one line and an exit code."""
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        _print_any_text()
+        with _in_one_line():
+            return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with _in_one_line():
             return super().invoke(ctx)
-        except SgrafDeployError as error:
-            raise _Failure(error) from error
+
+
+@contextmanager
+def _in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except SgrafDeployError as error:
+        raise _failure(error, error) from error
+    except MemoryError as error:
+        mend = "free memory or take fewer images with --limit-images"
+        raise _failure(error, InputError("out of memory", got=error, mend=mend)) from error
+    except KeyboardInterrupt as error:
+        click.echo("Interrupted", err=True)
+        raise click.exceptions.Exit(INTERRUPTED) from error
+    except OSError as error:
+        if not _can_print():
+            _abandon_output()
+        if error.errno == errno.EPIPE:
+            raise click.exceptions.Exit(PIPE_CLOSED) from error
+        raise _failure(error, _system_error(error)) from error
+
+
+def _failure(error: Exception, shown: SgrafDeployError) -> _Failure:
+    log.debug("the error comes from here", exc_info=error)
+    return (_Failed if shown.exit_code == _Failed.exit_code else _Failure)(str(shown))
+
+
+def _system_error(error: OSError) -> InputError:
+    """What the operating system refused, and of which file if it says so."""
+    named = error.filename is not None
+    what = os.fsdecode(error.filename) if named else "standard output or an open file"
+    mend = _MEND.get(error.errno or 0, "`sgraf-deploy --verbose …` shows where")
+    return InputError(what, got=error.strerror or error, mend=mend)
+
+
+def _can_print() -> bool:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return False
+    return True
+
+
+def _abandon_output() -> None:
+    """Let Python's last flush, at exit, go nowhere: it would fail again."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _print_any_text() -> None:
+    """Show a terminal that lacks a character a `?` in its place, not a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -47,5 +136,6 @@ def main(verbose: bool) -> None:
     )
 
 
+main.epilog = f"Begin with `sgraf-deploy export CHECKPOINT`.  {_EXIT_CODES}"
 for _command in (export, inspect, verify, evaluate, rerank, doctor):
     main.add_command(_command)

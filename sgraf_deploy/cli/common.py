@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
 BUNDLE = click.argument("bundle", type=PATH)
+CHECKPOINT_HELP = "Original weights, for a bundle exported with --no-reference; repeatable."
 
 
 def scorer_options(command: F) -> F:
@@ -30,12 +34,25 @@ def scorer_options(command: F) -> F:
             type=PATH,
             multiple=True,
             metavar="FILE",
-            help="Original weights, for a bundle exported with --no-reference; repeatable.",
+            help=CHECKPOINT_HELP,
         ),
-        click.option("--device", help="cpu, cuda or cuda:N, for the torch engines."),
-        click.option("--threads", type=click.IntRange(min=1), help="CPU threads."),
         click.option(
-            "--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True
+            "--device",
+            metavar="NAME",
+            help="cpu, cuda or cuda:N, the latter with torch engines only; cpu if absent.",
+        ),
+        click.option(
+            "--threads",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="CPU threads; the engine's own choice if absent.",
+        ),
+        click.option(
+            "--precision",
+            type=click.Choice(PRECISIONS),
+            default="fp32",
+            show_default=True,
+            help="Which of the bundle's graphs to run.",
         ),
         click.option(
             "--engine",
@@ -78,6 +95,8 @@ def load_scorer(
     from sgraf_deploy.runtime.engine import EngineOptions
     from sgraf_deploy.runtime.scorer import load
 
+    if engine == "auto" and device not in (None, "cpu"):
+        engine = "torch"  # The fastest that runs elsewhere than on a CPU.
     options = EngineOptions(threads=threads, device=device, checkpoints=tuple(checkpoints))
     return load(bundle, engine=engine, precision=precision, options=options)
 
@@ -97,14 +116,14 @@ def progress_bars() -> Iterator[Callable[[str], Progress]]:
     Bars with a time estimate go to stderr, and only where that is a terminal.
     """
     bars: list[Any] = []
-    stream = click.get_text_stream("stderr")
+    stream = sys.stderr
 
     def stage(label: str) -> Progress:
         _finish(bars)
-        state: dict[str, Any] = {}
+        current: list[Any] = []
 
         def update(done: int, total: int) -> None:
-            if not state:
+            if not current:
                 bar = click.progressbar(
                     length=total,
                     label=f"{label:<18}",
@@ -113,8 +132,8 @@ def progress_bars() -> Iterator[Callable[[str], Progress]]:
                     hidden=not stream.isatty(),
                 )
                 bars.append(bar)
-                state["bar"] = bar.__enter__()
-            state["bar"].update(done - state["bar"].pos)
+                current.append(bar.__enter__())
+            current[0].update(done - current[0].pos)
 
         return update
 
@@ -129,18 +148,48 @@ def _finish(bars: list[Any]) -> None:
         bars.pop().__exit__(None, None, None)
 
 
+def check_result_file(path: Path | None, option: str) -> None:
+    """Refuse a file that could not be written, before the work that it is to hold the result of."""
+    from sgraf_deploy.errors import InputError
+
+    if path is None:
+        return
+    if path.is_dir():
+        raise InputError(f"{option} {path}", expected="a file", got="a folder")
+    if not path.parent.is_dir():
+        raise InputError(
+            f"{option} {path}",
+            expected="a file in a folder that exists",
+            got=f"no folder {path.parent}",
+            mend="create it first",
+        )
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise InputError(
+            f"{option} {path}",
+            expected="a file that can be written",
+            got=os.strerror(errno.EACCES),
+            mend="choose another one",
+        )
+
+
 def warn(message: str) -> None:
     """A line on stderr."""
     click.echo(f"Warning: {message}", err=True)
 
 
 def megabytes(size: int) -> str:
-    """A size for people, in MB of 10⁶ bytes."""
-    return f"{size / 1e6:,.1f} MB"
+    """A size for people, in MB of 10⁶ bytes; in kB below one of them."""
+    return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
 
 
-def table(rows: Sequence[Sequence[Any]], headers: Sequence[str], **options: Any) -> str:
-    """A plain text table; numbers are shown as they are given."""
+def count(number: int, one: str) -> str:
+    """A number with its noun, `1 image` or `1,000 images`."""
+    return f"{number:,} {one}{'' if number == 1 else 's'}"
+
+
+def table(rows: Sequence[Sequence[Any]], headers: Sequence[str], right: Sequence[str] = ()) -> str:
+    """A plain text table, cells as they are given; columns with a header in `right` end flush."""
     from tabulate import tabulate
 
-    return tabulate(rows, headers=headers, disable_numparse=True, **options)
+    align = ["right" if header in right else "left" for header in headers]
+    return tabulate(rows, headers=headers, disable_numparse=True, colalign=align)

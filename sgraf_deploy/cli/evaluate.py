@@ -11,6 +11,8 @@ import click
 from sgraf_deploy.cli.common import (
     BUNDLE,
     PATH,
+    check_result_file,
+    count,
     data_options,
     describe_scorer,
     load_scorer,
@@ -25,8 +27,10 @@ if TYPE_CHECKING:
     from sgraf_deploy.bench.evaluate import Evaluation
     from sgraf_deploy.bench.recall import Recall, RecallReport
 
+_NUMBERS = ("R@1", "R@5", "R@10", "median rank", "mean rank", "rsum")
 
-@click.command("eval")
+
+@click.command("eval", short_help="Measure R@K on a split of precomp data, in both directions.")
 @BUNDLE
 @data_options
 @scorer_options
@@ -41,10 +45,12 @@ if TYPE_CHECKING:
     "--folds",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Also the mean of N folds (MSCOCO 1K: 5).",
+    help="Also the mean of N folds of the images, 5 for MSCOCO 1K; N divides their number.",
 )
-@click.option("--authors-dev", is_flag=True, help="Cut dev to 5,000 captions, as the authors do.")
-@click.option("--json", "json_file", type=PATH, metavar="FILE", help="Write the report to FILE.")
+@click.option(
+    "--authors-dev", is_flag=True, help="Cut the split dev to 5,000 captions, as the authors do."
+)
+@click.option("--json", "json_file", type=PATH, metavar="FILE", help="Also write the report here.")
 def evaluate(
     *,
     bundle: Path,
@@ -62,16 +68,21 @@ def evaluate(
     from sgraf_deploy.bundle import write_json
     from sgraf_deploy.data.precomp import open_precomp
 
+    check_result_file(json_file, "--json")
     opened = open_precomp(data, split, limit_images=limit_images, authors_dev=authors_dev)
     with load_scorer(bundle, **scorer_arguments) as scorer, progress_bars() as bars:
         click.echo(describe_scorer(scorer))
-        result = evaluate_split(scorer, opened, EvalOptions(ties, folds), stage=bars)
-    for message in result.warnings:
-        warn(message)
-    for line in _lines(result):
-        click.echo(line)
+        images, captions = count(opened.images, "image"), count(len(opened.captions), "caption")
+        click.echo(f"split {split} of {data}: {images} × {captions}")
+        result = evaluate_split(scorer, opened, EvalOptions(ties, folds), stage=bars, warn=warn)
+    try:
+        if json_file is not None:
+            write_json(json_file, result.to_json())
+    finally:
+        # Not even a full disk may lose what took an hour.
+        for line in _lines(result):
+            click.echo(line)
     if json_file is not None:
-        write_json(json_file, result.to_json())
         click.echo(f"wrote {json_file}")
 
 
@@ -79,40 +90,45 @@ def _lines(result: Evaluation) -> Iterator[str]:
     from sgraf_deploy.bench.recall import chance_level
 
     run, words, memory = result.run, result.words, result.memory
-    yield (
-        f"split {run['split']}: {run['images']:,} images × {run['captions']:,} captions, "
-        f"{words.unknown:,} of {words.tokens:,} words unknown ({words.unknown_rate:.1%})"
-    )
+    yield f"{words.unknown:,} of {count(words.tokens, 'word')} unknown ({words.unknown_rate:.1%})"
     yield (
         f"encoded inputs {megabytes(memory.encoded)}, one tile about {megabytes(memory.tile)}, "
-        f"logits {megabytes(memory.result)}"
+        f"matrices of logits {megabytes(memory.result)}"
     )
-    chance = chance_level(run["images"])
-    yield _recall_table({**result.reports, "chance": chance})
-    for name, fold in result.fold_reports.items():
-        yield f"mean of {len(fold.folds)} folds, {name}:"
-        yield _recall_table({name: fold.mean})
-    ties = {
-        name: report.tied_image_to_text + report.tied_text_to_image
-        for name, report in result.reports.items()
-    }
-    yield "queries with a tied ground truth: " + ", ".join(f"{k} {v}" for k, v in ties.items())
     pairs = run["images"] * run["captions"]
     rate = pairs / result.seconds["score"]
+    models = " and ".join(name for name in result.reports if name != "SGRAF")
     yield (
-        f"encoded in {result.seconds['encode']:.1f} s, scored {pairs:,} pairs in "
-        f"{result.seconds['score']:.1f} s ({rate:,.0f} pairs/s, all members)"
+        f"encoded in {result.seconds['encode']:.1f} s, scored {count(pairs, 'pair')} by {models} "
+        f"in {result.seconds['score']:.1f} s ({rate:,.0f} pairs/s)"
     )
+    yield ""
+    ties = {
+        "last": "a tied ground truth ranks last",
+        "authors": "ties as the authors' sort has them",
+    }
+    how = ties[next(iter(result.reports.values())).ties]
+    yield f"R@K in percent, ranks from 1 (best); {how}; chance is a random order"
+    yield _recall_table({**result.reports, "chance": chance_level(run["images"])})
+    if result.fold_reports:
+        number = len(next(iter(result.fold_reports.values())).folds)
+        size = count(run["images"] // number, "image")
+        yield f"\nmean of {count(number, 'fold')} of {size}"
+        yield _recall_table({name: fold.mean for name, fold in result.fold_reports.items()})
+    tied = [
+        f"{name} {report.tied_image_to_text + report.tied_text_to_image}"
+        for name, report in result.reports.items()
+    ]
+    queries = run["images"] + run["captions"]
+    yield f"queries with a tied ground truth, of {queries:,}: {', '.join(tied)}"
 
 
 def _recall_table(reports: dict[str, RecallReport]) -> str:
-    rows = [
-        [name, *_cells(report.image_to_text), *_cells(report.text_to_image), f"{report.rsum:.2f}"]
-        for name, report in reports.items()
-    ]
-    columns = ["R@1", "R@5", "R@10", "med", "mean"]
-    headers = ["", *(f"i→t {c}" for c in columns), *(f"t→i {c}" for c in columns), "rsum"]
-    return table(rows, headers, colalign=("left", *["right"] * 11))
+    rows = []
+    for name, report in reports.items():
+        rows.append([name, "image → text", *_cells(report.image_to_text), f"{report.rsum:.2f}"])
+        rows.append(["", "text → image", *_cells(report.text_to_image), ""])
+    return table(rows, ["model", "direction", *_NUMBERS], right=_NUMBERS)
 
 
 def _cells(recall: Recall) -> list[str]:

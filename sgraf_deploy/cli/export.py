@@ -2,54 +2,69 @@
 
 from __future__ import annotations
 
+import shlex
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from sgraf_deploy.cli.common import PATH, megabytes, table
 from sgraf_deploy.config import PRECISIONS, Precision
 
-_STEPS = {
-    "graphs": "writing graphs",
-    "reference": "running the literal reference in float64",
-    "gate": "gate: every graph against the reference",
-    "manifest": "gate passed",
-}
+if TYPE_CHECKING:
+    from sgraf_deploy.bundle import Bundle
+    from sgraf_deploy.export.exporter import ExportOptions
 
 
-@click.command()
-@click.argument("checkpoints", nargs=-1, required=True, type=PATH)
-@click.option("-o", "--output", type=PATH, metavar="DIR", help="The bundle; NAME.sgraf if absent.")
+@click.command(short_help="Turn one or two checkpoints into a verified bundle.")
+@click.argument("checkpoints", nargs=-1, required=True, type=PATH, metavar="CHECKPOINT...")
+@click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    metavar="DIR",
+    help="The bundle; if absent NAME.sgraf here, NAME from the checkpoint's.",
+)
 @click.option(
     "--vocab",
     "vocabulary",
     type=PATH,
     metavar="FILE",
-    help="The vocabulary JSON; without it the bundle works on token ids.",
+    help="The vocabulary JSON of the training; without it the bundle works on token ids only.",
 )
 @click.option(
     "--tokenizer",
     default="nltk-untrained-punkt",
     show_default=True,
     metavar="NAME",
-    help="nltk-punkt uses NLTK's trained punkt data, which must be installed.",
+    help="How captions are split; nltk-punkt needs NLTK's trained punkt_tab data.",
 )
 @click.option(
     "--precision",
     type=click.Choice([*PRECISIONS, "both"]),
     default="both",
     show_default=True,
-    help="fp32 leaves FP16 out.",
+    help="The precisions of the bundle's graphs.",
 )
 @click.option(
     "--gate-data",
     type=PATH,
     metavar="DIR",
-    help="A precomp folder to run the gate on, with bounds for trained weights.",
+    help="A precomp folder to run the gate on, with tighter bounds; needs --vocab.",
 )
-@click.option("--gate-split", metavar="NAME", help="The split of --gate-data; dev if absent.")
-@click.option("--no-reference", is_flag=True, help="Leave the original weights out of the bundle.")
+@click.option(
+    "--gate-split",
+    metavar="NAME",
+    help="The split of --gate-data; if absent the first there is of dev, val, test, train.",
+)
+@click.option(
+    "--no-reference",
+    is_flag=True,
+    help="Leave the original weights out: a smaller bundle; verify and the torch engines then "
+    "need --checkpoint.",
+)
 @click.option("--force", is_flag=True, help="Replace an existing bundle, in one step.")
 def export(
     *,
@@ -63,8 +78,11 @@ def export(
     no_reference: bool,
     force: bool,
 ) -> None:
-    """Export one CHECKPOINT (SGR or SAF), or two for the SGRAF ensemble, to a verified bundle."""
-    from sgraf_deploy.errors import UnavailableError
+    """Export one CHECKPOINT (SGR or SAF), or one of each for the SGRAF ensemble, to a bundle.
+
+    Every graph is compared with the PyTorch reference first: a bundle that fails is not written.
+    """
+    from sgraf_deploy.errors import InputError, UnavailableError
 
     try:
         from sgraf_deploy.export.exporter import ExportOptions, default_target, export_bundle
@@ -72,46 +90,84 @@ def export(
         raise UnavailableError(
             f"export needs {error.name}", mend="pip install 'sgraf-deploy[torch,cpu]'"
         ) from error
-    precisions: tuple[Precision, ...] = PRECISIONS
-    if precision != "both":
-        precisions = tuple(p for p in PRECISIONS if p == precision)
+    if gate_split is not None and gate_data is None:
+        raise InputError("--gate-split", expected="--gate-data DIR beside it", got="none")
     options = ExportOptions(
         vocabulary=vocabulary,
         tokenizer=tokenizer,
-        precisions=precisions,
+        precisions=PRECISIONS if precision == "both" else (cast(Precision, precision),),
         gate_data=gate_data,
         gate_split=gate_split,
         keep_reference=not no_reference,
         force=force,
     )
     target = output or default_target(checkpoints)
-    result = export_bundle(checkpoints, target, options, step=_say)
+    result = export_bundle(checkpoints, target, options, step=_steps(len(checkpoints)))
     for note in result.notes:
         click.echo(f"note: {note}")
-    manifest = result.bundle.manifest
-    click.echo(parity_table(manifest.parity))
-    size = megabytes(sum(ref.bytes for ref in manifest.files))
-    click.echo(f"wrote {target}: {manifest.module}, {' + '.join(manifest.precisions)}, {size}")
-    if manifest.vocabulary is None:
-        click.echo("no --vocab was given: this bundle scores token ids, not captions in words")
-    else:
-        click.echo(f"next: sgraf-deploy eval {target} --data DIR --split dev")
+    for line in parity_lines(result.bundle.manifest.parity):
+        click.echo(line)
+    for line in _closing(target, result.bundle, options):
+        click.echo(line)
 
 
-def parity_table(parity: dict[str, Any]) -> str:
+def parity_lines(parity: dict[str, Any]) -> Iterator[str]:
     """The gate's largest differences beside their bounds."""
-    rows = []
-    for member, precisions in parity["members"].items():
-        for precision, report in precisions.items():
-            cells = [
-                f"{report[name]['value']:.1e} ≤ {report[name]['bound']:.1e}"
-                for name in ("embeddings", "logits", "similarities")
-            ]
-            rows.append([f"{member} {precision}", report["executor"], *cells])
-    headers = ["gate", "executed by", "embeddings", "logits", "similarities"]
-    return f"gate on {parity['source']}\n{table(rows, headers)}"
+    yield "gate: largest difference from the float64 PyTorch reference ≤ its bound"
+    yield f"on {parity['source']}"
+    reports = {
+        f"{member} {precision}": report
+        for member, precisions in parity["members"].items()
+        for precision, report in precisions.items()
+    }
+    rows = [
+        [
+            name,
+            report["executor"],
+            *(
+                f"{report[what]['value']:.1e} ≤ {report[what]['bound']:.1e}"
+                for what in ("embeddings", "logits", "similarities")
+            ),
+        ]
+        for name, report in reports.items()
+    ]
+    yield table(rows, ["graphs", "executed by", "embeddings", "logits", "similarities"])
+    for name, report in reports.items():
+        correlation = report.get("spearman", {"bound": None})
+        if correlation["bound"] is not None:
+            value, bound = correlation["value"], correlation["bound"]
+            yield f"{name}: rank correlation of the logits {value:.6f} ≥ {bound}"
 
 
-def _say(step: str) -> None:
-    if step in _STEPS:
-        click.echo(_STEPS[step], err=True)
+def _closing(target: Path, bundle: Bundle, options: ExportOptions) -> Iterator[str]:
+    """What was written, and what to type next."""
+    manifest = bundle.manifest
+    size = megabytes(sum(ref.bytes for ref in manifest.files))
+    yield f"wrote {target}: {manifest.module}, {' + '.join(manifest.precisions)}, {size}"
+    if manifest.vocabulary is None:
+        yield "no --vocab was given: this bundle scores token ids, not captions in words"
+        yield f"next: {shlex.join(['sgraf-deploy', 'inspect', str(target)])}"
+    else:
+        data, split = str(options.gate_data or "DIR"), options.gate_split or "dev"
+        command = ["sgraf-deploy", "eval", str(target), "--data", data, "--split", split]
+        if "fp32" not in manifest.precisions:
+            command += ["--precision", "fp16"]
+        yield f"next: {shlex.join(command)}"
+
+
+def _steps(members: int) -> Callable[[str], None]:
+    """Says on stderr what begins, the steps of several members with their number."""
+    said: Counter[str] = Counter()
+
+    def say(step: str) -> None:
+        said[step] += 1
+        number = f" ({said[step]} of {members})" if members > 1 else ""
+        lines = {
+            "graphs": f"writing graphs{number} …",
+            "reference": f"running the PyTorch reference in float64{number} …",
+            "gate": "gate: comparing every graph with the reference …",
+        }
+        if step in lines:
+            click.echo(lines[step], err=True)
+
+    return say

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 _ITEM_BYTES = {"fp32": 4, "fp16": 2}
 
 
-@click.command()
+@click.command(short_help="Show a bundle's models, graphs, axes, precisions and sizes.")
 @BUNDLE
-@click.option("--json", "as_json", is_flag=True, help="The whole manifest, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole manifest as JSON instead.")
 def inspect(bundle: Path, as_json: bool) -> None:
     """Show what is in a BUNDLE: models, graphs, axes, precisions and sizes."""
     from sgraf_deploy.bundle import Bundle
@@ -29,22 +29,25 @@ def inspect(bundle: Path, as_json: bool) -> None:
     opened = Bundle.open(bundle)
     manifest = opened.manifest
     if as_json:
-        click.echo(json.dumps(manifest.to_json(), indent=1, ensure_ascii=False))
+        click.echo(json.dumps(manifest.to_json(), indent=1))
         return
     size = megabytes(sum(ref.bytes for ref in manifest.files))
-    click.echo(f"{bundle}: {manifest.module}, {size}, sha256 {opened.sha256[:16]}")
+    click.echo(f"{bundle}: {manifest.module}, {size}, bundle sha256 {opened.sha256[:16]}…")
     if manifest.tokenizer is None:
-        click.echo("no vocabulary: works on token ids")
+        click.echo(f"no vocabulary: works on token ids below {manifest.vocab_size:,}")
     else:
         click.echo(f"vocabulary of {manifest.vocab_size:,} words, tokenizer {manifest.tokenizer}")
     for line in _member_lines(manifest):
         click.echo(line)
-    click.echo(table(_interfaces(manifest), ["graph", "inputs", "outputs"]))
-    click.echo(table(*_sizes(manifest)))
+    for cells in (_interfaces(manifest), _sizes(manifest)):
+        click.echo()
+        click.echo(cells)
+    click.echo()
     for precision in manifest.precisions:
         image, word = _encoded_bytes(manifest, precision)
         click.echo(
-            f"{precision}: an encoded image takes {image:,} bytes, a caption {word:,} a word"
+            f"{precision}: {image:,} bytes per encoded image, "
+            f"{word:,} per word of an encoded caption and {word:,} per caption"
         )
 
 
@@ -57,15 +60,16 @@ def _member_lines(manifest: Manifest) -> Iterator[str]:
             f"{name}: {config.regions} regions × {config.img_dim}, embed {config.embed}, "
             f"sim_dim {config.sim_dim}{steps}, {direction} GRU × {config.num_layers}"
         )
+        epoch = "" if source.epoch is None else f", epoch {source.epoch}"
         reference = "kept" if member.reference else "left out"
         yield (
-            f"  from {source.file} (sha256 {source.sha256[:16]}), epoch {source.epoch}; "
-            f"reference weights {reference}"
+            f"  from {source.file} (sha256 {source.sha256[:16]}…){epoch}; "
+            f"original weights {reference}"
         )
 
 
-def _interfaces(manifest: Manifest) -> list[list[str]]:
-    """A row per graph, or per graph and member where members differ."""
+def _interfaces(manifest: Manifest) -> str:
+    """A table with a row per graph, or per graph and member where members differ."""
     owners: dict[tuple[str, str, str], list[str]] = {}
     for name, member in manifest.members.items():
         for graph in GRAPHS:
@@ -74,10 +78,11 @@ def _interfaces(manifest: Manifest) -> list[list[str]]:
             outputs = _axes([signature.outputs for signature in signatures])
             owners.setdefault((graph, inputs, outputs), []).append(name)
     everyone = list(manifest.members)
-    return [
+    rows = [
         [graph if names == everyone else f"{' + '.join(names)} {graph}", inputs, outputs]
         for (graph, inputs, outputs), names in owners.items()
     ]
+    return table(rows, ["graph", "inputs", "outputs"])
 
 
 def _axes(precisions: list[tuple[TensorSpec, ...]]) -> str:
@@ -89,18 +94,22 @@ def _axes(precisions: list[tuple[TensorSpec, ...]]) -> str:
     )
 
 
-def _sizes(manifest: Manifest) -> tuple[list[list[str]], list[str]]:
-    """Rows and headers of the table of file sizes: graphs by member and precision."""
+def _sizes(manifest: Manifest) -> str:
+    """A table of file sizes: graphs by member and precision."""
     columns = {
-        f"{name} {precision}": graphs
+        f"{name} {precision}": _with_sum([graphs[graph].ref.bytes for graph in GRAPHS])
         for name, member in manifest.members.items()
         for precision, graphs in member.graphs.items()
     }
     rows = [
-        [graph, *(megabytes(graphs[graph].ref.bytes) for graphs in columns.values())]
-        for graph in GRAPHS
+        [graph, *map(megabytes, sizes)]
+        for graph, *sizes in zip((*GRAPHS, "all four"), *columns.values(), strict=True)
     ]
-    return rows, ["size", *columns]
+    return table(rows, ["size of the file", *columns], right=list(columns))
+
+
+def _with_sum(sizes: list[int]) -> list[int]:
+    return [*sizes, sum(sizes)]
 
 
 def _encoded_bytes(manifest: Manifest, precision: str) -> tuple[int, int]:

@@ -9,6 +9,7 @@ import click
 
 from sgraf_deploy.cli.common import (
     BUNDLE,
+    count,
     data_options,
     describe_scorer,
     load_scorer,
@@ -18,15 +19,30 @@ from sgraf_deploy.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from sgraf_deploy.bench.evaluate import Stage
     from sgraf_deploy.data.precomp import PrecompSplit
+    from sgraf_deploy.runtime.rerank import RerankResult
+    from sgraf_deploy.runtime.scorer import Scorer
 
 
-@click.command()
+@click.command(short_help="Rank a split's images for a caption, or captions for an image.")
 @BUNDLE
 @data_options
 @click.option("--caption", metavar="TEXT", help="Rank the split's images for this caption.")
-@click.option("--image", type=int, metavar="ROW", help="Rank the split's captions for this image.")
-@click.option("--top-k", type=click.IntRange(min=1), default=10, show_default=True)
+@click.option(
+    "--image",
+    type=int,
+    metavar="ROW",
+    help="Rank the split's captions for this image, counted from 0.",
+)
+@click.option(
+    "--top-k",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    metavar="K",
+    help="Show the best K.",
+)
 @scorer_options
 def rerank(
     *,
@@ -39,38 +55,86 @@ def rerank(
     top_k: int,
     **scorer_arguments: Any,
 ) -> None:
-    """Rank a split's images for one caption, or its captions for one image."""
+    """Rank a split's images for one caption, or its captions for one image.
+
+    Takes exactly one of --caption and --image.
+    """
     from sgraf_deploy.data.precomp import open_precomp
-    from sgraf_deploy.data.regions import check_regions
     from sgraf_deploy.errors import InputError
 
-    if (caption is None) == (image is None):
-        raise InputError("query", expected="one of --caption TEXT and --image ROW")
+    if caption is None and image is None:
+        raise InputError("query", expected="--caption TEXT or --image ROW", got="neither")
+    if caption is not None and image is not None:
+        raise InputError("query", expected="--caption TEXT or --image ROW", got="both")
     opened = open_precomp(data, split, limit_images=limit_images)
     if image is not None and not 0 <= image < opened.images:
         raise InputError("--image", expected=f"a row from 0 to {opened.images - 1}", got=image)
     with load_scorer(bundle, **scorer_arguments) as scorer, progress_bars() as bars:
         click.echo(describe_scorer(scorer))
-        manifest = scorer.bundle.manifest
-        check_regions(opened.regions, manifest.regions, manifest.img_dim, f"split {split}")
-        if image is None:
-            images = scorer.encode_images(opened.regions, progress=bars("encoding images"))
-            result = scorer.rerank(caption or "", images, top_k)
-            names = [_image_name(opened, int(row)) for row in result.indices]
+        if caption is not None:
+            lines = _images_for(scorer, opened, caption, top_k, bars)
         else:
-            captions = scorer.encode_captions(opened.captions, progress=bars("encoding captions"))
-            result = scorer.rerank(opened.regions[image], captions, top_k)
-            names = [opened.captions[row] for row in result.indices]
-            click.echo(f"query: {_image_name(opened, image)}")
-    rows = [
-        [place, f"{similarity:.4f}", f"{logit:+.3f}", int(row), name]
-        for place, (similarity, logit, row, name) in enumerate(
-            zip(result.similarities, result.logits, result.indices, names, strict=True), start=1
-        )
-    ]
-    click.echo(
-        table(rows, ["", "similarity", "logit", "row", "caption" if image is not None else "image"])
+            lines = _captions_for(scorer, opened, image or 0, top_k, bars)
+    for line in lines:
+        click.echo(line)
+
+
+def _images_for(
+    scorer: Scorer, split: PrecompSplit, caption: str, top_k: int, stage: Stage
+) -> list[str]:
+    from sgraf_deploy.data.captions import encode_captions
+    from sgraf_deploy.data.regions import check_regions
+    from sgraf_deploy.data.tokenizer import Tokenizer
+    from sgraf_deploy.data.vocabulary import Vocabulary
+    from sgraf_deploy.errors import InputError
+
+    manifest = scorer.bundle.manifest
+    vocabulary = Vocabulary.load(scorer.bundle.vocabulary_path())
+    if not caption.strip():
+        raise InputError("--caption", expected="at least one word", got=repr(caption))
+    (query,), words = encode_captions([caption], Tokenizer(manifest.tokenizer or ""), vocabulary)
+    check_regions(
+        split.regions, manifest.regions, manifest.img_dim, f"regions of split {split.name}"
     )
+    images = scorer.encode_images(split.regions, progress=stage("encoding images"))
+    result = scorer.rerank(query, images, top_k)
+    names = [_image_name(split, int(row)) for row in result.indices]
+    return [
+        f"caption: {caption} ({words.unknown} of {count(words.tokens, 'word')} unknown)",
+        f"the best {len(result)} of {count(split.images, 'image')}",
+        _ranking(result, {"image": names}),
+    ]
+
+
+def _captions_for(
+    scorer: Scorer, split: PrecompSplit, image: int, top_k: int, stage: Stage
+) -> list[str]:
+    from sgraf_deploy.data.regions import check_regions
+
+    manifest = scorer.bundle.manifest
+    query = split.regions[image]
+    check_regions(query[None], manifest.regions, manifest.img_dim, f"regions of --image {image}")
+    captions = scorer.encode_captions(split.captions, progress=stage("encoding captions"))
+    result = scorer.rerank(query, captions, top_k)
+    own = ["*" if split.image_of_caption[row] == image else "" for row in result.indices]
+    texts = [split.captions[row] for row in result.indices]
+    return [
+        f"image: row {image}, {_image_name(split, image)}",
+        f"the best {len(result)} of {count(len(split.captions), 'caption')}, * the image's own",
+        _ranking(result, {"*": own, "caption": texts}),
+    ]
+
+
+def _ranking(result: RerankResult, more: dict[str, list[str]]) -> str:
+    numbers = ["rank", "similarity", "logit", "row"]
+    columns = (
+        [str(rank) for rank in range(1, len(result) + 1)],
+        [f"{similarity:.4f}" for similarity in result.similarities],
+        [f"{logit:+.3f}" for logit in result.logits],
+        [str(row) for row in result.indices],
+        *more.values(),
+    )
+    return table(list(zip(*columns, strict=True)), [*numbers, *more], right=numbers)
 
 
 def _image_name(split: PrecompSplit, row: int) -> str:

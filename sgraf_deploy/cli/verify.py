@@ -6,25 +6,26 @@ from pathlib import Path
 
 import click
 
-from sgraf_deploy.cli.common import BUNDLE, PATH
-from sgraf_deploy.cli.export import parity_table
+from sgraf_deploy.cli.common import BUNDLE, CHECKPOINT_HELP, PATH, warn
+from sgraf_deploy.cli.export import parity_lines
 
 
-@click.command()
+@click.command(short_help="Check a bundle's files and run the export gate again.")
 @BUNDLE
 @click.option(
-    "--checkpoint",
-    "checkpoints",
-    type=PATH,
-    multiple=True,
-    metavar="FILE",
-    help="Original weights, for a bundle exported with --no-reference; repeatable.",
+    "--checkpoint", "checkpoints", type=PATH, multiple=True, metavar="FILE", help=CHECKPOINT_HELP
 )
 def verify(bundle: Path, checkpoints: tuple[Path, ...]) -> None:
     """Check every file of a BUNDLE and run the export gate on it again."""
     from sgraf_deploy.bundle import Bundle
     from sgraf_deploy.export.verify import verify_bundle
 
-    parity = verify_bundle(Bundle.open(bundle), checkpoints)
-    click.echo(parity_table(parity))
+    opened = Bundle.open(bundle)
+    strangers = opened.verify_files()
+    click.echo("every file is as the manifest says; running the gate …", err=True)
+    parity = verify_bundle(opened, checkpoints)
+    if strangers:
+        warn(f"files that are no part of the bundle: {', '.join(strangers)}")
+    for line in parity_lines(parity):
+        click.echo(line)
     click.echo(f"{bundle} is intact and within every bound")

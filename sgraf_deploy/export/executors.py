@@ -7,7 +7,8 @@ float32 sums); ONNX Runtime on a CPU runs them in float32 and proves nothing abo
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from onnx.reference.op_run import OpRun
 from onnx.reference.ops.op_gru import GRU as PaddingBlindGRU  # noqa: N811
 
 from sgraf_deploy.config import Precision
+from sgraf_deploy.errors import GateError
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
@@ -27,21 +29,38 @@ Run = Callable[[Arrays], Arrays]
 ONNXRUNTIME = "onnxruntime"
 EVALUATOR = "onnx evaluator"
 
+_EVALUATOR_ERRORS = (
+    *(ArithmeticError, AttributeError, LookupError),
+    *(RuntimeError, TypeError, ValueError),
+)
+"""What onnx's evaluator, and numpy in it, says of a graph that cannot be computed."""
 
-class GRU(OpRun):  # type: ignore[misc]  # onnx's base class is untyped
-    """onnx's GRU, run caption by caption because it ignores `sequence_lens`."""
+_FATAL_ONLY = 4
+"""ONNX Runtime's severity: what it would print on stderr is in the error."""
+
+
+class GRU(OpRun):
+    """onnx's GRU, run caption by caption because it ignores `sequence_lens`.
+
+    Each direction runs alone, forward: before onnx 1.23 it knows no other.
+    """
 
     op_domain = ""
 
     def _run(
         self, x: Array, w: Array, r: Array, b: Array, sequence_lens: Array, **attributes: Any
     ) -> tuple[Array]:
-        gru = PaddingBlindGRU(self.onnx_node, self.run_params)
+        padding_blind: Any = PaddingBlindGRU  # onnx does not type it
+        gru = padding_blind(self.onnx_node, self.run_params)
+        gru.direction = "forward"
         words, captions = x.shape[:2]
         states = np.zeros((words, len(w), captions, r.shape[2]), dtype=x.dtype)
         for caption, length in enumerate(sequence_lens):
-            real = x[:length, caption : caption + 1]
-            states[:length, :, caption : caption + 1] = gru._run(real, w, r, b)[0]
+            for direction in range(len(w)):
+                one, step = slice(direction, direction + 1), -1 if direction else 1
+                real = x[:length, caption : caption + 1][::step]
+                found = gru._run(real, w[one], r[one], b[one], layout=0)[0]
+                states[:length, one, caption : caption + 1] = found[::step]
         return (states,)
 
 
@@ -52,14 +71,18 @@ def executor_name(precision: Precision) -> str:
 
 
 def open_graph(path: Path, precision: Precision) -> Run:
-    """A function from named inputs to named outputs that executes the graph in `path`."""
+    """A function from named inputs to named outputs that executes the graph in `path`.
+
+    It, and that function, raise GateError for a graph that cannot be executed.
+    """
     if executor_name(precision) == ONNXRUNTIME:
         return _onnxruntime(path)
-    evaluator = ReferenceEvaluator(onnx.load(path), new_ops=[GRU])
+    with _refused(path, EVALUATOR, _EVALUATOR_ERRORS):
+        evaluator = ReferenceEvaluator(onnx.load(path), new_ops=[GRU])
 
     def run(inputs: Arrays) -> Arrays:
-        # Zero rows and saturated exponentials are part of what the gate tries.
-        with np.errstate(over="ignore", under="ignore"):
+        # The gate tries zeros and saturated exponentials, and looks for what is not finite itself.
+        with np.errstate(all="ignore"), _refused(path, EVALUATOR, _EVALUATOR_ERRORS):
             outputs = evaluator.run(None, inputs)
         return dict(zip(evaluator.output_names, outputs, strict=True))
 
@@ -68,11 +91,30 @@ def open_graph(path: Path, precision: Precision) -> Run:
 
 def _onnxruntime(path: Path) -> Run:
     import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as native
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    errors = tuple(kind for kind in vars(native).values() if _is_error(kind))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _FATAL_ONLY
+    with _refused(path, ONNXRUNTIME, errors):
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
 
     def run(inputs: Arrays) -> Arrays:
-        return dict(zip(names, session.run(names, inputs), strict=True))
+        with _refused(path, ONNXRUNTIME, errors):
+            return dict(zip(names, session.run(names, inputs), strict=True))
 
     return run
+
+
+def _is_error(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Exception)
+
+
+@contextmanager
+def _refused(path: Path, executor: str, errors: tuple[type[Exception], ...]) -> Iterator[None]:
+    try:
+        yield
+    except errors as error:
+        name = "/".join(path.parts[-3:])
+        raise GateError(f"{executor} cannot execute graph {name}", got=error) from error

@@ -89,11 +89,13 @@ class Exported:
 
 
 def default_target(checkpoints: Sequence[Path]) -> Path:
-    """`NAME.sgraf` in the current folder, NAME from what the checkpoints' names share."""
+    """`NAME.sgraf` in the current folder, NAME the words that the checkpoints' names share."""
     names = [path.name.split(".")[0] for path in checkpoints]
-    shared = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
-    prefix = "".join(letters[0] for letters in shared)
-    return Path(f"{prefix.rstrip('_-') or 'sgraf'}.sgraf")
+    same = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    shared = "".join(letters[0] for letters in same)
+    if any(name[len(shared) : len(shared) + 1] not in ("", "_", "-") for name in names):
+        shared = shared[: max(shared.rfind("_"), shared.rfind("-"), 0)]
+    return Path(f"{shared.rstrip('_-') or 'sgraf'}.sgraf")
 
 
 def export_bundle(

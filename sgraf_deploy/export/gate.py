@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from sgraf_deploy.bench.rank_changes import spearman
 from sgraf_deploy.config import GRAPHS, GraphName, GraphSignature, Precision
-from sgraf_deploy.errors import GateError
+from sgraf_deploy.errors import BundleError, GateError
 from sgraf_deploy.export.executors import Arrays, Run, executor_name, open_graph
 from sgraf_deploy.export.gate_data import GateInputs, GateReference
 from sgraf_deploy.manifest import Member
@@ -87,10 +88,11 @@ def run_gate(
 ) -> dict[str, Any]:
     """Check one member's graphs in one precision; returns what the parity report says of it.
 
-    Raises GateError, naming `label`, for the first interface or bound that is not met.
+    Raises GateError, naming `label`, for the first interface or bound that is not met, and
+    BundleError for a file that is no graph.
     """
     for graph in GRAPHS:
-        check_interface(onnx.load(paths[graph]), signatures[graph], f"{label} {graph}")
+        check_interface(_read_graph(paths[graph]), signatures[graph], f"{label} {graph}")
     runs = {graph: open_graph(paths[graph], precision) for graph in GRAPHS}
     differences = Differences()
     scale = max(
@@ -99,7 +101,7 @@ def run_gate(
     )
     encoded = _check_encoders(runs, inputs, expected, differences, label)
     logits = _check_scorers(runs, encoded, inputs.lengths, expected.logits, differences, label)
-    report = {
+    report: dict[str, Any] = {
         "executor": executor_name(precision),
         "shapes": differences.shapes,
         "embeddings": _bounded(differences.embeddings, EMBEDDINGS[precision] * scale),
@@ -119,6 +121,15 @@ def run_gate(
     report["logits_std"] = deviation
     _enforce(report, precision, label)
     return report
+
+
+def _read_graph(path: Path) -> onnx.ModelProto:
+    try:
+        return onnx.load(path)
+    except DecodeError as error:
+        raise BundleError(
+            f"graph {path} is no ONNX file", got=error, mend="export the bundle again"
+        ) from error
 
 
 def check_interface(model: onnx.ModelProto, spec: GraphSignature, label: str) -> None:
@@ -158,9 +169,12 @@ def _check_encoders(
         longest = int(inputs.lengths[rows].max())
         ids = np.pad(inputs.token_ids[rows, :longest], ((0, 0), (0, padding)))
         outputs = runs["text_encoder"]({"token_ids": ids, "lengths": inputs.lengths[rows]})
-        if not np.all(outputs["word_embeddings"][:, longest:] == 0):
+        words = outputs["word_embeddings"]
+        if words.shape[:2] != ids.shape:
+            raise GateError(f"{label} text_encoder", expected=ids.shape, got=words.shape[:2])
+        if not np.all(words[:, longest:] == 0):
             raise GateError(f"{label} text_encoder", expected="zeros past every caption's end")
-        outputs["word_embeddings"] = outputs["word_embeddings"][:, :longest]
+        outputs["word_embeddings"] = words[:, :longest]
         _compare_embeddings(outputs, expected, rows, differences, f"{label} text_encoder")
         differences.shapes.append(f"text_encoder {ids.shape[0]}×{ids.shape[1]}")
         if ids.shape[0] == captions:
@@ -182,8 +196,10 @@ def _compare_embeddings(
 ) -> None:
     for name, values in outputs.items():
         right = getattr(expected, name)[rows]
-        if values.ndim == 3:  # (rows, regions or words, embed)
+        if name == "word_embeddings":
             right = right[:, : values.shape[1]]
+        if values.shape != right.shape:
+            raise GateError(f"{label} {name}", expected=right.shape, got=values.shape)
         _finite(values, f"{label} {name}")
         differences.embeddings = max(differences.embeddings, _largest(values - right))
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +69,9 @@ def data_inputs(
     config: ModelConfig, split: PrecompSplit, tokenizer: Tokenizer, vocabulary: Vocabulary
 ) -> GateInputs:
     """Images spread over a split of real data, and their captions in turn."""
-    check_regions(split.regions[:1], config.regions, config.img_dim, split.name)
+    check_regions(
+        split.regions[:1], config.regions, config.img_dim, f"regions of split {split.name}"
+    )
     images = np.unique(np.linspace(0, split.images - 1, DATA_IMAGES).astype(np.int64))
     regions = np.asarray(split.regions[images], dtype=np.float32)
     check_regions(regions, config.regions, config.img_dim, f"gate data {split.name}")
@@ -132,7 +135,8 @@ def write_gate(path: Path, inputs: GateInputs, references: Mapping[str, GateRefe
 def read_gate(path: Path, members: tuple[str, ...]) -> tuple[GateInputs, dict[str, GateReference]]:
     """Read what `write_gate` wrote; BundleError if something is missing or unreadable."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # numpy leaves a file of its own open when it turns out not to be an archive.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             inputs = GateInputs(
                 arrays["regions"],
                 arrays["token_ids"],
@@ -146,7 +150,7 @@ def read_gate(path: Path, members: tuple[str, ...]) -> tuple[GateInputs, dict[st
                 )
                 for member in members
             }
-    except (KeyError, OSError, ValueError) as error:
+    except (KeyError, OSError, ValueError, BadZipFile) as error:
         raise BundleError(
             f"gate file {path} cannot be read", got=error, mend="export the bundle again"
         ) from error

@@ -75,7 +75,7 @@ class OnnxOps:
 
     def constant(self, name: str, array: Weight) -> str:  # noqa: D102
         if name not in self.initializers:
-            self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+            self.initializers[name] = numpy_helper.from_array(np.asarray(array, order="C"), name)
         return name
 
     def load(self, stored: str) -> str:  # noqa: D102
@@ -91,9 +91,7 @@ class OnnxOps:
     def matmul(self, a: str, b: str, *, exact: bool = False) -> str:  # noqa: D102
         if exact or not self.halves:
             return self._node("MatMul", a, b)
-        return self._node(
-            "Cast", self._node("MatMul", self._half(a), self._half(b)), to=TensorProto.FLOAT
-        )
+        return self.load(self._node("MatMul", self._half(a), self._half(b)))
 
     def linear(self, x: str, weight: str, bias: str) -> str:  # noqa: D102
         if self.halves:
@@ -194,13 +192,21 @@ class OnnxOps:
             if x in self.initializers:
                 array = numpy_helper.to_array(self.initializers[x])
                 half = self.constant(f"{x}.float16", array.astype(np.float16))
-            elif x in self._views and self._views[x][1] in self._half_of:
+            elif self._moves_halves(x):
                 op, source, extra, attributes = self._views[x]
-                half = self._node(op, self._half_of[source], *extra, **attributes)
+                half = self._node(op, self._half(source), *extra, **attributes)
             else:
                 half = self._node("Cast", x, to=TensorProto.FLOAT16)
             self._half_of[x] = half
         return self._half_of[x]
+
+    def _moves_halves(self, x: str) -> bool:
+        """Whether a value only rearranges one that has a float16 twin."""
+        while x in self._views:
+            x = self._views[x][1]
+            if x in self._half_of:
+                return True
+        return False
 
     def _integers(self, values: list[int]) -> str:
         name = "integers_" + "_".join(str(value).replace("-", "minus") for value in values)

@@ -64,12 +64,17 @@ class _TorchEngine:
     name: str
 
     def __init__(self, bundle: Bundle, precision: Precision, options: EngineOptions) -> None:
-        self.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        best = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = best if options.device is None else options.device
         self._device = _parse_device(self.device)
         self.executed: Arithmetic = "fp32"
         if precision == "fp16":
             self.executed = "fp16" if self._device.type == "cuda" else "fp16-rounded"
         if options.threads is not None:
+            if options.threads < 1:
+                raise InputError(
+                    f"engine {self.name}: threads", expected="at least 1", got=options.threads
+                )
             torch.set_num_threads(options.threads)
         self._bundle = bundle
         self._precision = precision
@@ -190,7 +195,7 @@ class ReferenceEngine(_TorchEngine):
             caption_index: Tensor,
         ) -> tuple[Tensor, ...]:
             logits = regions.new_empty(len(image_index))
-            for caption in caption_index.unique():
+            for caption in set(caption_index.tolist()):
                 pairs = caption_index == caption
                 rows = image_index[pairs].long()
                 real = words[caption, : int(lengths[caption])]
@@ -206,10 +211,18 @@ class ReferenceEngine(_TorchEngine):
 
 
 def _parse_device(name: str) -> torch.device:
+    expected = "cpu, cuda or cuda:N"
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise InputError("device", expected="cpu, cuda or cuda:N", got=name) from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UnavailableError(f"device {name} is not available: PyTorch sees no CUDA GPU")
+        raise InputError("device", expected=expected, got=name) from error
+    if device.type not in ("cpu", "cuda"):
+        raise InputError("device", expected=expected, got=name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UnavailableError(
+            f"device {name} is not available",
+            expected="a CUDA GPU that PyTorch sees",
+            got=f"{torch.cuda.device_count()} of them",
+            mend="use --device cpu, or install PyTorch's CUDA build",
+        )
     return device

@@ -1,0 +1,137 @@
+"""Peak memory of a large matrix scored into a memory map, at small dimensions.
+
+RssAnon is what the process itself holds: pages of the memory map are the system's to drop. Its peak
+less its value after `load` must stay within encoded inputs + one tile + 10 %.
+
+    python benchmarks/memory.py --json benchmarks/results/memory.json
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import click
+import numpy as np
+from common import export_random, machine, model_config, random_checkpoint
+
+from sgraf_deploy.config import MODULES, Module
+from sgraf_deploy.runtime.scorer import load
+
+INTERVAL = 0.02
+"""Seconds between two looks at the process's memory."""
+
+
+def resident() -> dict[str, int]:
+    """RssAnon and VmRSS of this process, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines)
+    return {name: int(fields[name].split()[0]) * 1024 for name in ("RssAnon", "VmRSS")}
+
+
+class Peak:
+    """The largest values that a thread sees while the block runs."""
+
+    def __init__(self) -> None:
+        self.values = resident()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._done.wait(INTERVAL):
+            self.values = {name: max(self.values[name], now) for name, now in resident().items()}
+
+
+@click.command()
+@click.option("--module", type=click.Choice(MODULES), default="SGR", show_default=True)
+@click.option("--images", default=5000, show_default=True)
+@click.option("--captions", default=25000, show_default=True)
+@click.option("--embed", default=32, show_default=True)
+@click.option("--sim-dim", default=16, show_default=True)
+@click.option("--json", "json_file", type=click.Path(path_type=Path))
+def main(
+    *,
+    module: Module,
+    images: int,
+    captions: int,
+    embed: int,
+    sim_dim: int,
+    json_file: Path | None,
+) -> None:
+    """Score a matrix into a memory map and report the memory that it took."""
+    config = model_config(module, img_dim=64, embed=embed, sim_dim=sim_dim, word_dim=24)
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(8, 21, captions)
+    token_ids = [rng.integers(4, config.vocab_size, n).astype(np.int32) for n in lengths]
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = export_random(random_checkpoint(config), Path(folder))
+        np.save(
+            Path(folder) / "regions.npy",
+            rng.standard_normal((images, config.regions, config.img_dim), dtype=np.float32),
+        )
+        regions = np.load(Path(folder) / "regions.npy", mmap_mode="r")
+        result = np.lib.format.open_memmap(
+            Path(folder) / "similarities.npy", "w+", np.float32, (images, captions)
+        )
+        with load(bundle, engine="ort") as scorer:
+            before = resident()
+            with Peak() as peak:
+                start = time.perf_counter()
+                encoded = scorer.encode_images(regions), scorer.encode_captions(token_ids)
+                plan = scorer.plan(*encoded)
+                scorer.score(*encoded, out=result)
+                seconds = time.perf_counter() - start
+    report = summary(before, peak.values, sum(side.nbytes for side in encoded), plan.tile_bytes)
+    report |= {
+        "command": f"python benchmarks/memory.py --module {module} --images {images} "
+        f"--captions {captions} --embed {embed} --sim-dim {sim_dim}",
+        "machine": machine(),
+        "result_bytes": plan.result_bytes,
+        "seconds": seconds,
+        "pairs_per_second": images * captions / seconds,
+    }
+    click.echo(json.dumps(report, indent=1))
+    if json_file is not None:
+        json_file.write_text(json.dumps(report, indent=1) + "\n")
+    raise SystemExit(0 if report["within_bound"] else 1)
+
+
+def summary(
+    before: dict[str, int], peak: dict[str, int], encoded: int, tile: int
+) -> dict[str, Any]:
+    """The growth beside its bound, in bytes."""
+    growth = peak["RssAnon"] - before["RssAnon"]
+    bound = int(1.1 * (encoded + tile))
+    return {
+        "rss_anon_after_load": before["RssAnon"],
+        "rss_anon_peak": peak["RssAnon"],
+        "rss_anon_growth": growth,
+        "encoded_bytes": encoded,
+        "tile_bytes": tile,
+        "bound": bound,
+        "within_bound": growth <= bound,
+        "rss_after_load": before["VmRSS"],
+        "rss_peak": peak["VmRSS"],
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""R@K of a bundle on a split, on the fake engine: order, numbers, and what is refused early."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_engine import FakeEngine
+from numpy.typing import NDArray
+from runtime.onnx_bundles import WORDS, write_bundle
+
+from sgraf_deploy.bench import recall
+from sgraf_deploy.bench.evaluate import EvalOptions, evaluate_split, foreign_regions
+from sgraf_deploy.bench.recall import Ties
+from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.data.precomp import PrecompSplit
+from sgraf_deploy.data.regions import region_statistics
+from sgraf_deploy.errors import BundleError, DataError, SgrafDeployError
+from sgraf_deploy.runtime import Scorer
+from sgraf_deploy.runtime.logits import combine_logits, similarities
+from sgraf_deploy.runtime.tiles import TileLimits
+
+IMAGES = 12
+
+Events = list[tuple[Any, ...]]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return write_bundle(tmp_path_factory.mktemp("bundles") / "small.sgraf")
+
+
+@pytest.fixture
+def engine(bundle: Bundle) -> FakeEngine:
+    return FakeEngine(bundle)
+
+
+def scorer_of(bundle: Bundle, engine: FakeEngine) -> Scorer:
+    return Scorer(bundle, engine, precision="fp32", limits=TileLimits())
+
+
+@pytest.fixture
+def scorer(bundle: Bundle, engine: FakeEngine) -> Scorer:
+    return scorer_of(bundle, engine)
+
+
+def make_split(images: int = IMAGES) -> PrecompSplit:
+    """Random features, and captions of words of which some have no id."""
+    rng = np.random.default_rng(1)
+    regions = rng.normal(size=(images, 4, 6)).astype(np.float32)
+    words = [*WORDS[4:], "zebra"]
+    captions = [" ".join(rng.choice(words, rng.integers(1, 8))) for _ in range(5 * images)]
+    owners = np.arange(5 * images, dtype=np.int32) // np.int32(5)
+    return PrecompSplit("dev", regions, captions, owners)
+
+
+@pytest.mark.parametrize("ties", ["last", "authors"])
+def test_reports_are_those_of_the_logits(scorer: Scorer, ties: Ties) -> None:
+    split = make_split()
+    members = scorer.logits(split.regions, split.captions)
+    logits = {"SGR": members["sgr"], "SAF": members["saf"]}
+    logits["SGRAF"] = combine_logits(logits["SGR"], logits["SAF"])
+
+    result = evaluate_split(scorer, split, EvalOptions(ties, folds=3))
+
+    assert list(result.reports) == list(result.fold_reports) == ["SGR", "SAF", "SGRAF"]
+    for name, matrix in logits.items():
+        np.testing.assert_array_equal(result.logits[name], matrix)
+        ranked = matrix if ties == "last" else similarities(matrix)
+        assert result.reports[name] == recall.evaluate(ranked, ties=ties)
+        assert result.fold_reports[name] == recall.folds(ranked, 3, ties=ties)
+    assert len({report.rsum for report in result.reports.values()}) == 3
+
+
+def test_one_member_has_one_report(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "saf.sgraf", "SAF")
+
+    result = evaluate_split(scorer_of(bundle, FakeEngine(bundle)), make_split())
+
+    assert list(result.reports) == ["SAF"]
+    assert result.fold_reports == {}
+
+
+def test_stages_and_seconds(scorer: Scorer) -> None:
+    stages: dict[str, Events] = {}
+
+    def stage(name: str) -> Callable[[int, int], None]:
+        seen = stages.setdefault(name, [])
+        return lambda done, total: seen.append((done, total))
+
+    result = evaluate_split(
+        scorer, make_split(), stage=stage, clock=iter([100.0, 101.5, 104.5]).__next__
+    )
+
+    long = ["encoding images", "encoding captions", "scoring"]
+    assert list(stages) == [*long, "combining", "ranking"]
+    for name, total in zip(long, (IMAGES, 5 * IMAGES, 5 * IMAGES * IMAGES), strict=True):
+        assert stages[name][-1] == (total, total)
+    assert result.seconds == {"encode": 1.5, "score": 3.0}
+
+
+def test_the_report_carries_what_two_runs_are_compared_by(scorer: Scorer, bundle: Bundle) -> None:
+    split = make_split()
+
+    report = json.loads(json.dumps(evaluate_split(scorer, split).to_json(), allow_nan=False))
+
+    words = " ".join(split.captions).split()
+    assert report["words"] == {
+        "captions": 5 * IMAGES,
+        "tokens": len(words),
+        "unknown": words.count("zebra"),
+    }
+    assert {key: report["run"][key] for key in ("engine", "precision", "executed", "device")} == {
+        "engine": "fake",
+        "precision": "fp32",
+        "executed": "fp32",
+        "device": "cpu",
+    }
+    assert report["run"]["bundle_sha256"] == bundle.sha256
+    assert (report["run"]["images"], report["run"]["captions"]) == (IMAGES, 5 * IMAGES)
+    assert {"sgraf-deploy", "python", "numpy"} <= set(report["run"]["versions"])
+    assert report["memory_bytes"]["result"] == 3 * 4 * IMAGES * 5 * IMAGES
+    assert report["memory_bytes"]["encoded"] > 0
+    assert report["folds"] == {}
+    assert "logits" not in report
+
+
+def with_statistics(bundle: Bundle, statistics: dict[str, Any] | None) -> Bundle:
+    manifest = replace(bundle.manifest, region_statistics=statistics)
+    return Bundle(bundle.path, manifest, bundle.sha256)
+
+
+def test_foreign_regions_are_told_before_anything_is_encoded(
+    bundle: Bundle, engine: FakeEngine
+) -> None:
+    split = make_split()
+    foreign = with_statistics(bundle, region_statistics(split.regions * 5))
+    told: Events = []
+
+    def warn(message: str) -> None:
+        told.append((message, sum(engine.calls.values())))
+
+    result = evaluate_split(scorer_of(foreign, engine), split, warn=warn)
+
+    ((message, calls),) = told
+    assert calls == 0
+    assert "were these features extracted in the same way?" in message
+    assert result.warnings == (message,)
+
+
+@pytest.mark.parametrize(
+    ("scale", "warned"),
+    [(1.0, False), (1.9, False), (0.6, False), (2.1, True), (0.4, True)],
+)
+def test_regions_are_foreign_when_their_norm_is(scale: float, warned: bool) -> None:
+    regions = make_split().regions
+
+    found = foreign_regions(regions * np.float32(scale), region_statistics(regions))
+
+    assert bool(found) == warned
+
+
+def test_without_statistics_nothing_is_foreign() -> None:
+    assert foreign_regions(make_split().regions, None) == ()
+
+
+def other_regions(regions: NDArray[Any]) -> PrecompSplit:
+    return replace(make_split(), regions=regions)
+
+
+@pytest.mark.parametrize(
+    ("split", "folds", "error", "says"),
+    [
+        (make_split(), 5, DataError, "folds: expected a number that divides the 12 images, got 5"),
+        (make_split(), 0, DataError, "folds: .*got 0"),
+        (other_regions(np.zeros((12, 4, 7), np.float32)), None, DataError, "do not fit the model"),
+        (other_regions(np.full((12, 4, 6), np.nan, np.float32)), None, DataError, "image 0 .*fini"),
+        (replace(make_split(), captions=["a", ""]), None, DataError, "caption 1: .*one word"),
+    ],
+    ids=["folds", "no-folds", "shape", "nan", "caption"],
+)
+def test_bad_input_is_refused_before_anything_is_encoded(
+    scorer: Scorer,
+    engine: FakeEngine,
+    split: PrecompSplit,
+    folds: int | None,
+    error: type[SgrafDeployError],
+    says: str,
+) -> None:
+    with pytest.raises(error, match=says):
+        evaluate_split(scorer, split, EvalOptions(folds=folds))
+    assert not engine.calls
+
+
+def test_a_bundle_without_words_is_refused(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "ids.sgraf", vocabulary=False)
+    engine = FakeEngine(bundle)
+
+    with pytest.raises(BundleError, match="without a vocabulary"):
+        evaluate_split(scorer_of(bundle, engine), make_split())
+    assert not engine.calls

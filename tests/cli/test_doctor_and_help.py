@@ -1,0 +1,101 @@
+"""`sgraf-deploy doctor`, `--version` and the help of every command."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import pytest
+from cli.world import done, run
+
+import sgraf_deploy
+from sgraf_deploy.cli import main
+from sgraf_deploy.runtime.engine import ENGINES
+from sgraf_deploy.runtime.engines.ort import OrtEngine
+
+COMMANDS = ["doctor", "eval", "export", "inspect", "rerank", "verify"]
+
+
+def engines(stdout: str) -> dict[str, list[str]]:
+    """The words of each engine's row."""
+    rows = (line.split() for line in stdout.splitlines() if line)
+    return {name: words for name, *words in rows if name in ENGINES}
+
+
+def test_doctor_where_all_is_well() -> None:
+    stdout = done("doctor").stdout
+
+    assert stdout.startswith(f"sgraf-deploy {sgraf_deploy.__version__}, python {sys.version[:4]}")
+    assert {name: words[0] for name, words in engines(stdout).items()} == dict.fromkeys(
+        ENGINES, "yes"
+    )
+    assert "--engine auto takes ort" in stdout
+    assert "export works" in stdout
+    assert "pip install" not in stdout
+
+
+def test_doctor_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sgraf_deploy.model.engines", None)
+
+    stdout = done("doctor").stdout
+
+    states = {name: words[0] for name, words in engines(stdout).items()}
+    assert states == {"ort": "yes", "torch": "no", "torch-reference": "no"}
+    assert "to have torch: pip install 'sgraf-deploy[torch]'" in stdout
+    assert "--engine auto takes ort" in stdout
+    assert "export does not work: Python cannot import" in stdout
+
+
+def test_doctor_without_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OrtEngine, "unavailable", lambda: "it is not installed")
+
+    stdout = done("doctor").stdout
+
+    assert " ".join(engines(stdout)["ort"]) == "no it is not installed"
+    assert "to have ort: pip install 'sgraf-deploy[cpu]'" in stdout
+    assert "--engine auto takes torch" in stdout
+
+
+def test_doctor_without_any_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sgraf_deploy.model.engines", None)
+    monkeypatch.setattr(OrtEngine, "unavailable", lambda: "it is not installed")
+
+    stdout = done("doctor").stdout
+
+    assert "auto finds nothing: no engine is available; pip install 'sgraf-deploy[cpu]'" in stdout
+
+
+def test_version() -> None:
+    assert done("--version").stdout == f"sgraf-deploy, version {sgraf_deploy.__version__}\n"
+
+
+def test_the_help_lists_every_command() -> None:
+    stdout = done("--help").stdout
+
+    assert sorted(main.commands) == COMMANDS
+    for name in COMMANDS:
+        assert f"\n  {name} " in stdout
+    assert "..." not in stdout.partition("Commands:")[2]
+    assert "Exit codes: 0 done, 1 a bound" in " ".join(stdout.split())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_the_help_explains_every_option(name: str, flag: str) -> None:
+    stdout = done(name, flag).stdout
+
+    command = main.commands[name]
+    options = [option for option in command.params if isinstance(option, click.Option)]
+    for option in options:
+        assert f" {option.opts[-1]}" in stdout
+        assert option.help
+    assert stdout.startswith(f"Usage: main {name} [OPTIONS]")
+    assert "INTEGER" not in stdout
+    assert max(map(len, stdout.splitlines())) <= 80
+
+
+def test_no_command_is_an_error_that_shows_the_help() -> None:
+    result = run()
+
+    assert result.exit_code == 2
+    assert "Commands:" in result.output

@@ -1,0 +1,209 @@
+"""The command line as a process of its own: pipes, terminals, signals, encodings, start-up."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from cli.bad_exports import BAD_EXPORTS, Bad
+from cli.bad_runs import BAD_BUNDLES, BAD_DATA
+from cli.test_doctor_and_help import COMMANDS
+from cli.world import World, run, tree
+
+import sgraf_deploy
+from sgraf_deploy.cli.common import progress_bars
+
+REPOSITORY = Path(sgraf_deploy.__file__).parents[1]
+HEAVY = ("torch", "onnx", "onnxruntime", "nltk", "numpy", "tabulate")
+FULL = Path("/dev/full")
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The variables of a child that finds the package and speaks UTF-8 unless told otherwise."""
+    inherited = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    return {**inherited, "PYTHONPATH": str(REPOSITORY), "PYTHONIOENCODING": "utf-8", **more}
+
+
+def start(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """`python -m sgraf_deploy` with its output captured."""
+    command = [sys.executable, "-m", "sgraf_deploy", *map(str, arguments)]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    variables = environment(**streams.pop("variables", {}))
+    return subprocess.run(
+        command, text=True, encoding="utf-8", check=False, env=variables, **streams
+    )
+
+
+def chosen(*names: str) -> list[Bad]:
+    """Some of the bad inputs, by name."""
+    found = [bad for bad in (*BAD_EXPORTS, *BAD_BUNDLES, *BAD_DATA) if bad.name in names]
+    assert len(found) == len(names)
+    return found
+
+
+@pytest.mark.parametrize(
+    "bad", chosen("hostile-pickle", "graph-tampered-with", "unknown-split"), ids=str
+)
+def test_bad_input_of_a_process(world: World, bad: Bad) -> None:
+    arguments = bad.arguments(world)
+    before = tree(world.folder)
+
+    finished = start(*arguments)
+
+    assert finished.returncode == 2
+    (message,) = finished.stderr.splitlines()
+    assert message.startswith("Error: ")
+    for part in bad.says:
+        assert part in message
+    assert tree(world.folder) == before
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["eval", "--help"], ["inspect", "BUNDLE"]], ids=" ".join
+)
+def test_a_closed_pipe_ends_it_silently(world: World, arguments: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        words = [world.bundle if word == "BUNDLE" else word for word in arguments]
+        finished = start(*words, stdout=writing)
+    finally:
+        os.close(writing)
+
+    assert finished.stderr == ""
+    assert finished.returncode == 141
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", [["--help"], ["inspect", "BUNDLE"]], ids=" ".join)
+def test_output_to_a_full_disk_is_one_line(world: World, arguments: list[str]) -> None:
+    with FULL.open("w") as full:
+        words = [world.bundle if word == "BUNDLE" else word for word in arguments]
+        finished = start(*words, stdout=full)
+
+    assert finished.stderr == (
+        "Error: standard output or an open file: got No space left on device; free disk space\n"
+    )
+    assert finished.returncode == 2
+
+
+@pytest.mark.parametrize("command", ["eval --help", "verify BUNDLE"])
+def test_a_terminal_without_a_character_shows_another(world: World, command: str) -> None:
+    words = [world.bundle if word == "BUNDLE" else word for word in command.split()]
+
+    finished = start(*words, variables={"PYTHONIOENCODING": "latin-1"})
+
+    assert finished.returncode == 0, finished.stderr
+    assert "?" in finished.stdout
+    assert "Traceback" not in finished.stderr
+
+
+def test_ctrl_c_leaves_nothing_behind(world: World) -> None:
+    code = (
+        "import signal, sys\n"
+        "from sgraf_deploy.export import exporter\n"
+        "exporter.gate_members = lambda *_: signal.raise_signal(signal.SIGINT)\n"
+        "from sgraf_deploy.cli import main\n"
+        "main(sys.argv[1:])\n"
+    )
+    command = [sys.executable, "-c", code, "export", str(world.sgr), "-o", "a.sgraf"]
+
+    finished = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment()
+    )
+
+    assert finished.returncode == 130
+    assert finished.stderr.splitlines()[-1] == "Interrupted"
+    assert "Traceback" not in finished.stderr
+    assert list(world.folder.iterdir()) == []
+
+
+def test_starting_loads_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from sgraf_deploy.cli import main\n"
+        f"for words in {[['--help'], ['--version'], *([name, '--help'] for name in COMMANDS)]}:\n"
+        "    main(words, standalone_mode=False)\n"
+        f"print('loaded:', *({set(HEAVY)} & set(sys.modules)))\n"
+    )
+
+    finished = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(),
+    )
+
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.count("Usage: ") == 1 + len(COMMANDS)
+    assert finished.stdout.splitlines()[-1] == "loaded:"
+
+
+def test_verbose_shows_where_an_error_comes_from(world: World) -> None:
+    quiet, verbose = start("inspect", "no.sgraf"), start("-v", "inspect", "no.sgraf")
+
+    assert quiet.returncode == verbose.returncode == 2
+    assert "Traceback" not in quiet.stderr
+    assert "bundle.py" in verbose.stderr
+    assert verbose.stderr.splitlines()[-1] == quiet.stderr.strip()
+
+
+def read_all(terminal: int) -> str:
+    """What was written to a terminal whose other end is closed."""
+    read = b""
+    while True:
+        try:
+            more = os.read(terminal, 65536)
+        except OSError:  # Linux reports the closed end as an error.
+            more = b""
+        if not more:
+            return read.decode()
+        read += more
+
+
+def test_bars_are_drawn_on_a_terminal(world: World) -> None:
+    terminal, ours = os.openpty()
+    words = ("eval", world.bundle, "--data", world.data, "--split", "dev")
+    finished = start(*words, stderr=ours, variables={"TERM": "xterm"})
+    os.close(ours)
+    drawn = read_all(terminal)
+    os.close(terminal)
+
+    assert finished.returncode == 0
+    assert "R@1" in finished.stdout
+    for stage in ("encoding images", "encoding captions", "scoring"):
+        assert f"{stage} " in drawn
+    assert drawn.count("100%") == 3
+
+
+def test_a_bar_estimates_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("click._termui_impl.time", SimpleNamespace(time=lambda: now))
+    terminal, ours = os.openpty()
+    with os.fdopen(ours, "w") as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        with progress_bars() as stage:
+            report = stage("scoring")
+            for done in range(5):
+                report(done, 60)
+                now += 60.0
+    drawn = read_all(terminal)
+    os.close(terminal)
+
+    last = drawn.rstrip("\r\n").split("\r")[-1]
+    assert "scoring" in last
+    assert "6%" in last
+    assert "00:5" in last
+
+
+def test_there_are_no_bars_without_a_terminal(world: World) -> None:
+    result = run("eval", world.bundle, "--data", world.data, "--split", "dev")
+
+    assert result.exit_code == 0
+    assert result.stderr == ""

@@ -1,0 +1,143 @@
+"""What the tests of the command line run on, and how they run it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import click.testing
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from small_models import SGR, WORDS, random_regions
+
+from sgraf_deploy.cli import main
+
+IMAGES = 6
+"""Images of the split `dev` that `write_precomp` writes."""
+
+
+def run(*arguments: object) -> click.testing.Result:
+    """Run the command line in this process."""
+    return click.testing.CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def done(*arguments: object) -> click.testing.Result:
+    """Run a command that must succeed."""
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output + repr(result.exception)
+    return result
+
+
+def error_line(result: click.testing.Result) -> str:
+    """The one line that a failed command ends with; nothing else may look like an error."""
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+    assert "Traceback" not in result.output
+    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert errors == result.stderr.splitlines()[-1:], result.output
+    return errors[0]
+
+
+def captions_of(images: int, seed: int = 5) -> list[str]:
+    """Five captions of two to nine words per image; word9999 is in no vocabulary."""
+    rng = np.random.default_rng(seed)
+    words = [*WORDS[4:], "word9999"]
+    return [" ".join(rng.choice(words, rng.integers(2, 10))) for _ in range(5 * images)]
+
+
+def write_precomp(
+    folder: Path, regions: NDArray[Any] | None = None, captions: list[str] | None = None
+) -> Path:
+    """A folder with the split `dev`, by default of IMAGES images of the small models' shape."""
+    folder.mkdir()
+    features = random_regions(SGR, IMAGES, seed=3) if regions is None else regions
+    np.save(folder / "dev_ims.npy", features)
+    lines = captions_of(IMAGES) if captions is None else captions
+    (folder / "dev_caps.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    names = [f"photo{row}.jpg" for row in range(len(features))]
+    (folder / "dev_ids.txt").write_text("\n".join(names), encoding="utf-8")
+    return folder
+
+
+def tree(*roots: Path) -> dict[str, tuple[int, int]]:
+    """Everything below some folders, hidden or not, with size and modification time."""
+    return {
+        str(path): (path.lstat().st_size, path.lstat().st_mtime_ns)
+        for root in roots
+        for path in root.rglob("*")
+        if not path.is_dir()
+    } | {str(path): (0, 0) for root in roots for path in root.rglob("*") if path.is_dir()}
+
+
+def edit_manifest(bundle: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """Change a bundle's manifest in place."""
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    change(manifest)
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    return bundle
+
+
+def replace_file(bundle: Path, file: str, content: bytes) -> Path:
+    """Put other content into a bundle's file, and make the manifest agree with it."""
+    (bundle / file).write_bytes(content)
+
+    def agree(node: Any) -> None:
+        if isinstance(node, dict):
+            if node.get("file") == file:
+                node.update(sha256=sha256(content).hexdigest(), bytes=len(content))
+            node = list(node.values())
+        for item in node if isinstance(node, list) else []:
+            agree(item)
+
+    return edit_manifest(bundle, agree)
+
+
+@dataclass(frozen=True)
+class World:
+    """Good inputs that nobody changes, and an empty folder, the working one, to make bad ones in.
+
+    `bundle` is an SGRAF bundle with everything; `bare` is SGR in fp32 without vocabulary and
+    reference. `data` holds the split `dev`.
+    """
+
+    folder: Path
+    checkpoints: dict[str, Path]
+    vocabulary: Path
+    bundle: Path
+    bare: Path
+    data: Path
+    monkeypatch: pytest.MonkeyPatch
+    until_the_end: ExitStack
+
+    @property
+    def sgr(self) -> Path:
+        """The SGR checkpoint."""
+        return self.checkpoints["sgr"]
+
+    @property
+    def saf(self) -> Path:
+        """The SAF checkpoint."""
+        return self.checkpoints["saf"]
+
+    def write(self, name: str, content: str | bytes) -> Path:
+        """A new file."""
+        path = self.folder / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    def copy(self, bundle: Path | None = None) -> Path:
+        """A copy of a bundle, to be damaged."""
+        return shutil.copytree(bundle or self.bundle, self.folder / "copy.sgraf")
+
+    def precomp(
+        self, regions: NDArray[Any] | None = None, captions: list[str] | None = None
+    ) -> Path:
+        """A folder with the split `dev`."""
+        return write_precomp(self.folder / "precomp", regions, captions)

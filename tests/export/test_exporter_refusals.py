@@ -1,0 +1,185 @@
+"""What an export refuses, and that one which fails publishes nothing and changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from export.splits import write_split
+from small_models import SAF, SGR, WORDS, write_checkpoint_file
+
+from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.config import PRECISIONS, GraphName, Precision
+from sgraf_deploy.data.vocabulary import Vocabulary
+from sgraf_deploy.errors import BundleError, DataError, GateError, InputError
+from sgraf_deploy.export import exporter
+from sgraf_deploy.export.exporter import ExportOptions, export_bundle
+from sgraf_deploy.export.graphs import build_graph
+from sgraf_deploy.model.folding import FoldedWeights
+
+FP32 = ExportOptions(precisions=("fp32",))
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out" / "made.sgraf"
+
+
+@pytest.mark.parametrize("module", ["SGR", "SAF"])
+def test_two_checkpoints_of_one_module_are_refused(
+    module: str, checkpoint_files: dict[str, Path], tmp_path: Path, target: Path
+) -> None:
+    config = {"SGR": SGR, "SAF": SAF}[module]
+    other = write_checkpoint_file(tmp_path / "other.pth.tar", config, seed=9)
+
+    with pytest.raises(InputError, match=f"one SGR, one SAF, or one of each, got two {module}:"):
+        export_bundle([checkpoint_files[module.lower()], other], target)
+
+    assert list(target.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "value"), [("vocab_size", 54), ("regions", 6), ("img_dim", 63)])
+def test_members_that_read_other_images_or_words_are_refused(
+    name: str, value: int, checkpoint_files: dict[str, Path], tmp_path: Path, target: Path
+) -> None:
+    changes: dict[str, Any] = {name: value}
+    config = replace(SAF, **changes)
+    other = write_checkpoint_file(tmp_path / "other.pth.tar", config)
+
+    with pytest.raises(InputError, match=f"differ in {name}: .*'saf': {value}"):
+        export_bundle([checkpoint_files["sgr"], other], target)
+
+    assert list(target.parent.iterdir()) == []
+
+
+def test_a_vocabulary_of_another_size_is_refused(
+    checkpoint_files: dict[str, Path], tmp_path: Path, target: Path
+) -> None:
+    Vocabulary([*WORDS, "more"]).save(tmp_path / "larger.json")
+    options = ExportOptions(vocabulary=tmp_path / "larger.json")
+
+    with pytest.raises(InputError, match=r"larger\.json: expected 53 words, .* got 54"):
+        export_bundle([checkpoint_files["saf"]], target, options)
+
+    assert list(target.parent.iterdir()) == []
+
+
+def test_a_checkpoint_that_is_none_is_refused(tmp_path: Path, target: Path) -> None:
+    (tmp_path / "notes.pth").write_text("no checkpoint")
+
+    with pytest.raises(InputError, match=r"notes\.pth"):
+        export_bundle([tmp_path / "notes.pth"], target)
+
+    assert list(target.parent.iterdir()) == []
+
+
+def test_gate_data_needs_words(checkpoint_files: dict[str, Path], target: Path) -> None:
+    options = ExportOptions(gate_data=target.parent)
+    write_split(target.parent, "dev", images=3)
+
+    with pytest.raises(InputError, match="--gate-data needs words: expected --vocab FILE"):
+        export_bundle([checkpoint_files["saf"]], target, options)
+
+
+@pytest.mark.parametrize("asked", ["absent", None])
+def test_gate_data_without_a_split_is_refused(
+    asked: str | None,
+    checkpoint_files: dict[str, Path],
+    vocabulary_file: Path,
+    tmp_path: Path,
+    target: Path,
+) -> None:
+    options = ExportOptions(vocabulary=vocabulary_file, gate_data=tmp_path, gate_split=asked)
+
+    with pytest.raises(DataError, match="has no split"):
+        export_bundle([checkpoint_files["saf"]], target, options)
+
+
+def test_gate_data_that_does_not_fit_the_model_is_refused(
+    checkpoint_files: dict[str, Path], vocabulary_file: Path, tmp_path: Path, target: Path
+) -> None:
+    write_split(tmp_path, "dev", images=3, regions=SAF.regions + 1)
+    options = ExportOptions(vocabulary=vocabulary_file, gate_data=tmp_path)
+
+    with pytest.raises(DataError, match=r"expected .*any, 7, 64.* got \(1, 8, 64\)"):
+        export_bundle([checkpoint_files["saf"]], target, options)
+
+    assert list(target.parent.iterdir()) == []
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[[Precision], None]:
+    """Make the exporter write a wrong scorer in one precision."""
+
+    def break_it(where: Precision) -> None:
+        def wrong(
+            weights: FoldedWeights, graph: GraphName, precision: Precision
+        ) -> onnx.ModelProto:
+            if (graph, precision) == ("scorer", where):
+                bias = replace(weights.similarity, bias=weights.similarity.bias + 0.5)
+                weights = replace(weights, similarity=bias)
+            return build_graph(weights, graph, precision)
+
+        monkeypatch.setattr(exporter, "build_graph", wrong)
+
+    return break_it
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_failed_gate_publishes_nothing(
+    precision: Precision,
+    broken: Callable[[Precision], None],
+    checkpoint_files: dict[str, Path],
+    target: Path,
+) -> None:
+    broken(precision)
+
+    with pytest.raises(GateError, match=f"gate failed for saf {precision}") as caught:
+        export_bundle([checkpoint_files["saf"]], target)
+
+    assert caught.value.exit_code == 1
+    assert ("--precision fp32" in str(caught.value)) == (precision == "fp16")
+    assert list(target.parent.iterdir()) == []
+
+
+def test_a_failed_fp16_gate_is_mended_by_leaving_fp16_out(
+    broken: Callable[[Precision], None], checkpoint_files: dict[str, Path], target: Path
+) -> None:
+    broken("fp16")
+
+    export_bundle([checkpoint_files["saf"]], target, FP32)
+
+    assert Bundle.open(target).manifest.precisions == ("fp32",)
+
+
+def test_a_failed_gate_leaves_the_bundle_that_was_there(
+    broken: Callable[[Precision], None], checkpoint_files: dict[str, Path], target: Path
+) -> None:
+    before = export_bundle([checkpoint_files["saf"]], target, FP32).bundle
+    broken("fp32")
+
+    with pytest.raises(GateError):
+        export_bundle([checkpoint_files["sgr"]], target, replace(FP32, force=True))
+
+    assert Bundle.open(target).sha256 == before.sha256
+    assert Bundle.open(target).verify_files() == ()
+    assert [path.name for path in target.parent.iterdir()] == [target.name]
+
+
+def test_an_existing_bundle_is_replaced_only_by_force(
+    checkpoint_files: dict[str, Path], target: Path
+) -> None:
+    old = export_bundle([checkpoint_files["saf"]], target, FP32).bundle
+
+    with pytest.raises(BundleError, match="exists already; replace it with --force"):
+        export_bundle([checkpoint_files["sgr"]], target, FP32)
+    assert Bundle.open(target).sha256 == old.sha256
+
+    new = export_bundle([checkpoint_files["sgr"]], target, replace(FP32, force=True)).bundle
+    assert new.manifest.module == "SGR"
+    assert [path.name for path in target.parent.iterdir()] == [target.name]

@@ -1,0 +1,242 @@
+"""The gate on published bundles, today's and a frozen one of schema version 1."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from export.sabotage import negate
+from numpy.typing import NDArray
+from small_models import SAF, write_checkpoint_file
+
+from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.errors import BundleError, CheckpointError, GateError
+from sgraf_deploy.export.exporter import ExportOptions, export_bundle
+from sgraf_deploy.export.verify import verify_bundle
+from sgraf_deploy.manifest import SCHEMA_VERSION
+from sgraf_deploy.runtime import load
+
+FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
+MEMBERS = ("sgr", "saf")
+
+
+@pytest.fixture
+def copied(exported: Bundle, tmp_path: Path) -> Path:
+    """A copy of the exported bundle, to be damaged."""
+    shutil.copytree(exported.path, tmp_path / "copied.sgraf")
+    return tmp_path / "copied.sgraf"
+
+
+@pytest.fixture(scope="module")
+def bare(checkpoint_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Both checkpoints, without their reference."""
+    target = tmp_path_factory.mktemp("bare") / "bare.sgraf"
+    options = ExportOptions(precisions=("fp32",), keep_reference=False)
+    return export_bundle([*checkpoint_files.values()], target, options).bundle
+
+
+def rehash(bundle: Path, file: str) -> None:
+    """Make the manifest agree with a file that was changed."""
+    content = (bundle / file).read_bytes()
+    manifest = bundle / "manifest.json"
+
+    def mend(value: Any) -> Any:
+        if isinstance(value, dict):
+            mended = {key: mend(item) for key, item in value.items()}
+            if mended.get("file") == file:
+                mended |= {"sha256": sha256(content).hexdigest(), "bytes": len(content)}
+            return mended
+        return [mend(item) for item in value] if isinstance(value, list) else value
+
+    manifest.write_text(json.dumps(mend(json.loads(manifest.read_text()))))
+
+
+def test_a_bundle_passes_as_it_did_when_it_was_exported(exported: Bundle) -> None:
+    assert verify_bundle(Bundle.open(exported.path)) == exported.manifest.parity
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        *("sgr/fp32/scorer.onnx", "saf/fp16/text_encoder.onnx"),
+        *("vocab.json", "reference/saf.safetensors", "reference/gate.npz"),
+    ],
+)
+def test_a_damaged_file_is_named(file: str, copied: Path) -> None:
+    content = bytearray((copied / file).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copied / file).write_bytes(content)
+
+    with pytest.raises(BundleError, match=f"file {file} .*expected sha256"):
+        verify_bundle(Bundle.open(copied))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_graph_of_other_weights_is_caught_by_its_values(precision: str, copied: Path) -> None:
+    """Even where someone made the manifest agree."""
+    file = f"saf/{precision}/scorer.onnx"
+    model = onnx.load(copied / file)
+    negate("similarity.weight")(model)
+    onnx.save(model, copied / file)
+    rehash(copied, file)
+
+    with pytest.raises(GateError, match=f"saf {precision}"):
+        verify_bundle(Bundle.open(copied))
+
+
+@pytest.mark.parametrize("content", [b"", b"no graph at all", b"\x08"])
+def test_a_graph_file_that_is_no_graph_is_an_error(content: bytes, copied: Path) -> None:
+    (copied / "sgr/fp32/scorer.onnx").write_bytes(content)
+    rehash(copied, "sgr/fp32/scorer.onnx")
+
+    with pytest.raises((BundleError, GateError), match=r"scorer"):
+        verify_bundle(Bundle.open(copied))
+
+
+def _not_an_archive(path: Path) -> None:
+    path.write_bytes(b"no archive")
+
+
+def _truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def _without_a_member(path: Path) -> None:
+    with np.load(path) as arrays:
+        kept = {name: arrays[name] for name in arrays if not name.startswith("saf.")}
+    np.savez(path, allow_pickle=False, **kept)
+
+
+def _pickled(path: Path) -> None:
+    np.savez(path, regions=np.array([object()]))
+
+
+@pytest.mark.parametrize("damage", [_not_an_archive, _truncated, _without_a_member, _pickled])
+def test_gate_inputs_that_cannot_be_read_are_an_error(
+    damage: Callable[[Path], None], copied: Path
+) -> None:
+    damage(copied / "reference/gate.npz")
+    rehash(copied, "reference/gate.npz")
+
+    with pytest.raises(BundleError, match=r"gate\.npz cannot be read"):
+        verify_bundle(Bundle.open(copied))
+
+
+def test_without_its_reference_a_bundle_needs_the_checkpoints(bare: Bundle) -> None:
+    with pytest.raises(BundleError, match="--checkpoint FILE"):
+        verify_bundle(bare)
+
+
+def test_the_checkpoints_stand_in_for_the_reference(
+    bare: Bundle, checkpoint_files: dict[str, Path]
+) -> None:
+    report = verify_bundle(bare, [*checkpoint_files.values()])
+
+    assert report == bare.manifest.parity
+    assert report["source"].startswith("synthetic")
+    assert verify_bundle(bare, [*reversed(checkpoint_files.values())]) == report
+
+
+@pytest.mark.parametrize("kept", [("sgr",), ("saf",)], ids=["sgr-alone", "saf-alone"])
+def test_every_member_needs_its_checkpoint(
+    kept: tuple[str, ...], bare: Bundle, checkpoint_files: dict[str, Path]
+) -> None:
+    with pytest.raises(CheckpointError, match=r"--checkpoint"):
+        verify_bundle(bare, [checkpoint_files[name] for name in kept])
+
+
+def test_another_checkpoint_is_refused(
+    bare: Bundle, checkpoint_files: dict[str, Path], tmp_path: Path
+) -> None:
+    other = write_checkpoint_file(tmp_path / "small_SAF.pth.tar", SAF, seed=8)
+
+    with pytest.raises(CheckpointError, match="exported from: expected small_SAF") as caught:
+        verify_bundle(bare, [checkpoint_files["sgr"], other])
+
+    assert str(other) in str(caught.value)
+
+
+def test_checkpoints_are_compared_even_beside_a_reference(
+    exported: Bundle, checkpoint_files: dict[str, Path], tmp_path: Path
+) -> None:
+    other = write_checkpoint_file(tmp_path / "other.pth.tar", SAF, seed=8)
+
+    with pytest.raises(CheckpointError):
+        verify_bundle(exported, [checkpoint_files["sgr"], other])
+    assert verify_bundle(exported, [*checkpoint_files.values()]) == exported.manifest.parity
+
+
+@pytest.fixture(scope="module")
+def frozen() -> Bundle:
+    return Bundle.open(FIXTURES / "v1.sgraf")
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[str, NDArray[Any]]:
+    with np.load(FIXTURES / "v1_expected.npz") as arrays:
+        return dict(arrays)
+
+
+def test_a_bundle_of_version_1_is_opened(frozen: Bundle) -> None:
+    raw = json.loads((frozen.path / "manifest.json").read_text())
+
+    assert raw["schema_version"] == 1
+    assert frozen.manifest.schema_version == SCHEMA_VERSION
+    assert frozen.manifest.module == "SGRAF"
+    assert frozen.verify_files() == ()
+
+
+def test_a_bundle_of_version_1_passes_the_gate(frozen: Bundle) -> None:
+    report = verify_bundle(frozen)
+
+    assert {name: list(found) for name, found in report["members"].items()} == {
+        "sgr": ["fp32", "fp16"],
+        "saf": ["fp32", "fp16"],
+    }
+
+
+@pytest.mark.parametrize("engine", ["ort", "torch", "torch-reference"])
+def test_a_bundle_of_version_1_scores_as_it_did(
+    engine: str, frozen: Bundle, expected: dict[str, NDArray[Any]]
+) -> None:
+    captions = [
+        row[:length] for row, length in zip(expected["token_ids"], expected["lengths"], strict=True)
+    ]
+    with load(frozen, engine=engine) as scorer:
+        logits = scorer.logits(expected["regions"], captions)
+        similarities = scorer.score(expected["regions"], captions)
+
+    assert similarities.shape == (3, 4)
+    np.testing.assert_allclose(similarities, expected["similarities"], rtol=0, atol=1e-6)
+    for member in MEMBERS:
+        np.testing.assert_allclose(logits[member], expected[member], rtol=0, atol=1e-6)
+
+
+def test_a_bundle_of_version_1_reads_sentences(
+    frozen: Bundle, expected: dict[str, NDArray[Any]]
+) -> None:
+    with load(frozen, engine="ort") as scorer:
+        words = scorer.score(expected["regions"], ["A dog runs on the sofa", "cat"])
+        ids = scorer.score(expected["regions"], [[1, 4, 5, 7, 9, 10, 11, 2], [1, 6, 2]])
+
+    np.testing.assert_allclose(words, ids, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("engine", ["ort", "torch"])
+def test_a_bundle_of_version_1_scores_in_half_precision(
+    engine: str, frozen: Bundle, expected: dict[str, NDArray[Any]]
+) -> None:
+    captions = [
+        row[:length] for row, length in zip(expected["token_ids"], expected["lengths"], strict=True)
+    ]
+    with load(frozen, engine=engine, precision="fp16") as scorer:
+        similarities = scorer.score(expected["regions"], captions)
+
+    np.testing.assert_allclose(similarities, expected["similarities"], rtol=0, atol=2e-3)
