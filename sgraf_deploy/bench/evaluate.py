@@ -91,13 +91,7 @@ def evaluate_split(
     without a vocabulary; all of it before anything is encoded.
     """
     manifest = scorer.bundle.manifest
-    _check_folds(split.images, options.folds)
-    check_regions(
-        split.regions, manifest.regions, manifest.img_dim, f"regions of split {split.name}"
-    )
-    vocabulary = Vocabulary.load(scorer.bundle.vocabulary_path())
-    tokenizer = Tokenizer(manifest.tokenizer or "")
-    token_ids, words = encode_captions(split.captions, tokenizer, vocabulary)
+    token_ids, words = _checked_inputs(scorer, split, options)
     warnings = foreign_regions(split.regions, manifest.region_statistics)
     for message in warnings:
         warn(message)
@@ -115,21 +109,13 @@ def evaluate_split(
         stage("combining")
         logits["SGRAF"] = combine_logits(*logits.values())
     stage("ranking")
-    reports, fold_reports = {}, {}
-    for name, matrix in logits.items():
-        ranked = similarities(matrix) if options.ties == "authors" else matrix
-        reports[name] = evaluate(ranked, split.captions_per_image, options.ties)
-        if options.folds is not None:
-            fold_reports[name] = folds(
-                ranked, options.folds, split.captions_per_image, options.ties
-            )
+    reports, fold_reports = _rank(logits, split.captions_per_image, options)
+    encoded, result = images.nbytes + captions.nbytes, plan.result_bytes * len(logits)
     return Evaluation(
         reports=reports,
         fold_reports=fold_reports,
         words=words,
-        memory=Memory(
-            images.nbytes + captions.nbytes, plan.tile_bytes, plan.result_bytes * len(logits)
-        ),
+        memory=Memory(encoded, plan.tile_bytes, result),
         seconds={"encode": times[1] - times[0], "score": times[2] - times[1]},
         logits=logits,
         run=describe_run(scorer, split),
@@ -137,9 +123,31 @@ def evaluate_split(
     )
 
 
-def _check_folds(images: int, folds: int | None) -> None:
-    if folds is not None and (folds < 1 or images % folds):
-        raise DataError("folds", expected=f"a number that divides the {images} images", got=folds)
+def _checked_inputs(
+    scorer: Scorer, split: PrecompSplit, options: EvalOptions
+) -> tuple[list[NDArray[np.int32]], CaptionStats]:
+    """The captions' token ids, once everything that could be wrong has been looked at."""
+    manifest, folds = scorer.bundle.manifest, options.folds
+    if folds is not None and (folds < 1 or split.images % folds):
+        expected = f"a number that divides the {split.images} images"
+        raise DataError("folds", expected=expected, got=folds)
+    name = f"regions of split {split.name}"
+    check_regions(split.regions, manifest.regions, manifest.img_dim, name)
+    vocabulary = Vocabulary.load(scorer.bundle.vocabulary_path())
+    return encode_captions(split.captions, Tokenizer(manifest.tokenizer or ""), vocabulary)
+
+
+def _rank(
+    logits: dict[str, NDArray[np.float32]], captions_per_image: int, options: EvalOptions
+) -> tuple[dict[str, RecallReport], dict[str, FoldReport]]:
+    """R@K by model, on the whole and, if asked for, in folds."""
+    reports, fold_reports = {}, {}
+    for name, matrix in logits.items():
+        ranked = similarities(matrix) if options.ties == "authors" else matrix
+        reports[name] = evaluate(ranked, captions_per_image, options.ties)
+        if options.folds is not None:
+            fold_reports[name] = folds(ranked, options.folds, captions_per_image, options.ties)
+    return reports, fold_reports
 
 
 def describe_run(scorer: Scorer, split: PrecompSplit) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -82,14 +83,11 @@ def export(
 
     Every graph is compared with the PyTorch reference first: a bundle that fails is not written.
     """
-    from sgraf_deploy.errors import InputError, UnavailableError
+    from sgraf_deploy.errors import InputError
 
-    try:
-        from sgraf_deploy.export.exporter import ExportOptions, default_target, export_bundle
-    except ImportError as error:
-        raise UnavailableError(
-            f"export needs {error.name}", mend="pip install 'sgraf-deploy[torch,cpu]'"
-        ) from error
+    _check_packages()
+    from sgraf_deploy.export.exporter import ExportOptions, default_target, export_bundle
+
     if gate_split is not None and gate_data is None:
         raise InputError("--gate-split", expected="--gate-data DIR beside it", got="none")
     options = ExportOptions(
@@ -109,6 +107,18 @@ def export(
         click.echo(line)
     for line in _closing(target, result.bundle, options):
         click.echo(line)
+
+
+def _check_packages() -> None:
+    """Name what an export needs and this machine lacks, and the command that installs it."""
+    from sgraf_deploy.errors import UnavailableError
+
+    try:
+        importlib.import_module("sgraf_deploy.export.exporter")
+    except ImportError as error:
+        raise UnavailableError(
+            f"export needs {error.name}", mend="pip install 'sgraf-deploy[torch,cpu]'"
+        ) from error
 
 
 def parity_lines(parity: dict[str, Any]) -> Iterator[str]:
