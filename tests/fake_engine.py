@@ -44,6 +44,7 @@ class FakeEngine:
 
     name = "fake"
     device = "cpu"
+    workers = 1
 
     def __init__(
         self,

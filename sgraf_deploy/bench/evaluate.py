@@ -39,10 +39,10 @@ class EvalOptions:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that an evaluation holds: encoded inputs, one tile's scratch, the result."""
+    """Bytes that an evaluation holds: encoded inputs, the scratch of the tiles under way, the result."""
 
     encoded: int
-    tile: int
+    tiles: int
     result: int
 
 
@@ -115,7 +115,7 @@ def evaluate_split(
         reports=reports,
         fold_reports=fold_reports,
         words=words,
-        memory=Memory(encoded, plan.tile_bytes, result),
+        memory=Memory(encoded, plan.workers * plan.tile_bytes, result),
         seconds={"encode": times[1] - times[0], "score": times[2] - times[1]},
         logits=logits,
         run=describe_run(scorer, split),

@@ -123,6 +123,10 @@ class OnnxOps:
         return self._node("Sigmoid", x)
 
     def relu(self, x: str) -> str:  # noqa: D102
+        if x in self._views:
+            # Before the view, so that a runtime can fuse it into the product.
+            op, source, extra, attributes = self._views[x]
+            return self._view(op, self._node("Relu", source), *extra, **attributes)
         return self._node("Relu", x)
 
     def leaky_relu(self, x: str, slope: float) -> str:  # noqa: D102

@@ -62,6 +62,8 @@ class _TorchEngine:
     """What both engines share: weights, the device, and buffers that are tensors."""
 
     name: str
+    workers = 1
+    """PyTorch's own threads share one run."""
 
     def __init__(self, bundle: Bundle, precision: Precision, options: EngineOptions) -> None:
         best = "cuda" if torch.cuda.is_available() else "cpu"

@@ -53,5 +53,10 @@ class Context:
     def plan(self, images: EncodedImages, captions: EncodedCaptions) -> TilePlan:
         """The tiles of a whole matrix."""
         return plan_tiles(
-            len(images), captions.lengths, list(self.configs.values()), self.limits, self.shape
+            len(images),
+            captions.lengths,
+            list(self.configs.values()),
+            self.limits,
+            self.shape,
+            workers=self.engine.workers,
         )

@@ -64,6 +64,8 @@ class Engine(Protocol):
     executed: str
     """What the arithmetic really is, for reports: `fp32`, `fp16`, `fp16-rounded`, …"""
     device: str
+    workers: int
+    """How many runs of the scorers it wants at a time, each from a thread of its own."""
 
     def open(self, member: str, graph: GraphName) -> Graph:
         """Open a member's graph (`sgr` or `saf`); a second call returns the same one."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Protocol, Self, TypeVar
 
 from sgraf_deploy.errors import EngineMemoryError
@@ -31,6 +34,8 @@ class Work(Protocol):
 
 
 W = TypeVar("W", bound=Work)
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Halving:
@@ -51,22 +56,28 @@ class Halving:
         *,
         total: int,
         progress: Progress | None = None,
+        workers: int = 1,
     ) -> None:
-        """Execute every piece of work in order, halved where it does not fit.
+        """Execute every piece of work, halved where it does not fit, `workers` at a time.
 
-        Raises EngineMemoryError when a piece that cannot be divided does not fit.
+        Pieces begin in order, and progress is told by the calling thread. Raises what a piece
+        raises, once none runs any more: EngineMemoryError when one that cannot be divided does
+        not fit.
         """
         done = 0
-        for work in works:
-            pending = [work]
-            while pending:
-                piece = pending.pop()
-                if not self._too_large(piece) and self._fits(piece, execute):
-                    done += piece.units
-                    if progress is not None:
-                        progress(done, total)
-                else:
-                    pending.extend(reversed(piece.halves()))
+        for units in in_order(works, lambda work: self._finish(work, execute), workers):
+            done += units
+            if progress is not None:
+                progress(done, total)
+
+    def _finish(self, work: W, execute: Callable[[W], None]) -> int:
+        """Execute one piece of work, halved as often as need be; returns its units."""
+        pending = [work]
+        while pending:
+            piece = pending.pop()
+            if self._too_large(piece) or not self._fits(piece, execute):
+                pending.extend(reversed(piece.halves()))
+        return work.units
 
     def _too_large(self, piece: Work) -> bool:
         limit = self._limit
@@ -86,6 +97,28 @@ class Halving:
             self._limit = max(1, piece.cost // 2)
             return False
         return True
+
+
+def in_order(works: Iterable[T], call: Callable[[T], R], workers: int) -> Iterator[R]:
+    """The results of `call` in order, at most `workers` of them under way at a time.
+
+    With one worker everything happens in the calling thread. After an error, or when the
+    iterator is closed, nothing new begins and what runs is waited for.
+    """
+    if workers == 1:
+        yield from map(call, works)
+        return
+    remaining = iter(works)
+    with ThreadPoolExecutor(workers, thread_name_prefix="sgraf-deploy") as pool:
+        running = deque(pool.submit(call, work) for work in islice(remaining, workers))
+        try:
+            while running:
+                result = running.popleft().result()
+                running.extend(pool.submit(call, work) for work in islice(remaining, 1))
+                yield result
+        finally:
+            for future in running:
+                future.cancel()
 
 
 @dataclass(frozen=True)

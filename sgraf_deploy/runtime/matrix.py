@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -88,10 +89,12 @@ def score_tiles(
     Raises EngineMemoryError when not even one pair fits, and DataError for a logit that is NaN.
     """
     plan = context.plan(images, captions)
-    block = _CaptionBlock(context, captions, plan.order)
+    own = threading.local()
 
     def run(tile: Tile) -> None:
-        texts = block.inputs(tile)
+        if not hasattr(own, "block"):
+            own.block = _CaptionBlock(context, captions, plan.order)
+        texts = own.block.inputs(tile)
         buffers = {
             name: context.run(
                 name, "scorer", {**_image_inputs(context, images, name, tile), **text}
@@ -106,11 +109,13 @@ def score_tiles(
             _check_numbers(tile_logits, tile.first_image, columns)
         sink(tile.images, columns, logits)
 
-    context.halving["scorer"].run(plan, run, total=plan.pairs, progress=progress)
+    context.halving["scorer"].run(
+        plan, run, total=plan.pairs, progress=progress, workers=plan.workers
+    )
 
 
 class _CaptionBlock:
-    """The captions of the current tiles, gathered and padded; the next block replaces them."""
+    """The captions of one thread's tiles, gathered and padded; the next block replaces them."""
 
     def __init__(
         self, context: Context, captions: EncodedCaptions, order: NDArray[np.int64]

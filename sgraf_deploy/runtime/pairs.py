@@ -53,7 +53,9 @@ def pair_logits(
             result[name][pairs] = context.engine.fetch(logits)
 
     batches = _batches(context, lengths[order])
-    context.halving["pair_scorer"].run(batches, run, total=len(order), progress=progress)
+    context.halving["pair_scorer"].run(
+        batches, run, total=len(order), progress=progress, workers=context.engine.workers
+    )
     for logits in result.values():
         wrong = np.isnan(logits)
         if wrong.any():

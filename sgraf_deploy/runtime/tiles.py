@@ -18,11 +18,14 @@ from numpy.typing import NDArray
 from sgraf_deploy.config import ModelConfig
 from sgraf_deploy.errors import InputError
 
-CPU_INTERMEDIATE_BYTES = 8 * 2**20
+CPU_INTERMEDIATE_BYTES = 4 * 2**20
 """On a CPU: the size of a tile's (images, captions * words, embed) float32 intermediate.
 
 Larger ones fall out of the cache, smaller ones cost calls.
 """
+
+SHARES, SMALLEST_SHARE = 16, 16
+"""On a CPU: captions of one length give at least so many tiles, of at least so many pairs."""
 
 DEFAULT_TILE_BYTES = 2**30
 """What one tile may take when no memory budget is given."""
@@ -117,6 +120,8 @@ class TilePlan:
     order: NDArray[np.int64] = field(repr=False)
     blocks: tuple[Block, ...] = field(repr=False)
     configs: tuple[ModelConfig, ...]
+    workers: int = 1
+    """How many tiles are scored at a time; the tiles themselves do not depend on it."""
 
     @property
     def captions(self) -> int:
@@ -174,6 +179,8 @@ def plan_tiles(
     configs: Collection[ModelConfig],
     limits: TileLimits,
     shape: TileShape | None = None,
+    *,
+    workers: int = 1,
 ) -> TilePlan:
     """Plan the tiles for so many images and captions (captions,) of these lengths.
 
@@ -194,7 +201,7 @@ def plan_tiles(
         end = first + found.captions
         blocks.append(Block(first, end, int(ordered[end - 1]), found.images))
         first = end
-    return TilePlan(images, caption_lengths, order, tuple(blocks), tuple(configs))
+    return TilePlan(images, caption_lengths, order, tuple(blocks), tuple(configs), workers)
 
 
 def estimate_tile_bytes(config: ModelConfig, images: int, captions: int, words: int) -> int:
@@ -226,10 +233,10 @@ def _members_bytes(configs: Collection[ModelConfig], images: int, captions: int,
 def similar_end(ordered: NDArray[np.int32], first: int) -> int:
     """The end of the captions, by rising length, that may be padded like the one at `first`.
 
-    They have at most a quarter more words than it has.
+    They have at most an eighth more words than it has, or one more.
     """
     shortest = int(ordered[first])
-    return int(np.searchsorted(ordered, shortest + max(1, shortest // 4), side="right"))
+    return int(np.searchsorted(ordered, shortest + max(1, shortest // 8), side="right"))
 
 
 def _fitting_shape(
@@ -239,6 +246,9 @@ def _fitting_shape(
     widest = max(config.embed for config in configs)
     largest = limits.intermediate_bytes or limits.tile_bytes
     pairs = max(1, largest // (_FLOAT * widest * words))
+    if limits.intermediate_bytes is not None:
+        # A small job is cut up all the same, or one core would do it alone.
+        pairs = min(pairs, max(SMALLEST_SHARE, images * captions // SHARES))
     wide = min(captions, max(math.isqrt(pairs), pairs // images))
     high = min(images, max(1, pairs // wide))
     while high * wide > 1 and limits.tile_bytes < _members_bytes(configs, high, wide, words):

@@ -208,10 +208,11 @@ def test_members_may_differ_in_what_they_do_not_share(
         (["train", "dev", "test"], None, "dev"),
         (["train", "test"], None, "test"),
         (["train"], None, "train"),
+        (["another", "val"], None, "val"),
         (["mine"], None, "mine"),
         (["train", "dev"], "train", "train"),
     ],
-    ids=["dev-first", "then-test", "then-train", "any", "as-asked"],
+    ids=["dev-first", "then-test", "then-train", "val", "any", "as-asked"],
 )
 def test_the_gate_runs_on_a_split_of_the_data(
     splits: list[str],

@@ -102,6 +102,7 @@ def test_whole_graphs_pass(gated: Callable[[str, str], Gated], member: str, prec
         f"text_encoder {captions}×{words}",
         "scorer 1×1+0",
         "scorer 1×1+3",
+        "scorer 1×8+1",
         "scorer 7×8+0",
         "pair_scorer 1",
         "pair_scorer 14",

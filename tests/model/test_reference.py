@@ -186,6 +186,7 @@ def test_a_missing_weight_is_refused(config: ModelConfig, missing: str) -> None:
 
 def test_the_weights_are_copied(config: ModelConfig) -> None:
     weights = random_weights(config, 3)
+    weights["similarity.weight"].flags.writeable = False
     model = reference.build_model(config, weights)
     before = model.similarity.bias.clone()
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 import pytest
 
 from sgraf_deploy.errors import EngineMemoryError
-from sgraf_deploy.runtime.halving import Batch, Halving
+from sgraf_deploy.runtime.halving import Batch, Halving, in_order
 
 
 class Memory:
@@ -41,7 +42,7 @@ def test_what_does_not_fit_is_halved_until_it_does() -> None:
     )
     assert memory.asked == [(0, 13), (0, 6), *memory.done]
     assert memory.done == [(0, 3), (3, 6), (6, 9), (9, 11), (11, 13)]
-    assert seen == [(3, 13), (6, 13), (9, 13), (11, 13), (13, 13)]
+    assert seen == [(13, 13)]
 
 
 def test_the_lesson_is_kept_for_the_next_work() -> None:
@@ -80,3 +81,44 @@ def test_other_errors_pass() -> None:
 
     with pytest.raises(KeyError, match="mine"):
         Halving("tiles").run([Batch(0, 8)], fail, total=8)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 9], ids="workers-{}".format)
+def test_results_come_in_order_from_no_more_threads_than_asked(workers: int) -> None:
+    meeting = threading.Barrier(min(workers, 6))
+    threads = set()
+
+    def call(number: int) -> int:
+        threads.add(threading.get_ident())
+        meeting.wait(timeout=60)  # all of them are really under way at a time
+        return number * number
+
+    assert list(in_order(range(6), call, workers)) == [0, 1, 4, 9, 16, 25]
+    assert len(threads) == min(workers, 6)
+    assert (threading.get_ident() in threads) == (workers == 1)
+
+
+def test_after_an_error_nothing_new_begins() -> None:
+    begun = []
+
+    def call(number: int) -> int:
+        begun.append(number)
+        if number == 1:
+            raise EngineMemoryError("no room")
+        return number
+
+    with pytest.raises(EngineMemoryError, match="no room"):
+        list(in_order(range(100), call, 2))
+    assert len(begun) < 6
+
+
+def test_progress_is_told_by_the_calling_thread() -> None:
+    told = []
+
+    def progress(done: int, total: int) -> None:
+        told.append((threading.get_ident(), done, total))
+
+    work = [Batch(0, 2), Batch(2, 4), Batch(4, 5)]
+    Halving("tiles").run(work, lambda batch: None, total=5, progress=progress, workers=2)
+    here = threading.get_ident()
+    assert told == [(here, 2, 5), (here, 4, 5), (here, 5, 5)]

@@ -191,7 +191,7 @@ def test_a_file_that_is_no_graph_is_refused(tmp_path: Path, content: bytes, mess
     path = tmp_path / "scorer.onnx"
     path.write_bytes(content)
     with pytest.raises(BundleError, match=f"cannot open graph {path}: got .*{message}"):
-        OrtGraph(path, SCORER, None)
+        OrtGraph(path, SCORER, 1)
 
 
 def _rename_input(model: onnx.ModelProto) -> None:

@@ -267,7 +267,16 @@ def test_out_of_memory_halves_the_tiles_and_goes_on(
         work for work in works for line in caplog.messages if f"halving the {work} and" in line
     ]
     assert len(warned) == len(set(warned)) == len(caplog.messages)
-    assert ("tiles" in warned) == (memory < 80)
+    assert ("tiles" in warned) == (memory < 16)
+
+
+def test_workers_change_nothing(faked: MakeFaked, regions: NDArray[np.float32]) -> None:
+    alone, together = faked(tile=TileShape(2, 1)), faked(tile=TileShape(2, 1))
+    together.engine.workers = 3
+    expected = alone.scorer.score(regions, CAPTIONS)
+    for _ in range(5):
+        assert np.array_equal(together.scorer.score(regions, CAPTIONS), expected)
+    assert together.scorer.logits_pairs(regions, CAPTIONS, [0, 1], [1, 0]).keys() == {"sgr", "saf"}
 
 
 def test_halved_tiles_are_remembered(faked: MakeFaked) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Lock
@@ -38,7 +39,11 @@ _FATAL_ONLY = 4
 
 
 class OrtEngine:
-    """See `Engine`; sessions are opened on first use, once, and may be run by several threads."""
+    """See `Engine`; sessions are opened on first use, once, and may be run by several threads.
+
+    A tile is scored by one thread, and every thread scores a tile: there is nothing to wait for
+    within a graph, and a tile's intermediates stay in one core's cache.
+    """
 
     name = "ort"
     device = "cpu"
@@ -53,6 +58,7 @@ class OrtEngine:
         if options.threads is not None and options.threads < 1:
             raise InputError("engine ort: threads", expected="at least 1", got=options.threads)
         self.executed = EXECUTED[precision]
+        self.workers = options.threads or _processors()
         self._bundle = bundle
         self._precision = precision
         self._options = options
@@ -100,14 +106,16 @@ class OrtEngine:
     def _open(self, member: str, graph: GraphName) -> OrtGraph:
         path = self._bundle.graph_path(member, graph, self._precision)
         signature = self._bundle.graph(member, graph, self._precision).signature
-        return OrtGraph(path, signature, self._options.threads, arena="scorer" in graph)
+        if "scorer" in graph:
+            return OrtGraph(path, signature, threads=1, arena=True)
+        return OrtGraph(path, signature, self.workers)
 
 
 class OrtGraph:
     """One session; see `Graph`."""
 
     def __init__(
-        self, path: Path, signature: GraphSignature, threads: int | None, *, arena: bool = False
+        self, path: Path, signature: GraphSignature, threads: int, *, arena: bool = False
     ) -> None:
         """Open the ONNX file; BundleError if it is none or differs from `signature`.
 
@@ -171,7 +179,14 @@ class OrtGraph:
         }
 
 
-def _open_session(path: Path, threads: int | None, arena: bool) -> InferenceSession:
+def _processors() -> int:
+    """The processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _open_session(path: Path, threads: int, arena: bool) -> InferenceSession:
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as native
 
@@ -203,7 +218,7 @@ def _open_session(path: Path, threads: int | None, arena: bool) -> InferenceSess
     return session
 
 
-def _session_options(threads: int | None, arena: bool) -> SessionOptions:
+def _session_options(threads: int, arena: bool) -> SessionOptions:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -214,8 +229,7 @@ def _session_options(threads: int | None, arena: bool) -> SessionOptions:
     # that nothing needs later, and so would patterns, one for each of the many tile shapes.
     options.enable_cpu_mem_arena = arena
     options.enable_mem_pattern = False
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads
     # Every session has threads of its own: those of the others must not spin beside them.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
