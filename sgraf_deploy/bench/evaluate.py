@@ -39,7 +39,7 @@ class EvalOptions:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that an evaluation holds: encoded inputs, the scratch of the tiles under way, the result."""
+    """Bytes that an evaluation holds: encoded inputs, scratch of the tiles under way, result."""
 
     encoded: int
     tiles: int

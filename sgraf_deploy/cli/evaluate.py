@@ -92,8 +92,8 @@ def _lines(result: Evaluation) -> Iterator[str]:
     run, words, memory = result.run, result.words, result.memory
     yield f"{words.unknown:,} of {count(words.tokens, 'word')} unknown ({words.unknown_rate:.1%})"
     yield (
-        f"encoded inputs {megabytes(memory.encoded)}, tiles under way about {megabytes(memory.tiles)}, "
-        f"matrices of logits {megabytes(memory.result)}"
+        f"encoded inputs {megabytes(memory.encoded)}, tiles under way about "
+        f"{megabytes(memory.tiles)}, matrices of logits {megabytes(memory.result)}"
     )
     pairs = run["images"] * run["captions"]
     rate = pairs / result.seconds["score"]
