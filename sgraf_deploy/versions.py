@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from sgraf_deploy import __version__
 
-PACKAGES = ("torch", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy")
+PACKAGES = ("torch", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy", "nltk")
 
 
 def tool_versions() -> dict[str, str]:

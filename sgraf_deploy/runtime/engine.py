@@ -132,6 +132,8 @@ def unavailable_reason(name: str) -> str | None:
         return str(error)
     except ImportError as error:
         return f"Python cannot import {error.name or error}"
+    except OSError as error:  # a package is there, but not a library that it loads
+        return str(error)
     return reason
 
 

@@ -61,6 +61,17 @@ def test_an_engines_own_refusal_is_the_reason(only: Any, monkeypatch: pytest.Mon
     assert unavailable_reason("one") == "the driver is too old"
 
 
+def test_a_library_that_cannot_be_loaded_is_the_reason(
+    only: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load() -> str:
+        raise OSError("libgomp.so.1: cannot open shared object file")
+
+    monkeypatch.setattr("fake_engine.FakeEngine.unavailable", staticmethod(load))
+    only(one="fake_engine:FakeEngine")
+    assert unavailable_reason("one") == "libgomp.so.1: cannot open shared object file"
+
+
 def test_auto_takes_the_first_that_is_there(only: Any, bundle: Bundle) -> None:
     only(gone="no_such_module_anywhere:Engine", fake="fake_engine:FakeEngine")
     assert choose_engine() == "fake"

@@ -54,7 +54,12 @@ class OrtEngine:
         if reason is not None:
             raise UnavailableError(f"engine ort is not available: {reason}")
         if options.device not in (None, "cpu"):
-            raise InputError("engine ort: device", expected="cpu", got=options.device)
+            raise InputError(
+                "engine ort: device",
+                expected="cpu",
+                got=options.device,
+                mend="on a GPU use --engine torch",
+            )
         if options.threads is not None and options.threads < 1:
             raise InputError("engine ort: threads", expected="at least 1", got=options.threads)
         self.executed = EXECUTED[precision]
