@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import tempfile
 import threading
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -97,11 +96,9 @@ def main(
         with load(bundle, engine="ort", options=EngineOptions(threads=threads)) as scorer:
             before = resident()
             with Peak() as peak:
-                start = time.perf_counter()
                 encoded = scorer.encode_images(regions), scorer.encode_captions(token_ids)
                 plan = scorer.plan(*encoded)
                 scorer.score(*encoded, out=result)
-                seconds = time.perf_counter() - start
     report = summary(
         before, peak.values, sum(side.nbytes for side in encoded), threads * plan.tile_bytes
     )
@@ -110,8 +107,6 @@ def main(
         f"--captions {captions} --embed {embed} --sim-dim {sim_dim} --threads {threads}",
         "machine": machine(),
         "result_bytes": plan.result_bytes,
-        "seconds": seconds,
-        "pairs_per_second": images * captions / seconds,
     }
     click.echo(json.dumps(report, indent=1))
     if json_file is not None:
