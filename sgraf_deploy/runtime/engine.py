@@ -31,7 +31,7 @@ Buffer = Any
 class EngineOptions:
     """What an engine is opened with.
 
-    `threads` bounds the CPU threads of one run (None: the engine's own choice). `checkpoints`
+    `threads` bounds the CPU threads that score (None: the engine's own choice). `checkpoints`
     are files that stand in for `reference/` in a bundle that was exported without it.
     """
 
