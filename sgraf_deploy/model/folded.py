@@ -8,6 +8,8 @@ sum. Shapes: `images` N, `regions` R, `captions` C, `words` L, `embed` D, `sim_d
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Generic
 
@@ -19,6 +21,14 @@ from sgraf_deploy.model.ops import Ops, V
 
 MASKED = 1e9
 """Taken from the softmax scores of padding: its weight underflows to exactly 0 in float32."""
+
+EMBED_BLOCK = 512
+"""In float32 the scorer takes the embedding axis in pieces of so many columns.
+
+A piece of the contexts stays in a core's cache, and the product with the alignment's weights does
+not read rows 4 KiB apart, which compete for the same places of it (measured on a CPU: SGR 8 %
+faster, SAF 15 %).
+"""
 
 
 @dataclass(frozen=True)
@@ -92,16 +102,19 @@ class FoldedModel(Generic[V]):
         images = ops.size(encoded.region_embeddings, 0)
         captions = ops.size(encoded.word_embeddings, 0)
         words = ops.size(encoded.word_embeddings, 1)
-        regions = ops.load(encoded.region_embeddings)
+        region_blocks = self._blocks(ops.load(encoded.region_embeddings))
         flat_words = ops.reshape(ops.load(encoded.word_embeddings), -1, embed)  # (C*L, D)
+        word_blocks = self._blocks(flat_words)
         mask = ops.word_mask(encoded.lengths, words)
-        raw = ops.matmul(regions, ops.transpose(flat_words, 1, 0))
+        raw = self._sum(
+            ops.matmul(block, ops.transpose(word_block, 1, 0))
+            for block, word_block in zip(region_blocks, word_blocks, strict=True)
+        )
         raw = ops.reshape(raw, images, self.config.regions, captions, words)
         real = ops.reshape(mask, 1, captions, words)
         weights = ops.transpose(self._word_attention(raw, real), 0, 2, 3, 1)  # (N, C, L, R)
         weights = ops.reshape(weights, images, -1, self.config.regions)
-        context = self._context(ops.softmax(weights), regions, gram=not ops.halves)
-        local = self._align(ops.sub(context, flat_words), self.weights.local_alignment)
+        local = self._local_alignments(ops.softmax(weights), region_blocks, word_blocks)
         local = ops.reshape(local, images, captions, words, self.config.sim_dim)
         text_global = ops.reshape(ops.load(encoded.text_global), 1, captions, embed)
         image_global = ops.reshape(ops.load(encoded.image_global), images, 1, embed)
@@ -121,7 +134,7 @@ class FoldedModel(Generic[V]):
         raw = ops.matmul(regions, ops.transpose(words, 0, 2, 1))  # (P, R, L)
         weights = self._word_attention(raw, ops.reshape(mask, pairs, 1, longest))
         weights = ops.softmax(ops.transpose(weights, 0, 2, 1))
-        context = self._context(weights, regions, gram=False)
+        context = self._l2norm(ops.matmul(weights, regions))
         local = self._align(ops.sub(context, words), self.weights.local_alignment)
         image_global = ops.load(ops.gather(encoded.image_global, image_index))
         text_global = ops.load(ops.gather(encoded.text_global, caption_index))
@@ -135,25 +148,42 @@ class FoldedModel(Generic[V]):
         """Smoothed attention scores, l2-normalised over the real words (the last axis)."""
         ops = self.ops
         attention = ops.mul(ops.leaky_relu(raw, LEAKY_SLOPE), real)
-        norm = ops.sqrt(ops.sum_squares(attention))
-        norm = ops.add(norm, self._scalar("epsilon", EPSILON))
+        norm = self._norm(ops.inner(attention, attention))
         smoothed = ops.div(self._scalar("attention_smoothing", ATTENTION_SMOOTHING), norm)
-        return ops.mul(attention, smoothed)
+        return ops.mul(attention, ops.unsqueeze(smoothed))
 
-    def _context(self, weights: V, regions: V, *, gram: bool) -> V:
-        """The l2-normalised image context (N, C*L, D) of every word.
+    def _local_alignments(self, weights: V, regions: list[V], words: list[V]) -> V:
+        """Alignments (N, C*L, S) of every word with its context, block by block of `embed`.
 
-        With `gram` the norm comes from a G a, G = v vT, and scales the weights (N, C*L, R): less
-        work than two passes over the contexts where an image meets several captions. Float32
-        only: beside an all-zero image the scale exceeds float16's range.
+        In float32 the context's norm comes from a G a, G = v vT, and scales the weights
+        (N, C*L, R): less work than two passes over the contexts where an image meets several
+        captions, and no block of a context needs the others. In half precision the scale would
+        exceed float16's range beside an all-zero image.
         """
-        ops = self.ops
-        if not gram:
-            return self._l2norm(ops.matmul(weights, regions))
-        products = ops.matmul(regions, ops.transpose(regions, 0, 2, 1))
-        squared = ops.relu(ops.sum(ops.mul(ops.matmul(weights, products), weights), -1))
-        norm = ops.add(ops.sqrt(squared), self._scalar("epsilon", EPSILON))
-        return ops.matmul(ops.div(weights, norm), regions)
+        ops, linear = self.ops, self.weights.local_alignment
+        if ops.halves:
+            context = self._l2norm(ops.matmul(weights, regions[0]))
+            return self._align(ops.sub(context, words[0]), linear)
+        gram = self._sum(ops.matmul(block, ops.transpose(block, 0, 2, 1)) for block in regions)
+        squared = ops.relu(ops.inner(ops.matmul(weights, gram), weights))
+        weights = ops.div(weights, ops.unsqueeze(self._norm(squared)))
+        total = ops.constant(f"{linear.name}.bias", linear.bias)
+        for index, (block, word_block) in enumerate(zip(regions, words, strict=True)):
+            difference = ops.sub(ops.matmul(weights, block), word_block)
+            rows = slice(index * EMBED_BLOCK, (index + 1) * EMBED_BLOCK)
+            name = f"{linear.name}.weight" + (f".{index}" if len(words) > 1 else "")
+            weight = ops.constant(name, linear.weight[rows])
+            total = ops.linear(ops.mul(difference, difference), weight, total)
+        return self._l2norm(total)
+
+    def _blocks(self, x: V) -> list[V]:
+        """The last axis, `embed`, in pieces of EMBED_BLOCK; whole in half precision."""
+        if self.ops.halves or self.config.embed <= EMBED_BLOCK:
+            return [x]
+        return self.ops.split(x, EMBED_BLOCK, self.config.embed)
+
+    def _sum(self, values: Iterable[V]) -> V:
+        return functools.reduce(self.ops.add, values)
 
     def _align(self, difference: V, linear: Linear) -> V:
         """l2norm(W (x - y)^2 + b) (paper: "Similarity Representation Learning")."""
@@ -186,8 +216,10 @@ class FoldedModel(Generic[V]):
     def _filtration(self, nodes: V, mask: V, attention: Linear) -> V:
         """SAF's vector (N, C, 1, S) (paper: "Similarity Attention Filtration")."""
         ops = self.ops
-        gates = ops.sigmoid(self._linear(nodes, attention, exact=True))
-        gates = ops.transpose(gates, 0, 1, 3, 2)  # (N, C, 1, 1 + L)
+        weight = ops.constant(f"{attention.name}.weight", attention.weight)
+        gates = ops.transpose(ops.matmul(nodes, weight, exact=True), 0, 1, 3, 2)
+        bias = ops.constant(f"{attention.name}.bias", attention.bias)
+        gates = ops.sigmoid(ops.add(gates, bias))  # (N, C, 1, 1 + L)
         mask = self._node_mask(mask)
         gates = ops.mul(gates, ops.reshape(mask, ops.size(mask, 0), 1, -1))
         total = ops.add(ops.sum(gates, -1), self._scalar("epsilon", EPSILON))
@@ -212,8 +244,14 @@ class FoldedModel(Generic[V]):
         return ops.linear(x, weight, bias)
 
     def _l2norm(self, x: V) -> V:
-        norm = self.ops.sqrt(self.ops.sum_squares(x))
-        return self.ops.div(x, self.ops.add(norm, self._scalar("epsilon", EPSILON)))
+        return self.ops.div(x, self.ops.unsqueeze(self._norm(self.ops.inner(x, x))))
+
+    def _norm(self, squared: V) -> V:
+        """Square root plus epsilon.
+
+        Without a last axis of size 1: ONNX Runtime is slow to combine that with a scalar.
+        """
+        return self.ops.add(self.ops.sqrt(squared), self._scalar("epsilon", EPSILON))
 
     def _scalar(self, name: str, value: float) -> V:
         return self.ops.constant(name, np.array(value, dtype=np.float32))

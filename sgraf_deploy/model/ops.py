@@ -39,7 +39,10 @@ class Ops(Protocol[V]):
         """Matrix product of the last two axes, in the graph's precision unless `exact`."""
 
     def linear(self, x: V, weight: V, bias: V) -> V:
-        """x @ weight + bias over the last axis: the product as in `matmul`, the sum in float32."""
+        """x @ weight + bias over the last axis: the product as in `matmul`, the sum in float32.
+
+        The bias is a vector, or a value of the result's shape.
+        """
 
     def add(self, a: V, b: V) -> V:
         """a + b."""
@@ -74,8 +77,11 @@ class Ops(Protocol[V]):
     def sum(self, x: V, axis: int) -> V:
         """Sum over one axis, which is kept with size 1."""
 
-    def sum_squares(self, x: V) -> V:
-        """Sum of squares over the last axis, which is kept with size 1."""
+    def inner(self, a: V, b: V) -> V:
+        """Sum of a * b over the last axis, which goes."""
+
+    def unsqueeze(self, x: V) -> V:
+        """Append an axis of size 1."""
 
     def reshape(self, x: V, *shape: int | V) -> V:
         """Reshape; a size is a number (-1 once) or a value made by `size`."""
@@ -88,6 +94,9 @@ class Ops(Protocol[V]):
 
     def concat(self, values: list[V], axis: int) -> V:
         """Join along an axis."""
+
+    def split(self, x: V, width: int, total: int) -> list[V]:
+        """Cut the last axis, `total` long, into pieces of `width` and what is left."""
 
     def first(self, x: V, axis: int) -> V:
         """Index 0 of an axis, which is kept with size 1."""

@@ -49,6 +49,8 @@ class TorchOps:
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # noqa: D102
         if self.halves:
             return self.matmul(x, weight) + bias
+        if bias.dim() > 1:
+            bias = bias.reshape(-1, bias.shape[-1])
         flat = torch.addmm(bias, x.reshape(-1, x.shape[-1]), weight)
         return flat.reshape(*x.shape[:-1], weight.shape[1])
 
@@ -85,8 +87,11 @@ class TorchOps:
     def sum(self, x: Tensor, axis: int) -> Tensor:  # noqa: D102
         return x.sum(dim=axis, keepdim=True)
 
-    def sum_squares(self, x: Tensor) -> Tensor:  # noqa: D102
-        return x.square().sum(dim=-1, keepdim=True)
+    def inner(self, a: Tensor, b: Tensor) -> Tensor:  # noqa: D102
+        return (a * b).sum(dim=-1)
+
+    def unsqueeze(self, x: Tensor) -> Tensor:  # noqa: D102
+        return x.unsqueeze(-1)
 
     def reshape(self, x: Tensor, *shape: int | Tensor) -> Tensor:  # noqa: D102
         return x.reshape([int(size) for size in shape])
@@ -99,6 +104,9 @@ class TorchOps:
 
     def concat(self, values: list[Tensor], axis: int) -> Tensor:  # noqa: D102
         return torch.cat(values, dim=axis)
+
+    def split(self, x: Tensor, width: int, total: int) -> list[Tensor]:  # noqa: D102
+        return list(torch.split(x, width, dim=-1))
 
     def first(self, x: Tensor, axis: int) -> Tensor:  # noqa: D102
         return x.narrow(axis, 0, 1)

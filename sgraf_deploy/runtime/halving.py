@@ -15,6 +15,9 @@ from sgraf_deploy.errors import EngineMemoryError
 Progress = Callable[[int, int], None]
 """Called with the units that are done and how many there are in all."""
 
+WAITING = 4
+"""Pieces of work per thread that are begun or next, so that a slow one keeps no thread idle."""
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -110,7 +113,7 @@ def in_order(works: Iterable[T], call: Callable[[T], R], workers: int) -> Iterat
         return
     remaining = iter(works)
     with ThreadPoolExecutor(workers, thread_name_prefix="sgraf-deploy") as pool:
-        running = deque(pool.submit(call, work) for work in islice(remaining, workers))
+        running = deque(pool.submit(call, work) for work in islice(remaining, WAITING * workers))
         try:
             while running:
                 result = running.popleft().result()

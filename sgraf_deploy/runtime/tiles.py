@@ -192,11 +192,10 @@ def plan_tiles(
     blocks: list[Block] = []
     first = 0
     while images and first < len(ordered):
-        similar = similar_end(ordered, first) - first
         if shape is None:
-            longest = int(ordered[first + similar - 1])
-            found = _fitting_shape(images, similar, longest, configs, limits)
+            found = _fitting_shape(images, ordered, first, configs, limits)
         else:
+            similar = similar_end(ordered, first) - first
             found = TileShape(min(images, shape.images), min(similar, shape.captions))
         end = first + found.captions
         blocks.append(Block(first, end, int(ordered[end - 1]), found.images))
@@ -240,20 +239,36 @@ def similar_end(ordered: NDArray[np.int32], first: int) -> int:
 
 
 def _fitting_shape(
-    images: int, captions: int, words: int, configs: Collection[ModelConfig], limits: TileLimits
+    images: int,
+    ordered: NDArray[np.int32],
+    first: int,
+    configs: Collection[ModelConfig],
+    limits: TileLimits,
 ) -> TileShape:
-    """As square a tile as the sides allow, within the limits."""
-    widest = max(config.embed for config in configs)
-    largest = limits.intermediate_bytes or limits.tile_bytes
-    pairs = max(1, largest // (_FLOAT * widest * words))
-    if limits.intermediate_bytes is not None:
+    """The tile at caption `first`, within the limits: few images x many captions on a CPU."""
+    similar = similar_end(ordered, first) - first
+    longest = int(ordered[first + similar - 1])
+    if limits.intermediate_bytes is None:
+        pairs = _pairs_within(limits.tile_bytes, longest, configs)
+        wide = math.isqrt(pairs)
+    else:
+        pairs = _pairs_within(limits.intermediate_bytes, longest, configs)
         # A small job is cut up all the same, or one core would do it alone.
-        pairs = min(pairs, max(SMALLEST_SHARE, images * captions // SHARES))
-    wide = min(captions, max(math.isqrt(pairs), pairs // images))
+        pairs = min(pairs, max(SMALLEST_SHARE, images * similar // SHARES))
+        equal = int(np.searchsorted(ordered, ordered[first], side="right")) - first
+        similar = min(similar, max(equal, math.isqrt(pairs)))
+        wide = 2 * math.isqrt(pairs)
+    wide = min(similar, max(wide, pairs // images))
     high = min(images, max(1, pairs // wide))
-    while high * wide > 1 and limits.tile_bytes < _members_bytes(configs, high, wide, words):
+    while high * wide > 1 and limits.tile_bytes < _members_bytes(configs, high, wide, longest):
         high, wide = (high // 2, wide) if high >= wide else (high, wide // 2)
     return TileShape(high, wide)
+
+
+def _pairs_within(intermediate: int, words: int, configs: Collection[ModelConfig]) -> int:
+    """How many pairs have a (pairs, words, embed) float32 of so many bytes; at least one."""
+    widest = max(config.embed for config in configs)
+    return max(1, intermediate // (_FLOAT * widest * words))
 
 
 def _even_ranges(start: int, stop: int, step: int) -> Iterator[range]:

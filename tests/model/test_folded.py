@@ -147,6 +147,17 @@ def test_every_output_is_the_references(variant: str, kind: str) -> None:
     case.check(case.folded.scorer(encoded), expected["logits"])
 
 
+@pytest.mark.parametrize("block", [1, 5, 8])
+def test_the_embedding_axis_may_be_taken_in_pieces(
+    case: Case, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert case.config.embed > block
+    monkeypatch.setattr("sgraf_deploy.model.folded.EMBED_BLOCK", block)
+    regions, captions = random_regions(case.config, IMAGES), random_captions(case.config)
+    expected = case.expected(regions, captions)["logits"]
+    case.check(case.folded.scorer(case.encode(regions, captions)), expected)
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_pairs_in_any_order_are_the_references(variant: str, kind: str) -> None:
     case = make_case(VARIANTS[variant], kind)
