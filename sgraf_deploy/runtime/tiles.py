@@ -259,6 +259,7 @@ def _fitting_shape(
         similar = min(similar, max(equal, math.isqrt(pairs)))
         wide = 2 * math.isqrt(pairs)
     wide = min(similar, max(wide, pairs // images))
+    wide = math.ceil(similar / math.ceil(similar / wide))  # Or a few would be left over.
     high = min(images, max(1, pairs // wide))
     while high * wide > 1 and limits.tile_bytes < _members_bytes(configs, high, wide, longest):
         high, wide = (high // 2, wide) if high >= wide else (high, wide // 2)
