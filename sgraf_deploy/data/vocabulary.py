@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sgraf_deploy.data.files import PathLike, read_bytes
 from sgraf_deploy.errors import DataError
+
+if TYPE_CHECKING:
+    from sgraf_deploy.data.tokenizer import Tokenizer
 
 PAD = "<pad>"
 START = "<start>"
@@ -55,6 +59,21 @@ class Vocabulary:
         except (ValueError, RecursionError) as error:
             raise DataError(f"{name} is not JSON in UTF-8", got=str(error)) from error
         return cls.from_json(value, name=name)
+
+    @classmethod
+    def build(
+        cls, captions: Iterable[str], tokenizer: Tokenizer, *, min_count: int = 4
+    ) -> Vocabulary:
+        """The special words, then those that the captions have so many times, as they appear.
+
+        Raises DataError where no word is that frequent.
+        """
+        counts = Counter(word for caption in captions for word in tokenizer.tokenize(caption))
+        words = [word for word, count in counts.items() if count >= min_count]
+        if not words:
+            got = f"the most frequent has {max(counts.values(), default=0)}"
+            raise DataError("vocabulary", expected=f"words seen {min_count} times", got=got)
+        return cls([*SPECIAL_WORDS, *(word for word in words if word not in SPECIAL_WORDS)])
 
     @classmethod
     def from_json(cls, value: object, *, name: str = "vocabulary") -> Vocabulary:

@@ -68,7 +68,7 @@ class _TorchEngine:
     def __init__(self, bundle: Bundle, precision: Precision, options: EngineOptions) -> None:
         best = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = best if options.device is None else options.device
-        self._device = _parse_device(self.device)
+        self._device = parse_device(self.device)
         self.executed: Arithmetic = "fp32"
         if precision == "fp16":
             self.executed = "fp16" if self._device.type == "cuda" else "fp16-rounded"
@@ -212,7 +212,8 @@ class ReferenceEngine(_TorchEngine):
         }
 
 
-def _parse_device(name: str) -> torch.device:
+def parse_device(name: str) -> torch.device:
+    """A device of PyTorch; InputError for another name, UnavailableError where it is not there."""
     expected = "cpu, cuda or cuda:N"
     try:
         device = torch.device(name)

@@ -153,14 +153,16 @@ def test_captions_of_the_paper_waste_little() -> None:
 
 
 def test_captions_of_one_length_share_no_tile_with_others_if_there_are_enough() -> None:
-    plan = plan_tiles(20, np.repeat(np.int32([10, 11, 12]), [40, 40, 3]), [PAPER], TileLimits())
+    plan = plan_tiles(
+        20, np.repeat(np.array([10, 11, 12], np.int32), [40, 40, 3]), [PAPER], TileLimits()
+    )
     found = {(tile.words, tile.end_caption <= 80) for tile in plan}
     assert found == {(10, True), (11, True), (12, False)}
     assert plan.padding == 0.0
 
 
 def test_few_captions_of_one_length_are_joined_by_slightly_longer_ones() -> None:
-    plan = plan_tiles(20, np.repeat(np.int32([10, 11]), [3, 40]), [PAPER], TileLimits())
+    plan = plan_tiles(20, np.repeat(np.array([10, 11], np.int32), [3, 40]), [PAPER], TileLimits())
     assert plan.blocks[0].words == 11
     assert 4 <= plan.blocks[0].end <= 10
 

@@ -1,0 +1,66 @@
+"""Captions with their images, in shuffled batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sgraf_deploy.data.captions import encode_captions
+from sgraf_deploy.data.precomp import PrecompSplit
+from sgraf_deploy.data.tokenizer import Tokenizer
+from sgraf_deploy.data.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Regions (images, regions, img_dim) float32, token_ids (captions, words) int64 and lengths
+    (captions,) int64 on the CPU; image i belongs to caption i."""
+
+    regions: Tensor
+    token_ids: Tensor
+    lengths: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """One split as a training reads it: memory-mapped regions, captions as ids."""
+
+    regions: NDArray[Any]
+    token_ids: Sequence[NDArray[np.int32]]
+    image_of_caption: NDArray[np.int32]
+    captions_per_image: int
+
+    @classmethod
+    def of(cls, split: PrecompSplit, tokenizer: Tokenizer, vocabulary: Vocabulary) -> TrainingData:
+        """Tokenise a split; DataError names a caption without words."""
+        token_ids, _ = encode_captions(split.captions, tokenizer, vocabulary)
+        return cls(split.regions, token_ids, split.image_of_caption, split.captions_per_image)
+
+    def batches(
+        self, size: int, generator: torch.Generator, device: torch.device
+    ) -> Iterator[Batch]:
+        """Every caption once, in random order, but for those that fill no batch."""
+        order = torch.randperm(len(self.token_ids), generator=generator).numpy()
+        for start in range(0, len(order) - size + 1, size):
+            yield self.batch(order[start : start + size], device)
+
+    def batch(self, captions: NDArray[np.int64], device: torch.device) -> Batch:
+        """These captions, each with its image."""
+        regions = self.regions[self.image_of_caption[captions]].astype(np.float32)
+        token_ids, lengths = pad([self.token_ids[caption] for caption in captions])
+        return Batch(torch.from_numpy(regions).to(device), token_ids.to(device), lengths)
+
+
+def pad(token_ids: Sequence[NDArray[np.int32]]) -> tuple[Tensor, Tensor]:
+    """Ids (captions, words) int64, padded with 0, and lengths (captions,) int64."""
+    lengths = torch.tensor([len(ids) for ids in token_ids])
+    padded = torch.zeros(len(token_ids), int(lengths.max()), dtype=torch.long)
+    for row, ids in enumerate(token_ids):
+        padded[row, : len(ids)] = torch.from_numpy(ids.astype(np.int64))
+    return padded, lengths

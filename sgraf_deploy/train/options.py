@@ -1,0 +1,87 @@
+"""What a training is told: the model's dimensions and the schedule."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+from sgraf_deploy.config import ModelConfig, Module
+from sgraf_deploy.errors import InputError
+from sgraf_deploy.model.options import Plain
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """The dimensions that the data does not tell; the paper's by default."""
+
+    module: Module = "SGR"
+    embed: int = 1024
+    sim_dim: int = 256
+    word_dim: int = 300
+    num_layers: int = 1
+    bidirectional: bool = True
+    sgr_steps: int = 3
+    image_norm: bool = True
+    text_norm: bool = True
+
+    def config(self, *, regions: int, img_dim: int, vocab_size: int) -> ModelConfig:
+        """The whole config, with what the data tells; SAF has no steps."""
+        fields = asdict(self) | {"regions": regions, "img_dim": img_dim, "vocab_size": vocab_size}
+        return ModelConfig(**fields | {"sgr_steps": self.sgr_steps * (self.module == "SGR")})
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """The schedule; by default that of the authors' code for SGR.
+
+    Adam with `learning_rate`, divided by ten every `lr_update` epochs, the gradient clipped to a
+    norm of `grad_clip`. `warmup_epochs` first sum over all negatives, then the hardest alone
+    count, unless `hardest` is off. A `batch_size` of captions with their images; what is left
+    over at the end of an epoch waits for the next one, which is shuffled anew.
+    """
+
+    model: ModelOptions = field(default_factory=ModelOptions)
+    epochs: int = 40
+    batch_size: int = 128
+    learning_rate: float = 2e-4
+    lr_update: int = 30
+    margin: float = 0.2
+    grad_clip: float = 2.0
+    hardest: bool = True
+    warmup_epochs: int = 0
+    seed: int = 0
+    data_name: str = "precomp"
+
+    def __post_init__(self) -> None:
+        """Raise InputError for a number that makes no training."""
+        for name, least in (("epochs", 1), ("batch_size", 2), ("lr_update", 1)):
+            _check(name, getattr(self, name), getattr(self, name) >= least, f"at least {least}")
+        for name in ("learning_rate", "margin", "grad_clip"):
+            _check(name, getattr(self, name), getattr(self, name) > 0, "a number above 0")
+        _check("warmup_epochs", self.warmup_epochs, self.warmup_epochs >= 0, "at least 0")
+
+    def hardest_in(self, epoch: int) -> bool:
+        """Whether epoch 0, 1, … counts the hardest negatives alone."""
+        return self.hardest and epoch >= self.warmup_epochs
+
+    def learning_rate_in(self, epoch: int) -> float:
+        """The learning rate of epoch 0, 1, …"""
+        return float(self.learning_rate * 0.1 ** (epoch // self.lr_update))
+
+    def to_opt(self) -> dict[str, Plain]:
+        """The schedule by the names of the authors' options, for the checkpoint."""
+        return {
+            "margin": self.margin,
+            "num_epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "grad_clip": self.grad_clip,
+            "learning_rate": self.learning_rate,
+            "lr_update": self.lr_update,
+            "max_violation": self.hardest,
+            "warmup_epochs": self.warmup_epochs,
+            "seed": self.seed,
+        }
+
+
+def _check(name: str, value: object, right: bool, expected: str) -> None:
+    if not right:
+        raise InputError(name.replace("_", " "), expected=expected, got=value)

@@ -1,0 +1,54 @@
+"""Logits of a whole split during training, by the exact rewrites."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sgraf_deploy.model.folded import Encoded, FoldedModel
+from sgraf_deploy.model.folding import fold
+from sgraf_deploy.model.layers import SimilarityModel
+from sgraf_deploy.model.torch_ops import TorchOps
+from sgraf_deploy.runtime.halving import Progress
+from sgraf_deploy.train.batches import TrainingData, pad
+
+IMAGES, CAPTIONS = 64, 32
+"""A block; captions are sorted by length, so that it is padded little."""
+
+
+@torch.inference_mode()
+def split_logits(
+    model: SimilarityModel, data: TrainingData, progress: Progress | None = None
+) -> NDArray[np.float32]:
+    """Logits (images, captions) of every image with every caption, in eval mode."""
+    device = model.similarity.weight.device
+    weights = {name: weight.cpu().numpy() for name, weight in model.state_dict().items()}
+    folded = FoldedModel(fold(model.config, weights), TorchOps("fp32", device))
+    images = [
+        folded.image_encoder(torch.from_numpy(block.astype(np.float32)).to(device))
+        for block in np.array_split(data.regions, -(-len(data.regions) // IMAGES))
+    ]
+    order = np.argsort([len(ids) for ids in data.token_ids], kind="stable")
+    result = np.empty((len(data.regions), len(order)), dtype=np.float32)
+    for start in range(0, len(order), CAPTIONS):
+        columns = order[start : start + CAPTIONS]
+        result[:, columns] = _columns(folded, images, data, columns, device)
+        if progress is not None:
+            progress(start + len(columns), len(order))
+    return result
+
+
+def _columns(
+    folded: FoldedModel[Tensor],
+    images: list[tuple[Tensor, Tensor]],
+    data: TrainingData,
+    columns: NDArray[np.int64],
+    device: torch.device,
+) -> NDArray[np.float32]:
+    """Logits (images, captions) of these captions."""
+    token_ids, lengths = (x.to(device) for x in pad([data.token_ids[i] for i in columns]))
+    words = folded.text_encoder(token_ids, lengths)
+    blocks = [folded.scorer(Encoded(*block, *words, lengths)).cpu().numpy() for block in images]
+    return np.concatenate(blocks)
