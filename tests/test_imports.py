@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "runtime": PLAIN | ARTIFACT | {"runtime", "data"},
     "export": PLAIN | ARTIFACT | {"export", "model", "data", "runtime"},
     "bench": PLAIN | ARTIFACT | {"bench", "model", "data", "runtime", "export"},
+    "train": PLAIN | {"train", "bench", "model", "data", "runtime"},
     **dict.fromkeys(ARTIFACT, TYPES | ARTIFACT | {"data"}),
     **dict.fromkeys(TYPES, TYPES),
     "versions": {"__version__"},
@@ -43,7 +44,7 @@ SEAMS = {
 bundle's weights; the gate measures with the same rank correlation as the bench."""
 
 NEVER_TORCH = {"data", "runtime", "versions", *ARTIFACT, *TYPES}
-HEAVY_AT_THE_TOP = {"model": {"torch"}, "export": {"onnx"}}
+HEAVY_AT_THE_TOP = {"model": {"torch"}, "export": {"onnx"}, "train": {"torch"}}
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,7 @@ def train(
     best so far: what is there after an interruption is whole.
     """
     from sgraf_deploy.data.precomp import open_precomp
+    from sgraf_deploy.data.regions import check_regions
     from sgraf_deploy.data.tokenizer import Tokenizer
     from sgraf_deploy.data.vocabulary import Vocabulary
 
@@ -114,6 +115,9 @@ def train(
         open_precomp(data, split),
         open_precomp(data, val_split, limit_images=val_images, authors_dev=val_split == "dev"),
     )
+    for opened in (training, validation):
+        regions, img_dim = opened.regions.shape[1:]
+        check_regions(opened.regions, regions, img_dim, f"regions of split {opened.name}")
     tokenizer = Tokenizer()
     if vocab is None:
         vocabulary = Vocabulary.build(training.captions, tokenizer, min_count=min_count)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from sgraf_deploy.data.tokenizer import Tokenizer
 from sgraf_deploy.data.vocabulary import SPECIAL_WORDS, Vocabulary
 from sgraf_deploy.errors import DataError
 
@@ -196,3 +197,16 @@ def test_published_vocabularies(shared: Path, name: str, size: int) -> None:
     assert vocabulary.size == size
     assert vocabulary.words[:4] == SPECIAL_WORDS
     assert vocabulary.to_json() == json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_a_vocabulary_is_built_of_frequent_words_as_they_appear() -> None:
+    captions = ["A dog runs.", "the dog runs", "a <unk> cat", "a"]
+    built = Vocabulary.build(captions, Tokenizer(), min_count=2)
+    assert built.words == (*SPECIAL_WORDS, "a", "dog", "runs")
+    assert Vocabulary.build(captions, Tokenizer(), min_count=3).words == (*SPECIAL_WORDS, "a")
+
+
+@pytest.mark.parametrize("captions", [[], ["one two three"]], ids=["none", "rare"])
+def test_a_vocabulary_needs_words(captions: list[str]) -> None:
+    with pytest.raises(DataError, match="words seen 2 times"):
+        Vocabulary.build(captions, Tokenizer(), min_count=2)
