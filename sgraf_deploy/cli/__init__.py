@@ -24,6 +24,7 @@ from sgraf_deploy.cli.evaluate import evaluate
 from sgraf_deploy.cli.export import export
 from sgraf_deploy.cli.inspect import inspect
 from sgraf_deploy.cli.rerank import rerank
+from sgraf_deploy.cli.synth import synth
 from sgraf_deploy.cli.train import train
 from sgraf_deploy.cli.verify import verify
 from sgraf_deploy.errors import InputError, SgrafDeployError
@@ -138,5 +139,5 @@ def main(verbose: bool) -> None:
 
 
 main.epilog = f"Begin with `sgraf-deploy export CHECKPOINT`.  {_EXIT_CODES}"
-for _command in (export, inspect, verify, evaluate, rerank, train, doctor):
+for _command in (export, inspect, verify, evaluate, rerank, synth, train, doctor):
     main.add_command(_command)

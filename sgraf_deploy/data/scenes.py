@@ -1,0 +1,134 @@
+"""Synthetic scenes: objects with a shape, a colour, a size and a material, on a grid.
+
+What two objects are to each other follows from where they stand. Everything is drawn from
+`numpy.random.PCG64` by integers, so that a seed gives the same scenes on every machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from sgraf_deploy.errors import InputError
+
+Relation = Literal["left", "right", "above", "below"]
+
+SHAPES = ("ball", "cube", "cone", "cylinder", "ring", "star", "pyramid", "cup")
+COLOURS = ("red", "blue", "green", "yellow", "black", "white", "orange", "purple")
+SIZES = ("small", "large")
+MATERIALS = ("metal", "wooden", "rubber")
+
+COLUMNS, ROWS = 4, 3
+LEAST_OBJECTS, MOST_OBJECTS = 2, 4
+
+SPLITS = {"train": (0, 14), "dev": (14, 15), "test": (15, 16)}
+"""Which sixteenths of all possible scenes belong to a split: none belongs to two of them."""
+
+INVERSE: dict[Relation, Relation] = {
+    "left": "right",
+    "right": "left",
+    "above": "below",
+    "below": "above",
+}
+PHRASES: dict[Relation, str] = {
+    "left": "left of",
+    "right": "right of",
+    "above": "above",
+    "below": "below",
+}
+
+
+@dataclass(frozen=True, order=True)
+class SceneObject:
+    """One object, its attributes as places in the lists above; column 0 is left, row 0 on top."""
+
+    shape: int
+    colour: int
+    size: int
+    material: int
+    column: int
+    row: int
+
+    def __str__(self) -> str:
+        words = (SIZES[self.size], COLOURS[self.colour], MATERIALS[self.material])
+        return " ".join((*words, SHAPES[self.shape]))
+
+    def relation(self, other: SceneObject) -> Relation:
+        """What this object is of the other one, by the axis on which they are further apart."""
+        across, down = self.column - other.column, self.row - other.row
+        if abs(across) >= abs(down):
+            return "left" if across < 0 else "right"
+        return "above" if down < 0 else "below"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Two to four objects on cells of their own; no two have both shape and colour in common."""
+
+    objects: tuple[SceneObject, ...]
+
+    def __str__(self) -> str:
+        """The scene in words: every object, and what the next one is to it."""
+        first, *others = self.objects
+        parts, before = [str(first)], first
+        for one in others:
+            parts.append(f"{PHRASES[before.relation(one)]} {one}")
+            before = one
+        return ", ".join([" ".join(parts[:2]), *parts[2:]])
+
+    @property
+    def split(self) -> str:
+        """The split that the scene belongs to, whatever else is drawn."""
+        digest = hashlib.sha256(repr(sorted(self.objects)).encode("ascii")).digest()
+        sixteenth = digest[0] % 16
+        return next(name for name, (low, high) in SPLITS.items() if low <= sixteenth < high)
+
+
+def make_scenes(split: str, count: int, seed: int) -> list[Scene]:
+    """So many scenes of a split, each once; more begin with the same ones.
+
+    Raises InputError for an unknown split or fewer than one scene.
+    """
+    if split not in SPLITS:
+        raise InputError("split of scenes", expected=list(SPLITS), got=split)
+    if count < 1:
+        raise InputError(f"scenes of split {split}", expected="at least 1", got=count)
+    rng = np.random.Generator(np.random.PCG64([seed, *split.encode("ascii")]))
+    found: dict[tuple[SceneObject, ...], Scene] = {}
+    for scene in _draw(rng):
+        if scene.split == split:
+            found.setdefault(tuple(sorted(scene.objects)), scene)
+        if len(found) == count:
+            break
+    return list(found.values())
+
+
+def _draw(rng: np.random.Generator) -> Iterator[Scene]:
+    """Random scenes without end."""
+    while True:
+        count = int(rng.integers(LEAST_OBJECTS, MOST_OBJECTS + 1))
+        looks = _distinct(rng, len(SHAPES) * len(COLOURS), count)
+        cells = _distinct(rng, COLUMNS * ROWS, count)
+        rest = rng.integers(0, len(SIZES) * len(MATERIALS), count).tolist()
+        yield Scene(
+            tuple(
+                SceneObject(
+                    *divmod(look, len(COLOURS)), *divmod(other, len(MATERIALS)), cell % COLUMNS, row
+                )
+                for look, other, cell, row in zip(
+                    looks, rest, cells, [cell // COLUMNS for cell in cells], strict=True
+                )
+            )
+        )
+
+
+def _distinct(rng: np.random.Generator, below: int, count: int) -> list[int]:
+    """Different numbers 0 … below - 1."""
+    found: dict[int, None] = {}
+    while len(found) < count:
+        found[int(rng.integers(0, below))] = None
+    return list(found)
