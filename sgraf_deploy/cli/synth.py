@@ -51,6 +51,7 @@ def synth(
                 write_split(staged, split)
                 rows.append(_row(split))
             progress(len(sizes), len(sizes))
+        staged.chmod(0o755)
         staged.rename(output)
     finally:
         shutil.rmtree(staged, ignore_errors=True)

@@ -45,11 +45,9 @@ class Codebook:
 
     def place(self, columns: Floats, rows: Floats) -> Floats:
         """Places (…,), in cells -> (…, img_dim): linear and square in both directions."""
-        x = 2 * columns / (COLUMNS - 1) - 1
-        y = 2 * rows / (ROWS - 1) - 1
+        x, y = 2 * columns / (COLUMNS - 1) - 1, 2 * rows / (ROWS - 1) - 1
         terms = np.stack([x, y, x * x - 0.5, y * y - 0.5], axis=-1)
-        place: Floats = _PLACE * (terms @ self.places)
-        return place.astype(np.float32)
+        return (_PLACE * (terms @ self.places)).astype(np.float32)
 
 
 def render_regions(
@@ -69,7 +67,7 @@ def render_regions(
     real = held[..., 0] >= 0
     # A distractor has one weak attribute of no object in particular and any place.
     stray = rng.integers(0, 4, shape)
-    features = np.zeros((*shape, img_dim), dtype=np.float32)
+    features: Floats = np.zeros((*shape, img_dim), dtype=np.float32)
     for kind, codes in enumerate(codebook.attributes):
         random = rng.integers(0, len(codes), shape)
         value = np.where(real, held[..., kind], random)

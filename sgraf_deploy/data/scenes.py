@@ -116,14 +116,17 @@ def _draw(rng: np.random.Generator) -> Iterator[Scene]:
         rest = rng.integers(0, len(SIZES) * len(MATERIALS), count).tolist()
         yield Scene(
             tuple(
-                SceneObject(
-                    *divmod(look, len(COLOURS)), *divmod(other, len(MATERIALS)), cell % COLUMNS, row
-                )
-                for look, other, cell, row in zip(
-                    looks, rest, cells, [cell // COLUMNS for cell in cells], strict=True
-                )
+                _object(look, other, cell)
+                for look, other, cell in zip(looks, rest, cells, strict=True)
             )
         )
+
+
+def _object(look: int, other: int, cell: int) -> SceneObject:
+    shape, colour = divmod(look, len(COLOURS))
+    size, material = divmod(other, len(MATERIALS))
+    row, column = divmod(cell, COLUMNS)
+    return SceneObject(shape, colour, size, material, column, row)
 
 
 def _distinct(rng: np.random.Generator, below: int, count: int) -> list[int]:

@@ -25,10 +25,9 @@ def hinge_loss(similarities: Tensor, margin: float, *, hardest: bool) -> Tensor:
     return captions.sum() + images.sum()
 
 
-def collapsed_loss(batch: int, margin: float, *, hardest: bool) -> float:
-    """The loss where every similarity is the same: 2 x batch x margin for hardest negatives."""
-    negatives = 1 if hardest else batch - 1
-    return 2.0 * batch * margin * negatives
+def collapsed_loss(batch: int, margin: float) -> float:
+    """The loss on the hardest negatives where every similarity is the same."""
+    return 2.0 * batch * margin
 
 
 @dataclass
@@ -36,7 +35,8 @@ class CollapseWatch:
     """Tells when the loss has stood at the collapsed value for some time.
 
     Training on the hardest negatives alone often falls there in the first epochs and stays: all
-    similarities become one number, and the gradient vanishes.
+    similarities become one number, and the gradient vanishes. (The sum over all negatives begins
+    there too, but leaves.)
     """
 
     patience: int = 50
@@ -45,9 +45,9 @@ class CollapseWatch:
     """How close to the collapsed loss, as a share of it."""
     _recent: deque[bool] = field(default_factory=deque, repr=False)
 
-    def collapsed(self, loss: float, batch: int, margin: float, *, hardest: bool) -> bool:
+    def collapsed(self, loss: float, batch: int, margin: float) -> bool:
         """Take an iteration's loss; True once it has been at the collapsed value for long."""
-        value = collapsed_loss(batch, margin, hardest=hardest)
+        value = collapsed_loss(batch, margin)
         self._recent.append(abs(loss - value) <= self.tolerance * value)
         if len(self._recent) > self.patience:
             self._recent.popleft()

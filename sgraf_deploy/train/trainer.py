@@ -166,14 +166,13 @@ class _Trainer:
                 mend="take a smaller --learning-rate, and look at the regions' values",
             )
         size, margin = options.batch_size, options.margin
-        if self._watch.collapsed(loss, size, margin, hardest=hardest) and not self._warned:
+        if hardest and self._watch.collapsed(loss, size, margin) and not self._warned:
             self._warned = True
-            formula = "2 × batch × margin" if hardest else "2 × batch × (batch - 1) × margin"
             self._hooks.warn(
                 f"the loss has collapsed: for {self._watch.patience} iterations it has stood at "
-                f"{formula} = {collapsed_loss(size, margin, hardest=hardest):.4g}, which is what "
-                "a model gives that finds every image and caption equally similar; "
-                "begin again with --warmup-epochs 1 or more, or a smaller --learning-rate"
+                f"2 × batch × margin = {collapsed_loss(size, margin):.4g}, which is what a model "
+                "gives that finds every image and caption equally similar; begin again with more "
+                "--warmup-epochs, or a smaller --learning-rate"
             )
 
     def _checkpoint(self, epoch: int, rsum: float) -> Checkpoint:
