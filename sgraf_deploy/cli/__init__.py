@@ -19,6 +19,8 @@ from typing import Any
 import click
 
 from sgraf_deploy import __version__
+from sgraf_deploy.cli.bench import bench
+from sgraf_deploy.cli.demo import demo
 from sgraf_deploy.cli.doctor import doctor
 from sgraf_deploy.cli.evaluate import evaluate
 from sgraf_deploy.cli.export import export
@@ -139,5 +141,6 @@ def main(verbose: bool) -> None:
 
 
 main.epilog = f"Begin with `sgraf-deploy export CHECKPOINT`.  {_EXIT_CODES}"
-for _command in (export, inspect, verify, evaluate, rerank, synth, train, doctor):
+_COMMANDS = (export, inspect, verify, evaluate, bench, rerank, synth, train, doctor, demo)
+for _command in _COMMANDS:
     main.add_command(_command)

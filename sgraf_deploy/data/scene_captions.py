@@ -71,7 +71,7 @@ TRIPLES = (
 )
 """Templates over three; of the third no place is told."""
 
-_TELLS_SIZE, _TELLS_MATERIAL, _TELLS_COLOUR = 40, 25, 85
+_TELLS_SIZE, _TELLS_MATERIAL, _TELLS_COLOUR = 30, 20, 70
 """Percent of the noun phrases."""
 
 

@@ -25,7 +25,7 @@ class SceneOptions:
     seed: int = 0
     img_dim: int = 64
     regions: int = 36
-    noise: float = 1.2
+    noise: float = 1.5
 
     def __post_init__(self) -> None:
         """Raise InputError for numbers that make no data."""

@@ -119,6 +119,11 @@ ENGINES: dict[str, EngineEntry] = {
     ),
 }
 
+PLANNED = {"trt": "this version runs no TensorRT engines yet"}
+"""Engines that people ask for and that do not exist; why."""
+
+_INSTEAD = "install ONNX Runtime, pip install 'sgraf-deploy[cpu]', and take --engine ort"
+
 AUTO_ORDER = ("ort", "torch")
 """`auto` takes the first of these that is available, fastest first."""
 
@@ -143,8 +148,21 @@ def open_engine(name: str, bundle: Bundle, precision: Precision, options: Engine
     Raises InputError for an unknown name and UnavailableError, with the command that installs
     what is missing, for one that does not work here.
     """
+    name = check_engine(name)
+    module, attribute = ENGINES[name].target.split(":")
+    engine: Engine = getattr(importlib.import_module(module), attribute)(bundle, precision, options)
+    return engine
+
+
+def check_engine(name: str) -> str:
+    """The name of an engine that works here; of the fastest for `auto`.
+
+    Raises as `open_engine`.
+    """
     if name == "auto":
-        name = choose_engine()
+        return choose_engine()
+    if name in PLANNED:
+        raise UnavailableError(f"engine {name} is not available: {PLANNED[name]}", mend=_INSTEAD)
     if name not in ENGINES:
         raise InputError("engine", expected=["auto", *ENGINES], got=name)
     reason = unavailable_reason(name)
@@ -152,9 +170,7 @@ def open_engine(name: str, bundle: Bundle, precision: Precision, options: Engine
         raise UnavailableError(
             f"engine {name} is not available: {reason}", mend=ENGINES[name].install
         )
-    module, attribute = ENGINES[name].target.split(":")
-    engine: Engine = getattr(importlib.import_module(module), attribute)(bundle, precision, options)
-    return engine
+    return name
 
 
 def choose_engine() -> str:

@@ -1,0 +1,147 @@
+"""Timings, their spread, the matrix-product rate, and a process's peak memory."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sgraf_deploy.config import ModelConfig
+
+Clock = Callable[[], float]
+
+PRODUCTS = ((2048, 2048, 2048), (1400, 1024, 256), (4096, 1024, 1024), (1024, 4096, 1024))
+"""Shapes (m, k, n) of the matrix product; the best of them is the machine's rate."""
+
+UNSTABLE = 0.2
+"""A spread above this share of the median makes a timing a poor basis for a comparison."""
+
+_STATUS = Path("/proc/self/status")
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Wall seconds of the same work, repeated."""
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The median, seconds."""
+        return self.percentile(50)
+
+    @property
+    def spread(self) -> float:
+        """The 90th less the 10th percentile, as a share of the median."""
+        return (self.percentile(90) - self.percentile(10)) / self.median
+
+    def percentile(self, percent: float) -> float:
+        """Linear between the two nearest, seconds."""
+        return float(np.percentile(self.seconds, percent))
+
+    def rate(self, units: float) -> float:
+        """Units per second at the median."""
+        return units / self.median
+
+    def to_json(self) -> dict[str, Any]:
+        """Median, spread and every value."""
+        return {"median": self.median, "spread": self.spread, "seconds": list(self.seconds)}
+
+
+def timed(work: Callable[[], object], clock: Clock = time.perf_counter) -> float:
+    """Wall seconds of one call."""
+    start = clock()
+    work()
+    return clock() - start
+
+
+def times_faster(work: Timing, yardstick: Timing) -> float:
+    """How many times faster, round by round: the median of the ratios."""
+    ratios = [b / a for a, b in zip(work.seconds, yardstick.seconds, strict=True)]
+    return float(np.median(ratios))
+
+
+def pair_flop(config: ModelConfig, words: float) -> float:
+    """Floating-point operations per pair after the exact rewrites, at a mean of so many words."""
+    attention = 2 * 2 * config.regions * words * config.embed
+    alignment = 2 * (words + 1) * config.embed * config.sim_dim
+    reasoning = max(0, config.sgr_steps - 1) * 2 * 2 * (words + 1) * config.sim_dim**2
+    return float(attention + alignment + reasoning)
+
+
+class ProductRate:
+    """Measures float32 matrix products: with PyTorch on its threads, or NumPy where it is not."""
+
+    def __init__(self, clock: Clock, products: Sequence[tuple[int, int, int]] = PRODUCTS) -> None:
+        self._clock = clock
+        rng = np.random.default_rng(0)
+        try:
+            import torch
+
+            self.library = "PyTorch"
+            convert: Callable[[Any], Any] = torch.from_numpy
+        except ImportError:
+            self.library = "NumPy"
+            convert = np.asarray
+        self._operands = [
+            (
+                convert(rng.random((m, k), dtype=np.float32)),
+                convert(rng.random((k, n), dtype=np.float32)),
+                2.0 * m * k * n,
+            )
+            for m, k, n in products
+        ]
+
+    def measure(self) -> float:
+        """The best rate of all shapes once, FLOP/s."""
+        rates = []
+        for a, b, flop in self._operands:
+            _product(a, b)
+            rates.append(flop / timed(lambda a=a, b=b: _product(a, b), self._clock))  # type: ignore[misc]
+        return max(rates)
+
+
+def _product(a: Any, b: Any) -> object:
+    return a @ b
+
+
+@dataclass(frozen=True)
+class PeakMemory:
+    """Resident bytes of this process: at the start, and the most since; None where unknown."""
+
+    start: int | None
+    peak: int | None
+
+
+class MemoryWatch:
+    """Where the system allows it, the peak counts from here; elsewhere from the process's start."""
+
+    def __init__(self) -> None:
+        self._start = _status("VmRSS")
+        try:
+            _CLEAR_REFS.write_text("5")  # Linux: begin the high-water mark anew
+        except OSError:
+            self._start = None
+
+    def read(self) -> PeakMemory:
+        """The peak so far."""
+        peak = _status("VmHWM")
+        if peak is None:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return PeakMemory(self._start, peak)
+
+
+def _status(field: str) -> int | None:
+    """A size from the kernel's account of this process, bytes."""
+    try:
+        lines = _STATUS.read_text().splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith(f"{field}:")]
+    return int(found[0]) * 1024 if found else None

@@ -1,0 +1,167 @@
+"""How far an engine's logits are from the literal loop's, and whether that is within bounds."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgraf_deploy.bench.rank_changes import explain_changes, spearman
+from sgraf_deploy.bench.recall import RecallReport, evaluate
+from sgraf_deploy.runtime.logits import similarities
+
+Logits = NDArray[np.float32]
+
+FP32_LOGITS = 1e-4
+"""Of max(1, |logit|)."""
+FP32_SIMILARITIES = 1e-5
+FP16_LOGITS, FP16_LOGITS_TRAINED = 0.05, 0.01
+"""Of the standard deviation of the reference's logits: any weights, trained ones on real data."""
+FP16_SIMILARITIES = 2e-3
+FP16_SPEARMAN = 0.9999
+RECALL_POINTS, RSUM_POINTS = 0.2, 0.4
+"""On few queries one of them may be more than that: then it is one query, and two of rsum."""
+
+RECALLS = ("r1", "r5", "r10")
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A number that must not be above (or, `least`, below) its limit."""
+
+    name: str
+    value: float
+    limit: float
+    least: bool = False
+
+    @property
+    def met(self) -> bool:
+        """False for NaN too."""
+        return self.value >= self.limit if self.least else self.value <= self.limit
+
+    def __str__(self) -> str:
+        relation = ("≥" if self.met else "<") if self.least else ("≤" if self.met else ">")
+        return f"{self.name} {self.value:.3g} {relation} {self.limit:.3g}"
+
+
+@dataclass(frozen=True)
+class Parity:
+    """One model's logits beside the reference's.
+
+    `recall` and the deltas in points are None where the data have no ground truth.
+    """
+
+    model: str
+    largest: float
+    mean: float
+    deviation: float
+    """The standard deviation of the reference's logits."""
+    largest_similarity: float
+    spearman: float
+    changed_ranks: int | None
+    unexplained_ranks: int | None
+    recall: RecallReport | None
+    deltas: dict[str, float] | None
+    bounds: tuple[Bound, ...]
+
+    @property
+    def missed(self) -> tuple[Bound, ...]:
+        """The bounds that are not met."""
+        return tuple(bound for bound in self.bounds if not bound.met)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, and of each bound whether it is met."""
+        bounds = [asdict(bound) | {"met": bound.met} for bound in self.bounds]
+        return asdict(self) | {"bounds": bounds}
+
+
+def compare(
+    model: str,
+    reference: Logits,
+    logits: Logits,
+    *,
+    half: bool,
+    captions_per_image: int | None,
+) -> Parity:
+    """Compare logits (images, captions) of an engine with the literal loop's.
+
+    `half` says that the engine's products are in half precision. With `captions_per_image` the
+    data are real, the weights trained, and R@K counts. Raises DataError for what is not finite.
+    """
+    difference = np.abs(np.subtract(logits, reference, dtype=np.float64))
+    relative = float((difference / np.maximum(1.0, np.abs(reference))).max())
+    similarity = float(np.abs(similarities(logits) - similarities(reference)).max())
+    correlation = spearman(reference.reshape(-1), logits.reshape(-1))
+    deviation, largest = float(reference.std()), float(difference.max())
+    recall = deltas = changed = unexplained = None
+    if captions_per_image is not None:
+        before = evaluate(reference, captions_per_image)
+        recall = evaluate(logits, captions_per_image)
+        deltas = _deltas(before, recall)
+        comparison = explain_changes(reference, logits, captions_per_image)
+        changed, unexplained = len(comparison.changes), len(comparison.unexplained)
+    if half:
+        trained = captions_per_image is not None
+        share = largest / deviation if deviation > 0 else float("nan")
+        bounds = _half_bounds(share, similarity, correlation, recall, deltas, trained=trained)
+    else:
+        bounds = [
+            Bound("logits", relative, FP32_LOGITS),
+            Bound("similarities", similarity, FP32_SIMILARITIES),
+        ]
+        if unexplained is not None:
+            bounds.append(Bound("unexplained ranks", unexplained, 0))
+    return Parity(
+        model=model,
+        largest=largest,
+        mean=float(difference.mean()),
+        deviation=deviation,
+        largest_similarity=similarity,
+        spearman=correlation,
+        changed_ranks=changed,
+        unexplained_ranks=unexplained,
+        recall=recall,
+        deltas=deltas,
+        bounds=tuple(bounds),
+    )
+
+
+def _half_bounds(
+    share: float,
+    similarity: float,
+    correlation: float,
+    recall: RecallReport | None,
+    deltas: dict[str, float] | None,
+    *,
+    trained: bool,
+) -> list[Bound]:
+    if not trained or recall is None or deltas is None:
+        return [
+            Bound("logits / std", share, FP16_LOGITS),
+            Bound("similarities", similarity, FP16_SIMILARITIES),
+        ]
+    bounds = [
+        Bound("logits / std", share, FP16_LOGITS_TRAINED),
+        Bound("Spearman", correlation, FP16_SPEARMAN, least=True),
+    ]
+    queries = {"i→t": recall.images, "t→i": recall.captions}
+    for name, delta in deltas.items():
+        one = 100 / queries.get(name.split()[0], min(queries.values()))
+        limit = max(RSUM_POINTS, 2 * one) if name == "rsum" else max(RECALL_POINTS, one)
+        # A difference of two percentages: rounding must not make it more than one query.
+        bounds.append(Bound(name, abs(delta), limit + 1e-9))
+    return bounds
+
+
+def _deltas(before: RecallReport, after: RecallReport) -> dict[str, float]:
+    """What R@K and rsum gained, in points."""
+    found = {}
+    for label, old, new in (
+        ("i→t", before.image_to_text, after.image_to_text),
+        ("t→i", before.text_to_image, after.text_to_image),
+    ):
+        for name in RECALLS:
+            found[f"{label} R@{name[1:]}"] = getattr(new, name) - getattr(old, name)
+    return found | {"rsum": after.rsum - before.rsum}

@@ -1,0 +1,51 @@
+"""Models of random weights, exported through the gate: for speed, which weights do not change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.config import ModelConfig, Module, Precision
+from sgraf_deploy.export.exporter import ExportOptions, export_bundle
+from sgraf_deploy.model.checkpoint import Checkpoint, write_checkpoint
+
+
+def model_config(module: Module, **changes: int) -> ModelConfig:
+    """The authors' dimensions; the vocabulary is small, because scoring never sees it."""
+    fields: dict[str, int | bool] = {
+        "img_dim": 2048,
+        "regions": 36,
+        "embed": 1024,
+        "sim_dim": 256,
+        "word_dim": 300,
+        "vocab_size": 1000,
+        "num_layers": 1,
+        "bidirectional": True,
+        "sgr_steps": 3 if module == "SGR" else 0,
+        "image_norm": True,
+        "text_norm": True,
+    }
+    return ModelConfig.from_json({"module": module} | fields | changes)
+
+
+def random_checkpoint(config: ModelConfig, seed: int = 0) -> Checkpoint:
+    """PyTorch's own initial weights."""
+    import torch
+
+    from sgraf_deploy.model.layers import SimilarityModel
+
+    torch.manual_seed(seed)
+    weights = {name: w.numpy() for name, w in SimilarityModel(config).state_dict().items()}
+    return Checkpoint(config, weights, 0, 0.0, None, {})
+
+
+def export_random(
+    checkpoint: Checkpoint, folder: Path, precisions: tuple[Precision, ...] = ("fp32",)
+) -> Bundle:
+    """Export a checkpoint through the gate into `folder`."""
+    path = folder / "checkpoint.pth.tar"
+    write_checkpoint(path, checkpoint)
+    options = ExportOptions(precisions=precisions)
+    return export_bundle(
+        [path], folder / f"random-{checkpoint.config.module}.sgraf", options
+    ).bundle

@@ -1,0 +1,302 @@
+"""The whole bench of a bundle: parity, throughput, latency and memory of several engines."""
+
+from __future__ import annotations
+
+import platform
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgraf_deploy.bench.evaluate import Stage, foreign_regions
+from sgraf_deploy.bench.literal import LiteralLoop
+from sgraf_deploy.bench.measure import UNSTABLE, MemoryWatch, PeakMemory
+from sgraf_deploy.bench.parity import Parity, compare
+from sgraf_deploy.bench.recall import RecallReport, evaluate
+from sgraf_deploy.bench.speed import (
+    Inputs,
+    Latency,
+    SpeedOptions,
+    Throughput,
+    measure_latency,
+    measure_throughput,
+)
+from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.config import Precision
+from sgraf_deploy.data.captions import encode_captions
+from sgraf_deploy.data.precomp import PrecompSplit
+from sgraf_deploy.data.regions import check_regions
+from sgraf_deploy.data.tokenizer import Tokenizer
+from sgraf_deploy.data.vocabulary import Vocabulary
+from sgraf_deploy.errors import BundleError
+from sgraf_deploy.runtime.engine import AUTO_ORDER, EngineOptions, unavailable_reason
+from sgraf_deploy.runtime.logits import combine_logits
+from sgraf_deploy.runtime.scorer import Scorer, load
+from sgraf_deploy.versions import tool_versions
+
+EMULATED = "fp16-rounded"
+"""Executed to know its values; its speed says nothing about any machine, and is not measured."""
+
+MOST_TIMED = 100
+"""Images, and captions, that throughput is measured on: one shard of the literal loop."""
+
+SEED = 0
+
+Logits = dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    """An engine in a precision."""
+
+    name: str
+    precision: Precision = "fp32"
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What is measured, on how many threads, and how often."""
+
+    engines: tuple[EngineChoice, ...]
+    engine_options: EngineOptions = field(default_factory=EngineOptions)
+    speed: SpeedOptions = field(default_factory=SpeedOptions)
+
+
+@dataclass(frozen=True, eq=False)
+class Workload:
+    """What the engines are compared on; `captions_per_image` is None where nothing belongs."""
+
+    name: str
+    inputs: Inputs
+    captions_per_image: int | None = None
+
+    def timed_part(self) -> Inputs:
+        """At most 100 images and as many captions, these spread over all there are."""
+        regions = np.asarray(self.inputs.regions[:MOST_TIMED])
+        count = len(self.inputs.token_ids)
+        rows = np.linspace(0, count - 1, min(count, MOST_TIMED)).astype(int)
+        return Inputs(regions, [self.inputs.token_ids[row] for row in rows.tolist()])
+
+
+@dataclass(frozen=True, eq=False)
+class BenchReport:
+    """Everything that was measured; `failed` names each bound that was missed."""
+
+    run: dict[str, Any]
+    reference: dict[str, RecallReport | None]
+    parity: dict[str, list[Parity]]
+    throughput: Throughput
+    latency: list[Latency]
+    memory: PeakMemory
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def failed(self) -> list[str]:
+        """A sentence for each bound that was missed."""
+        return [
+            f"{engine}, {parity.model}: {bound}"
+            for engine, parities in self.parity.items()
+            for parity in parities
+            for bound in parity.missed
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """The whole report as a JSON object."""
+        return {
+            "run": self.run,
+            "reference": {
+                name: report and report.to_json() for name, report in self.reference.items()
+            },
+            "parity": {
+                engine: [parity.to_json() for parity in parities]
+                for engine, parities in self.parity.items()
+            },
+            "throughput": self.throughput.to_json(),
+            "latency": [latency.to_json() for latency in self.latency],
+            "memory_bytes": asdict(self.memory),
+            "warnings": self.warnings,
+            "failed": self.failed,
+        }
+
+
+def available_engines() -> tuple[tuple[str, ...], dict[str, str]]:
+    """The engines that work here, fastest first, and why others do not."""
+    reasons = {name: unavailable_reason(name) for name in AUTO_ORDER}
+    working = tuple(name for name, reason in reasons.items() if reason is None)
+    return working, {name: reason for name, reason in reasons.items() if reason is not None}
+
+
+def split_workload(bundle: Bundle, split: PrecompSplit) -> Workload:
+    """A split's images and captions.
+
+    Raises BundleError for a bundle without a vocabulary, DataError for regions that do not fit.
+    """
+    manifest = bundle.manifest
+    check_regions(
+        split.regions, manifest.regions, manifest.img_dim, f"regions of split {split.name}"
+    )
+    vocabulary = Vocabulary.load(bundle.vocabulary_path())
+    token_ids, _ = encode_captions(split.captions, Tokenizer(manifest.tokenizer or ""), vocabulary)
+    name = f"split {split.name}: {split.images:,} images × {len(token_ids):,} captions"
+    return Workload(name, Inputs(split.regions, token_ids), split.captions_per_image)
+
+
+def random_workload(bundle: Bundle, images: int, captions: int) -> Workload:
+    """Standard normal regions and random ids, 8 to 20 words a caption, from seed 0."""
+    manifest, rng = bundle.manifest, np.random.default_rng(SEED)
+    shape = (images, manifest.regions, manifest.img_dim)
+    regions = rng.standard_normal(shape, dtype=np.float32)
+    size = next(iter(manifest.members.values())).config.vocab_size
+    lengths = rng.integers(8, 21, captions)
+    token_ids = [rng.integers(0, size, length, dtype=np.int32) for length in lengths.tolist()]
+    name = f"random regions and ids: {images:,} images × {captions:,} captions of 8 to 20 words"
+    return Workload(name, Inputs(regions, token_ids))
+
+
+def run_bench(
+    bundle: Bundle, workload: Workload, options: BenchOptions, stage: Stage = lambda name: None
+) -> BenchReport:
+    """Measure every engine against the literal loop, on a workload.
+
+    Raises UnavailableError for an engine that does not work here, or without PyTorch, before
+    anything long begins.
+    """
+    memory = MemoryWatch()
+    with ExitStack() as stack:
+        scorers: dict[str, Scorer] = {}
+        for choice in options.engines:
+            scorer = stack.enter_context(
+                load(
+                    bundle,
+                    engine=choice.name,
+                    precision=choice.precision,
+                    options=options.engine_options,
+                )
+            )
+            scorers[_label(scorer)] = scorer
+        literal = LiteralLoop(bundle, options.engine_options.checkpoints)
+        reference, parity = _parities(literal, scorers, workload, stage)
+        opened = scorers
+        timed = workload.timed_part()
+        throughput = measure_throughput(scorers, literal, timed, options.speed, stage("throughput"))
+        latency = [
+            one
+            for name, scorer in scorers.items()
+            for one in measure_latency(
+                name, scorer, timed, options.speed, stage(f"latency of {name}")
+            )
+        ]
+        run = _describe(bundle, opened, workload, options)
+    warnings = [
+        *_unstable(throughput),
+        *foreign_regions(workload.inputs.regions, bundle.manifest.region_statistics),
+    ]
+    return BenchReport(run, reference, parity, throughput, latency, memory.read(), warnings)
+
+
+def _label(scorer: Scorer) -> str:
+    return f"{scorer.engine_name} {scorer.executed}" + (
+        "" if scorer.device == "cpu" else f" on {scorer.device}"
+    )
+
+
+def _parities(
+    literal: LiteralLoop, scorers: dict[str, Scorer], workload: Workload, stage: Stage
+) -> tuple[dict[str, RecallReport | None], dict[str, list[Parity]]]:
+    """The reference's R@K by model, and every engine's parity."""
+    inputs, per_image = workload.inputs, workload.captions_per_image
+    images = literal.encode_images(inputs.regions)
+    captions = literal.encode_captions(inputs.token_ids)
+    names = {name: name.upper() for name in images}
+    expected = _by_model(literal.logits(images, captions, stage("literal loop")), names)
+    reference = {
+        model: None if per_image is None else evaluate(logits, per_image)
+        for model, logits in expected.items()
+    }
+    found = {}
+    for label, scorer in scorers.items():
+        encoded = scorer.encode_images(inputs.regions), scorer.encode_captions(inputs.token_ids)
+        matrices = scorer.logits(*encoded, progress=stage(label))
+        found[label] = [
+            compare(
+                model,
+                expected[model],
+                logits,
+                half=scorer.precision == "fp16",
+                captions_per_image=per_image,
+            )
+            for model, logits in _by_model(matrices, names).items()
+        ]
+    return reference, found
+
+
+def _by_model(matrices: Logits, names: dict[str, str]) -> Logits:
+    """Members by the names of their modules, and the ensemble of two."""
+    logits = {names[member]: matrix for member, matrix in matrices.items()}
+    if len(logits) > 1:
+        logits["SGRAF"] = combine_logits(*logits.values())
+    return logits
+
+
+def _unstable(throughput: Throughput) -> list[str]:
+    """A warning for every timing that spreads too far, the matrix product's included."""
+    spreads = {"the matrix product": throughput.product_timing.spread} | {
+        speed.engine: speed.timings["score"].spread for speed in throughput.speeds
+    }
+    shaky = [f"{name} {100 * s:.0f} %" for name, s in spreads.items() if s > UNSTABLE]
+    if not shaky:
+        return []
+    return [
+        f"unstable timings, from the 10th to the 90th percentile: {', '.join(shaky)} of the "
+        "median; something else runs here, or --repeats is too small to compare"
+    ]
+
+
+def _describe(
+    bundle: Bundle, scorers: dict[str, Scorer], workload: Workload, options: BenchOptions
+) -> dict[str, Any]:
+    """What is needed to compare two runs."""
+    return {
+        "bundle_sha256": bundle.sha256,
+        "module": bundle.manifest.module,
+        "engines": {
+            label: {
+                "engine": scorer.engine_name,
+                "precision": scorer.precision,
+                "executed": scorer.executed,
+                "device": scorer.device,
+            }
+            for label, scorer in scorers.items()
+        },
+        "processor": processor(),
+        "threads": options.engine_options.threads,
+        "workload": workload.name,
+        "seed": SEED,
+        "repeats": options.speed.repeats,
+        "versions": tool_versions(),
+    }
+
+
+def processor() -> str:
+    """What this machine computes on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return f"{len(names)} × {names[0]}" if names else platform.processor()
+
+
+def default_bundle(folder: Path) -> Path | None:
+    """The only `*.sgraf` of a folder; None if there is none.
+
+    Raises BundleError where there are several.
+    """
+    found = sorted(path for path in folder.glob("*.sgraf") if path.is_dir())
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise BundleError("BUNDLE", expected="one of those here", got=names, mend="name it")
+    return found[0] if found else None

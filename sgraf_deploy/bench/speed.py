@@ -1,0 +1,269 @@
+"""Throughput and latency of scorers beside the literal loop, measured in interleaved rounds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgraf_deploy.bench.literal import LiteralLoop
+from sgraf_deploy.bench.measure import (
+    UNSTABLE,
+    Clock,
+    ProductRate,
+    Timing,
+    pair_flop,
+    timed,
+    times_faster,
+)
+from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.runtime.halving import Progress
+from sgraf_deploy.runtime.scorer import Scorer
+
+LITERAL = "literal loop"
+
+SCOPES = ("encode images", "encode captions", "score")
+"""What is timed: the first two from raw inputs, the last on encoded ones."""
+
+CANDIDATES = (10, 100, 1000)
+"""Images that one caption is reranked against."""
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Regions (images, regions, img_dim) and token ids (words,) of each caption."""
+
+    regions: NDArray[Any]
+    token_ids: Sequence[NDArray[np.int32]]
+
+    @property
+    def pairs(self) -> int:
+        """Images x captions."""
+        return len(self.regions) * len(self.token_ids)
+
+    @property
+    def mean_words(self) -> float:
+        """Tokens per caption, `<start>` and `<end>` included."""
+        return float(np.mean([len(ids) for ids in self.token_ids]))
+
+
+@dataclass(frozen=True)
+class SpeedOptions:
+    """How often: rounds that count, rounds before them that do not, runs of a latency."""
+
+    repeats: int = 5
+    warmup: int = 1
+    queries: int = 30
+    clock: Clock = time.perf_counter
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One engine's timings by scope, in units per second; `end_to_end` is all three together.
+
+    `percent_of_product_rate` is the work per pair after the exact rewrites at the measured pairs
+    per second; None for the literal loop, which does more work.
+    """
+
+    engine: str
+    timings: dict[str, Timing]
+    rates: dict[str, float]
+    times_literal: float
+    percent_of_product_rate: float | None
+
+    @property
+    def unstable(self) -> bool:
+        """Whether the scores' timings spread too far to compare."""
+        return self.timings["score"].spread > UNSTABLE
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything."""
+        return {
+            "engine": self.engine,
+            "seconds": {scope: timing.to_json() for scope, timing in self.timings.items()},
+            "per_second": self.rates,
+            "times_literal": self.times_literal,
+            "percent_of_product_rate": self.percent_of_product_rate,
+            "unstable": self.unstable,
+        }
+
+
+@dataclass(frozen=True)
+class Latency:
+    """One caption against so many encoded images; seconds.
+
+    `score`: the caption is encoded already. `end_to_end`: from its token ids.
+    """
+
+    engine: str
+    candidates: int
+    score: Timing
+    end_to_end: Timing
+
+    def to_json(self) -> dict[str, Any]:
+        """Percentiles in milliseconds by scope."""
+        return {
+            "engine": self.engine,
+            "candidates": self.candidates,
+            **{
+                f"{scope}_ms": {f"p{p}": 1e3 * timing.percentile(p) for p in (50, 95, 99)}
+                | {"repeats": len(timing.seconds)}
+                for scope, timing in (("score", self.score), ("end_to_end", self.end_to_end))
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """All engines of one run, and what the machine's matrix products reach in it."""
+
+    speeds: tuple[Speed, ...]
+    product_rate: float
+    """FLOP/s, the best of all rounds."""
+    product_timing: Timing
+    """Seconds per 10⁹ operations, round by round."""
+    product_library: str
+    flop_per_pair: float
+    images: int
+    captions: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything."""
+        return {
+            "images": self.images,
+            "captions": self.captions,
+            "flop_per_pair": self.flop_per_pair,
+            "product_rate": self.product_rate,
+            "product_library": self.product_library,
+            "product_spread": self.product_timing.spread,
+            "engines": [speed.to_json() for speed in self.speeds],
+        }
+
+
+@dataclass
+class _Runner:
+    """The three scopes of one engine as calls without arguments."""
+
+    calls: dict[str, Callable[[], object]]
+    seconds: dict[str, list[float]] = field(default_factory=lambda: {s: [] for s in SCOPES})
+
+
+def measure_throughput(
+    bundle: Bundle,
+    scorers: dict[str, Scorer],
+    literal: LiteralLoop,
+    inputs: Inputs,
+    options: SpeedOptions = SpeedOptions(),
+    progress: Progress | None = None,
+) -> Throughput:
+    """Time every engine next to the literal loop, round by round, on the same inputs."""
+    runners = {LITERAL: _literal_runner(literal, inputs)}
+    runners |= {name: _runner(scorer, inputs) for name, scorer in scorers.items()}
+    products, rates = ProductRate(options.clock), []
+    rounds = options.warmup + options.repeats
+    for index in range(rounds):
+        rate = products.measure()
+        for runner in runners.values():
+            for scope, call in runner.calls.items():
+                seconds = timed(call, options.clock)
+                if index >= options.warmup:
+                    runner.seconds[scope].append(seconds)
+        if index >= options.warmup:
+            rates.append(rate)
+        if progress is not None:
+            progress(index + 1, rounds)
+    configs = [member.config for member in bundle.manifest.members.values()]
+    flop = sum(pair_flop(config, inputs.mean_words) for config in configs)
+    best = max(rates)
+    return Throughput(
+        speeds=tuple(
+            _speed(name, runner, runners[LITERAL], inputs, flop / best)
+            for name, runner in runners.items()
+        ),
+        product_rate=best,
+        product_timing=Timing(tuple(1e9 / rate for rate in rates)),
+        product_library=products.library,
+        flop_per_pair=flop,
+        images=len(inputs.regions),
+        captions=len(inputs.token_ids),
+    )
+
+
+def measure_latency(
+    name: str,
+    scorer: Scorer,
+    inputs: Inputs,
+    options: SpeedOptions = SpeedOptions(),
+    progress: Progress | None = None,
+) -> list[Latency]:
+    """Rerank one caption after the other against 10, 100 and 1,000 images.
+
+    Where there are fewer images they are repeated. Large counts are run a third as often.
+    """
+    images = scorer.encode_images(inputs.regions)
+    captions = scorer.encode_captions(list(inputs.token_ids))
+    found = []
+    for place, count in enumerate(CANDIDATES):
+        gallery = images[np.resize(np.arange(len(images)), count)]
+        repeats = max(3, options.queries // (place + 1))
+        score, whole = [], []
+        for run in range(-1, repeats):  # the first one warms up
+            row = run % len(captions)
+            one, ids = captions[row : row + 1], inputs.token_ids[row]
+            a = timed(lambda one=one, g=gallery: scorer.rerank(one, g, 10), options.clock)  # type: ignore[misc]
+            b = timed(lambda ids=ids, g=gallery: scorer.rerank(ids, g, 10), options.clock)  # type: ignore[misc]
+            if run >= 0:
+                score.append(a)
+                whole.append(b)
+        found.append(Latency(name, count, Timing(tuple(score)), Timing(tuple(whole))))
+        if progress is not None:
+            progress(place + 1, len(CANDIDATES))
+    return found
+
+
+def _runner(scorer: Scorer, inputs: Inputs) -> _Runner:
+    captions = list(inputs.token_ids)
+    encoded = scorer.encode_images(inputs.regions), scorer.encode_captions(captions)
+    return _Runner(
+        {
+            "encode images": lambda: scorer.encode_images(inputs.regions),
+            "encode captions": lambda: scorer.encode_captions(captions),
+            "score": lambda: scorer.logits(*encoded),
+        }
+    )
+
+
+def _literal_runner(literal: LiteralLoop, inputs: Inputs) -> _Runner:
+    images = literal.encode_images(inputs.regions)
+    captions = literal.encode_captions(inputs.token_ids)
+    return _Runner(
+        {
+            "encode images": lambda: literal.encode_images(inputs.regions),
+            "encode captions": lambda: literal.encode_captions(inputs.token_ids),
+            "score": lambda: literal.logits(images, captions),
+        }
+    )
+
+
+def _speed(name: str, runner: _Runner, literal: _Runner, inputs: Inputs, floor: float) -> Speed:
+    """`floor`: the seconds that a pair takes at the product rate."""
+    timings = {scope: Timing(tuple(seconds)) for scope, seconds in runner.seconds.items()}
+    whole = Timing(tuple(map(sum, zip(*runner.seconds.values(), strict=True))))
+    timings["end to end"] = whole
+    units = (len(inputs.regions), len(inputs.token_ids), inputs.pairs, inputs.pairs)
+    rates = {
+        scope: timing.rate(count)
+        for (scope, timing), count in zip(timings.items(), units, strict=True)
+    }
+    score = Timing(tuple(literal.seconds["score"]))
+    return Speed(
+        engine=name,
+        timings=timings,
+        rates=rates,
+        times_literal=times_faster(timings["score"], score),
+        percent_of_product_rate=None if name == LITERAL else 100 * floor * rates["score"],
+    )

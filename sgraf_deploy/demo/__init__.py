@@ -1,0 +1,1 @@
+"""The embedded demo: small trained checkpoints, and scenes that they never saw."""
