@@ -166,35 +166,32 @@ def run_bench(
     """
     memory = MemoryWatch()
     with ExitStack() as stack:
-        scorers: dict[str, Scorer] = {}
-        for choice in options.engines:
-            scorer = stack.enter_context(
-                load(
-                    bundle,
-                    engine=choice.name,
-                    precision=choice.precision,
-                    options=options.engine_options,
-                )
-            )
-            scorers[_label(scorer)] = scorer
+        scorers = _open(bundle, options, stack)
         literal = LiteralLoop(bundle, options.engine_options.checkpoints)
         reference, parity = _parities(literal, scorers, workload, stage)
-        opened = scorers
-        timed = workload.timed_part()
-        throughput = measure_throughput(scorers, literal, timed, options.speed, stage("throughput"))
+        part, speed = workload.timed_part(), options.speed
+        real = {name: one for name, one in scorers.items() if one.executed != EMULATED}
+        throughput = measure_throughput(bundle, real, literal, part, speed, stage("throughput"))
         latency = [
             one
-            for name, scorer in scorers.items()
-            for one in measure_latency(
-                name, scorer, timed, options.speed, stage(f"latency of {name}")
-            )
+            for name, scorer in real.items()
+            for one in measure_latency(name, scorer, part, speed, stage(f"latency of {name}"))
         ]
-        run = _describe(bundle, opened, workload, options)
+        run = _describe(bundle, scorers, workload, options)
     warnings = [
         *_unstable(throughput),
         *foreign_regions(workload.inputs.regions, bundle.manifest.region_statistics),
     ]
     return BenchReport(run, reference, parity, throughput, latency, memory.read(), warnings)
+
+
+def _open(bundle: Bundle, options: BenchOptions, stack: ExitStack) -> dict[str, Scorer]:
+    """The scorers by what they execute, open as long as the stack is."""
+    scorers = (
+        load(bundle, engine=one.name, precision=one.precision, options=options.engine_options)
+        for one in options.engines
+    )
+    return {_label(scorer): stack.enter_context(scorer) for scorer in scorers}
 
 
 def _label(scorer: Scorer) -> str:
