@@ -1,0 +1,83 @@
+"""Timings, rates and memory, with a clock that is told what to say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import accumulate, cycle
+from pathlib import Path
+
+import pytest
+
+from sgraf_deploy.bench import measure
+from sgraf_deploy.bench.measure import (
+    MemoryWatch,
+    ProductRate,
+    Timing,
+    pair_flop,
+    timed,
+    times_faster,
+)
+from sgraf_deploy.bench.random_model import model_config
+
+
+def ticking(*steps: float) -> Callable[[], float]:
+    """A clock that moves by these steps, over and over."""
+    times = accumulate(cycle(steps))
+    return lambda: next(times)
+
+
+def test_a_timing_in_numbers() -> None:
+    timing = Timing((4.0, 1.0, 2.0, 3.0, 5.0))
+    assert timing.median == 3.0
+    assert timing.percentile(95) == pytest.approx(4.8)
+    assert timing.spread == pytest.approx((4.6 - 1.4) / 3)
+    assert timing.rate(60) == 20.0
+    assert timing.to_json() == {
+        "median": 3.0,
+        "spread": timing.spread,
+        "seconds": [4.0, 1.0, 2.0, 3.0, 5.0],
+    }
+
+
+def test_a_call_is_timed_by_the_clock() -> None:
+    assert timed(lambda: None, ticking(2.5)) == 2.5
+
+
+def test_ratios_are_taken_round_by_round() -> None:
+    work, yardstick = Timing((1.0, 4.0, 1.0)), Timing((3.0, 8.0, 5.0))
+    assert times_faster(work, yardstick) == 3.0
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [("SAF", 0.147 * 14 + 0.524 * 15), ("SGR", 0.147 * 14 + 1.05 * 15)],
+)
+def test_the_work_of_a_pair_is_the_designs(module: str, expected: float) -> None:
+    flop = pair_flop(model_config(module), 14)  # type: ignore[arg-type]  # one of two strings
+    assert flop / 1e6 == pytest.approx(expected, rel=5e-3)
+
+
+def test_the_best_product_counts() -> None:
+    rate = ProductRate(ticking(0.0, 2.0, 0.0, 1.0), products=[(2, 3, 4), (2, 3, 4)])
+    assert rate.library == "PyTorch"
+    assert rate.measure() == 2 * 2 * 3 * 4 / 1.0
+
+
+def test_memory_is_what_the_kernel_says() -> None:
+    watch = MemoryWatch()
+    held = bytearray(50_000_000)
+    found = watch.read()
+    assert found.peak is not None
+    if found.start is not None:
+        assert found.peak - found.start > 0.9 * len(held)
+
+
+def test_without_the_kernels_account_the_start_is_unknown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(measure, "_STATUS", tmp_path / "absent")
+    monkeypatch.setattr(measure, "_CLEAR_REFS", tmp_path / "no" / "file")
+    found = MemoryWatch().read()
+    assert found.start is None
+    assert found.peak is not None
+    assert found.peak > 1_000_000

@@ -1,0 +1,140 @@
+"""Parity: each bound is met just below it and missed just above."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sgraf_deploy.bench.parity import Bound, compare
+
+IMAGES, PER_IMAGE = 20, 5
+
+
+def logits(seed: int = 0, scale: float = 1.0) -> NDArray[np.float32]:
+    """Random logits in which ground truths stand out."""
+    rng = np.random.default_rng(seed)
+    matrix = rng.standard_normal((IMAGES, IMAGES * PER_IMAGE)).astype(np.float32)
+    for image in range(IMAGES):
+        matrix[image, PER_IMAGE * image : PER_IMAGE * (image + 1)] += 1.5
+    return np.asarray(scale * matrix, dtype=np.float32)
+
+
+def moved(matrix: NDArray[np.float32], by: float) -> NDArray[np.float32]:
+    """The same with its first element moved."""
+    other = matrix.copy()
+    other[0, 0] += by
+    return other
+
+
+def names(bounds: tuple[Bound, ...]) -> set[str]:
+    return {bound.name for bound in bounds}
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["fp32", "fp16"])
+@pytest.mark.parametrize("per_image", [None, PER_IMAGE], ids=["random", "data"])
+def test_equal_logits_meet_every_bound(half: bool, per_image: int | None) -> None:
+    matrix = logits()
+    found = compare("SGR", matrix, matrix.copy(), half=half, captions_per_image=per_image)
+    assert (found.largest, found.mean, found.largest_similarity) == (0.0, 0.0, 0.0)
+    assert found.spearman == pytest.approx(1.0)
+    assert found.missed == ()
+    assert (found.recall is None) == (per_image is None)
+    assert (found.changed_ranks is None) == (per_image is None)
+    assert found.deltas is None or set(found.deltas.values()) == {0.0}
+
+
+@pytest.mark.parametrize(
+    ("by", "missed"),
+    [(3e-5, set()), (6e-5, {"similarities"}), (2e-3, {"logits", "similarities"})],
+)
+def test_fp32_bounds(by: float, missed: set[str]) -> None:
+    reference = np.zeros((IMAGES, 100), dtype=np.float32) + np.float32(0.1)
+    reference[1:] = logits()[1:]
+    found = compare("SAF", reference, moved(reference, by), half=False, captions_per_image=None)
+    assert names(found.missed) == missed
+    assert found.largest == pytest.approx(by, rel=1e-2)
+    assert found.mean == pytest.approx(by / reference.size, rel=1e-2)
+
+
+def test_large_logits_may_differ_by_more() -> None:
+    reference = logits(scale=1000)
+    found = compare(
+        "SAF", reference, reference * np.float32(1.00005), half=False, captions_per_image=None
+    )
+    assert found.largest > 0.05
+    assert "logits" not in names(found.missed)
+
+
+@pytest.mark.parametrize(
+    ("share", "per_image", "missed"),
+    [
+        (0.04, None, False),
+        (0.06, None, True),
+        (0.009, PER_IMAGE, False),
+        (0.011, PER_IMAGE, True),
+    ],
+)
+def test_fp16_bounds_of_logits(share: float, per_image: int | None, missed: bool) -> None:
+    reference = logits(scale=0.01)
+    other = moved(reference, share * float(reference.std()))
+    found = compare("SGR", reference, other, half=True, captions_per_image=per_image)
+    assert ("logits / std" in names(found.missed)) == missed
+
+
+def test_fp16_rank_correlation() -> None:
+    reference = logits()
+    noise = np.random.default_rng(1).standard_normal(reference.shape).astype(np.float32)
+    found = compare(
+        "SGR", reference, reference + 0.05 * noise, half=True, captions_per_image=PER_IMAGE
+    )
+    assert "Spearman" in names(found.missed)
+
+
+def test_recall_may_move_by_one_query_where_that_is_more_than_the_bound() -> None:
+    reference = logits()
+    one, two = reference.copy(), reference.copy()
+    worst = reference.min() - 1
+    for image, matrix in ((0, one), (0, two), (1, two)):
+        matrix[image, PER_IMAGE * image : PER_IMAGE * (image + 1)] = worst
+    first = compare("SGR", reference, one, half=True, captions_per_image=PER_IMAGE)
+    second = compare("SGR", reference, two, half=True, captions_per_image=PER_IMAGE)
+    assert first.deltas is not None
+    assert first.deltas["i→t R@10"] == pytest.approx(-100 / IMAGES)
+    assert "i→t R@10" not in names(first.missed)
+    assert "i→t R@10" in names(second.missed)
+    assert "rsum" in names(second.missed)
+
+
+def test_changed_ranks_are_counted_and_explained() -> None:
+    reference = logits()
+    noise = np.random.default_rng(1).standard_normal(reference.shape).astype(np.float32)
+    found = compare(
+        "SGR", reference, reference + 0.3 * noise, half=False, captions_per_image=PER_IMAGE
+    )
+    assert found.changed_ranks is not None
+    assert found.changed_ranks > 5
+    assert found.unexplained_ranks == 0  # by arithmetic: measured on these very logits
+
+
+@pytest.mark.parametrize(
+    ("bound", "met", "text"),
+    [
+        (Bound("logits", 0.5, 1.0), True, "logits 0.5 ≤ 1"),
+        (Bound("logits", 2.0, 1.0), False, "logits 2 > 1"),
+        (Bound("Spearman", 2.0, 1.0, least=True), True, "Spearman 2 ≥ 1"),
+        (Bound("Spearman", 0.5, 1.0, least=True), False, "Spearman 0.5 < 1"),
+        (Bound("Spearman", float("nan"), 1.0, least=True), False, "Spearman nan < 1"),
+        (Bound("logits", float("nan"), 1.0), False, "logits nan > 1"),
+    ],
+)
+def test_a_bound_in_words(bound: Bound, met: bool, text: str) -> None:
+    assert (bound.met, str(bound)) == (met, text)
+
+
+def test_json_says_whether_a_bound_is_met() -> None:
+    reference = logits()
+    found = compare("SGR", reference, moved(reference, 1.0), half=False, captions_per_image=None)
+    value = found.to_json()
+    assert [bound["met"] for bound in value["bounds"]] == [False, False]
+    assert value["recall"] is None
