@@ -7,14 +7,20 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
+DEMO_DIR ?= demo-checkpoints
+DEMO_TRAIN := --embed 64 --sim-dim 32 --word-dim 32 --batch-size 32 --epochs 5 --lr-update 4 \
+	--learning-rate 1e-3 --warmup-epochs 2 --threads 1
+
 .DEFAULT_GOAL := help
-.PHONY: help test check format
+.PHONY: help test check format demo demo-checkpoints
 .DELETE_ON_ERROR:
 
 help:
+	@echo "make demo     see it all on embedded checkpoints, in about a minute"
 	@echo "make test     run the tests with coverage (at least 90 %)"
 	@echo "make check    what CI runs: format, lint, strict types, then the tests"
 	@echo "make format   rewrite the sources as 'make check' wants them"
+	@echo "make demo-checkpoints   train the embedded checkpoints anew, into $(DEMO_DIR)"
 	@echo "PYTHON=python3.12 and VENV=DIR choose the interpreter and where its packages go"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -25,6 +31,17 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(PIP) install --quiet --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/sgraf-deploy demo
+
+demo-checkpoints: $(STAMP)
+	@echo "==> training on synthetic scenes, about ten minutes"
+	mkdir $(DEMO_DIR)
+	$(BIN)/sgraf-deploy synth -o $(DEMO_DIR)/scenes
+	$(BIN)/sgraf-deploy train $(DEMO_DIR)/scenes --module SGR -o $(DEMO_DIR)/sgr.pth.tar $(DEMO_TRAIN)
+	$(BIN)/sgraf-deploy train $(DEMO_DIR)/scenes --module SAF -o $(DEMO_DIR)/saf.pth.tar \
+		--vocab $(DEMO_DIR)/sgr_vocab.json $(DEMO_TRAIN)
 
 test: $(STAMP)
 	@echo "==> tests"

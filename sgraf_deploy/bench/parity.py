@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -62,6 +63,7 @@ class Parity:
     spearman: float
     changed_ranks: int | None
     unexplained_ranks: int | None
+    """In float32: the changes that logits within their bound cannot have made."""
     recall: RecallReport | None
     deltas: dict[str, float] | None
     bounds: tuple[Bound, ...]
@@ -72,9 +74,12 @@ class Parity:
         return tuple(bound for bound in self.bounds if not bound.met)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, and of each bound whether it is met."""
-        bounds = [asdict(bound) | {"met": bound.met} for bound in self.bounds]
-        return asdict(self) | {"bounds": bounds}
+        """Everything, and of each bound whether it is met; what is not a number is null."""
+        bounds = [
+            asdict(bound) | {"value": _number(bound.value), "met": bound.met}
+            for bound in self.bounds
+        ]
+        return asdict(self) | {"spearman": _number(self.spearman), "bounds": bounds}
 
 
 def compare(
@@ -100,8 +105,10 @@ def compare(
         before = evaluate(reference, captions_per_image)
         recall = evaluate(logits, captions_per_image)
         deltas = _deltas(before, recall)
-        comparison = explain_changes(reference, logits, captions_per_image)
-        changed, unexplained = len(comparison.changes), len(comparison.unexplained)
+        # Measured on these very logits, the difference would explain every change.
+        comparison = explain_changes(reference, logits, captions_per_image, FP32_LOGITS)
+        changed = len(comparison.changes)
+        unexplained = None if half else len(comparison.unexplained)
     if half:
         trained = captions_per_image is not None
         share = largest / deviation if deviation > 0 else float("nan")
@@ -126,6 +133,10 @@ def compare(
         deltas=deltas,
         bounds=tuple(bounds),
     )
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _half_bounds(

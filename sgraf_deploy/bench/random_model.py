@@ -34,8 +34,9 @@ def random_checkpoint(config: ModelConfig, seed: int = 0) -> Checkpoint:
 
     from sgraf_deploy.model.layers import SimilarityModel
 
-    torch.manual_seed(seed)
-    weights = {name: w.numpy() for name, w in SimilarityModel(config).state_dict().items()}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        weights = {name: w.numpy() for name, w in SimilarityModel(config).state_dict().items()}
     return Checkpoint(config, weights, 0, 0.0, None, {})
 
 

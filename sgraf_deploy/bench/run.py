@@ -72,6 +72,8 @@ class Workload:
     name: str
     inputs: Inputs
     captions_per_image: int | None = None
+    seed: int | None = None
+    warnings: tuple[str, ...] = ()
 
     def timed_part(self) -> Inputs:
         """At most 100 images and as many captions, these spread over all there are."""
@@ -122,9 +124,11 @@ class BenchReport:
         }
 
 
-def available_engines() -> tuple[tuple[str, ...], dict[str, str]]:
-    """The engines that work here, fastest first, and why others do not."""
+def available_engines(device: str | None) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The engines that work here on a device, fastest first, and why others do not."""
     reasons = {name: unavailable_reason(name) for name in AUTO_ORDER}
+    if device not in (None, "cpu"):
+        reasons["ort"] = "it runs on the CPU alone"
     working = tuple(name for name, reason in reasons.items() if reason is None)
     return working, {name: reason for name, reason in reasons.items() if reason is not None}
 
@@ -141,7 +145,12 @@ def split_workload(bundle: Bundle, split: PrecompSplit) -> Workload:
     vocabulary = Vocabulary.load(bundle.vocabulary_path())
     token_ids, _ = encode_captions(split.captions, Tokenizer(manifest.tokenizer or ""), vocabulary)
     name = f"split {split.name}: {split.images:,} images × {len(token_ids):,} captions"
-    return Workload(name, Inputs(split.regions, token_ids), split.captions_per_image)
+    return Workload(
+        name,
+        Inputs(split.regions, token_ids),
+        split.captions_per_image,
+        warnings=foreign_regions(split.regions, manifest.region_statistics),
+    )
 
 
 def random_workload(bundle: Bundle, images: int, captions: int) -> Workload:
@@ -153,7 +162,7 @@ def random_workload(bundle: Bundle, images: int, captions: int) -> Workload:
     lengths = rng.integers(8, 21, captions)
     token_ids = [rng.integers(0, size, length, dtype=np.int32) for length in lengths.tolist()]
     name = f"random regions and ids: {images:,} images × {captions:,} captions of 8 to 20 words"
-    return Workload(name, Inputs(regions, token_ids))
+    return Workload(name, Inputs(regions, token_ids), seed=SEED)
 
 
 def run_bench(
@@ -178,10 +187,7 @@ def run_bench(
             for one in measure_latency(name, scorer, part, speed, stage(f"latency of {name}"))
         ]
         run = _describe(bundle, scorers, workload, options)
-    warnings = [
-        *_unstable(throughput),
-        *foreign_regions(workload.inputs.regions, bundle.manifest.region_statistics),
-    ]
+    warnings = [*workload.warnings, *_unstable(throughput)]
     return BenchReport(run, reference, parity, throughput, latency, memory.read(), warnings)
 
 
@@ -271,7 +277,7 @@ def _describe(
         "processor": processor(),
         "threads": options.engine_options.threads,
         "workload": workload.name,
-        "seed": SEED,
+        "seed": workload.seed,
         "repeats": options.speed.repeats,
         "versions": tool_versions(),
     }
@@ -292,7 +298,7 @@ def default_bundle(folder: Path) -> Path | None:
 
     Raises BundleError where there are several.
     """
-    found = sorted(path for path in folder.glob("*.sgraf") if path.is_dir())
+    found = sorted(path for path in folder.glob("[!.]*.sgraf") if path.is_dir())
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
         raise BundleError("BUNDLE", expected="one of those here", got=names, mend="name it")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sgraf_deploy.bundle import Bundle
 
 _COUNT = click.IntRange(min=1)
+_SIDE = 100
 _RECALLS = ("R@1", "R@5", "R@10")
 
 
@@ -48,8 +49,8 @@ _RECALLS = ("R@1", "R@5", "R@10")
     type=click.Choice(MODULES),
     help="Instead of a BUNDLE: the paper's dimensions and random weights.",
 )
-@click.option("--images", type=_COUNT, default=100, show_default=True, help="Without --data.")
-@click.option("--captions", type=_COUNT, default=100, show_default=True, help="Without --data.")
+@click.option("--images", type=_COUNT, metavar="N", help="Without --data; 100 if absent.")
+@click.option("--captions", type=_COUNT, metavar="N", help="Without --data; 100 if absent.")
 @click.option("--repeats", type=_COUNT, default=5, show_default=True, help="Rounds that count.")
 @click.option("--warmup", type=click.IntRange(min=0), default=1, show_default=True)
 @click.option("--threads", type=_COUNT, metavar="N", help="CPU threads of every engine.")
@@ -79,6 +80,8 @@ def bench(
     with _opened(bundle, random, chosen) as (opened, demo), progress_bars() as bars:
         workload = _workload(opened, data, split, options, demo=demo)
         click.echo(f"{opened.path.name} ({opened.manifest.module}), {workload.name}")
+        for message in workload.warnings:
+            warn(message)
         report = run_bench(opened, workload, chosen, bars)
     try:
         if json_file is not None:
@@ -86,7 +89,7 @@ def bench(
     finally:
         for line in report_lines(report):
             click.echo(line)
-    for message in report.warnings:
+    for message in report.warnings[len(workload.warnings) :]:
         warn(message)
     _fail_on(report)
 
@@ -111,6 +114,8 @@ def _check_options(
         raise InputError("--random", expected="no BUNDLE and no --data beside it")
     if (data is None) != (split is None):
         raise InputError("--data and --split", expected="both or neither")
+    if data is not None and (options["images"] or options["captions"]):
+        raise InputError("--images and --captions", expected="no --data beside them")
     if options["limit_images"] is not None and data is None:
         raise InputError("--limit-images", expected="--data DIR beside it", got="none")
 
@@ -130,7 +135,7 @@ def _bench_options(options: dict[str, Any]) -> BenchOptions:
         pass
     engines = options["engines"]
     if not engines:
-        engines, reasons = available_engines()
+        engines, reasons = available_engines(options["device"])
         for name, reason in reasons.items():
             click.echo(f"note: engine {name} is left out: {reason}")
     return BenchOptions(
@@ -198,7 +203,7 @@ def _workload(
 
         return split_workload(bundle, demo_split())
     if data is None or split is None:
-        return random_workload(bundle, options["images"], options["captions"])
+        return random_workload(bundle, options["images"] or _SIDE, options["captions"] or _SIDE)
     from sgraf_deploy.data.precomp import open_precomp
 
     opened = open_precomp(data, split, limit_images=options["limit_images"])
@@ -283,7 +288,7 @@ def _parity_row(parity: Parity) -> tuple[str, ...]:
     changed = "" if parity.changed_ranks is None else f"{parity.changed_ranks:,}"
     verdict = "MISSED: " + ", ".join(map(str, parity.missed)) if parity.missed else "met"
     return (
-        *(parity.model, f"{parity.largest:.1e}", f"{parity.mean:.1e}", f"{100 * share:.2g} %"),
+        *(parity.model, f"{parity.largest:.1e}", f"{parity.mean:.1e}", f"{100 * share:.3g} %"),
         *(f"{parity.spearman:.6f}", changed, verdict),
     )
 

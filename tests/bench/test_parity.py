@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -106,15 +108,38 @@ def test_recall_may_move_by_one_query_where_that_is_more_than_the_bound() -> Non
     assert "rsum" in names(second.missed)
 
 
-def test_changed_ranks_are_counted_and_explained() -> None:
+def test_changed_ranks_are_counted_and_in_float32_explained() -> None:
     reference = logits()
     noise = np.random.default_rng(1).standard_normal(reference.shape).astype(np.float32)
-    found = compare(
-        "SGR", reference, reference + 0.3 * noise, half=False, captions_per_image=PER_IMAGE
-    )
-    assert found.changed_ranks is not None
-    assert found.changed_ranks > 5
-    assert found.unexplained_ranks == 0  # by arithmetic: measured on these very logits
+    other = reference + np.float32(0.3) * noise
+    full = compare("SGR", reference, other, half=False, captions_per_image=PER_IMAGE)
+    half = compare("SGR", reference, other, half=True, captions_per_image=PER_IMAGE)
+    assert full.changed_ranks == half.changed_ranks
+    assert full.changed_ranks is not None
+    assert full.changed_ranks > 5
+    assert full.unexplained_ranks is not None
+    assert full.unexplained_ranks > 5
+    assert "unexplained ranks" in names(full.missed)
+    assert half.unexplained_ranks is None
+
+
+def test_a_narrow_gap_explains_a_changed_rank() -> None:
+    reference = logits()
+    truth = float(reference[0, :PER_IMAGE].max())
+    reference[0, -1] = truth - 5e-5
+    other = reference.copy()
+    other[0, -1] = truth + 5e-5
+    found = compare("SGR", reference, other, half=False, captions_per_image=PER_IMAGE)
+    assert found.changed_ranks == 1
+    assert found.unexplained_ranks == 0
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["fp32", "fp16"])
+def test_what_is_no_number_is_null(half: bool) -> None:
+    same = np.ones((1, 1), np.float32)
+    value = compare("SGR", same, same, half=half, captions_per_image=None).to_json()
+    assert value["spearman"] is None
+    json.dumps(value, allow_nan=False)
 
 
 @pytest.mark.parametrize(

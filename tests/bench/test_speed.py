@@ -1,0 +1,121 @@
+"""Rates, ratios and latencies with a clock that every call takes one second by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+import numpy as np
+import pytest
+from small_models import SGR, random_captions, random_regions
+
+import sgraf_deploy
+from sgraf_deploy.bench import measure
+from sgraf_deploy.bench.literal import LiteralLoop
+from sgraf_deploy.bench.measure import pair_flop
+from sgraf_deploy.bench.speed import (
+    CANDIDATES,
+    LITERAL,
+    Inputs,
+    SpeedOptions,
+    measure_latency,
+    measure_throughput,
+)
+from sgraf_deploy.bundle import Bundle
+
+IMAGES = 4
+
+
+@pytest.fixture(autouse=True)
+def small_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products that take no time; `ProductRate`'s default was bound when it was defined."""
+    monkeypatch.setattr(measure.ProductRate.__init__, "__defaults__", (((2, 5, 10),),))
+
+
+@pytest.fixture
+def inputs() -> Inputs:
+    return Inputs(random_regions(SGR, IMAGES), random_captions(SGR))
+
+
+def options(seconds: Callable[[], float], **more: Any) -> SpeedOptions:
+    return SpeedOptions(clock=seconds, **more)
+
+
+def second_by_second() -> Callable[[], float]:
+    ticks = count()
+    return lambda: float(next(ticks))
+
+
+def test_the_literal_loop_scores_as_the_reference_engine_does(
+    exported: Bundle, inputs: Inputs
+) -> None:
+    loop = LiteralLoop(exported)
+    found = loop.logits(loop.encode_images(inputs.regions), loop.encode_captions(inputs.token_ids))
+    with sgraf_deploy.load(exported, engine="torch-reference") as scorer:
+        expected = scorer.logits(inputs.regions, list(inputs.token_ids))
+
+    assert set(found) == {"sgr", "saf"}
+    for name, matrix in expected.items():
+        np.testing.assert_allclose(found[name], matrix, atol=1e-6)
+
+
+def test_the_literal_loop_works_in_shards(
+    exported: Bundle, inputs: Inputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, cut = LiteralLoop(exported), LiteralLoop(exported)
+    expected = whole.logits(
+        whole.encode_images(inputs.regions), whole.encode_captions(inputs.token_ids)
+    )
+    monkeypatch.setattr("sgraf_deploy.bench.literal.SHARD", 3)
+    told: list[tuple[int, int]] = []
+    found = cut.logits(
+        cut.encode_images(inputs.regions),
+        cut.encode_captions(inputs.token_ids),
+        lambda done, total: told.append((done, total)),
+    )
+
+    for name, matrix in expected.items():
+        np.testing.assert_allclose(found[name], matrix, atol=1e-6)
+    assert told[-1] == (2 * inputs.pairs, 2 * inputs.pairs)
+    assert len(told) == 2 * 2 * 2  # members x shards of images x shards of captions
+
+
+def test_rates_are_units_over_the_median(exported: Bundle, inputs: Inputs) -> None:
+    with sgraf_deploy.load(exported, engine="ort") as scorer:
+        found = measure_throughput(
+            exported,
+            {"ort": scorer},
+            LiteralLoop(exported),
+            inputs,
+            options(second_by_second(), repeats=3),
+        )
+
+    captions = len(inputs.token_ids)
+    assert [speed.engine for speed in found.speeds] == [LITERAL, "ort"]
+    for speed in found.speeds:
+        assert speed.rates == {
+            "encode images": IMAGES,
+            "encode captions": captions,
+            "score": inputs.pairs,
+            "end to end": pytest.approx(inputs.pairs / 3),
+        }
+        assert len(speed.timings["score"].seconds) == 3  # the warm-up is not among them
+        assert speed.times_literal == 1.0
+        assert not speed.unstable
+    literal, ort = found.speeds
+    flop = sum(pair_flop(m.config, inputs.mean_words) for m in exported.manifest.members.values())
+    assert (found.product_rate, found.flop_per_pair) == (200.0, flop)
+    assert literal.percent_of_product_rate is None
+    assert ort.percent_of_product_rate == pytest.approx(100 * inputs.pairs * flop / 200)
+
+
+def test_latencies_are_of_every_gallery(exported: Bundle, inputs: Inputs) -> None:
+    with sgraf_deploy.load(exported, engine="ort") as scorer:
+        found = measure_latency("ort", scorer, inputs, options(second_by_second(), queries=6))
+
+    assert [latency.candidates for latency in found] == list(CANDIDATES)
+    assert [len(latency.score.seconds) for latency in found] == [6, 3, 3]
+    value = found[0].to_json()
+    assert value["score_ms"] == {"p50": 1000, "p95": 1000, "p99": 1000, "repeats": 6}
+    assert value["end_to_end_ms"]["p99"] == 1000

@@ -1,0 +1,165 @@
+"""`sgraf-deploy bench`: what it compares, what it refuses, and how it fails."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli.world import IMAGES, World, done, error_line, run
+from small_models import SAF, SGR
+
+from sgraf_deploy.bench import measure
+from sgraf_deploy.bundle import Bundle
+
+ONCE = ("--repeats", 1, "--warmup", 0, "--threads", 1)
+FEW = ("--images", 4, "--captions", 5, *ONCE)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small products and galleries: the machine's speed is not what is tested."""
+    monkeypatch.setattr(measure.ProductRate.__init__, "__defaults__", (((8, 8, 8),),))
+    monkeypatch.setattr("sgraf_deploy.bench.speed.CANDIDATES", (2, 5))
+
+
+def bench(*arguments: object) -> tuple[str, dict[str, Any]]:
+    """Standard output and the report of a bench that meets its bounds."""
+    stdout = done("bench", *arguments, "--json", "r.json").stdout
+    return stdout, json.loads(Path("r.json").read_text(encoding="utf-8"))
+
+
+def test_synthetic_inputs_have_no_recall(world: World) -> None:
+    stdout, report = bench(world.bundle, *FEW, "--engine", "ort")
+
+    assert "R@" not in stdout
+    assert set(report["reference"].values()) == {None}
+    (parities,) = report["parity"].values()
+    assert [parity["model"] for parity in parities] == ["SGR", "SAF", "SGRAF"]
+    assert {parity["deltas"] is None for parity in parities} == {True}
+    assert report["run"]["bundle_sha256"] == Bundle.open(world.bundle).sha256
+    assert (report["failed"], report["run"]["threads"]) == ([], 1)
+    assert (report["throughput"]["images"], report["throughput"]["captions"]) == (4, 5)
+
+
+def test_data_bring_recall(world: World) -> None:
+    data = ("--data", world.data, "--split", "dev")
+    stdout, report = bench(world.bundle, *data, *ONCE, "--engine", "ort", "--engine", "torch")
+
+    assert f"{IMAGES} images × {5 * IMAGES} captions" in stdout
+    assert set(report["parity"]) == {"ort fp32", "torch fp32"}
+    for parities in report["parity"].values():
+        for parity in parities:
+            assert parity["recall"] == report["reference"][parity["model"]]
+            assert set(parity["deltas"].values()) == {0.0}
+
+
+def test_every_engine_that_works_is_taken(world: World) -> None:
+    assert list(bench(world.bundle, *FEW)[1]["parity"]) == ["ort fp32", "torch fp32"]
+
+
+def test_an_engine_has_its_own_precision(world: World) -> None:
+    engines = ("--engine", "ort", "--engine", "torch:fp16", "--engine", "torch-reference")
+    result = run("bench", world.bundle, *FEW, *engines, "--json", "r.json")
+
+    report = json.loads(Path("r.json").read_text(encoding="utf-8"))
+    assert result.exit_code in (0, 1)  # random weights, half precision: bounded elsewhere
+    assert list(report["run"]["engines"]) == [
+        "ort fp32",
+        "torch fp16-rounded",
+        "torch-reference fp32",
+    ]
+
+
+def test_a_missed_bound_is_shown_and_kept(world: World) -> None:
+    world.monkeypatch.setattr("sgraf_deploy.bench.parity.FP32_LOGITS", -1.0)
+
+    result = run("bench", world.bundle, *FEW, "--engine", "ort", "--json", "r.json")
+
+    assert result.exit_code == 1
+    assert "MISSED: logits" in result.stdout
+    assert "ort fp32, SGR: logits" in error_line(result)
+    assert len(json.loads(Path("r.json").read_text(encoding="utf-8"))["failed"]) == 3
+
+
+def test_unstable_timings_are_warned_of(world: World) -> None:
+    world.monkeypatch.setattr("sgraf_deploy.bench.run.UNSTABLE", -1.0)
+
+    result = done("bench", world.bundle, *FEW, "--engine", "ort")
+
+    assert "Warning: unstable timings" in result.stderr
+    assert "the matrix product" in result.stderr
+
+
+def test_random_weights_need_no_bundle(world: World) -> None:
+    world.monkeypatch.setattr(
+        "sgraf_deploy.bench.random_model.model_config",
+        lambda module: {"SGR": SGR, "SAF": SAF}[module],
+    )
+
+    stdout, report = bench("--random", "SAF", *FEW, "--engine", "ort")
+
+    assert stdout.startswith("random-SAF.sgraf (SAF), random regions and ids")
+    assert report["run"]["module"] == "SAF"
+    assert [path.name for path in world.folder.iterdir()] == ["r.json"]
+
+
+def test_the_only_bundle_here_is_taken(world: World) -> None:
+    world.copy()
+
+    assert done("bench", *FEW, "--engine", "ort").stdout.startswith("copy.sgraf (SGRAF)")
+
+
+def test_of_several_bundles_none_is_guessed(world: World) -> None:
+    for name in ("a.sgraf", "b.sgraf"):
+        (world.folder / name).mkdir()
+
+    assert "a.sgraf, b.sgraf" in error_line(run("bench"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--engine", "trt"), ("TensorRT", "--engine ort")),
+        (("--engine", "tensorflow"), ("torch-reference", "got tensorflow")),
+        (("--engine", "ort:int8"), ("ort:fp32 or ort:fp16",)),
+        (("--engine", "torch-reference:fp16"), ("expected precision fp32", "use engine torch")),
+        (("--random", "SGR"), ("--random", "no BUNDLE")),
+        (("--data", "."), ("--data and --split", "both")),
+        (("--split", "dev"), ("--data and --split", "both")),
+        (("--limit-images", 3), ("--limit-images", "--data DIR")),
+        (
+            ("--data", ".", "--split", "dev", "--images", 3),
+            ("--images and --captions", "no --data"),
+        ),
+        (("--json", "no/r.json"), ("--json no/r.json", "create it")),
+    ],
+    ids=lambda value: " ".join(map(str, value)),
+)
+def test_bad_input_is_one_line(
+    world: World, arguments: tuple[object, ...], says: tuple[str, ...]
+) -> None:
+    result = run("bench", world.bundle, *arguments)
+
+    assert result.exit_code == 2
+    for part in says:
+        assert part in error_line(result)
+
+
+def test_a_bundle_without_weights_names_the_option(world: World) -> None:
+    result = run("bench", world.bare, *FEW, "--engine", "ort")
+
+    assert result.exit_code == 2
+    assert "--checkpoint FILE" in error_line(result)
+    done("bench", world.bare, *FEW, "--engine", "ort", "--checkpoint", world.sgr)
+
+
+def test_the_trained_bundle_is_within_its_bounds(trained: Bundle, shared: Path) -> None:
+    data = ("--data", shared / "data" / "f8k_precomp", "--split", "dev", "--limit-images", 40)
+    engines = ("--engine", "ort", "--engine", "torch:fp16")
+
+    stdout = done("bench", trained.path, *data, *engines, "--repeats", 1, "--warmup", 0).stdout
+
+    assert "MISSED" not in stdout
+    assert "40 images × 200 captions" in stdout
