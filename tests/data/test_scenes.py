@@ -129,7 +129,7 @@ def relation_in(caption: str) -> tuple[str, str, str] | None:
                 rf"an? ([a-z ]+?)",
                 caption,
             )
-            if match and not re.search(r"\b(?:that|and|of)\b", match[1] + match[2]):
+            if match and not re.search(r"\b(?:that|and|of)\b", f"{match[1]} {match[2]}"):
                 return relation, match[1], match[2]
     return None
 
