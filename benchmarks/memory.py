@@ -17,11 +17,14 @@ from typing import Any, Self
 
 import click
 import numpy as np
-from common import export_random, machine, model_config, random_checkpoint
-
+from sgraf_deploy.bench.random_model import export_random, model_config, random_checkpoint
+from sgraf_deploy.bench.run import processor
 from sgraf_deploy.config import MODULES, Module
 from sgraf_deploy.runtime.engine import EngineOptions
 from sgraf_deploy.runtime.scorer import load
+from sgraf_deploy.versions import tool_versions
+
+MACHINE = {"processor": processor(), "versions": tool_versions()}
 
 INTERVAL = 0.02
 """Seconds between two looks at the process's memory."""
@@ -105,7 +108,7 @@ def main(
     report |= {
         "command": f"python benchmarks/memory.py --module {module} --images {images} "
         f"--captions {captions} --embed {embed} --sim-dim {sim_dim} --threads {threads}",
-        "machine": machine(),
+        "machine": MACHINE,
         "result_bytes": plan.result_bytes,
     }
     click.echo(json.dumps(report, indent=1))

@@ -32,13 +32,16 @@ class LiteralCaptions:
 
 
 class LiteralLoop:
-    """`model.reference` on a bundle's original weights, float32, on PyTorch's CPU threads.
+    """`model.reference` on a bundle's original weights, float32, on PyTorch's device.
 
     Raises UnavailableError without PyTorch, BundleError for a bundle without its reference where
     no checkpoint is given.
     """
 
-    def __init__(self, bundle: Bundle, checkpoints: Sequence[Path] = ()) -> None:
+    def __init__(
+        self, bundle: Bundle, checkpoints: Sequence[Path] = (), device: str | None = None
+    ) -> None:
+        self.device = device or "cpu"
         try:
             from sgraf_deploy.model import reference
             from sgraf_deploy.model.members import member_weights
@@ -46,7 +49,9 @@ class LiteralLoop:
             mend = "pip install 'sgraf-deploy[torch]'"
             raise UnavailableError("the PyTorch reference is not available", mend=mend) from error
         self._models: dict[str, SimilarityModel] = {
-            name: reference.build_model(entry.config, member_weights(bundle, name, checkpoints))
+            name: reference.build_model(entry.config, member_weights(bundle, name, checkpoints)).to(
+                self.device
+            )
             for name, entry in bundle.manifest.members.items()
         }
 
@@ -56,7 +61,9 @@ class LiteralLoop:
 
         with torch.inference_mode():
             shards = [
-                torch.from_numpy(np.array(regions[start : start + SHARD], dtype=np.float32))
+                torch.from_numpy(np.array(regions[start : start + SHARD], dtype=np.float32)).to(
+                    self.device
+                )
                 for start in range(0, len(regions), SHARD)
             ]
             return {
@@ -77,7 +84,7 @@ class LiteralLoop:
                 name: torch.cat(
                     [
                         model.text_encoder(
-                            padded[start : start + SHARD],
+                            padded[start : start + SHARD].to(self.device),
                             torch.from_numpy(lengths[start : start + SHARD]),
                         )
                         for start in range(0, len(padded), SHARD)
@@ -111,9 +118,9 @@ class LiteralLoop:
                             images[name][rows],
                             captions.words[name][columns],
                             captions.lengths[columns],
-                        ).numpy()
-                    results[name][rows, columns] = shard
-                    done += shard.size
+                        )
+                    results[name][rows, columns] = shard.cpu().numpy()
+                    done += shard.numel()
                     if progress is not None:
                         progress(done, total)
         return results

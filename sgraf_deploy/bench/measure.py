@@ -61,6 +61,19 @@ def timed(work: Callable[[], object], clock: Clock = time.perf_counter) -> float
     return clock() - start
 
 
+def synchronised(work: Callable[[], object], device: str) -> Callable[[], object]:
+    """The same work, which waits for a GPU to finish it."""
+    if not device.startswith("cuda"):
+        return work
+    import torch
+
+    def waiting() -> None:
+        work()
+        torch.cuda.synchronize(device)
+
+    return waiting
+
+
 def times_faster(work: Timing, yardstick: Timing) -> float:
     """How many times faster, round by round: the median of the ratios."""
     ratios = [b / a for a, b in zip(work.seconds, yardstick.seconds, strict=True)]

@@ -9,19 +9,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sgraf_deploy.bench.rank_changes import explain_changes, spearman
+from sgraf_deploy.bench.rank_changes import RankComparison, explain_changes, spearman
 from sgraf_deploy.bench.recall import RecallReport, evaluate
+from sgraf_deploy.export.gate import (
+    FP16_LOGITS_SHARE,
+    FP16_LOGITS_SHARE_DATA,
+    FP16_SIMILARITIES,
+    FP16_SPEARMAN,
+    FP32_LOGITS,
+    FP32_SIMILARITIES,
+)
 from sgraf_deploy.runtime.logits import similarities
 
 Logits = NDArray[np.float32]
 
-FP32_LOGITS = 1e-4
-"""Of max(1, |logit|)."""
-FP32_SIMILARITIES = 1e-5
-FP16_LOGITS, FP16_LOGITS_TRAINED = 0.05, 0.01
-"""Of the standard deviation of the reference's logits: any weights, trained ones on real data."""
-FP16_SIMILARITIES = 2e-3
-FP16_SPEARMAN = 0.9999
 RECALL_POINTS, RSUM_POINTS = 0.2, 0.4
 """On few queries one of them may be more than that: then it is one query, and two of rsum."""
 
@@ -61,9 +62,8 @@ class Parity:
     """The standard deviation of the reference's logits."""
     largest_similarity: float
     spearman: float
-    changed_ranks: int | None
-    unexplained_ranks: int | None
-    """In float32: the changes that logits within their bound cannot have made."""
+    ranks: RankComparison | None
+    """Every changed rank; explained if logits within the bound can have changed it."""
     recall: RecallReport | None
     deltas: dict[str, float] | None
     bounds: tuple[Bound, ...]
@@ -79,7 +79,12 @@ class Parity:
             asdict(bound) | {"value": _number(bound.value), "met": bound.met}
             for bound in self.bounds
         ]
-        return asdict(self) | {"spearman": _number(self.spearman), "bounds": bounds}
+        ranks = self.ranks and self.ranks.to_json()
+        return asdict(self) | {
+            "spearman": _number(self.spearman),
+            "ranks": ranks,
+            "bounds": bounds,
+        }
 
 
 def compare(
@@ -100,15 +105,15 @@ def compare(
     similarity = float(np.abs(similarities(logits) - similarities(reference)).max())
     correlation = spearman(reference.reshape(-1), logits.reshape(-1))
     deviation, largest = float(reference.std()), float(difference.max())
-    recall = deltas = changed = unexplained = None
+    recall = deltas = ranks = None
     if captions_per_image is not None:
         before = evaluate(reference, captions_per_image)
         recall = evaluate(logits, captions_per_image)
         deltas = _deltas(before, recall)
         # Measured on these very logits, the difference would explain every change.
-        comparison = explain_changes(reference, logits, captions_per_image, FP32_LOGITS)
-        changed = len(comparison.changes)
-        unexplained = None if half else len(comparison.unexplained)
+        share = FP16_LOGITS_SHARE_DATA * deviation
+        bound = share if half else FP32_LOGITS * max(1.0, float(np.abs(reference).max()))
+        ranks = explain_changes(reference, logits, captions_per_image, bound)
     if half:
         trained = captions_per_image is not None
         share = largest / deviation if deviation > 0 else float("nan")
@@ -118,8 +123,8 @@ def compare(
             Bound("logits", relative, FP32_LOGITS),
             Bound("similarities", similarity, FP32_SIMILARITIES),
         ]
-        if unexplained is not None:
-            bounds.append(Bound("unexplained ranks", unexplained, 0))
+        if ranks is not None:
+            bounds.append(Bound("unexplained ranks", len(ranks.unexplained), 0))
     return Parity(
         model=model,
         largest=largest,
@@ -127,8 +132,7 @@ def compare(
         deviation=deviation,
         largest_similarity=similarity,
         spearman=correlation,
-        changed_ranks=changed,
-        unexplained_ranks=unexplained,
+        ranks=ranks,
         recall=recall,
         deltas=deltas,
         bounds=tuple(bounds),
@@ -150,11 +154,11 @@ def _half_bounds(
 ) -> list[Bound]:
     if not trained or recall is None or deltas is None:
         return [
-            Bound("logits / std", share, FP16_LOGITS),
+            Bound("logits / std", share, FP16_LOGITS_SHARE),
             Bound("similarities", similarity, FP16_SIMILARITIES),
         ]
     bounds = [
-        Bound("logits / std", share, FP16_LOGITS_TRAINED),
+        Bound("logits / std", share, FP16_LOGITS_SHARE_DATA),
         Bound("Spearman", correlation, FP16_SPEARMAN, least=True),
     ]
     queries = {"i→t": recall.images, "t→i": recall.captions}

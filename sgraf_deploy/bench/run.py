@@ -176,7 +176,8 @@ def run_bench(
     memory = MemoryWatch()
     with ExitStack() as stack:
         scorers = _open(bundle, options, stack)
-        literal = LiteralLoop(bundle, options.engine_options.checkpoints)
+        chosen = options.engine_options
+        literal = LiteralLoop(bundle, chosen.checkpoints, chosen.device)
         reference, parity = _parities(literal, scorers, workload, stage)
         part, speed = workload.timed_part(), options.speed
         real = {name: one for name, one in scorers.items() if one.executed != EMULATED}

@@ -17,6 +17,7 @@ from sgraf_deploy.bench.measure import (
     ProductRate,
     Timing,
     pair_flop,
+    synchronised,
     timed,
     times_faster,
 )
@@ -149,6 +150,7 @@ class _Runner:
     """The three scopes of one engine as calls without arguments."""
 
     calls: dict[str, Callable[[], object]]
+    device: str
     seconds: dict[str, list[float]] = field(default_factory=lambda: {s: [] for s in SCOPES})
 
 
@@ -169,7 +171,7 @@ def measure_throughput(
         rate = products.measure()
         for runner in runners.values():
             for scope, call in runner.calls.items():
-                seconds = timed(call, options.clock)
+                seconds = timed(synchronised(call, runner.device), options.clock)
                 if index >= options.warmup:
                     runner.seconds[scope].append(seconds)
         if index >= options.warmup:
@@ -233,7 +235,8 @@ def _runner(scorer: Scorer, inputs: Inputs) -> _Runner:
             "encode images": lambda: scorer.encode_images(inputs.regions),
             "encode captions": lambda: scorer.encode_captions(captions),
             "score": lambda: scorer.logits(*encoded),
-        }
+        },
+        scorer.device,
     )
 
 
@@ -245,7 +248,8 @@ def _literal_runner(literal: LiteralLoop, inputs: Inputs) -> _Runner:
             "encode images": lambda: literal.encode_images(inputs.regions),
             "encode captions": lambda: literal.encode_captions(inputs.token_ids),
             "score": lambda: literal.logits(images, captions),
-        }
+        },
+        literal.device,
     )
 
 

@@ -285,7 +285,7 @@ def parity_lines(report: BenchReport) -> Iterator[str]:
 
 def _parity_row(parity: Parity) -> tuple[str, ...]:
     share = parity.largest / parity.deviation if parity.deviation else float("nan")
-    changed = "" if parity.changed_ranks is None else f"{parity.changed_ranks:,}"
+    changed = "" if parity.ranks is None else f"{len(parity.ranks.changes):,}"
     verdict = "MISSED: " + ", ".join(map(str, parity.missed)) if parity.missed else "met"
     return (
         *(parity.model, f"{parity.largest:.1e}", f"{parity.mean:.1e}", f"{100 * share:.3g} %"),
