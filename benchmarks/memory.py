@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import click
 import numpy as np
+
 from sgraf_deploy.bench.random_model import export_random, model_config, random_checkpoint
 from sgraf_deploy.bench.run import processor
 from sgraf_deploy.config import MODULES, Module
