@@ -13,7 +13,6 @@ from sgraf_deploy.bench.rank_changes import RankComparison, explain_changes, spe
 from sgraf_deploy.bench.recall import RecallReport, evaluate
 from sgraf_deploy.export.gate import (
     FP16_LOGITS_SHARE,
-    FP16_LOGITS_SHARE_DATA,
     FP16_SIMILARITIES,
     FP16_SPEARMAN,
     FP32_LOGITS,
@@ -98,7 +97,9 @@ def compare(
     """Compare logits (images, captions) of an engine with the literal loop's.
 
     `half` says that the engine's products are in half precision. With `captions_per_image` the
-    data are real, the weights trained, and R@K counts. Raises DataError for what is not finite.
+    data are real, the weights trained, and in half precision R@K and the rank correlation count
+    beside the logits (the gate's bound on trained logits is for its few pairs). Raises DataError
+    for what is not finite.
     """
     difference = np.abs(np.subtract(logits, reference, dtype=np.float64))
     relative = float((difference / np.maximum(1.0, np.abs(reference))).max())
@@ -111,13 +112,17 @@ def compare(
         recall = evaluate(logits, captions_per_image)
         deltas = _deltas(before, recall)
         # Measured on these very logits, the difference would explain every change.
-        share = FP16_LOGITS_SHARE_DATA * deviation
-        bound = share if half else FP32_LOGITS * max(1.0, float(np.abs(reference).max()))
+        widest = max(1.0, float(np.abs(reference).max()))
+        bound = FP16_LOGITS_SHARE * deviation if half else FP32_LOGITS * widest
         ranks = explain_changes(reference, logits, captions_per_image, bound)
     if half:
-        trained = captions_per_image is not None
         share = largest / deviation if deviation > 0 else float("nan")
-        bounds = _half_bounds(share, similarity, correlation, recall, deltas, trained=trained)
+        bounds = [Bound("logits / std", share, FP16_LOGITS_SHARE)]
+        if recall is None or deltas is None:
+            bounds.append(Bound("similarities", similarity, FP16_SIMILARITIES))
+        else:
+            bounds.append(Bound("Spearman", correlation, FP16_SPEARMAN, least=True))
+            bounds.extend(_recall_bounds(recall, deltas))
     else:
         bounds = [
             Bound("logits", relative, FP32_LOGITS),
@@ -143,24 +148,8 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _half_bounds(
-    share: float,
-    similarity: float,
-    correlation: float,
-    recall: RecallReport | None,
-    deltas: dict[str, float] | None,
-    *,
-    trained: bool,
-) -> list[Bound]:
-    if not trained or recall is None or deltas is None:
-        return [
-            Bound("logits / std", share, FP16_LOGITS_SHARE),
-            Bound("similarities", similarity, FP16_SIMILARITIES),
-        ]
-    bounds = [
-        Bound("logits / std", share, FP16_LOGITS_SHARE_DATA),
-        Bound("Spearman", correlation, FP16_SPEARMAN, least=True),
-    ]
+def _recall_bounds(recall: RecallReport, deltas: dict[str, float]) -> list[Bound]:
+    bounds = []
     queries = {"i→t": recall.images, "t→i": recall.captions}
     for name, delta in deltas.items():
         one = 100 / queries.get(name.split()[0], min(queries.values()))

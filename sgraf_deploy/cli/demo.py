@@ -16,10 +16,10 @@ from sgraf_deploy.cli.rerank import rerank
 
 FOLDER = Path("sgraf-demo")
 
-SUBSET = 100
+SUBSET = 200
 """Images that the literal loop and fp16-rounded, which are slow, are compared on."""
 
-QUERY = 0
+QUERY = 1
 """The scene whose first caption is the query."""
 
 

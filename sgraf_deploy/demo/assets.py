@@ -25,7 +25,8 @@ SCENES = 500
 DATA = "scenes"
 BUNDLE = "demo.sgraf"
 
-_PACKAGED = Path(__file__).parent / "checkpoints"
+PACKAGED = Path(__file__).parent / "checkpoints"
+"""The files of the package."""
 
 
 def demo_split() -> PrecompSplit:
@@ -37,8 +38,8 @@ def export_demo(target: Path) -> Exported:
     """Export the packaged checkpoints to a bundle, through the gate."""
     from sgraf_deploy.export.exporter import ExportOptions, export_bundle
 
-    options = ExportOptions(vocabulary=_PACKAGED / VOCABULARY)
-    return export_bundle([_PACKAGED / name for name in CHECKPOINTS], target, options)
+    options = ExportOptions(vocabulary=PACKAGED / VOCABULARY)
+    return export_bundle([PACKAGED / name for name in CHECKPOINTS], target, options)
 
 
 def lay_out(folder: Path) -> None:
@@ -52,5 +53,5 @@ def lay_out(folder: Path) -> None:
         raise InputError(f"{folder} exists and holds no demo", mend=mend)
     (folder / DATA).mkdir(parents=True, exist_ok=True)
     for name in ours:
-        shutil.copyfile(_PACKAGED / name, folder / name)
+        shutil.copyfile(PACKAGED / name, folder / name)
     write_split(folder / DATA, demo_split())
