@@ -16,6 +16,9 @@ from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.demo import assets
 from sgraf_deploy.model.checkpoint import read_checkpoint
 
+QUERY = 1
+"""The scene that the demo asks for."""
+
 MOST_BYTES = 3_000_000
 
 
@@ -53,7 +56,7 @@ def test_every_step_is_a_command_that_could_be_typed(here: Path) -> None:
     assert "literal loop" in output
     assert "fp16-rounded" in output
     assert "MISSED" not in output
-    scene = (here / "sgraf-demo/scenes/test_ids.txt").read_text().splitlines()[0]
+    scene = (here / "sgraf-demo/scenes/test_ids.txt").read_text().splitlines()[QUERY]
     assert output.count(scene) == 2  # found by the rerank, and said to be right
     again = done("eval", *steps[1].split()[3:]).output
     assert again.split("R@K")[1] in output
