@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import islice
-from typing import Protocol, Self, TypeVar
+from queue import SimpleQueue
+from threading import Lock
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from sgraf_deploy.errors import EngineMemoryError
 
 Progress = Callable[[int, int], None]
 """Called with the units that are done and how many there are in all."""
-
-WAITING = 4
-"""Pieces of work per thread that are begun or next, so that a slow one keeps no thread idle."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -68,7 +65,7 @@ class Halving:
         not fit.
         """
         done = 0
-        for units in in_order(works, lambda work: self._finish(work, execute), workers):
+        for units in spread(works, lambda work: self._finish(work, execute), workers):
             done += units
             if progress is not None:
                 progress(done, total)
@@ -102,8 +99,8 @@ class Halving:
         return True
 
 
-def in_order(works: Iterable[T], call: Callable[[T], R], workers: int) -> Iterator[R]:
-    """The results of `call` in order, at most `workers` of them under way at a time.
+def spread(works: Iterable[T], call: Callable[[T], R], workers: int) -> Iterator[R]:
+    """The results of `call` as they come, from so many threads that take the works in order.
 
     With one worker everything happens in the calling thread. After an error, or when the
     iterator is closed, nothing new begins and what runs is waited for.
@@ -111,17 +108,43 @@ def in_order(works: Iterable[T], call: Callable[[T], R], workers: int) -> Iterat
     if workers == 1:
         yield from map(call, works)
         return
-    remaining = iter(works)
+    shared = _Shared(iter(works), call)
     with ThreadPoolExecutor(workers, thread_name_prefix="sgraf-deploy") as pool:
-        running = deque(pool.submit(call, work) for work in islice(remaining, WAITING * workers))
+        running = [pool.submit(shared.work_off) for _ in range(workers)]
         try:
-            while running:
-                result = running.popleft().result()
-                running.extend(pool.submit(call, work) for work in islice(remaining, 1))
-                yield result
+            for _ in running:
+                yield from iter(shared.results.get, _DONE)
         finally:
-            for future in running:
-                future.cancel()
+            shared.stopped = True
+        for future in running:
+            future.result()
+
+
+_DONE: Any = object()
+
+
+class _Shared(Generic[T, R]):
+    """Works that several threads take from, and where they put the results."""
+
+    def __init__(self, works: Iterator[T], call: Callable[[T], R]) -> None:
+        self.results: SimpleQueue[R] = SimpleQueue()
+        self.stopped = False
+        self._works, self._call, self._lock = works, call, Lock()
+
+    def work_off(self) -> None:
+        """Take one work after the other; at the end, or after an error, put `_DONE`."""
+        try:
+            while not self.stopped:
+                with self._lock:
+                    work = next(self._works, _DONE)
+                if work is _DONE:
+                    break
+                self.results.put(self._call(work))
+        except BaseException:
+            self.stopped = True
+            raise
+        finally:
+            self.results.put(_DONE)
 
 
 @dataclass(frozen=True)
