@@ -22,7 +22,7 @@ from sgraf_deploy.runtime.halving import Batch, Progress
 from sgraf_deploy.runtime.tiles import similar_end
 from sgraf_deploy.runtime.tokens import TokenIds
 
-ENCODER_BYTES = 4 * 2**20
+ENCODER_BYTES = 16 * 2**20
 """What one batch of an encoder may take, by the estimates below."""
 
 SMALLEST_TEXT_BATCH = 512
