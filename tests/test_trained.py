@@ -12,7 +12,9 @@ import torch
 from numpy.typing import NDArray
 from small_models import padded
 
+from sgraf_deploy.bench.literal import LiteralLoop
 from sgraf_deploy.bench.rank_changes import spearman
+from sgraf_deploy.bench.run import split_workload
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.data.captions import encode_captions
 from sgraf_deploy.data.precomp import PrecompSplit, open_precomp
@@ -160,3 +162,18 @@ def folded_logits(
             texts = model.text_encoder(token_ids, lengths)
             tiles.append(model.scorer(Encoded(*images, *texts, lengths)))
     return torch.cat(tiles, dim=1).numpy()
+
+
+def test_the_benchs_yardstick_gives_the_authors_similarities(trained: Bundle, shared: Path) -> None:
+    """`bench` compares engines with this loop: the first 100 images of dev, value by value."""
+    split = open_precomp(shared / "data" / "f8k_precomp", "dev", limit_images=100)
+    workload = split_workload(trained, split)
+    literal = LiteralLoop(trained)
+    images = literal.encode_images(workload.inputs.regions)
+    captions = literal.encode_captions(workload.inputs.token_ids)
+    found = literal.logits(images, captions)
+    expected = np.load(shared / "checkpoints" / "expected_dev100.npz")
+    assert set(found) == {"sgr", "saf"}
+    for name, logits in found.items():
+        difference = similarities(logits) - expected[name.upper()]
+        assert np.abs(difference).max() <= SIMILARITIES
