@@ -20,6 +20,7 @@ import click
 
 from sgraf_deploy import __version__
 from sgraf_deploy.cli.bench import bench
+from sgraf_deploy.cli.compile import compile_
 from sgraf_deploy.cli.demo import demo
 from sgraf_deploy.cli.doctor import doctor
 from sgraf_deploy.cli.evaluate import evaluate
@@ -141,6 +142,6 @@ def main(verbose: bool) -> None:
 
 
 main.epilog = f"Begin with `sgraf-deploy export CHECKPOINT`.  {_EXIT_CODES}"
-_COMMANDS = (export, inspect, verify, evaluate, bench, rerank, synth, train, doctor, demo)
+_COMMANDS = (export, compile_, inspect, verify, evaluate, bench, rerank, synth, train, doctor, demo)
 for _command in _COMMANDS:
     main.add_command(_command)

@@ -12,6 +12,7 @@ def doctor() -> None:
     """Say which engines work here, which do not, why, and the command that mends it."""
     from sgraf_deploy.errors import UnavailableError
     from sgraf_deploy.runtime.engine import ENGINES, choose_engine, unavailable_reason
+    from sgraf_deploy.runtime.tensorrt import find_tensorrt
     from sgraf_deploy.versions import tool_versions
 
     click.echo(", ".join(f"{name} {number}" for name, number in tool_versions().items()))
@@ -28,6 +29,10 @@ def doctor() -> None:
         click.echo(f"--engine auto takes {choose_engine()}")
     except UnavailableError as error:
         click.echo(f"--engine auto finds nothing: {error}")
+    try:
+        click.echo(f"compile works, with {find_tensorrt()}")
+    except UnavailableError as error:
+        click.echo(f"compile does not work: {error}")
     if reasons["torch"] is None:
         click.echo("export works")
     else:

@@ -119,7 +119,7 @@ ENGINES: dict[str, EngineEntry] = {
     ),
 }
 
-PLANNED = {"trt": "this version runs no TensorRT engines yet"}
+PLANNED = {"trt": "this version builds TensorRT engines, but runs none yet"}
 """Engines that people ask for and that do not exist; why."""
 
 _INSTEAD = "install ONNX Runtime, pip install 'sgraf-deploy[cpu]', and take --engine ort"

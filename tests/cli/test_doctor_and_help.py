@@ -13,7 +13,10 @@ from sgraf_deploy.cli import main
 from sgraf_deploy.runtime.engine import ENGINES
 from sgraf_deploy.runtime.engines.ort import OrtEngine
 
-COMMANDS = ["doctor", "eval", "export", "inspect", "rerank", "verify"]
+COMMANDS = [
+    *("bench", "compile", "demo", "doctor", "eval", "export"),
+    *("inspect", "rerank", "synth", "train", "verify"),
+]
 
 
 def engines(stdout: str) -> dict[str, list[str]]:

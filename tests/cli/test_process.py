@@ -106,6 +106,7 @@ def test_a_terminal_without_a_character_shows_another(world: World, command: str
 def test_ctrl_c_leaves_nothing_behind(world: World) -> None:
     code = (
         "import signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in a background job
         "from sgraf_deploy.export import exporter\n"
         "exporter.gate_members = lambda *_: signal.raise_signal(signal.SIGINT)\n"
         "from sgraf_deploy.cli import main\n"

@@ -1,0 +1,238 @@
+"""Compile a bundle's graphs to TensorRT engines: parse, profile, build, publish with a sidecar."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.config import GRAPHS, GraphName, Precision
+from sgraf_deploy.errors import BundleError, GateError, SgrafDeployError
+from sgraf_deploy.export.profiles import GIB, Sizes, Use, check_scratch, profile, uses
+from sgraf_deploy.runtime.halving import Progress
+from sgraf_deploy.runtime.plans import PORTABLE, Profile, Sidecar, plan_name, write_plan
+from sgraf_deploy.runtime.tensorrt import TensorRT
+
+ENGINES = "engines"
+"""The folder inside a bundle; no part of its hash."""
+
+_SILENT = "TensorRT gave no reason"
+_KNOWN = {
+    "BuildCanceled": "the build was cancelled",
+    "no optimization profile has been defined": "an input has no profile",
+    "FP32 GEMM is not supported": "this GPU's products need --precision fp16",
+}
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """What to build, for which shapes, in how much memory."""
+
+    precision: Precision = "fp16"
+    graphs: tuple[GraphName, ...] = GRAPHS
+    sizes: Sizes = field(default_factory=Sizes)
+    workspace_bytes: int = 4 * GIB
+    engine_dir: Path | None = None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A graph to be built, with the scratch memory of each use."""
+
+    member: str
+    graph: GraphName
+    onnx: Path
+    uses: tuple[Use, ...]
+    profiles: tuple[Profile, ...]
+    scratch: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """MEMBER GRAPH."""
+        return f"{self.member} {self.graph}"
+
+
+def plan_builds(bundle: Bundle, options: CompileOptions) -> list[Planned]:
+    """What will be built, checked before anything is.
+
+    Raises BundleError for a graph that the bundle lacks or that is damaged, InputError for
+    profiles that take too much memory.
+    """
+    planned = []
+    for member, entry in bundle.manifest.members.items():
+        for graph in options.graphs:
+            onnx = bundle.graph_path(member, graph, options.precision)
+            signature = bundle.graph(member, graph, options.precision).signature
+            chosen = uses(graph, options.sizes)
+            scratch = tuple(
+                check_scratch(graph, use, entry.config, options.workspace_bytes) for use in chosen
+            )
+            profiles = tuple(profile(signature, use) for use in chosen)
+            planned.append(Planned(member, graph, onnx, chosen, profiles, scratch))
+    return planned
+
+
+def engine_folder(bundle: Bundle, engine_dir: Path | None) -> Path:
+    """Where a bundle's engines are: inside it, or in a folder by its hash elsewhere."""
+    if engine_dir is None:
+        return bundle.path / ENGINES
+    return engine_dir / bundle.sha256[:16]
+
+
+def compile_graph(
+    bundle: Bundle,
+    planned: Planned,
+    tensorrt: TensorRT,
+    options: CompileOptions,
+    progress: Progress | None = None,
+) -> Sidecar:
+    """Build one engine and publish it, unverified: there is no GPU in a build.
+
+    Raises BundleError for a graph that TensorRT cannot parse or build, with node and reason, and
+    GateError for one whose products are not in the precision that was asked for.
+    """
+    content = planned.onnx.read_bytes()
+    plan, layers = build(content, planned, tensorrt, options.workspace_bytes, progress)
+    check_precision(planned, options.precision, layers)
+    digest = hashlib.sha256(plan).hexdigest()
+    name = plan_name(planned.member, options.precision, planned.graph)
+    sidecar = Sidecar(
+        member=planned.member,
+        graph=planned.graph,
+        precision=options.precision,
+        onnx_sha256=hashlib.sha256(content).hexdigest(),
+        plan=f"{name}-{digest[:16]}.plan",
+        plan_sha256=digest,
+        plan_bytes=len(plan),
+        flavour=tensorrt.flavour,
+        version=tensorrt.version,
+        compute_capability=PORTABLE if tensorrt.flavour == "tensorrt-rtx" else _capability(),
+        profiles=planned.profiles,
+        workspace_bytes=options.workspace_bytes,
+        layers=layers,
+        verified=False,
+    )
+    write_plan(engine_folder(bundle, options.engine_dir), plan, sidecar)
+    return sidecar
+
+
+def build(
+    onnx: bytes,
+    planned: Planned,
+    tensorrt: TensorRT,
+    workspace: int,
+    progress: Progress | None = None,
+) -> tuple[bytes, dict[str, int]]:
+    """The plan of an ONNX graph, and its matrix products by data type."""
+    trt, logger = tensorrt.module, tensorrt.logger()
+    builder = trt.Builder(logger)
+    # TensorRT 10 must be told; 11 and RTX know nothing else.
+    flag = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    network = builder.create_network(flag)
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(onnx) or network.num_layers == 0:
+        raise _unparsed(planned, parser, logger.lines)
+    config = builder.create_builder_config()
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
+    inputs = {network.get_input(index).name for index in range(network.num_inputs)}
+    for use, shapes in zip(planned.uses, planned.profiles, strict=True):
+        found = builder.create_optimization_profile()
+        if set(shapes) != inputs:  # TensorRT ignores what it does not know, silently
+            raise _unbuilt(planned, f"profile {use.name} is for {sorted(shapes)}", logger.lines)
+        for name, (low, best, high) in shapes.items():
+            found.set_shape(name, low, best, high)
+        if config.add_optimization_profile(found) < 0:
+            raise _unbuilt(planned, f"profile {use.name} was refused", logger.lines)
+    if progress is not None:
+        config.progress_monitor = _monitor(trt, progress)
+    layers = _products(trt, network)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise _unbuilt(planned, "nothing was built", logger.lines)
+    return bytes(plan), layers
+
+
+def check_precision(planned: Planned, precision: Precision, layers: dict[str, int]) -> None:
+    """Raise GateError where the network is not in the precision that was asked for."""
+    halves = layers.get("HALF", 0)
+    if (precision == "fp16") != (halves > 0):
+        raise GateError(
+            f"engine {planned.name}: precision",
+            expected=f"matrix products of {precision}",
+            got=f"{layers or 'none'} by data type",
+        )
+
+
+def _products(trt: Any, network: Any) -> dict[str, int]:
+    """Matrix products by the data type of their result; the network is strongly typed."""
+    counts: Counter[str] = Counter()
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        if layer.type == trt.LayerType.MATRIX_MULTIPLY:
+            counts[layer.get_output(0).dtype.name] += 1
+    return dict(sorted(counts.items()))
+
+
+def _monitor(trt: Any, progress: Progress) -> Any:
+    """A progress monitor over the outermost phase of a build."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # of the module
+        def __init__(self) -> None:
+            super().__init__()
+            self._outer: tuple[str, int] | None = None
+
+        def phase_start(self, name: str, parent: str | None, steps: int) -> None:
+            if parent is None:
+                self._outer = (name, steps)
+
+        def step_complete(self, name: str, step: int) -> bool:
+            if self._outer is not None and name == self._outer[0]:
+                progress(min(step + 1, self._outer[1]), self._outer[1])
+            return True  # False would cancel the build
+
+        def phase_finish(self, name: str) -> None:
+            if self._outer is not None and name == self._outer[0]:
+                progress(self._outer[1], self._outer[1])
+
+    return Monitor()
+
+
+def _unparsed(planned: Planned, parser: Any, lines: list[str]) -> BundleError:
+    errors = [parser.get_error(index) for index in range(parser.num_errors)]
+    reasons = [
+        f"{error.desc()} (node {error.node_name() or error.node()}, {error.node_operator()})"
+        for error in errors
+    ]
+    if not reasons and not lines:
+        reasons = ["it holds no graph"]  # what TensorRT makes of a file that is no ONNX
+    return BundleError(
+        f"TensorRT cannot parse {planned.onnx}",
+        got="; ".join(reasons or lines),
+        mend="export the bundle again with `sgraf-deploy export --force`",
+    )
+
+
+def _unbuilt(planned: Planned, what: str, lines: list[str]) -> SgrafDeployError:
+    text = "; ".join(lines) or _SILENT
+    known = [meaning for mark, meaning in _KNOWN.items() if mark in text]
+    return BundleError(
+        f"TensorRT cannot build {planned.name}: {what}", got="; ".join([*known, text])
+    )
+
+
+def _capability() -> str:
+    """The compute capability of this machine's GPU, `8.9`, which TensorRT builds for."""
+    from sgraf_deploy.errors import UnavailableError
+
+    try:
+        from cuda.core import Device
+    except ImportError as error:
+        mend = "pip install cuda-core"
+        raise UnavailableError(
+            "the GPU cannot be asked what it is", got=error, mend=mend
+        ) from error
+    capability = Device().compute_capability
+    return f"{capability.major}.{capability.minor}"

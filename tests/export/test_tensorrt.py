@@ -1,0 +1,218 @@
+"""TensorRT for RTX builds every graph without a GPU; what it does not say is said for it."""
+
+from __future__ import annotations
+
+import shutil
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from random_weights import random_weights
+from small_models import VARIANTS
+
+from sgraf_deploy.bench.random_model import model_config
+from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.config import GRAPHS, MODULES, PRECISIONS, GraphName, Module, Precision, signature
+from sgraf_deploy.errors import BundleError, GateError, InputError, UnavailableError
+from sgraf_deploy.export.graphs import build_graph
+from sgraf_deploy.export.profiles import CEILING, GIB, Sizes, Use, check_scratch, profile, uses
+from sgraf_deploy.export.tensorrt import (
+    CompileOptions,
+    Planned,
+    build,
+    check_precision,
+    compile_graph,
+    engine_folder,
+    plan_builds,
+)
+from sgraf_deploy.model.folding import FoldedWeights, fold
+from sgraf_deploy.runtime import tensorrt as adaptor
+from sgraf_deploy.runtime.plans import PORTABLE, load_plan, read_sidecar
+from sgraf_deploy.runtime.tensorrt import USED, TensorRT, find_tensorrt
+
+SMALL_SIZES = Sizes(images=4, captions=3, words=9, candidates=10)
+
+
+@pytest.fixture(scope="session")
+def tensorrt() -> TensorRT:
+    try:
+        return find_tensorrt()
+    except UnavailableError as error:
+        pytest.skip(f"needs a TensorRT that builds: {error}")
+
+
+def planned(graph: GraphName, config: Any, precision: Precision, sizes: Sizes) -> Planned:
+    chosen = uses(graph, sizes)
+    profiles = tuple(profile(signature(graph, config, precision), use) for use in chosen)
+    return Planned("sgr", graph, Path("a.onnx"), chosen, profiles, (0,) * len(chosen))
+
+
+@cache
+def paper_weights(module: Module) -> FoldedWeights:
+    config = model_config(module)
+    return fold(config, random_weights(config, 1))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("module", MODULES)
+def test_every_graph_of_the_papers_dimensions_is_built(
+    tensorrt: TensorRT, module: Module, graph: GraphName, precision: Precision
+) -> None:
+    weights = paper_weights(module)
+    model = build_graph(weights, graph, precision).SerializeToString()
+    one = planned(graph, weights.config, precision, Sizes())
+
+    plan, layers = build(model, one, tensorrt, 8 * GIB)
+
+    check_precision(one, precision, layers)
+    assert len(plan) > 100_000
+
+
+def test_what_is_used_exists(tensorrt: TensorRT) -> None:
+    assert [name for name in USED if not hasattr(tensorrt.module, name)] == []
+    builder = tensorrt.module.Builder(tensorrt.logger())
+    config = builder.create_builder_config()
+    for owner, names in (
+        (config, ("set_memory_pool_limit", "add_optimization_profile", "progress_monitor")),
+        (builder, ("create_network", "create_optimization_profile", "build_serialized_network")),
+        (tensorrt.module.OnnxParser, ("parse", "num_errors", "get_error")),
+    ):
+        assert [name for name in names if not hasattr(owner, name)] == []
+
+
+@pytest.fixture
+def bundle(exported: Bundle, tmp_path: Path) -> Bundle:
+    return Bundle.open(shutil.copytree(exported.path, tmp_path / "own.sgraf"))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_bundle_is_compiled(tensorrt: TensorRT, bundle: Bundle, precision: Precision) -> None:
+    options = CompileOptions(precision, sizes=SMALL_SIZES)
+    steps: list[tuple[int, int]] = []
+    for one in plan_builds(bundle, options):
+        compile_graph(bundle, one, tensorrt, options, lambda *step: steps.append(step))
+
+    folder = engine_folder(bundle, None)
+    assert len(list(folder.glob("*.plan"))) == len(list(folder.glob("*.json"))) == 8
+    assert steps
+    assert all(0 <= done <= total for done, total in steps)
+    for member in ("sgr", "saf"):
+        sidecar = read_sidecar(folder, member, precision, "scorer")
+        onnx = bundle.graph(member, "scorer", precision).ref.sha256
+        assert (sidecar.onnx_sha256, sidecar.verified) == (onnx, False)
+        assert (sidecar.flavour, sidecar.version) == (tensorrt.flavour, tensorrt.version)
+        assert ("HALF" in sidecar.layers) == (precision == "fp16")
+        assert sidecar.profiles[0]["word_embeddings"][2][:2] == (3, 9)
+        expected = {"member": member, "precision": precision, "graph": "scorer"}
+        assert load_plan(folder, expected, allow_unverified=True)
+        if tensorrt.flavour == "tensorrt-rtx":
+            assert sidecar.compute_capability == PORTABLE
+    assert bundle.verify_files() == ()  # engines are no part of the bundle
+    assert Bundle.open(bundle.path).sha256 == bundle.sha256
+
+
+def test_engines_may_lie_elsewhere(tensorrt: TensorRT, bundle: Bundle, tmp_path: Path) -> None:
+    options = CompileOptions(
+        graphs=("image_encoder",), sizes=SMALL_SIZES, engine_dir=tmp_path / "engines"
+    )
+    for one in plan_builds(bundle, options):
+        compile_graph(bundle, one, tensorrt, options)
+    assert not (bundle.path / "engines").exists()
+    assert len(list((tmp_path / "engines" / bundle.sha256[:16]).glob("*.plan"))) == 2
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda onnx: b"", lambda onnx: b"no graph at all", lambda onnx: onnx[: len(onnx) // 2]],
+    ids=["empty", "text", "truncated"],
+)
+def test_what_is_no_onnx_is_an_error(tensorrt: TensorRT, damage: Any) -> None:
+    config = VARIANTS["saf"]
+    model = build_graph(fold(config, random_weights(config, 1)), "image_encoder", "fp32")
+    one = planned("image_encoder", config, "fp32", SMALL_SIZES)
+    with pytest.raises(BundleError, match=r"cannot parse a\.onnx: got .+; export the bundle"):
+        build(damage(model.SerializeToString()), one, tensorrt, GIB)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "says"),
+    [
+        ({"regions": ((4, 7, 64), (2, 7, 64), (1, 7, 64))}, "was refused"),
+        ({"other": ((1,), (1,), (1,))}, r"profile batch is for \['other'\]"),
+    ],
+    ids=["largest-below-smallest", "unknown-input"],
+)
+def test_a_wrong_profile_is_an_error(tensorrt: TensorRT, shapes: dict[str, Any], says: str) -> None:
+    config = VARIANTS["saf"]
+    model = build_graph(fold(config, random_weights(config, 1)), "image_encoder", "fp32")
+    one = Planned("saf", "image_encoder", Path("a"), (Use("batch", {}),), (shapes,), (0,))
+    with pytest.raises(BundleError, match=says):
+        build(model.SerializeToString(), one, tensorrt, GIB)
+
+
+@pytest.mark.parametrize(
+    ("precision", "layers", "right"),
+    [
+        ("fp16", {"FLOAT": 2, "HALF": 3}, True),
+        ("fp16", {"FLOAT": 5}, False),
+        ("fp32", {"FLOAT": 5}, True),
+        ("fp32", {"HALF": 1}, False),
+    ],
+)
+def test_a_precision_that_was_not_reached_is_an_error(
+    precision: Precision, layers: dict[str, int], right: bool
+) -> None:
+    one = planned("scorer", VARIANTS["sgr"], precision, SMALL_SIZES)
+    if right:
+        check_precision(one, precision, layers)
+    else:
+        with pytest.raises(GateError, match=f"matrix products of {precision}"):
+            check_precision(one, precision, layers)
+
+
+def test_profiles_by_use() -> None:
+    config = VARIANTS["sgr"]
+    found = {use.name: use for use in uses("scorer", Sizes(6, 5, 4, 99))}
+    assert list(found) == ["offline", "one caption", "one image"]
+    shapes = profile(signature("scorer", config, "fp16"), found["one caption"])
+    assert shapes["region_embeddings"] == ((1, 7, 32), (49, 7, 32), (99, 7, 32))
+    assert shapes["word_embeddings"] == ((1, 1, 32), (1, 2, 32), (1, 4, 32))
+    assert shapes["lengths"] == ((1,), (1,), (1,))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "workspace", "says"),
+    [
+        (Sizes(images=64), 1, r"at most --workspace-gb .*about 2\.66 GiB; take smaller"),
+        (Sizes(images=400, captions=400), 10**15, "in one intermediate"),
+    ],
+    ids=["workspace", "ceiling"],
+)
+def test_memory_is_bounded_before_the_build(sizes: Sizes, workspace: int, says: str) -> None:
+    config = model_config("SGR")
+    (offline, *_) = uses("scorer", sizes)
+    with pytest.raises(InputError, match=says):
+        check_scratch("scorer", offline, config, workspace)
+    assert CEILING < 10**15
+    assert 0 < check_scratch("scorer", uses("scorer", Sizes())[0], config, 8 * GIB) < 8 * GIB
+
+
+def test_a_size_below_one_is_refused() -> None:
+    with pytest.raises(InputError, match="--max-words"):
+        Sizes(words=0)
+
+
+def test_without_tensorrt_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adaptor, "MODULES", (("no_such_tensorrt", "tensorrt"),))
+    with pytest.raises(UnavailableError, match="pip install tensorrt"):
+        find_tensorrt()
+
+
+def test_a_broken_installation_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "broken_tensorrt.py").write_text("import no_such_library\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(adaptor, "MODULES", (("broken_tensorrt", "tensorrt"),))
+    with pytest.raises(UnavailableError, match="broken_tensorrt: No module named"):
+        find_tensorrt()
