@@ -40,7 +40,13 @@ _RECALLS = ("R@1", "R@5", "R@10")
     metavar="NAME[:PRECISION]",
     help="ort, torch, torch-reference or auto; repeatable. If absent, all that work here.",
 )
-@click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="fp32",
+    show_default=True,
+    help="Of engines that name none.",
+)
 @click.option("--data", type=PATH, metavar="DIR", help="Precomp data: R@K is compared, too.")
 @click.option("--split", metavar="NAME", help="The split of --data.")
 @click.option("--limit-images", type=int, metavar="K", help="Only the first K images of it.")
@@ -51,11 +57,32 @@ _RECALLS = ("R@1", "R@5", "R@10")
 )
 @click.option("--images", type=_COUNT, metavar="N", help="Without --data; 100 if absent.")
 @click.option("--captions", type=_COUNT, metavar="N", help="Without --data; 100 if absent.")
-@click.option("--repeats", type=_COUNT, default=5, show_default=True, help="Rounds that count.")
-@click.option("--warmup", type=click.IntRange(min=0), default=1, show_default=True)
+@click.option(
+    "--repeats",
+    type=_COUNT,
+    metavar="N",
+    default=5,
+    show_default=True,
+    help="Rounds that count.",
+)
+@click.option(
+    "--warmup",
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="Rounds before them.",
+)
 @click.option("--threads", type=_COUNT, metavar="N", help="CPU threads of every engine.")
 @click.option("--device", metavar="NAME", help="cpu, cuda or cuda:N.")
-@click.option("--checkpoint", "checkpoints", type=PATH, multiple=True, help=CHECKPOINT_HELP)
+@click.option(
+    "--checkpoint",
+    "checkpoints",
+    type=PATH,
+    multiple=True,
+    metavar="FILE",
+    help=CHECKPOINT_HELP,
+)
 @click.option("--json", "json_file", type=PATH, metavar="FILE", help="Also write the report here.")
 def bench(
     *,

@@ -25,16 +25,28 @@ _COUNT = click.IntRange(min=1)
     show_default=True,
     help="Which of the bundle's graphs to build.",
 )
-@click.option("--max-images", type=_COUNT, default=64, show_default=True, help="Of a tile.")
-@click.option("--max-captions", type=_COUNT, default=64, show_default=True, help="Of a tile.")
-@click.option("--max-words", type=_COUNT, default=40, show_default=True, help="Of a caption.")
 @click.option(
-    "--max-candidates", type=_COUNT, default=1000, show_default=True, help="Of one query."
+    "--max-images", type=_COUNT, metavar="N", default=64, show_default=True, help="Of a tile."
+)
+@click.option(
+    "--max-captions", type=_COUNT, metavar="N", default=64, show_default=True, help="Of a tile."
+)
+@click.option(
+    "--max-words", type=_COUNT, metavar="N", default=40, show_default=True, help="Of a caption."
+)
+@click.option(
+    "--max-candidates",
+    type=_COUNT,
+    metavar="N",
+    default=1000,
+    show_default=True,
+    help="Of one query.",
 )
 @click.option(
     "--workspace-gb",
     type=click.FloatRange(min=0, min_open=True),
     default=4.0,
+    metavar="X",
     show_default=True,
     help="Scratch memory that an engine may take.",
 )

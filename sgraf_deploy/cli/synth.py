@@ -20,13 +20,33 @@ _COUNT = click.IntRange(min=1)
 
 @click.command(short_help="Write a precomp folder of synthetic scenes, to try things on.")
 @click.option("-o", "--output", type=PATH, required=True, metavar="DIR", help="A new folder.")
-@click.option("--train", type=_COUNT, default=3000, show_default=True, help="Scenes to train on.")
-@click.option("--dev", type=_COUNT, default=200, show_default=True, help="Scenes to validate on.")
-@click.option("--test", type=_COUNT, default=500, show_default=True, help="Scenes held out.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Everything follows from it.")
-@click.option("--img-dim", type=int, default=64, show_default=True, help="Size of a feature.")
 @click.option(
-    "--noise", type=float, default=1.5, show_default=True, help="Noise, beside codes of norm 1."
+    "--train", type=_COUNT, metavar="N", default=3000, show_default=True, help="Scenes to train on."
+)
+@click.option(
+    "--dev", type=_COUNT, metavar="N", default=200, show_default=True, help="Scenes to validate on."
+)
+@click.option(
+    "--test", type=_COUNT, metavar="N", default=500, show_default=True, help="Scenes held out."
+)
+@click.option(
+    "--seed",
+    type=int,
+    metavar="N",
+    default=0,
+    show_default=True,
+    help="Everything follows from it.",
+)
+@click.option(
+    "--img-dim", type=int, metavar="N", default=64, show_default=True, help="Size of a feature."
+)
+@click.option(
+    "--noise",
+    type=float,
+    metavar="X",
+    default=1.5,
+    show_default=True,
+    help="Noise, beside codes of norm 1.",
 )
 def synth(
     *, output: Path, train: int, dev: int, test: int, seed: int, img_dim: int, noise: float

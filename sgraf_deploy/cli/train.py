@@ -23,7 +23,10 @@ _LEAST_ONE = click.IntRange(min=1)
 
 
 def _number(name: str, kind: Any, default: Any, text: str) -> Callable[[F], F]:
-    return click.option(name, type=kind, default=default, show_default=True, help=text)
+    shown = {int: "N", float: "X", str: "NAME"}[type(default)]
+    return click.option(
+        name, type=kind, default=default, show_default=True, metavar=shown, help=text
+    )
 
 
 def _model_options(command: F) -> F:
