@@ -29,9 +29,9 @@ PACKAGED = Path(__file__).parent / "checkpoints"
 """The files of the package."""
 
 
-def demo_split() -> PrecompSplit:
-    """The held-out scenes, with five captions each."""
-    return scene_split(SceneOptions(), SPLIT, SCENES)
+def demo_split(images: int | None = None) -> PrecompSplit:
+    """The held-out scenes, or the first of them, with five captions each."""
+    return scene_split(SceneOptions(), SPLIT, images or SCENES)
 
 
 def export_demo(target: Path) -> Exported:

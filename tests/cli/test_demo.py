@@ -77,7 +77,8 @@ def test_a_folder_of_somebody_else_is_left_alone(here: Path) -> None:
     assert tree(here) == before
 
 
-def test_bench_without_a_bundle_takes_the_demo() -> None:
+def test_bench_without_a_bundle_takes_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["sgraf_deploy.cli.bench"], "_DEMO_IMAGES", 30)
     once = ("--repeats", 1, "--warmup", 0, "--threads", 1)
     output = done("bench", "--engine", "ort", *once).output
     assert output.startswith("demo.sgraf (SGRAF), split test: 30 images × 150 captions")
