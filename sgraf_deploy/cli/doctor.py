@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import click
 
 from sgraf_deploy.cli.common import table
@@ -10,7 +12,6 @@ from sgraf_deploy.cli.common import table
 @click.command(short_help="Which engines work here, and what mends the others.")
 def doctor() -> None:
     """Say which engines work here, which do not, why, and the command that mends it."""
-    from sgraf_deploy.errors import UnavailableError
     from sgraf_deploy.runtime.engine import ENGINES, choose_engine, unavailable_reason
     from sgraf_deploy.runtime.tensorrt import find_tensorrt
     from sgraf_deploy.versions import tool_versions
@@ -25,15 +26,40 @@ def doctor() -> None:
     for name, reason in reasons.items():
         if reason is not None:
             click.echo(f"to have {name}: {ENGINES[name].install}")
-    try:
-        click.echo(f"--engine auto takes {choose_engine()}")
-    except UnavailableError as error:
-        click.echo(f"--engine auto finds nothing: {error}")
-    try:
-        click.echo(f"compile works, with {find_tensorrt()}")
-    except UnavailableError as error:
-        click.echo(f"compile does not work: {error}")
+    auto = ("--engine auto takes {}", "--engine auto finds nothing: {}")
+    compiles = ("compile works, with {}", "compile does not work: {}")
+    click.echo(_answer(choose_engine, *auto))
+    click.echo(_answer(find_tensorrt, *compiles))
     if reasons["torch"] is None:
         click.echo("export works")
     else:
         click.echo(f"export does not work: {reasons['torch']}; {ENGINES['torch'].install}")
+    click.echo(_answer(_gpus, "GPU: {}", "GPU: none, {}"))
+    click.echo(f"ONNX Runtime's providers: {_providers()}")
+
+
+def _answer(ask: Callable[[], object], right: str, wrong: str) -> str:
+    """What there is, or why there is none."""
+    from sgraf_deploy.errors import UnavailableError
+
+    try:
+        return right.format(ask())
+    except UnavailableError as error:
+        return wrong.format(error)
+
+
+def _gpus() -> str:
+    from sgraf_deploy.runtime.gpu import find_driver
+
+    driver = find_driver()
+    names = ", ".join(f"{gpu.name} ({gpu.compute_capability})" for gpu in driver.gpus)
+    return f"{names}; the driver runs CUDA {driver.cuda}"
+
+
+def _providers() -> str:
+    """This version uses the CPU's alone."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return "none, it is not installed"
+    return ", ".join(onnxruntime.get_available_providers())

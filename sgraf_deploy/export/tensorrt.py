@@ -12,6 +12,7 @@ from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import GRAPHS, GraphName, Precision
 from sgraf_deploy.errors import BundleError, GateError, SgrafDeployError
 from sgraf_deploy.export.profiles import GIB, Sizes, Use, check_scratch, profile, uses
+from sgraf_deploy.runtime.gpu import find_driver
 from sgraf_deploy.runtime.halving import Progress
 from sgraf_deploy.runtime.plans import PORTABLE, Profile, Sidecar, plan_name, write_plan
 from sgraf_deploy.runtime.tensorrt import TensorRT
@@ -109,7 +110,9 @@ def compile_graph(
         plan_bytes=len(plan),
         flavour=tensorrt.flavour,
         version=tensorrt.version,
-        compute_capability=PORTABLE if tensorrt.flavour == "tensorrt-rtx" else _capability(),
+        compute_capability=PORTABLE
+        if tensorrt.flavour == "tensorrt-rtx"
+        else find_driver().gpus[0].compute_capability,
         profiles=planned.profiles,
         workspace_bytes=options.workspace_bytes,
         layers=layers,
@@ -221,18 +224,3 @@ def _unbuilt(planned: Planned, what: str, lines: list[str]) -> SgrafDeployError:
     return BundleError(
         f"TensorRT cannot build {planned.name}: {what}", got="; ".join([*known, text])
     )
-
-
-def _capability() -> str:
-    """The compute capability of this machine's GPU, `8.9`, which TensorRT builds for."""
-    from sgraf_deploy.errors import UnavailableError
-
-    try:
-        from cuda.core import Device
-    except ImportError as error:
-        mend = "pip install cuda-core"
-        raise UnavailableError(
-            "the GPU cannot be asked what it is", got=error, mend=mend
-        ) from error
-    capability = Device().compute_capability
-    return f"{capability.major}.{capability.minor}"

@@ -12,6 +12,7 @@ import sgraf_deploy
 from sgraf_deploy.cli import main
 from sgraf_deploy.runtime.engine import ENGINES
 from sgraf_deploy.runtime.engines.ort import OrtEngine
+from sgraf_deploy.runtime.gpu import Driver, Gpu
 
 COMMANDS = [
     *("bench", "compile", "demo", "doctor", "eval", "export"),
@@ -66,6 +67,20 @@ def test_doctor_without_any_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     stdout = done("doctor").stdout
 
     assert "auto finds nothing: no engine is available; pip install 'sgraf-deploy[cpu]'" in stdout
+
+
+def test_doctor_names_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver("13.1", (Gpu("GPU A", "8.9"), Gpu("GPU B", "12.0")))
+    monkeypatch.setattr("sgraf_deploy.runtime.gpu.find_driver", lambda: driver)
+    stdout = done("doctor").stdout
+    assert "GPU: GPU A (8.9), GPU B (12.0); the driver runs CUDA 13.1" in stdout
+    assert "ONNX Runtime's providers: " in stdout
+    assert "CPUExecutionProvider" in stdout
+
+
+def test_doctor_says_what_compile_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sgraf_deploy.runtime.tensorrt.MODULES", ())
+    assert "compile does not work: TensorRT is not available" in done("doctor").stdout
 
 
 def test_version() -> None:
