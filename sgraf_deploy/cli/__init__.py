@@ -141,7 +141,9 @@ def main(verbose: bool) -> None:
     )
 
 
-main.epilog = f"Begin with `sgraf-deploy export CHECKPOINT`.  {_EXIT_CODES}"
+main.epilog = (
+    f"Begin with `sgraf-deploy demo`, or with `sgraf-deploy export CHECKPOINT`.  {_EXIT_CODES}"
+)
 _COMMANDS = (export, compile_, inspect, verify, evaluate, bench, rerank, synth, train, doctor, demo)
 for _command in _COMMANDS:
     main.add_command(_command)
