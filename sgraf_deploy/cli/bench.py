@@ -150,7 +150,7 @@ def _check_options(
 def _bench_options(options: dict[str, Any]) -> BenchOptions:
     from sgraf_deploy.bench.run import BenchOptions, available_engines
     from sgraf_deploy.bench.speed import SpeedOptions
-    from sgraf_deploy.runtime.engine import EngineOptions
+    from sgraf_deploy.runtime.engine import EngineOptions, choose_engine
 
     threads = options["threads"]
     try:
@@ -165,6 +165,8 @@ def _bench_options(options: dict[str, Any]) -> BenchOptions:
         engines, reasons = available_engines(options["device"])
         for name, reason in reasons.items():
             click.echo(f"note: engine {name} is left out: {reason}")
+        if not engines:
+            choose_engine()  # raises, with the command that installs one
     return BenchOptions(
         tuple(_engine(text, options["precision"]) for text in engines),
         EngineOptions(threads, options["device"], tuple(options["checkpoints"])),

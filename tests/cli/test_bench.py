@@ -147,6 +147,14 @@ def test_bad_input_is_one_line(
         assert part in error_line(result)
 
 
+def test_without_any_engine_one_line_says_what_to_install(world: World) -> None:
+    world.monkeypatch.setattr("sgraf_deploy.runtime.engine.unavailable_reason", lambda _: "no")
+    world.monkeypatch.setattr("sgraf_deploy.bench.run.unavailable_reason", lambda _: "no")
+    result = run("bench", world.bundle)
+    assert result.exit_code == 2
+    assert "no engine is available; pip install 'sgraf-deploy[cpu]'" in error_line(result)
+
+
 def test_a_bundle_without_weights_names_the_option(world: World) -> None:
     result = run("bench", world.bare, *FEW, "--engine", "ort")
 
