@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import secrets
+import shlex
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +18,16 @@ from sgraf_deploy.cli.common import PATH, megabytes, progress_bars, table
 
 if TYPE_CHECKING:
     from sgraf_deploy.data.precomp import PrecompSplit
-    from sgraf_deploy.data.synthesis import SceneOptions
 
+SPLITS = ("train", "dev", "test")
+
+RECORD = "synth.json"
+"""What the scenes were made by; a folder without it is never replaced."""
+
+_OURS = {
+    RECORD,
+    *(f"{name}_{end}" for name in SPLITS for end in ("ims.npy", "caps.txt", "ids.txt")),
+}
 _EXAMPLES = 3
 _COUNT = click.IntRange(min=1)
 
@@ -48,8 +62,17 @@ _COUNT = click.IntRange(min=1)
     show_default=True,
     help="Noise, beside codes of norm 1.",
 )
+@click.option("--force", is_flag=True, help="Replace a folder that synth wrote, in one step.")
 def synth(
-    *, output: Path, train: int, dev: int, test: int, seed: int, img_dim: int, noise: float
+    *,
+    output: Path,
+    train: int,
+    dev: int,
+    test: int,
+    seed: int,
+    img_dim: int,
+    noise: float,
+    force: bool,
 ) -> None:
     """Write synthetic scenes as precomp data: splits train, dev and test.
 
@@ -59,41 +82,84 @@ def synth(
     from sgraf_deploy.data.synthesis import SceneOptions, scene_split, write_split
 
     options = SceneOptions(seed=seed, img_dim=img_dim, noise=noise)
-    sizes = {"train": train, "dev": dev, "test": test}
-    staged = _stage(output)
-    rows = []
-    try:
-        with progress_bars() as bars:
-            progress = bars("writing scenes")
-            for done, (name, images) in enumerate(sizes.items()):
-                progress(done, len(sizes))
-                split = scene_split(options, name, images)
-                write_split(staged, split)
-                rows.append(_row(split))
-            progress(len(sizes), len(sizes))
-        staged.chmod(0o755)
-        staged.rename(output)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
+    sizes = dict(zip(SPLITS, (train, dev, test), strict=True))
+    made_by = {"seed": seed, "img_dim": img_dim, "noise": noise, "images": sizes}
+    rows, examples = [], []
+    with _new_folder(output, force=force) as folder, progress_bars() as bars:
+        progress = bars("writing scenes")
+        for done, (name, images) in enumerate(sizes.items()):
+            progress(done, len(sizes))
+            split = scene_split(options, name, images)
+            write_split(folder, split)
+            rows.append(_row(split))
+            examples = _examples(split)
+        (folder / RECORD).write_text(json.dumps(made_by, indent=2) + "\n", encoding="utf-8")
+        progress(len(sizes), len(sizes))
     click.echo(table(rows, ("split", "images", "captions", "features"), ("images", "captions")))
-    for line in _examples(options):
+    for line in examples:
         click.echo(line)
     click.echo(f"wrote {output}")
-    click.echo(f"next: sgraf-deploy train {output} --module SGR -o sgr.pth.tar --warmup-epochs 1")
+    command = ["sgraf-deploy", "train", str(output), "--module", "SGR", "-o", "sgr.pth.tar"]
+    click.echo(f"next: {shlex.join([*command, '--warmup-epochs', '1'])}")
 
 
-def _stage(output: Path) -> Path:
-    """A new folder beside the one to be; InputError where that cannot be made or is there."""
-    import tempfile
+@contextmanager
+def _new_folder(output: Path, *, force: bool) -> Iterator[Path]:
+    """Give an empty folder that becomes `output`, links followed, if the block ends without error.
 
+    After an error it is gone. Raises InputError where `output` cannot be made, or must not be
+    replaced.
+    """
+    target = Path(os.path.realpath(output))
+    _check_target(output, target, force)
+    staged = target.with_name(f".synth-{secrets.token_hex(8)}")
+    staged.mkdir()
+    try:
+        yield staged
+        _check_target(output, target, force)
+        _publish(staged, target)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _check_target(output: Path, target: Path, force: bool) -> None:
     from sgraf_deploy.errors import InputError
 
-    if output.exists():
-        raise InputError(f"{output} exists already", mend="remove it, or choose another -o")
-    if not output.parent.is_dir():
+    if not target.parent.is_dir():
         got = f"no folder {output.parent}"
         raise InputError(f"-o {output}", expected="a folder to put it in", got=got)
-    return Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    if not target.exists():
+        return
+    if not force:
+        mend = "replace it with --force, or choose another -o"
+        raise InputError(f"{output} exists already", mend=mend)
+    names = {path.name for path in target.iterdir()} if target.is_dir() else set()
+    if RECORD not in names or names - _OURS:
+        other = sorted(names - _OURS)
+        got = other[0] if other else f"no {RECORD}"
+        raise InputError(
+            f"{output} is not replaced",
+            expected="a folder of nothing but what synth wrote",
+            got=got,
+            mend="remove it, or choose another -o",
+        )
+
+
+def _publish(staged: Path, target: Path) -> None:
+    """Move a folder into place; what it replaces ends up where it was, to be removed."""
+    from sgraf_deploy.atomic import exchange_folders
+
+    if not target.exists():
+        staged.rename(target)
+    elif not exchange_folders(staged, target):
+        old = staged.with_name(f"{staged.name}-old")
+        target.rename(old)
+        try:
+            staged.rename(target)
+        except BaseException:
+            old.rename(target)
+            raise
+        old.rename(staged)
 
 
 def _row(split: PrecompSplit) -> tuple[str, str, str, str]:
@@ -101,12 +167,9 @@ def _row(split: PrecompSplit) -> tuple[str, str, str, str]:
     return split.name, f"{split.images:,}", captions, megabytes(split.regions.nbytes)
 
 
-def _examples(options: SceneOptions) -> list[str]:
-    """A few scenes of the test split in words, each with a caption."""
-    from sgraf_deploy.data.synthesis import scene_split
-
-    split = scene_split(options, "test", _EXAMPLES)
+def _examples(split: PrecompSplit) -> list[str]:
+    """A few scenes in words, each with a caption."""
     return [
-        f"{split.ids[row] if split.ids else row}\n    {split.captions[5 * row]}"
-        for row in range(_EXAMPLES)
+        f"{name}\n    {split.captions[split.captions_per_image * row]}"
+        for row, name in enumerate((split.ids or [])[:_EXAMPLES])
     ]

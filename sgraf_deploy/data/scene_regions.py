@@ -55,7 +55,8 @@ def render_regions(
 ) -> NDArray[np.float16]:
     """Features (images, regions, img_dim) float16 of norm 4, in random order per image.
 
-    `noise` is the expected norm of the Gaussian noise on a region, beside codes of norm 1.
+    `noise` is the expected norm of the Gaussian noise on a region, beside codes of norm 1. What is
+    drawn for an image depends on how many images there are.
     """
     rng = np.random.Generator(np.random.PCG64([seed, 0xF00D]))
     img_dim = codebook.backgrounds.shape[1]

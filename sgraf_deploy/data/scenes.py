@@ -89,7 +89,7 @@ class Scene:
 
 
 def make_scenes(split: str, count: int, seed: int) -> list[Scene]:
-    """So many scenes of a split, each once; more begin with the same ones.
+    """So many scenes of a split, no two the same or the same in words; more begin with these.
 
     Raises InputError for an unknown split or fewer than one scene.
     """
@@ -98,13 +98,17 @@ def make_scenes(split: str, count: int, seed: int) -> list[Scene]:
     if count < 1:
         raise InputError(f"scenes of split {split}", expected="at least 1", got=count)
     rng = np.random.Generator(np.random.PCG64([seed, *split.encode("ascii")]))
-    found: dict[tuple[SceneObject, ...], Scene] = {}
+    found: list[Scene] = []
+    taken: set[object] = set()
     for scene in _draw(rng):
-        if scene.split == split:
-            found.setdefault(tuple(sorted(scene.objects)), scene)
+        # Words tell no cells, and the order of the objects is no difference: neither says it all.
+        names = {str(scene), tuple(sorted(scene.objects))}
+        if scene.split == split and taken.isdisjoint(names):
+            taken |= names
+            found.append(scene)
         if len(found) == count:
             break
-    return list(found.values())
+    return found
 
 
 def _draw(rng: np.random.Generator) -> Iterator[Scene]:

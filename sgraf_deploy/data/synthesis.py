@@ -17,6 +17,9 @@ from sgraf_deploy.errors import InputError
 MOST_SCENES = 100_000
 """Of a split: there are far more, but they are held in memory while they are written."""
 
+MOST_NOISE = 1000.0
+"""Far beyond what leaves anything to see; float32 overflows from 1e19."""
+
 
 @dataclass(frozen=True)
 class SceneOptions:
@@ -33,7 +36,7 @@ class SceneOptions:
             ("seed", self.seed, 0 <= self.seed < 2**32, "0 … 2^32 - 1"),
             ("img dim", self.img_dim, 8 <= self.img_dim <= 4096, "8 … 4096"),
             ("regions", self.regions, 1 <= self.regions <= 1000, "1 … 1000"),
-            ("noise", self.noise, 0 <= self.noise < np.inf, "a number, at least 0"),
+            ("noise", self.noise, 0 <= self.noise <= MOST_NOISE, f"0 … {MOST_NOISE:g}"),
         ):
             if not right:
                 raise InputError(f"scenes: {name}", expected=expected, got=value)
@@ -42,8 +45,10 @@ class SceneOptions:
 def scene_split(options: SceneOptions, name: str, images: int) -> PrecompSplit:
     """A split (`train`, `dev` or `test`) of so many scenes; `ids` are the scenes in words.
 
-    The same options give the same split, byte for byte, on one version of NumPy; scenes and
-    captions on all of them. Raises InputError for an unknown split or a count out of range.
+    The same options and count give the same split, byte for byte, on one machine with one version
+    of NumPy; on another one scenes and captions are the same, and a region may differ in the last
+    bit of its float16. More images begin with the same scenes and captions, under other noise.
+    Raises InputError for an unknown split or a count out of range.
     """
     if not 1 <= images <= MOST_SCENES:
         raise InputError(f"scenes of split {name}", expected=f"1 … {MOST_SCENES}", got=images)
