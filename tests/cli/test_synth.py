@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 from cli.world import done, error_line, run, tree
 
+from sgraf_deploy import atomic
 from sgraf_deploy.data.precomp import open_precomp
+from sgraf_deploy.data.synthesis import SceneOptions, scene_split
 
 SMALL = ("--train", 6, "--dev", 3, "--test", 4, "--img-dim", 16)
 
@@ -45,10 +51,12 @@ def test_a_seed_changes_everything() -> None:
         (("-o", "there"), "there exists already"),
         (("-o", "none/scenes"), "no folder none"),
         (("-o", "scenes", "--img-dim", 4), "img dim: expected 8 … 4096, got 4"),
-        (("-o", "scenes", "--noise", -1), "noise"),
+        (("-o", "scenes", "--noise", -1), "noise: expected 0 … 1000, got -1.0"),
+        (("-o", "scenes", "--noise", "1e300"), "noise: expected 0 … 1000, got 1e+300"),
+        (("-o", "scenes", "--train", 0), "0 is not in the range"),
         (("-o", "scenes", "--train", 10**9), "scenes of split train: expected 1 … 100000"),
     ],
-    ids=["there", "no-parent", "img-dim", "noise", "too-many"],
+    ids=["there", "no-parent", "img-dim", "noise", "noise-overflows", "none", "too-many"],
 )
 def test_bad_input_leaves_nothing(here: Path, arguments: tuple[object, ...], says: str) -> None:
     (here / "there").mkdir()
@@ -57,3 +65,103 @@ def test_bad_input_leaves_nothing(here: Path, arguments: tuple[object, ...], say
     assert result.exit_code == 2
     assert says in error_line(result)
     assert tree(here) == before
+
+
+def test_the_examples_are_scenes_of_the_folder() -> None:
+    result = done("synth", "-o", "scenes", *SMALL, "--test", 1)
+    written = open_precomp("scenes", "test")
+    assert written.ids is not None
+    shown = result.output[result.output.index(written.ids[0]) :].splitlines()
+    assert shown[:3] == [written.ids[0], f"    {written.captions[0]}", "wrote scenes"]
+
+
+def test_the_next_command_can_be_typed() -> None:
+    result = done("synth", "-o", "my scenes", *SMALL)
+    command = result.output.splitlines()[-1].removeprefix("next: ")
+    assert shlex.split(command)[:3] == ["sgraf-deploy", "train", "my scenes"]
+
+
+def test_a_folder_has_the_rights_that_are_usual(here: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        done("synth", "-o", "scenes", *SMALL)
+    finally:
+        os.umask(before)
+    assert (here / "scenes").stat().st_mode & 0o777 == 0o750
+
+
+def test_a_link_leads_to_the_folder(here: Path) -> None:
+    (here / "link").symlink_to("scenes")
+    done("synth", "-o", "link", *SMALL)
+    assert (here / "link").is_symlink()
+    assert open_precomp(here / "scenes", "dev").images == 3
+
+
+def test_force_replaces_what_synth_wrote(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for renames in (False, True):
+        done("synth", "-o", "scenes", *SMALL, "--force")
+        assert "exists already" in error_line(run("synth", "-o", "scenes", *SMALL, "--seed", 1))
+        if renames:
+            monkeypatch.setattr(atomic, "exchange_folders", lambda first, second: False)
+        done("synth", "-o", "scenes", *SMALL, "--seed", 1, "--force")
+        expected = scene_split(SceneOptions(seed=1, img_dim=16), "dev", 3)
+        assert open_precomp("scenes", "dev").captions == expected.captions
+        assert [path.name for path in here.iterdir()] == ["scenes"]
+
+
+@pytest.mark.parametrize("renames", [False, True], ids=["exchange", "renames"])
+def test_a_failed_force_leaves_the_old_folder(
+    here: Path, monkeypatch: pytest.MonkeyPatch, renames: bool
+) -> None:
+    done("synth", "-o", "scenes", *SMALL)
+    before = tree(here)
+    if renames:
+        monkeypatch.setattr(atomic, "exchange_folders", lambda first, second: False)
+        rename = Path.rename
+
+        def fail_late(path: Path, target: Path) -> Path:
+            if target.name == "scenes" and not path.name.endswith("-old"):
+                raise OSError(errno.EIO, os.strerror(errno.EIO), str(target))
+            return rename(path, target)
+
+        monkeypatch.setattr(Path, "rename", fail_late)
+    else:
+
+        def refuse(first: Path, second: Path) -> bool:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(second))
+
+        monkeypatch.setattr(atomic, "exchange_folders", refuse)
+    result = run("synth", "-o", "scenes", *SMALL, "--seed", 1, "--force")
+    assert result.exit_code == 2
+    assert os.strerror(errno.EIO) in error_line(result)
+    assert tree(here) == before
+
+
+@pytest.mark.parametrize("stranger", ["tags.txt", None], ids=["another-file", "no-record"])
+def test_force_replaces_nothing_else(here: Path, stranger: str | None) -> None:
+    """Real features have the same names as synthetic ones: only the record tells them apart."""
+    done("synth", "-o", "scenes", *SMALL)
+    if stranger:
+        (here / "scenes" / stranger).write_text("precious", encoding="utf-8")
+    else:
+        (here / "scenes" / "synth.json").unlink()
+    before = tree(here)
+    result = run("synth", "-o", "scenes", *SMALL, "--force")
+    assert result.exit_code == 2
+    assert f"got {stranger or 'no synth.json'}" in error_line(result)
+    assert tree(here) == before
+
+
+def test_a_full_disk_leaves_nothing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = np.save
+
+    def fill(path: Path, array: np.ndarray) -> None:
+        if path.name.startswith("test"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        save(path, array)
+
+    monkeypatch.setattr(np, "save", fill)
+    result = run("synth", "-o", "scenes", *SMALL)
+    assert result.exit_code == 2
+    assert "No space left on device" in error_line(result)
+    assert tree(here) == {}
