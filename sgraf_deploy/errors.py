@@ -7,6 +7,7 @@
     │   └── DataError         captions, vocabulary, regions or arrays are off
     ├── UnavailableError      an engine or a package is missing here        exit 2
     ├── EngineMemoryError     an engine ran out of memory                   exit 2
+    ├── DeviceError           a GPU, its driver or what runs on it failed   exit 2
     └── GateError             a bound or the export gate failed             exit 1
 
 A message says what is wrong, what was expected, what was found and how to mend it, on one line.
@@ -16,7 +17,10 @@ from __future__ import annotations
 
 
 class SgrafDeployError(Exception):
-    """Base of every deliberate error; `exit_code` is what the command line exits with."""
+    """Base of every deliberate error; `exit_code` is what the command line exits with.
+
+    `reason` is the message without what mends it, and `mend` that, or None.
+    """
 
     exit_code = 2
 
@@ -34,6 +38,7 @@ class SgrafDeployError(Exception):
             if value is not None
         ]
         message = f"{what}: {', '.join(details)}" if details else what
+        self.reason, self.mend = " ".join(message.split()), mend
         if mend is not None:
             message = f"{message}; {mend}"
         super().__init__(" ".join(message.split()))
@@ -61,6 +66,10 @@ class UnavailableError(SgrafDeployError):
 
 class EngineMemoryError(SgrafDeployError):
     """An engine ran out of memory; smaller tiles may still fit."""
+
+
+class DeviceError(SgrafDeployError):
+    """A GPU, its driver, or an engine that runs on it failed."""
 
 
 class GateError(SgrafDeployError):

@@ -39,12 +39,14 @@ class FakeEngine:
     """See `Engine`. `calls` counts runs by graph, `shapes` lists their leading sizes.
 
     `memory` is the largest images x captions x words (pairs x words, rows x words, images) that
-    a run may have before it raises EngineMemoryError; None: no limit.
+    a run may have before it raises EngineMemoryError; None: no limit. `profiles` are the largest
+    sizes that graphs take: a run that fits none of a graph's is refused.
     """
 
     name = "fake"
     device = "cpu"
     workers = 1
+    unverified = False
 
     def __init__(
         self,
@@ -53,10 +55,12 @@ class FakeEngine:
         options: EngineOptions | None = None,
         *,
         memory: int | None = None,
+        profiles: Mapping[GraphName, tuple[Mapping[str, int], ...]] | None = None,
     ) -> None:
         self.executed = "fp32" if precision == "fp32" else "fake fp16"
         self.options = options
         self.memory = memory
+        self.profiles = profiles or {}
         self.closed = False
         self.calls: Counter[str] = Counter()
         self.shapes: list[tuple[str, tuple[int, ...]]] = []
@@ -76,6 +80,12 @@ class FakeEngine:
             self._graphs[member, graph] = FakeGraph(self, member, graph, config, spec)
         return self._graphs[member, graph]
 
+    def largest(self, graph: GraphName) -> tuple[Mapping[str, int], ...]:
+        return self.profiles.get(graph, ())
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        return np.empty(shape, dtype=dtype)
+
     def put(self, array: Array) -> Array:
         return np.ascontiguousarray(array)
 
@@ -92,6 +102,9 @@ class FakeEngine:
 
     def fetch(self, buffer: Array) -> Array:
         return buffer
+
+    def mark_verified(self) -> None:
+        self.unverified = False
 
     def close(self) -> None:
         self.closed = True
@@ -119,6 +132,9 @@ class FakeGraph:
         engine = self._engine
         assert not engine.closed
         sizes = self._check(inputs)
+        profiles = engine.largest(self._name)
+        fits = [all(size <= most[axis] for axis, size in sizes.items()) for most in profiles]
+        assert not profiles or any(fits), (self._name, sizes, profiles)
         engine.calls[self._name] += 1
         axes = tuple(dict.fromkeys(axis for spec in self.signature.inputs for axis in spec.axes))
         names = [axis for axis in axes if isinstance(axis, str)]

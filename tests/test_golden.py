@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import GRAPHS, GraphName, Precision
-from sgraf_deploy.export.executors import EVALUATOR, Run, executor_name, open_graph
+from sgraf_deploy.export.executors import EVALUATOR, executor_name, open_graph
 from sgraf_deploy.export.exporter import export_bundle
 from sgraf_deploy.runtime import EngineOptions, Scorer, TileShape, load
 from sgraf_deploy.runtime.engine import open_engine
+from sgraf_deploy.runtime.gate import Run
 
 CASES = (
     "saf",

@@ -38,10 +38,9 @@ MAY_IMPORT = {
 SEAMS = {
     "model.engines": {"runtime.engine", "bundle"},
     "model.members": {"bundle"},
-    "export.gate": {"bench.rank_changes"},
 }
 """Engines that need torch live beside the model, implement the runtime's interface and read a
-bundle's weights; the gate measures with the same rank correlation as the bench."""
+bundle's weights."""
 
 NEVER_TORCH = {"data", "runtime", "versions", *ARTIFACT, *TYPES}
 HEAVY_AT_THE_TOP = {"model": {"torch"}, "export": {"onnx"}, "train": {"torch"}}

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from small_models import padded
 
 from sgraf_deploy.bench.literal import LiteralLoop
-from sgraf_deploy.bench.rank_changes import spearman
 from sgraf_deploy.bench.run import split_workload
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.data.captions import encode_captions
@@ -25,6 +24,7 @@ from sgraf_deploy.model.folded import Encoded, FoldedModel
 from sgraf_deploy.model.folding import fold
 from sgraf_deploy.model.torch_ops import Arithmetic, TorchOps
 from sgraf_deploy.runtime import EngineOptions, load
+from sgraf_deploy.runtime.correlation import spearman
 from sgraf_deploy.runtime.logits import combine_logits, similarities
 
 MEMBERS = ("sgr", "saf")

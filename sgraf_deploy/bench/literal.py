@@ -31,6 +31,15 @@ class LiteralCaptions:
     lengths: NDArray[np.int64]
 
 
+def fastest_device() -> str | None:
+    """The GPU that PyTorch sees, or None for the CPU; None without PyTorch too."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    return "cuda" if torch.cuda.is_available() else None
+
+
 class LiteralLoop:
     """`model.reference` on a bundle's original weights, float32, on PyTorch's device.
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sgraf_deploy.bench.rank_changes import RankComparison, explain_changes, spearman
+from sgraf_deploy.bench.rank_changes import RankComparison, explain_changes
 from sgraf_deploy.bench.recall import RecallReport, evaluate
-from sgraf_deploy.export.gate import (
+from sgraf_deploy.runtime.correlation import spearman
+from sgraf_deploy.runtime.gate import (
     FP16_LOGITS_SHARE,
     FP16_SIMILARITIES,
     FP16_SPEARMAN,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from sgraf_deploy.data.regions import check_regions
 from sgraf_deploy.data.tokenizer import Tokenizer
 from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.errors import BundleError
-from sgraf_deploy.runtime.engine import AUTO_ORDER, EngineOptions, unavailable_reason
+from sgraf_deploy.runtime.engine import AUTO_ORDER, ENGINES, EngineOptions, unavailable_reason
 from sgraf_deploy.runtime.logits import combine_logits
 from sgraf_deploy.runtime.scorer import Scorer, load
 from sgraf_deploy.versions import tool_versions
@@ -63,6 +63,20 @@ class BenchOptions:
     engines: tuple[EngineChoice, ...]
     engine_options: EngineOptions = field(default_factory=EngineOptions)
     speed: SpeedOptions = field(default_factory=SpeedOptions)
+
+    @property
+    def device(self) -> str | None:
+        """Where the literal loop runs: on the GPU where an engine does."""
+        given = self.engine_options.device
+        if given is None and any(
+            ENGINES[one.name].gpu for one in self.engines if one.name != "auto"
+        ):
+            return "cuda"
+        return given
+
+    def opened(self, engine: str) -> EngineOptions:
+        """What an engine is opened with; ONNX Runtime on the CPU is compared on the CPU."""
+        return replace(self.engine_options, device=None if engine == "ort" else self.device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,9 +190,8 @@ def run_bench(
     memory = MemoryWatch()
     with ExitStack() as stack:
         scorers = _open(bundle, options, stack)
-        chosen = options.engine_options
-        literal = LiteralLoop(bundle, chosen.checkpoints, chosen.device)
-        reference, parity = _parities(literal, scorers, workload, stage)
+        literal = LiteralLoop(bundle, options.engine_options.checkpoints, options.device)
+        reference, parity = compare_scorers(literal, scorers, workload, stage)
         part, speed = workload.timed_part(), options.speed
         real = {name: one for name, one in scorers.items() if one.executed != EMULATED}
         throughput = measure_throughput(bundle, real, literal, part, speed, stage("throughput"))
@@ -195,7 +208,7 @@ def run_bench(
 def _open(bundle: Bundle, options: BenchOptions, stack: ExitStack) -> dict[str, Scorer]:
     """The scorers by what they execute, open as long as the stack is."""
     scorers = (
-        load(bundle, engine=one.name, precision=one.precision, options=options.engine_options)
+        load(bundle, engine=one.name, precision=one.precision, options=options.opened(one.name))
         for one in options.engines
     )
     return {_label(scorer): stack.enter_context(scorer) for scorer in scorers}
@@ -207,7 +220,7 @@ def _label(scorer: Scorer) -> str:
     )
 
 
-def _parities(
+def compare_scorers(
     literal: LiteralLoop, scorers: dict[str, Scorer], workload: Workload, stage: Stage
 ) -> tuple[dict[str, RecallReport | None], dict[str, list[Parity]]]:
     """The reference's R@K by model, and every engine's parity."""

@@ -12,7 +12,9 @@ import click
 
 from sgraf_deploy.cli.common import (
     CHECKPOINT_HELP,
+    ENGINE_DIR_HELP,
     PATH,
+    UNVERIFIED_HELP,
     check_result_file,
     megabytes,
     progress_bars,
@@ -38,14 +40,12 @@ _RECALLS = ("R@1", "R@5", "R@10")
     "engines",
     multiple=True,
     metavar="NAME[:PRECISION]",
-    help="ort, torch, torch-reference or auto; repeatable. If absent, all that work here.",
+    help="One of those that doctor lists, or auto; repeatable. If absent, ort and torch.",
 )
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
-    default="fp32",
-    show_default=True,
-    help="Of engines that name none.",
+    help="Of engines that name none; if absent fp32, on a GPU's own engines fp16.",
 )
 @click.option("--data", type=PATH, metavar="DIR", help="Precomp data: R@K is compared, too.")
 @click.option("--split", metavar="NAME", help="The split of --data.")
@@ -83,6 +83,8 @@ _RECALLS = ("R@1", "R@5", "R@10")
     metavar="FILE",
     help=CHECKPOINT_HELP,
 )
+@click.option("--engine-dir", type=PATH, metavar="DIR", help=ENGINE_DIR_HELP)
+@click.option("--allow-unverified", is_flag=True, help=UNVERIFIED_HELP)
 @click.option("--json", "json_file", type=PATH, metavar="FILE", help="Also write the report here.")
 def bench(
     *,
@@ -169,22 +171,29 @@ def _bench_options(options: dict[str, Any]) -> BenchOptions:
             choose_engine()  # raises, with the command that installs one
     return BenchOptions(
         tuple(_engine(text, options["precision"]) for text in engines),
-        EngineOptions(threads, options["device"], tuple(options["checkpoints"])),
+        EngineOptions(
+            threads,
+            options["device"],
+            tuple(options["checkpoints"]),
+            options["engine_dir"],
+            options["allow_unverified"],
+        ),
         SpeedOptions(repeats=options["repeats"], warmup=options["warmup"]),
     )
 
 
-def _engine(text: str, precision: Precision) -> EngineChoice:
+def _engine(text: str, precision: Precision | None) -> EngineChoice:
     """`NAME` or `NAME:PRECISION`; an engine that does not work here is an error, at once."""
     from sgraf_deploy.bench.run import EngineChoice
     from sgraf_deploy.errors import InputError
-    from sgraf_deploy.runtime.engine import check_engine
+    from sgraf_deploy.runtime.engine import check_engine, default_precision
 
     name, colon, own = text.partition(":")
     if colon and own not in PRECISIONS:
         raise InputError(f"--engine {text}", expected=f"{name}:fp32 or {name}:fp16")
     check_engine(name)
-    return EngineChoice(name, cast(Precision, own) if colon else precision)
+    chosen = cast(Precision, own) if colon else precision
+    return EngineChoice(name, chosen or default_precision(name))
 
 
 @contextmanager

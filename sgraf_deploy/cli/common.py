@@ -22,6 +22,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
 BUNDLE = click.argument("bundle", type=PATH)
+ENGINE_DIR_HELP = "Where TensorRT engines are, if not in engines/ inside the bundle."
+UNVERIFIED_HELP = "Use TensorRT engines never compared with the reference; compare them first."
 CHECKPOINT_HELP = "Original weights, for a bundle exported with --no-reference; repeatable."
 
 
@@ -36,10 +38,12 @@ def scorer_options(command: F) -> F:
             metavar="FILE",
             help=CHECKPOINT_HELP,
         ),
+        click.option("--allow-unverified", is_flag=True, help=UNVERIFIED_HELP),
+        click.option("--engine-dir", type=PATH, metavar="DIR", help=ENGINE_DIR_HELP),
         click.option(
             "--device",
             metavar="NAME",
-            help="cpu, cuda or cuda:N, the latter with torch engines only; cpu if absent.",
+            help="cpu, cuda or cuda:N; the engine's own choice if absent.",
         ),
         click.option(
             "--threads",
@@ -50,16 +54,14 @@ def scorer_options(command: F) -> F:
         click.option(
             "--precision",
             type=click.Choice(PRECISIONS),
-            default="fp32",
-            show_default=True,
-            help="Which of the bundle's graphs to run.",
+            help="Which graphs to run; if absent fp32, on a GPU's own engines fp16.",
         ),
         click.option(
             "--engine",
             default="auto",
             show_default=True,
             metavar="NAME",
-            help="ort, torch or torch-reference; auto takes the fastest that works here.",
+            help="One of those that doctor lists; auto takes the fastest that works here.",
         ),
     ):
         command = option(command)
@@ -85,20 +87,24 @@ def data_options(command: F) -> F:
 
 def load_scorer(
     bundle: Path,
+    *,
     engine: str,
-    precision: Precision,
+    precision: Precision | None,
     threads: int | None,
     device: str | None,
     checkpoints: Sequence[Path],
+    engine_dir: Path | None,
+    allow_unverified: bool,
 ) -> Scorer:
     """Load a bundle as the shared options say."""
-    from sgraf_deploy.runtime.engine import EngineOptions
+    from sgraf_deploy.runtime.engine import EngineOptions, default_precision
     from sgraf_deploy.runtime.scorer import load
 
     if engine == "auto" and device not in (None, "cpu"):
-        engine = "torch"  # The fastest that runs elsewhere than on a CPU.
-    options = EngineOptions(threads=threads, device=device, checkpoints=tuple(checkpoints))
-    return load(bundle, engine=engine, precision=precision, options=options)
+        engine = "torch"  # The fastest elsewhere than on a CPU that needs nothing compiled.
+    options = EngineOptions(threads, device, tuple(checkpoints), engine_dir, allow_unverified)
+    chosen = precision or default_precision(engine)
+    return load(bundle, engine=engine, precision=chosen, options=options)
 
 
 def describe_scorer(scorer: Scorer) -> str:

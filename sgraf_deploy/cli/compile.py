@@ -7,10 +7,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sgraf_deploy.cli.common import BUNDLE, PATH, megabytes, progress_bars, table
+from sgraf_deploy.cli.common import (
+    BUNDLE,
+    ENGINE_DIR_HELP,
+    PATH,
+    megabytes,
+    progress_bars,
+    table,
+    warn,
+)
 from sgraf_deploy.config import PRECISIONS, Precision
 
 if TYPE_CHECKING:
+    from sgraf_deploy.bundle import Bundle
+    from sgraf_deploy.export.engines import Check
     from sgraf_deploy.export.tensorrt import Planned
 
 _COUNT = click.IntRange(min=1)
@@ -50,9 +60,12 @@ _COUNT = click.IntRange(min=1)
     show_default=True,
     help="Scratch memory that an engine may take.",
 )
+@click.option("--engine-dir", type=PATH, metavar="DIR", help=ENGINE_DIR_HELP)
 @click.option(
-    "--engine-dir", type=PATH, metavar="DIR", help="Instead of engines/ inside the bundle."
+    "--data", type=PATH, metavar="DIR", help="Precomp data: on a GPU R@K must be kept, too."
 )
+@click.option("--split", metavar="NAME", help="The split of --data.")
+@click.option("--limit-images", type=int, metavar="K", help="Only the first K images of it.")
 def compile_(
     *,
     bundle: Path,
@@ -63,43 +76,67 @@ def compile_(
     max_candidates: int,
     workspace_gb: float,
     engine_dir: Path | None,
+    data: Path | None,
+    split: str | None,
+    limit_images: int | None,
 ) -> None:
     """Build TensorRT engines of a BUNDLE, each with a sidecar that says what it was built from.
 
-    A build needs no GPU with TensorRT for RTX. What is built is marked unverified until its
-    values were compared with the reference's on a GPU.
+    Where there is a GPU they must then give the reference's values on it, or none is published. A
+    build needs no GPU with TensorRT for RTX: what is built without one is marked unverified.
     """
     from sgraf_deploy.bundle import Bundle
+    from sgraf_deploy.export.engines import publish_engines
     from sgraf_deploy.export.profiles import GIB, Sizes
-    from sgraf_deploy.export.tensorrt import (
-        CompileOptions,
-        compile_graph,
-        engine_folder,
-        plan_builds,
-    )
+    from sgraf_deploy.export.tensorrt import CompileOptions, plan_builds, target
     from sgraf_deploy.runtime.tensorrt import find_tensorrt
 
     tensorrt = find_tensorrt()
+    built_for = target(tensorrt)
     opened = Bundle.open(bundle)
-    sizes = Sizes(max_images, max_captions, max_words, max_candidates)
+    check = _recall_check(opened, data, split, limit_images)
     options = CompileOptions(
         precision=precision,
-        sizes=sizes,
+        sizes=Sizes(max_images, max_captions, max_words, max_candidates),
         workspace_bytes=int(workspace_gb * GIB),
         engine_dir=engine_dir,
     )
     planned = plan_builds(opened, options)
     click.echo(f"{opened.path.name} ({opened.manifest.module}), {precision}, {tensorrt}")
+    click.echo(f"for compute capability: {built_for}")
     click.echo(_scratch_table(planned))
-    rows = []
     with progress_bars() as bars:
-        for one in planned:
-            sidecar = compile_graph(opened, one, tensorrt, options, bars(one.name))
-            layers = ", ".join(f"{count} {kind}" for kind, count in sidecar.layers.items())
-            rows.append((one.name, megabytes(sidecar.plan_bytes), layers, "not verified"))
+        published = publish_engines(opened, planned, tensorrt, options, stage=bars, check=check)
+    rows = []
+    for sidecar in published.sidecars:
+        layers = ", ".join(f"{count} {kind}" for kind, count in sidecar.layers.items())
+        values = "verified" if sidecar.verified else "not verified"
+        rows.append((sidecar.name, megabytes(sidecar.plan_bytes), layers, values))
     click.echo(table(rows, ("engine", "size", "matrix products", "values"), ("size",)))
-    click.echo(f"wrote {len(rows)} engines to {engine_folder(opened, engine_dir)}")
-    click.echo("Nothing was run: they are compared with the reference where there is a GPU.")
+    click.echo(f"wrote {len(rows)} engines to {published.folder}")
+    if published.unverified is not None:
+        warn(f"not compared with the reference: {published.unverified.reason}")
+        click.echo("next, on a machine with a GPU: sgraf-deploy bench", nl=False)
+        click.echo(f" {bundle} --engine trt:{precision} --allow-unverified")
+
+
+def _recall_check(
+    bundle: Bundle, data: Path | None, split: str | None, limit_images: int | None
+) -> Check | None:
+    """Compares R@K with the literal loop's on a split; None without one."""
+    from sgraf_deploy.bench.engine_gate import check_recall
+    from sgraf_deploy.bench.run import split_workload
+    from sgraf_deploy.data.precomp import open_precomp
+    from sgraf_deploy.errors import InputError
+
+    if data is None or split is None:
+        if data is not None or split is not None:
+            raise InputError("--data and --split", expected="both or neither")
+        if limit_images is not None:
+            raise InputError("--limit-images", expected="--data DIR beside it", got="none")
+        return None
+    workload = split_workload(bundle, open_precomp(data, split, limit_images=limit_images))
+    return lambda scorer: check_recall(bundle, scorer, workload)
 
 
 def _scratch_table(planned: list[Planned]) -> str:

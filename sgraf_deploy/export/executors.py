@@ -7,7 +7,7 @@ float32 sums); ONNX Runtime on a CPU runs them in float32 and proves nothing abo
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,9 @@ from onnx.reference.ops.op_gru import GRU as PaddingBlindGRU  # noqa: N811
 
 from sgraf_deploy.config import Precision
 from sgraf_deploy.errors import GateError
+from sgraf_deploy.runtime.gate import Arrays, Run
 
 Array = NDArray[Any]
-Arrays = dict[str, Array]
-Run = Callable[[Arrays], Arrays]
 
 ONNXRUNTIME = "onnxruntime"
 EVALUATOR = "onnx evaluator"

@@ -21,14 +21,7 @@ from sgraf_deploy.data.tokenizer import UNTRAINED, Tokenizer
 from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.export.gate import gate_members
-from sgraf_deploy.export.gate_data import (
-    GateInputs,
-    GateReference,
-    data_inputs,
-    reference_outputs,
-    synthetic_inputs,
-    write_gate,
-)
+from sgraf_deploy.export.gate_data import data_inputs, reference_outputs, synthetic_inputs
 from sgraf_deploy.export.graphs import build_graph
 from sgraf_deploy.export.onnx_ops import OPSET
 from sgraf_deploy.manifest import (
@@ -42,6 +35,7 @@ from sgraf_deploy.manifest import (
 )
 from sgraf_deploy.model.checkpoint import Checkpoint, read_checkpoint, write_reference
 from sgraf_deploy.model.folding import fold
+from sgraf_deploy.runtime.gate_data import GateInputs, GateReference, write_gate
 from sgraf_deploy.versions import tool_versions
 
 Step = Callable[[str], None]

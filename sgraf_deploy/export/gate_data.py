@@ -1,12 +1,9 @@
-"""What the export gate runs on, and what the literal reference says about it."""
+"""Makes what the export gate runs on, and asks the literal reference about it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +14,7 @@ from sgraf_deploy.data.precomp import PrecompSplit
 from sgraf_deploy.data.regions import check_regions
 from sgraf_deploy.data.tokenizer import Tokenizer
 from sgraf_deploy.data.vocabulary import Vocabulary
-from sgraf_deploy.errors import BundleError
+from sgraf_deploy.runtime.gate_data import GateInputs, GateReference
 
 SYNTHETIC_IMAGES = 6
 SYNTHETIC_LENGTHS = (2, 3, 3, 5, 8, 11, 14, 20)
@@ -26,32 +23,6 @@ SYNTHETIC_LENGTHS = (2, 3, 3, 5, 8, 11, 14, 20)
 DATA_IMAGES = 12
 DATA_CAPTIONS = 24
 """Of `--gate-data`: enough for a rank correlation, few enough for an evaluator in numpy."""
-
-
-@dataclass(frozen=True, eq=False)
-class GateInputs:
-    """Images and captions for the gate; the last image is all zeros.
-
-    regions (images, regions, img_dim) float32; token_ids (captions, words) int32, padded with 0;
-    lengths (captions,) int32. `real` says whether they are data rather than noise.
-    """
-
-    regions: NDArray[np.float32]
-    token_ids: NDArray[np.int32]
-    lengths: NDArray[np.int32]
-    source: str
-    real: bool
-
-
-@dataclass(frozen=True, eq=False)
-class GateReference:
-    """The literal loop's outputs in float64; embeddings kept as float32."""
-
-    region_embeddings: NDArray[np.float32]
-    image_global: NDArray[np.float32]
-    word_embeddings: NDArray[np.float32]
-    text_global: NDArray[np.float32]
-    logits: NDArray[np.float64]
 
 
 def synthetic_inputs(config: ModelConfig, seed: int = 0) -> GateInputs:
@@ -115,43 +86,3 @@ def reference_outputs(
             text_global=reference.text_globals(model, words, lengths).float().numpy(),
             logits=reference.score(model, regions, words, lengths).numpy(),
         )
-
-
-def write_gate(path: Path, inputs: GateInputs, references: Mapping[str, GateReference]) -> None:
-    """Write inputs and every member's reference outputs as one `.npz`."""
-    arrays: dict[str, NDArray[Any]] = {
-        "regions": inputs.regions,
-        "token_ids": inputs.token_ids,
-        "lengths": inputs.lengths,
-        "source": np.array(inputs.source),
-        "real": np.array(inputs.real),
-    }
-    for member, outputs in references.items():
-        for field in fields(GateReference):
-            arrays[f"{member}.{field.name}"] = getattr(outputs, field.name)
-    np.savez(path, allow_pickle=False, **arrays)
-
-
-def read_gate(path: Path, members: tuple[str, ...]) -> tuple[GateInputs, dict[str, GateReference]]:
-    """Read what `write_gate` wrote; BundleError if something is missing or unreadable."""
-    try:
-        # numpy leaves a file of its own open when it turns out not to be an archive.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            inputs = GateInputs(
-                arrays["regions"],
-                arrays["token_ids"],
-                arrays["lengths"],
-                str(arrays["source"]),
-                bool(arrays["real"]),
-            )
-            references = {
-                member: GateReference(
-                    **{f.name: arrays[f"{member}.{f.name}"] for f in fields(GateReference)}
-                )
-                for member in members
-            }
-    except (KeyError, OSError, ValueError, BadZipFile) as error:
-        raise BundleError(
-            f"gate file {path} cannot be read", got=error, mend="export the bundle again"
-        ) from error
-    return inputs, references

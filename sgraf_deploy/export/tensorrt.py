@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,9 @@ from sgraf_deploy.errors import BundleError, GateError, SgrafDeployError
 from sgraf_deploy.export.profiles import GIB, Sizes, Use, check_scratch, profile, uses
 from sgraf_deploy.runtime.gpu import find_driver
 from sgraf_deploy.runtime.halving import Progress
-from sgraf_deploy.runtime.plans import PORTABLE, Profile, Sidecar, plan_name, write_plan
-from sgraf_deploy.runtime.tensorrt import TensorRT
+from sgraf_deploy.runtime.plans import PORTABLE, Profile, Sidecar, plan_name, replace_file
+from sgraf_deploy.runtime.tensorrt import SILENT, TensorRT
 
-ENGINES = "engines"
-"""The folder inside a bundle; no part of its hash."""
-
-_SILENT = "TensorRT gave no reason"
 _KNOWN = {
     "BuildCanceled": "the build was cancelled",
     "no optimization profile has been defined": "an input has no profile",
@@ -76,31 +73,25 @@ def plan_builds(bundle: Bundle, options: CompileOptions) -> list[Planned]:
     return planned
 
 
-def engine_folder(bundle: Bundle, engine_dir: Path | None) -> Path:
-    """Where a bundle's engines are: inside it, or in a folder by its hash elsewhere."""
-    if engine_dir is None:
-        return bundle.path / ENGINES
-    return engine_dir / bundle.sha256[:16]
-
-
 def compile_graph(
-    bundle: Bundle,
     planned: Planned,
     tensorrt: TensorRT,
     options: CompileOptions,
+    timing: Path | None = None,
     progress: Progress | None = None,
-) -> Sidecar:
-    """Build one engine and publish it, unverified: there is no GPU in a build.
+) -> tuple[Sidecar, bytes]:
+    """Build one engine: its sidecar, unverified, since there is no GPU in a build, and its plan.
 
-    Raises BundleError for a graph that TensorRT cannot parse or build, with node and reason, and
-    GateError for one whose products are not in the precision that was asked for.
+    `timing` is TensorRT's timing cache, read and written where it has one. Raises BundleError for
+    a graph that TensorRT cannot parse or build, with node and reason, and GateError for one whose
+    products are not in the precision that was asked for.
     """
     content = planned.onnx.read_bytes()
-    plan, layers = build(content, planned, tensorrt, options.workspace_bytes, progress)
+    plan, layers = build(content, planned, tensorrt, options.workspace_bytes, timing, progress)
     check_precision(planned, options.precision, layers)
     digest = hashlib.sha256(plan).hexdigest()
     name = plan_name(planned.member, options.precision, planned.graph)
-    sidecar = Sidecar(
+    return Sidecar(
         member=planned.member,
         graph=planned.graph,
         precision=options.precision,
@@ -110,16 +101,22 @@ def compile_graph(
         plan_bytes=len(plan),
         flavour=tensorrt.flavour,
         version=tensorrt.version,
-        compute_capability=PORTABLE
-        if tensorrt.flavour == "tensorrt-rtx"
-        else find_driver().gpus[0].compute_capability,
+        compute_capability=target(tensorrt),
         profiles=planned.profiles,
         workspace_bytes=options.workspace_bytes,
         layers=layers,
         verified=False,
-    )
-    write_plan(engine_folder(bundle, options.engine_dir), plan, sidecar)
-    return sidecar
+    ), plan
+
+
+def target(tensorrt: TensorRT) -> str:
+    """The compute capability that is built for; TensorRT for RTX builds for all that it knows.
+
+    Raises UnavailableError where TensorRT needs a GPU and there is none.
+    """
+    if tensorrt.flavour == "tensorrt-rtx":
+        return PORTABLE
+    return find_driver().gpus[0].compute_capability
 
 
 def build(
@@ -127,6 +124,7 @@ def build(
     planned: Planned,
     tensorrt: TensorRT,
     workspace: int,
+    timing: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[bytes, dict[str, int]]:
     """The plan of an ONNX graph, and its matrix products by data type."""
@@ -140,6 +138,7 @@ def build(
         raise _unparsed(planned, parser, logger.lines)
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
+    config.clear_flag(trt.BuilderFlag.TF32)  # Its products have ten bits, and fp32 is promised.
     inputs = {network.get_input(index).name for index in range(network.num_inputs)}
     for use, shapes in zip(planned.uses, planned.profiles, strict=True):
         found = builder.create_optimization_profile()
@@ -152,10 +151,30 @@ def build(
     if progress is not None:
         config.progress_monitor = _monitor(trt, progress)
     layers = _products(trt, network)
+    _read_timing(config, timing)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise _unbuilt(planned, "nothing was built", logger.lines)
+    _write_timing(config, timing)
     return bytes(plan), layers
+
+
+def _read_timing(config: Any, path: Path | None) -> None:
+    """Give the builder what earlier builds measured; of another version it takes nothing."""
+    if path is None:
+        return
+    known = path.read_bytes() if path.is_file() else b""
+    cache = config.create_timing_cache(known) or config.create_timing_cache(b"")
+    if cache is not None:
+        config.set_timing_cache(cache, False)
+
+
+def _write_timing(config: Any, path: Path | None) -> None:
+    """Keep what was measured. TensorRT for RTX measures nothing while it builds."""
+    cache = config.get_timing_cache() if path is not None else None
+    measured = bytes(cache.serialize() or b"") if cache is not None else b""
+    if path is not None and measured:
+        replace_file(path, measured)
 
 
 def check_precision(planned: Planned, precision: Precision, layers: dict[str, int]) -> None:
@@ -203,7 +222,7 @@ def _monitor(trt: Any, progress: Progress) -> Any:
     return Monitor()
 
 
-def _unparsed(planned: Planned, parser: Any, lines: list[str]) -> BundleError:
+def _unparsed(planned: Planned, parser: Any, lines: Iterable[str]) -> BundleError:
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     reasons = [
         f"{error.desc()} (node {error.node_name() or error.node()}, {error.node_operator()})"
@@ -218,8 +237,8 @@ def _unparsed(planned: Planned, parser: Any, lines: list[str]) -> BundleError:
     )
 
 
-def _unbuilt(planned: Planned, what: str, lines: list[str]) -> SgrafDeployError:
-    text = "; ".join(lines) or _SILENT
+def _unbuilt(planned: Planned, what: str, lines: Iterable[str]) -> SgrafDeployError:
+    text = "; ".join(lines) or SILENT
     known = [meaning for mark, meaning in _KNOWN.items() if mark in text]
     return BundleError(
         f"TensorRT cannot build {planned.name}: {what}", got="; ".join([*known, text])

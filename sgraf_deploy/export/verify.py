@@ -8,13 +8,8 @@ from typing import Any
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.export.gate import gate_members
-from sgraf_deploy.export.gate_data import (
-    GateInputs,
-    GateReference,
-    read_gate,
-    reference_outputs,
-    synthetic_inputs,
-)
+from sgraf_deploy.export.gate_data import reference_outputs, synthetic_inputs
+from sgraf_deploy.runtime.gate_data import GateInputs, GateReference, read_gate
 
 
 def verify_bundle(bundle: Bundle, checkpoints: Sequence[Path] = ()) -> dict[str, Any]:

@@ -64,6 +64,7 @@ class _TorchEngine:
     name: str
     workers = 1
     """PyTorch's own threads share one run."""
+    unverified = False
 
     def __init__(self, bundle: Bundle, precision: Precision, options: EngineOptions) -> None:
         best = "cuda" if torch.cuda.is_available() else "cpu"
@@ -102,6 +103,15 @@ class _TorchEngine:
                 )
             return self._graphs[member, graph]
 
+    def largest(self, graph: GraphName) -> tuple[Mapping[str, int], ...]:
+        """Nothing: every size is taken."""
+        return ()
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Tensor:
+        """A tensor on the device."""
+        kind = torch.from_numpy(np.empty(0, dtype=dtype)).dtype
+        return torch.empty(shape, dtype=kind, device=self._device)
+
     def put(self, array: NDArray[Any]) -> Tensor:
         """A tensor on the device; on the CPU it shares the array's memory where it can."""
         if not array.flags.writeable or not array.flags.c_contiguous:
@@ -118,6 +128,9 @@ class _TorchEngine:
         """The tensor as a host array; waits for the device."""
         array: NDArray[Any] = buffer.cpu().numpy()
         return array
+
+    def mark_verified(self) -> None:
+        """Nothing: tests compare the code with the reference."""
 
     def close(self) -> None:
         """Let go of the weights."""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sgraf_deploy.config import GraphName, ModelConfig
+from sgraf_deploy.errors import DataError
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages, Origin
 from sgraf_deploy.runtime.engine import Buffer, Engine
 from sgraf_deploy.runtime.halving import Halving
@@ -50,13 +54,30 @@ class Context:
         """Run a member's graph on device buffers."""
         return self.engine.open(member, graph).run(inputs, outputs)
 
+    def at_most(self, graph: GraphName, axis: str, wanted: int) -> int:
+        """So many along an axis, or as many as the engine's graph takes."""
+        return min([wanted, *(sizes[axis] for sizes in self.engine.largest(graph))])
+
+    def check_words(self, lengths: NDArray[np.int32]) -> None:
+        """DataError, which names the first, for captions (captions,) too long for the engine."""
+        most = self.at_most("scorer", "words", np.iinfo(np.int32).max)
+        most = self.at_most("text_encoder", "words", most)
+        if (lengths > most).any():
+            row = int(np.argmax(lengths > most))
+            raise DataError(
+                f"caption {row} (counted from 0)",
+                expected=f"at most {most} tokens, which the engine was built for",
+                got=int(lengths[row]),
+                mend=f"build it with `sgraf-deploy compile --max-words {int(lengths.max())}`",
+            )
+
     def plan(self, images: EncodedImages, captions: EncodedCaptions) -> TilePlan:
         """The tiles of a whole matrix."""
         return plan_tiles(
             len(images),
             captions.lengths,
             list(self.configs.values()),
-            self.limits,
+            replace(self.limits, profiles=self.engine.largest("scorer")),
             self.shape,
             workers=self.engine.workers,
         )

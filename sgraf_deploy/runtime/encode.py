@@ -57,8 +57,8 @@ def encode_images(
     engine, count = context.engine, len(checked)
     members = {
         name: ImageBuffers(
-            engine.put(np.empty((count, each.regions, each.embed), dtype=context.origin.dtype)),
-            engine.put(np.empty((count, each.embed), dtype=context.origin.dtype)),
+            engine.empty((count, each.regions, each.embed), context.origin.dtype),
+            engine.empty((count, each.embed), context.origin.dtype),
         )
         for name, each in context.configs.items()
     }
@@ -76,7 +76,7 @@ def encode_images(
             context.run(name, "image_encoder", {"regions": buffer}, outputs)
 
     per_image = max(_image_bytes(each) for each in context.configs.values())
-    step = max(1, ENCODER_BYTES // per_image)
+    step = context.at_most("image_encoder", "images", max(1, ENCODER_BYTES // per_image))
     batches = (Batch(start, min(count, start + step)) for start in range(0, count, step))
     context.halving["image_encoder"].run(batches, run, total=count, progress=progress)
     return EncodedImages(context.origin, members, count)
@@ -85,8 +85,12 @@ def encode_images(
 def encode_captions(
     context: Context, captions: Sequence[TokenIds], progress: Progress | None = None
 ) -> EncodedCaptions:
-    """Encode captions, each checked token ids (words,) int32; results in the given order."""
+    """Encode captions, each checked token ids (words,) int32; results in the given order.
+
+    Raises DataError for one that is longer than the engine was built for.
+    """
     lengths = np.array([len(caption) for caption in captions], dtype=np.int32)
+    context.check_words(lengths)
     order = np.argsort(lengths, kind="stable")
     total = int(lengths.sum(dtype=np.int64))
     offsets = np.cumsum(lengths, dtype=np.int64) - lengths
@@ -149,7 +153,8 @@ def _text_batches(context: Context, lengths: NDArray[np.int32]) -> Iterator[Batc
     start = 0
     while start < len(lengths):
         similar = similar_end(lengths, start)
-        fitting = start + max(1, words // int(lengths[similar - 1]))
+        most = max(1, words // int(lengths[similar - 1]))
+        fitting = start + context.at_most("text_encoder", "captions", most)
         stop = min(similar, fitting)
         yield Batch(start, stop, int(lengths[stop - 1]))
         start = stop

@@ -22,6 +22,12 @@ from sgraf_deploy.errors import InputError, UnavailableError
 if TYPE_CHECKING:
     from sgraf_deploy.bundle import Bundle
 
+TENSORRT_INSTALL = (
+    "pip install tensorrt, or for TensorRT for RTX "
+    "pip install tensorrt-rtx-cu13-bindings onnxruntime-ep-nv-tensorrt-rtx-cu13"
+)
+CUDA_INSTALL = "pip install cuda-bindings 'cuda-toolkit[nvrtc]'"
+
 Array = NDArray[Any]
 Buffer = Any
 """An array on an engine's device; only the engine that made it knows what it is."""
@@ -33,11 +39,15 @@ class EngineOptions:
 
     `threads` bounds the CPU threads that score (None: the engine's own choice). `checkpoints`
     are files that stand in for `reference/` in a bundle that was exported without it.
+    `engine_dir` is where compiled engines are, if not in the bundle; one that was never compared
+    with the reference is used only if `allow_unverified`, and compared then.
     """
 
     threads: int | None = None
     device: str | None = None
     checkpoints: tuple[Path, ...] = ()
+    engine_dir: Path | None = None
+    allow_unverified: bool = False
 
 
 class Graph(Protocol):
@@ -66,15 +76,26 @@ class Engine(Protocol):
     device: str
     workers: int
     """How many runs of the scorers it wants at a time, each from a thread of its own."""
+    unverified: bool
+    """Whether something that it runs still has to be compared with the reference."""
 
     def open(self, member: str, graph: GraphName) -> Graph:
         """Open a member's graph (`sgr` or `saf`); a second call returns the same one."""
+
+    def largest(self, graph: GraphName) -> tuple[Mapping[str, int], ...]:
+        """The largest sizes by axis that a graph takes, one for each of its profiles.
+
+        Nothing where any size is taken. Every run fits one of them.
+        """
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Buffer:
+        """Room on the device for outputs to be bound to; its values are whatever was there."""
 
     def put(self, array: Array) -> Buffer:
         """Bring a host array onto the device, where it stays until nothing refers to it.
 
         An engine whose device is the host may keep the array itself: who puts it no longer
-        writes to it, and an empty one that outputs are bound to is not copied.
+        writes to it.
         """
 
     def gather(self, buffer: Buffer, rows: slice | NDArray[np.int32]) -> Buffer:
@@ -86,6 +107,9 @@ class Engine(Protocol):
 
     def fetch(self, buffer: Buffer) -> Array:
         """Wait for a buffer and return it as a host array."""
+
+    def mark_verified(self) -> None:
+        """Remember, for later uses as well, that everything was compared with the reference."""
 
     def close(self) -> None:
         """Release sessions, weights and device memory."""
@@ -99,6 +123,10 @@ class EngineEntry:
     """`module:class`; the class takes (bundle, precision, options)."""
     install: str
     purpose: str
+    precision: Precision = "fp32"
+    """What it runs where nothing is said."""
+    gpu: bool = False
+    """Whether it runs on a GPU alone."""
 
 
 ENGINES: dict[str, EngineEntry] = {
@@ -117,29 +145,58 @@ ENGINES: dict[str, EngineEntry] = {
         "pip install 'sgraf-deploy[torch]'",
         "the literal per-caption loop in PyTorch, slow: the yardstick",
     ),
+    "trt": EngineEntry(
+        "sgraf_deploy.runtime.engines.trt:TrtEngine",
+        f"{TENSORRT_INSTALL}; and {CUDA_INSTALL}",
+        "TensorRT, or TensorRT for RTX, on engines that `compile` built",
+        precision="fp16",
+        gpu=True,
+    ),
+    "ort-cuda": EngineEntry(
+        "sgraf_deploy.runtime.engines.ort_cuda:OrtCudaEngine",
+        f"pip install onnxruntime-gpu; and {CUDA_INSTALL}",
+        "ONNX Runtime's CUDA provider on the bundle's graphs",
+        precision="fp16",
+        gpu=True,
+    ),
+    "ort-trt": EngineEntry(
+        "sgraf_deploy.runtime.engines.ort_cuda:OrtTensorrtEngine",
+        f"pip install onnxruntime-gpu tensorrt; and {CUDA_INSTALL}",
+        "ONNX Runtime's TensorRT provider on the bundle's graphs",
+        precision="fp16",
+        gpu=True,
+    ),
 }
-
-PLANNED = {"trt": "this version builds TensorRT engines, but runs none yet"}
-"""Engines that people ask for and that do not exist; why."""
-
-_INSTEAD = "install ONNX Runtime, pip install 'sgraf-deploy[cpu]', and take --engine ort"
 
 AUTO_ORDER = ("ort", "torch")
 """`auto` takes the first of these that is available, fastest first."""
 
 
-def unavailable_reason(name: str) -> str | None:
-    """Why the engine cannot be used on this machine, or None if it can."""
+def unavailable(name: str) -> UnavailableError | None:
+    """Why the engine cannot be used on this machine, and what mends it; None if it can."""
+    entry = ENGINES[name]
+    what = f"engine {name} is not available"
     try:
-        module, attribute = ENGINES[name].target.split(":")
+        module, attribute = entry.target.split(":")
         reason: str | None = getattr(importlib.import_module(module), attribute).unavailable()
     except UnavailableError as error:
-        return str(error)
+        return UnavailableError(f"{what}: {error.reason}", mend=error.mend or entry.install)
     except ImportError as error:
-        return f"Python cannot import {error.name or error}"
+        reason = f"Python cannot import {error.name or error}"
     except OSError as error:  # a package is there, but not a library that it loads
-        return str(error)
-    return reason
+        reason = str(error)
+    return None if reason is None else UnavailableError(f"{what}: {reason}", mend=entry.install)
+
+
+def unavailable_reason(name: str) -> str | None:
+    """Why the engine cannot be used on this machine, or None if it can."""
+    error = unavailable(name)
+    return None if error is None else error.reason.removeprefix(f"engine {name} is not available: ")
+
+
+def default_precision(name: str) -> Precision:
+    """What an engine runs where no precision is asked for; fp32 for `auto` and unknown names."""
+    return ENGINES[name].precision if name in ENGINES else "fp32"
 
 
 def open_engine(name: str, bundle: Bundle, precision: Precision, options: EngineOptions) -> Engine:
@@ -161,15 +218,11 @@ def check_engine(name: str) -> str:
     """
     if name == "auto":
         return choose_engine()
-    if name in PLANNED:
-        raise UnavailableError(f"engine {name} is not available: {PLANNED[name]}", mend=_INSTEAD)
     if name not in ENGINES:
         raise InputError("engine", expected=["auto", *ENGINES], got=name)
-    reason = unavailable_reason(name)
-    if reason is not None:
-        raise UnavailableError(
-            f"engine {name} is not available: {reason}", mend=ENGINES[name].install
-        )
+    error = unavailable(name)
+    if error is not None:
+        raise error
     return name
 
 

@@ -107,4 +107,7 @@ def _fitting_pairs(context: Context, words: int) -> int:
     floats = max(
         config.embed * (2 * (config.regions + 1) + 6 * words) for config in context.configs.values()
     )
-    return max(1, largest // (_FLOAT * floats))
+    fitting = max(1, largest // (_FLOAT * floats))
+    for axis in ("pairs", "images", "captions"):  # A batch may hold as many images as pairs.
+        fitting = context.at_most("pair_scorer", axis, fitting)
+    return fitting

@@ -13,13 +13,19 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sgraf_deploy.errors import BundleError
+
+if TYPE_CHECKING:
+    from sgraf_deploy.bundle import Bundle
+
+ENGINES = "engines"
+"""The folder inside a bundle; no part of its hash."""
 
 SCHEMA = 1
 PORTABLE = "portable"
@@ -64,6 +70,10 @@ class Sidecar:
         value = {"schema": SCHEMA} | asdict(self)
         return value | {"checksum": _checksum(value)}
 
+    def to_bytes(self) -> bytes:
+        """The sidecar's file."""
+        return json.dumps(self.to_json(), indent=1).encode() + b"\n"
+
     @classmethod
     def from_json(cls, value: object, path: Path) -> Sidecar:
         """Read `to_json`'s object back; BundleError for any defect."""
@@ -99,29 +109,40 @@ def write_plan(folder: Path, plan: bytes, sidecar: Sidecar) -> Path:
     Returns the sidecar's path. Raises BundleError where the folder cannot be written.
     """
     path = folder / f"{sidecar.name}.json"
-    staged = folder / f".{secrets.token_hex(8)}"
-    try:
+    with _writing(path):
         folder.mkdir(parents=True, exist_ok=True)
-        for target, content in (
-            (folder / sidecar.plan, plan),
-            (path, json.dumps(sidecar.to_json(), indent=1).encode() + b"\n"),
-        ):
+    replace_file(folder / sidecar.plan, plan)
+    replace_file(path, sidecar.to_bytes())
+    with _writing(path):
+        for old in folder.glob(f"{sidecar.name}-*.plan"):
+            if old.name != sidecar.plan:
+                old.unlink()
+    return path
+
+
+def replace_file(target: Path, content: bytes) -> None:
+    """Write a file whole or not at all; BundleError where that cannot be done."""
+    staged = target.with_name(f".{secrets.token_hex(8)}")
+    with _writing(target):
+        try:
             with staged.open("xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             staged.replace(target)
-        for old in folder.glob(f"{sidecar.name}-*.plan"):
-            if old.name != sidecar.plan:
-                old.unlink()
+        finally:
+            with suppress(OSError):
+                staged.unlink()
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         reason = error.strerror or type(error).__name__
         mend = "choose a folder that can be written with --engine-dir"
         raise BundleError(f"engine {path}: cannot be written", got=reason, mend=mend) from error
-    finally:
-        with suppress(OSError):
-            staged.unlink()
-    return path
 
 
 def read_sidecar(folder: Path, member: str, precision: str, graph: str) -> Sidecar:
@@ -139,8 +160,30 @@ def read_sidecar(folder: Path, member: str, precision: str, graph: str) -> Sidec
 REBUILD = "build it with `sgraf-deploy compile BUNDLE`"
 
 
-def load_plan(folder: Path, expected: Mapping[str, object], *, allow_unverified: bool) -> bytes:
-    """The plan's bytes, once its sidecar has every expected field and its hash is right.
+def engine_folder(bundle: Bundle, engine_dir: Path | None) -> Path:
+    """Where a bundle's engines are: inside it, or in a folder by its hash elsewhere."""
+    if engine_dir is None:
+        return bundle.path / ENGINES
+    return engine_dir / bundle.sha256[:16]
+
+
+def mark_verified(folder: Path, sidecar: Sidecar) -> Sidecar:
+    """Write down that a plan's values were compared with the reference's; returns the sidecar.
+
+    Raises BundleError where the folder cannot be written, or holds another plan by now.
+    """
+    now = read_sidecar(folder, sidecar.member, sidecar.precision, sidecar.graph)
+    if now.plan_sha256 != sidecar.plan_sha256:
+        raise _defect(folder / now.plan, "its sha256", sidecar.plan_sha256[:12], now.plan_sha256)
+    verified = replace(sidecar, verified=True)
+    replace_file(folder / f"{sidecar.name}.json", verified.to_bytes())
+    return verified
+
+
+def load_plan(
+    folder: Path, expected: Mapping[str, object], *, allow_unverified: bool
+) -> tuple[Sidecar, bytes]:
+    """A plan and its sidecar, once that has every expected field and the plan's hash is right.
 
     `expected` holds at least member, precision and graph; also what the machine and the bundle
     say: onnx_sha256, flavour, version, compute_capability. Raises BundleError that names what
@@ -170,7 +213,7 @@ def load_plan(folder: Path, expected: Mapping[str, object], *, allow_unverified:
             f"engine {where} has never been compared with the reference on a GPU",
             mend="allow it with --allow-unverified: it is then verified on first use",
         )
-    return plan
+    return sidecar, plan
 
 
 def _defect(path: Path, what: str, expected: object, got: object) -> BundleError:

@@ -29,6 +29,7 @@ from sgraf_deploy.runtime.tiles import (
     TileShape,
 )
 from sgraf_deploy.runtime.tokens import CaptionReader, RawCaptions
+from sgraf_deploy.runtime.verify import verify_engine
 
 Images = EncodedImages | NDArray[Any]
 """Encoded, or regions (images, regions, img_dim) float32 or float16, a memory map too."""
@@ -48,9 +49,11 @@ def load(
     """Open a bundle for scoring, all of its graphs at once, so that no request finds one damaged.
 
     `memory_budget` is what one tile may take, in bytes, beyond encoded inputs and the result;
-    `tile` fixes the tiles' shape instead. Raises BundleError for a bundle that cannot be used,
-    InputError for an unknown engine or a precision that the bundle does not have, and
-    UnavailableError for an engine that does not work on this machine.
+    `tile` fixes the tiles' shape instead. A compiled engine that was never compared with the
+    reference is compared now, if `options` allow it at all. Raises GateError if it fails then,
+    BundleError for a bundle that cannot be used, InputError for an unknown engine or a precision
+    that the bundle does not have, and UnavailableError for an engine that does not work on this
+    machine.
     """
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     precisions = opened.manifest.precisions
@@ -67,6 +70,9 @@ def load(
         for member in opened.manifest.members:
             for graph in GRAPHS:
                 running.open(member, graph)
+        if running.unverified:
+            verify_engine(opened, running, precision)
+            running.mark_verified()
     except BaseException:
         running.close()
         raise

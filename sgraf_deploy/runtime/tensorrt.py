@@ -6,11 +6,13 @@ import ctypes
 import importlib
 import importlib.util
 import logging
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from sgraf_deploy.errors import UnavailableError
+from sgraf_deploy.runtime.engine import TENSORRT_INSTALL
 
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
 
@@ -21,20 +23,20 @@ MODULES: tuple[tuple[str, Flavour], ...] = (
 )
 """Modules in the order in which they are tried."""
 
-INSTALL = (
-    "pip install tensorrt, or for TensorRT for RTX "
-    "pip install tensorrt-rtx-cu13-bindings onnxruntime-ep-nv-tensorrt-rtx-cu13"
-)
-
 USED = (
     *("Builder", "OnnxParser", "ILogger", "IProgressMonitor", "MemoryPoolType"),
-    *("NetworkDefinitionCreationFlag", "LayerType", "DataType", "Runtime"),
+    *("NetworkDefinitionCreationFlag", "LayerType", "DataType", "Runtime", "BuilderFlag"),
+    "ExecutionContextAllocationStrategy",
 )
 """What this package uses of a module; a test compares it with the installed one."""
 
 _LIBRARY_PACKAGE = "onnxruntime_ep_nv_tensorrt_rtx"
 _LIBRARIES = ("libcudart.so.13", "libtensorrt_rtx.so.1", "libtensorrt_onnxparser_rtx.so.1")
 """What the bindings are linked with, in the order in which they need each other."""
+
+SILENT = "TensorRT gave no reason"
+
+_MOST_LINES = 20
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +59,13 @@ class TensorRT:
         class Logger(self.module.ILogger):  # type: ignore[name-defined,misc]  # of the module
             def __init__(self) -> None:
                 super().__init__()
-                self.lines: list[str] = []
+                self.lines: deque[str] = deque(maxlen=_MOST_LINES)
+
+            def recent(self) -> str:
+                """The latest warnings and errors, which are then forgotten."""
+                text = "; ".join(self.lines)
+                self.lines.clear()
+                return text or SILENT
 
             def log(self, level: Any, message: str) -> None:
                 log.debug("%s", message)
@@ -71,7 +79,8 @@ def find_tensorrt() -> TensorRT:
     """The TensorRT of this machine; UnavailableError with the command that installs one."""
     reasons = []
     for name, flavour in MODULES:
-        if importlib.util.find_spec(name) is None:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:  # a folder of type stubs has no origin
             continue
         try:
             if name == "tensorrt_rtx_bindings":
@@ -82,7 +91,7 @@ def find_tensorrt() -> TensorRT:
             continue
         return TensorRT(flavour, str(module.__version__), module)
     found = "; ".join(reasons) or "none of the modules " + ", ".join(name for name, _ in MODULES)
-    raise UnavailableError("TensorRT is not available", got=found, mend=INSTALL)
+    raise UnavailableError("TensorRT is not available", got=found, mend=TENSORRT_INSTALL)
 
 
 def _load_libraries() -> None:

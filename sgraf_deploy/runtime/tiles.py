@@ -8,7 +8,7 @@ and a block meets the images in as many tiles as the budget asks for.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -51,10 +51,14 @@ class TileShape:
 
 @dataclass(frozen=True)
 class TileLimits:
-    """How large a tile may be: its estimated bytes, and those of its largest intermediate."""
+    """How large a tile may be: its estimated bytes, and those of its largest intermediate.
+
+    With `profiles`, it also fits one of them: the largest sizes by axis of a compiled engine.
+    """
 
     tile_bytes: int = DEFAULT_TILE_BYTES
     intermediate_bytes: int | None = CPU_INTERMEDIATE_BYTES
+    profiles: tuple[Mapping[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -197,6 +201,7 @@ def plan_tiles(
         else:
             similar = similar_end(ordered, first) - first
             found = TileShape(min(images, shape.images), min(similar, shape.captions))
+        found = _profiled(found, limits.profiles)
         end = first + found.captions
         blocks.append(Block(first, end, int(ordered[end - 1]), found.images))
         first = end
@@ -264,6 +269,18 @@ def _fitting_shape(
     while high * wide > 1 and limits.tile_bytes < _members_bytes(configs, high, wide, longest):
         high, wide = (high // 2, wide) if high >= wide else (high, wide // 2)
     return TileShape(high, wide)
+
+
+def _profiled(shape: TileShape, profiles: Collection[Mapping[str, int]]) -> TileShape:
+    """As much of a tile as one profile takes, cut into even parts; all of it without profiles."""
+    if not profiles:
+        return shape
+    best = max(
+        profiles,
+        key=lambda most: min(shape.images, most["images"]) * min(shape.captions, most["captions"]),
+    )
+    parts = math.ceil(shape.captions / best["captions"])
+    return TileShape(min(shape.images, best["images"]), math.ceil(shape.captions / parts))
 
 
 def _pairs_within(intermediate: int, words: int, configs: Collection[ModelConfig]) -> int:

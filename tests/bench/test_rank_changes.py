@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from sgraf_deploy.bench import recall
 from sgraf_deploy.bench.rank_changes import (
@@ -15,7 +13,6 @@ from sgraf_deploy.bench.rank_changes import (
     changed_ranks,
     explain_changes,
     measure_difference,
-    spearman,
 )
 from sgraf_deploy.bench.recall import Logits, rank_matrix
 from sgraf_deploy.errors import DataError
@@ -133,37 +130,3 @@ def test_matrices_of_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
         measure_difference(reference, np.zeros(shape, np.float32))
     with pytest.raises(DataError, match="shape"):
         changed_ranks(np.zeros(20, np.float32), np.zeros(shape, np.float32))
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "expected"),
-    [
-        ([1, 2, 3, 4], [10, 20, 30, 1000], 1.0),
-        ([1, 2, 3, 4], [4, 3, 2, 1], -1.0),
-        ([1, 2, 3, 4, 5], [2, 1, 4, 3, 5], 0.8),
-        ([1, 2, 2, 4], [1, 2, 3, 4], 4.5 / (4.5 * 5) ** 0.5),
-        ([1, 1, 2, 2], [1, 1, 2, 2], 1.0),
-    ],
-    ids=["monotone", "reversed", "two-swaps", "a-tie", "only-ties"],
-)
-def test_spearman(a: list[float], b: list[float], expected: float) -> None:
-    assert spearman(np.array(a), np.array(b)) == pytest.approx(expected)
-
-
-def test_spearman_of_a_constant_meets_no_bound() -> None:
-    assert not spearman(np.ones(4), np.arange(4.0)) >= -1
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "message"),
-    [
-        (np.zeros(3), np.zeros(4), "one size"),
-        (np.zeros((2, 2)), np.zeros((2, 2)), "flat"),
-        (np.zeros(0), np.zeros(0), "flat"),
-        (np.array([0.0, np.nan]), np.zeros(2), "NaN"),
-    ],
-    ids=["sizes", "matrix", "empty", "nan"],
-)
-def test_spearman_refuses(a: NDArray[Any], b: NDArray[Any], message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        spearman(a, b)

@@ -26,6 +26,7 @@ def test_every_engine_is_built_and_said_to_be_unverified(world: World) -> None:
     for member in ("sgr", "saf"):
         for graph in ("image_encoder", "text_encoder", "scorer", "pair_scorer"):
             assert f"{member} {graph}" in output
+            assert f"{member}-fp16-{graph}" in output
     assert "images ≤ 4, captions ≤ 3, words ≤ 9" in output
     assert output.count("not verified") == 8
     assert "HALF" in output

@@ -17,11 +17,12 @@ from small_models import VARIANTS, padded, random_captions, random_regions
 
 from sgraf_deploy.config import GRAPHS, PRECISIONS, GraphName, Precision, signature
 from sgraf_deploy.errors import GateError
-from sgraf_deploy.export.executors import EVALUATOR, ONNXRUNTIME, Arrays, executor_name, open_graph
+from sgraf_deploy.export.executors import EVALUATOR, ONNXRUNTIME, executor_name, open_graph
 from sgraf_deploy.export.graphs import build_graph
 from sgraf_deploy.model.folded import Encoded, FoldedModel
 from sgraf_deploy.model.folding import fold
 from sgraf_deploy.model.torch_ops import TorchOps
+from sgraf_deploy.runtime.gate import Arrays
 
 SOME = ("sgr", "saf", "sgr-2-layers-unidirectional", "saf-2-layers", "saf-unnormalised")
 FLOAT32 = 5e-6

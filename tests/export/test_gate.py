@@ -24,18 +24,13 @@ from small_models import SGR
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import GRAPHS, GraphName, Precision
 from sgraf_deploy.errors import GateError
-from sgraf_deploy.export import gate
 from sgraf_deploy.export.executors import executor_name
 from sgraf_deploy.export.gate import gate_members, run_gate
-from sgraf_deploy.export.gate_data import (
-    GateInputs,
-    GateReference,
-    read_gate,
-    reference_outputs,
-    synthetic_inputs,
-)
+from sgraf_deploy.export.gate_data import reference_outputs, synthetic_inputs
 from sgraf_deploy.export.graphs import build_graph
 from sgraf_deploy.model.folding import fold
+from sgraf_deploy.runtime import gate as values
+from sgraf_deploy.runtime.gate_data import GateInputs, GateReference, read_gate
 
 MEMBERS = ("sgr", "saf")
 PLACES = [(member, precision) for member in MEMBERS for precision in ("fp32", "fp16")]
@@ -221,7 +216,7 @@ def test_a_rank_correlation_below_its_bound_is_caught(
 ) -> None:
     half = gated("saf", "fp16")
     real = replace(half, inputs=replace(half.inputs, real=True))
-    monkeypatch.setattr(gate, "FP16_SPEARMAN", 1.5)
+    monkeypatch.setattr(values, "FP16_SPEARMAN", 1.5)
 
     with pytest.raises(GateError, match=r"rank correlation .* at least 1\.5, .*--precision fp32"):
         real.run()

@@ -15,6 +15,7 @@ from sgraf_deploy.bench.random_model import model_config
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import GRAPHS, MODULES, PRECISIONS, GraphName, Module, Precision, signature
 from sgraf_deploy.errors import BundleError, GateError, InputError, UnavailableError
+from sgraf_deploy.export.engines import publish_engines
 from sgraf_deploy.export.graphs import build_graph
 from sgraf_deploy.export.profiles import CEILING, GIB, Sizes, Use, check_scratch, profile, uses
 from sgraf_deploy.export.tensorrt import (
@@ -22,13 +23,11 @@ from sgraf_deploy.export.tensorrt import (
     Planned,
     build,
     check_precision,
-    compile_graph,
-    engine_folder,
     plan_builds,
 )
 from sgraf_deploy.model.folding import FoldedWeights, fold
 from sgraf_deploy.runtime import tensorrt as adaptor
-from sgraf_deploy.runtime.plans import PORTABLE, load_plan, read_sidecar
+from sgraf_deploy.runtime.plans import PORTABLE, engine_folder, load_plan, read_sidecar
 from sgraf_deploy.runtime.tensorrt import USED, TensorRT, find_tensorrt
 
 SMALL_SIZES = Sizes(images=4, captions=3, words=9, candidates=10)
@@ -91,10 +90,13 @@ def bundle(exported: Bundle, tmp_path: Path) -> Bundle:
 def test_a_bundle_is_compiled(tensorrt: TensorRT, bundle: Bundle, precision: Precision) -> None:
     options = CompileOptions(precision, sizes=SMALL_SIZES)
     steps: list[tuple[int, int]] = []
-    for one in plan_builds(bundle, options):
-        compile_graph(bundle, one, tensorrt, options, lambda *step: steps.append(step))
+    planned = plan_builds(bundle, options)
+    stage = lambda _: lambda *step: steps.append(step)  # noqa: E731
+    published = publish_engines(bundle, planned, tensorrt, options, stage=stage)
 
-    folder = engine_folder(bundle, None)
+    folder = published.folder
+    assert folder == engine_folder(bundle, None)
+    assert str(published.unverified).startswith("engine trt is not available: ")
     assert len(list(folder.glob("*.plan"))) == len(list(folder.glob("*.json"))) == 8
     assert steps
     assert all(0 <= done <= total for done, total in steps)
@@ -117,8 +119,7 @@ def test_engines_may_lie_elsewhere(tensorrt: TensorRT, bundle: Bundle, tmp_path:
     options = CompileOptions(
         graphs=("image_encoder",), sizes=SMALL_SIZES, engine_dir=tmp_path / "engines"
     )
-    for one in plan_builds(bundle, options):
-        compile_graph(bundle, one, tensorrt, options)
+    publish_engines(bundle, plan_builds(bundle, options), tensorrt, options)
     assert not (bundle.path / "engines").exists()
     assert len(list((tmp_path / "engines" / bundle.sha256[:16]).glob("*.plan"))) == 2
 

@@ -32,11 +32,12 @@ from sgraf_deploy.errors import (
     UnavailableError,
 )
 from sgraf_deploy.export.exporter import ExportOptions, export_bundle
-from sgraf_deploy.export.gate_data import GateInputs, reference_outputs
+from sgraf_deploy.export.gate_data import reference_outputs
 from sgraf_deploy.model.checkpoint import read_reference
 from sgraf_deploy.model.engines import ReferenceEngine, TorchEngine, TorchGraph
 from sgraf_deploy.runtime import EngineOptions, Scorer, TileShape, load
 from sgraf_deploy.runtime.engine import open_engine, unavailable_reason
+from sgraf_deploy.runtime.gate_data import GateInputs
 
 MEMBERS = ("sgr", "saf")
 ENGINES = ("torch", "torch-reference")

@@ -49,7 +49,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def load(folder: Path, **changes: object) -> bytes:
-    return load_plan(folder, EXPECTED | changes, allow_unverified=False)
+    sidecar, plan = load_plan(folder, EXPECTED | changes, allow_unverified=False)
+    assert sidecar == read_sidecar(folder, "sgr", "fp16", "scorer")
+    return plan
 
 
 def edit(folder: Path, change: dict[str, Any]) -> None:
@@ -156,7 +158,7 @@ def test_an_unverified_plan_must_be_allowed(folder: Path) -> None:
     write_plan(folder, PLAN, replace(SIDECAR, verified=False))
     with pytest.raises(BundleError, match="--allow-unverified"):
         load(folder)
-    assert load_plan(folder, EXPECTED, allow_unverified=True) == PLAN
+    assert load_plan(folder, EXPECTED, allow_unverified=True)[1] == PLAN
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,7 @@ class OrtEngine:
 
     name = "ort"
     device = "cpu"
+    unverified = False
 
     def __init__(self, bundle: Bundle, precision: Precision, options: EngineOptions) -> None:
         """Take the graphs of `bundle` in `precision`; InputError for a device but the CPU."""
@@ -58,7 +59,7 @@ class OrtEngine:
                 "engine ort: device",
                 expected="cpu",
                 got=options.device,
-                mend="on a GPU use --engine torch",
+                mend="on a GPU use --engine ort-cuda",
             )
         if options.threads is not None and options.threads < 1:
             raise InputError("engine ort: threads", expected="at least 1", got=options.threads)
@@ -90,6 +91,14 @@ class OrtEngine:
                     found = self._graphs[key] = self._open(member, graph)
         return found
 
+    def largest(self, graph: GraphName) -> tuple[Mapping[str, int], ...]:
+        """Nothing: every size is taken."""
+        return ()
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Buffer:
+        """An array; the system gives its memory only where something is written."""
+        return np.empty(shape, dtype=dtype)
+
     def put(self, array: Array) -> Buffer:
         """The array itself, copied only if its memory is not contiguous."""
         return np.ascontiguousarray(array)
@@ -102,6 +111,9 @@ class OrtEngine:
         """The array itself."""
         array: Array = buffer
         return array
+
+    def mark_verified(self) -> None:
+        """Nothing: the graphs passed the gate when they were exported."""
 
     def close(self) -> None:
         """Drop the sessions."""

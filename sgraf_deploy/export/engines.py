@@ -1,0 +1,89 @@
+"""Builds a bundle's engines, passes them through the gate where a GPU is, publishes them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.config import GRAPHS
+from sgraf_deploy.errors import UnavailableError
+from sgraf_deploy.export.tensorrt import CompileOptions, Planned, compile_graph
+from sgraf_deploy.runtime.engine import EngineOptions, unavailable
+from sgraf_deploy.runtime.halving import Progress
+from sgraf_deploy.runtime.plans import Sidecar, engine_folder, replace_file, write_plan
+from sgraf_deploy.runtime.scorer import Scorer, load
+from sgraf_deploy.runtime.tensorrt import TensorRT
+
+Check = Callable[[Scorer], None]
+"""Raises GateError for engines that must not be published."""
+
+TIMING = "timing.cache"
+
+
+@dataclass(frozen=True)
+class Published:
+    """Engines that are in place, and why they were not compared with the reference, if so."""
+
+    folder: Path
+    sidecars: tuple[Sidecar, ...]
+    unverified: UnavailableError | None
+
+
+def publish_engines(
+    bundle: Bundle,
+    planned: list[Planned],
+    tensorrt: TensorRT,
+    options: CompileOptions,
+    *,
+    stage: Callable[[str], Progress | None] = lambda name: None,
+    check: Check | None = None,
+) -> Published:
+    """Build every planned engine; publish them together once all are built, and compared.
+
+    Where there is a GPU, the engines first pass the gate on it, and `check`. Raises what
+    `compile_graph` raises and GateError for a bound; nothing is published then.
+    """
+    folder = engine_folder(bundle, options.engine_dir)
+    timing = folder / TIMING
+    with tempfile.TemporaryDirectory(prefix="sgraf-engines-") as temporary:
+        staging = Path(temporary)
+        staged = engine_folder(bundle, staging)
+        staged.mkdir()
+        if timing.is_file():
+            replace_file(staged / TIMING, timing.read_bytes())
+        built = []
+        for one in planned:
+            progress = stage(one.name)
+            sidecar, plan = compile_graph(one, tensorrt, options, staged / TIMING, progress)
+            write_plan(staged, plan, sidecar)
+            built.append(sidecar)
+        reason = _verify(bundle, built, options, staging, check)
+        final = tuple(replace(sidecar, verified=reason is None) for sidecar in built)
+        for sidecar in final:
+            write_plan(folder, (staged / sidecar.plan).read_bytes(), sidecar)
+        if (staged / TIMING).is_file():
+            replace_file(timing, (staged / TIMING).read_bytes())
+    return Published(folder, final, reason)
+
+
+def _verify(
+    bundle: Bundle,
+    built: list[Sidecar],
+    options: CompileOptions,
+    staging: Path,
+    check: Check | None,
+) -> UnavailableError | None:
+    """Open the engines on the GPU that is here, which compares them; why not, if there is none."""
+    reason = unavailable("trt")
+    if reason is not None:
+        return reason
+    if len(built) < len(GRAPHS) * len(bundle.manifest.members):
+        return UnavailableError("not every graph of the bundle was built")
+    opened = EngineOptions(engine_dir=staging, allow_unverified=True)
+    with load(bundle, engine="trt", precision=options.precision, options=opened) as scorer:
+        if check is not None:
+            check(scorer)
+    return None

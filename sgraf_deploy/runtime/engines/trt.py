@@ -1,0 +1,234 @@
+"""TensorRT, or TensorRT for RTX: compiled plans, run on a GPU without PyTorch.
+
+A plan is deserialised only after every field of its sidecar was compared with the bundle, the
+GPU and the TensorRT that are there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sgraf_deploy.config import GraphName, GraphSignature, Precision
+from sgraf_deploy.errors import BundleError, DeviceError, InputError
+from sgraf_deploy.runtime.cuda.api import Cuda
+from sgraf_deploy.runtime.cuda.bindings import check_cuda, open_cuda
+from sgraf_deploy.runtime.cuda.engine import CudaEngine, gpu_ordinal
+from sgraf_deploy.runtime.cuda.lanes import Lane
+from sgraf_deploy.runtime.cuda.memory import DeviceArray
+from sgraf_deploy.runtime.engine import EngineOptions
+from sgraf_deploy.runtime.engines.trt_context import Tensors, TrtContext
+from sgraf_deploy.runtime.plans import Profile, Sidecar, engine_folder, load_plan, mark_verified
+from sgraf_deploy.runtime.tensorrt import TensorRT, find_tensorrt
+
+if TYPE_CHECKING:
+    from sgraf_deploy.bundle import Bundle
+
+log = logging.getLogger(__name__)
+
+
+class TrtEngine(CudaEngine):
+    """See `Engine` and `CudaEngine`; one execution context per lane, graph and profile."""
+
+    name = "trt"
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        precision: Precision,
+        options: EngineOptions,
+        *,
+        tensorrt: TensorRT | None = None,
+        cuda: Cuda | None = None,
+    ) -> None:
+        """Take the plans of `bundle` in `precision`; UnavailableError without TensorRT or a GPU."""
+        ordinal = gpu_ordinal(options.device, self.name)
+        self._tensorrt = tensorrt or find_tensorrt()
+        self._logger = self._tensorrt.logger()
+        super().__init__(cuda or open_cuda(ordinal), f"cuda:{ordinal}")
+        self._runtime = self._tensorrt.module.Runtime(self._logger)
+        self.executed = f"{precision} in {self._tensorrt}"
+        self._bundle, self._precision, self._options = bundle, precision, options
+        self._folder = engine_folder(bundle, options.engine_dir)
+        self._sidecars: dict[tuple[str, GraphName], Sidecar] = {}
+
+    @staticmethod
+    def unavailable() -> str | None:
+        """None if TensorRT, a GPU and CUDA's bindings are there; else raises UnavailableError."""
+        find_tensorrt()
+        check_cuda()
+        return None
+
+    @property
+    def unverified(self) -> bool:
+        """Whether a plan that is open was never compared with the reference."""
+        return not all(sidecar.verified for sidecar in self._sidecars.values())
+
+    def mark_verified(self) -> None:
+        """Write it into the sidecars; a warning where they cannot be written."""
+        for key, sidecar in self._sidecars.items():
+            if sidecar.verified:
+                continue
+            self._sidecars[key] = replace(sidecar, verified=True)
+            try:
+                mark_verified(self._folder, sidecar)
+            except BundleError as error:
+                log.warning("%s; engine %s is compared again next time", error, sidecar.name)
+
+    def largest(self, graph: GraphName) -> tuple[Mapping[str, int], ...]:
+        """The largest sizes of each profile, of the smallest member."""
+        members = list(self._bundle.manifest.members)
+        found = [self.open(member, graph).largest for member in members]
+        return tuple(
+            {axis: min(sizes[axis] for sizes in same) for axis in same[0]}
+            for same in zip(*found, strict=False)
+        )
+
+    def open(self, member: str, graph: GraphName) -> TrtGraph:
+        """Open a plan; BundleError if it, or its sidecar, is not what it must be."""
+        found: TrtGraph = super().open(member, graph)  # type: ignore[assignment]  # of _open
+        return found
+
+    def _open(self, member: str, graph: GraphName) -> TrtGraph:
+        file = self._bundle.graph(member, graph, self._precision)
+        expected: dict[str, object] = {
+            "member": member,
+            "precision": self._precision,
+            "graph": graph,
+            "onnx_sha256": file.ref.sha256,
+            "flavour": self._tensorrt.flavour,
+            "version": self._tensorrt.version,
+            "compute_capability": self.cuda.compute_capability,
+        }
+        sidecar, plan = load_plan(
+            self._folder, expected, allow_unverified=self._options.allow_unverified
+        )
+        engine = self._runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise DeviceError(
+                f"{self._tensorrt} cannot open engine {self._folder / sidecar.plan}",
+                got=self._logger.recent(),
+                mend="build it on this machine with `sgraf-deploy compile BUNDLE`",
+            )
+        self._sidecars[member, graph] = sidecar
+        return TrtGraph(self, engine, sidecar, file.signature)
+
+    def new_context(self, engine: Any, profile: int, lane: Lane) -> TrtContext:
+        """An execution context whose intermediates lie in the lane's scratch memory."""
+        strategy = self._tensorrt.module.ExecutionContextAllocationStrategy.USER_MANAGED
+        return TrtContext(self.cuda, engine, strategy, profile, lane, self._logger)
+
+
+class TrtGraph:
+    """One plan; see `Graph`. Runs are put into the calling thread's lane."""
+
+    def __init__(
+        self, owner: TrtEngine, engine: Any, sidecar: Sidecar, signature: GraphSignature
+    ) -> None:
+        """Take a deserialised engine; DeviceError if its tensors are not the signature's."""
+        self.signature = signature
+        self._owner, self._engine, self._sidecar = owner, engine, sidecar
+        self._contexts: dict[tuple[Lane, int], TrtContext] = {}
+        self._lock = Lock()
+        self._outputs = [(spec.name, spec.axes, np.dtype(spec.dtype)) for spec in signature.outputs]
+        found = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
+        names = {spec.name for spec in (*signature.inputs, *signature.outputs)}
+        if found != names or engine.num_optimization_profiles != len(sidecar.profiles):
+            expected = f"{sorted(names)} in {len(sidecar.profiles)} profiles"
+            got = f"{sorted(found)} in {engine.num_optimization_profiles}"
+            raise DeviceError(f"tensors of engine {sidecar.plan}", expected=expected, got=got)
+        self.largest = tuple(_largest(signature, profile) for profile in sidecar.profiles)
+
+    def run(
+        self, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray] | None = None
+    ) -> dict[str, DeviceArray]:
+        """Put a run into the lane's stream; InputError for shapes that no profile takes."""
+        sizes = _sizes(self.signature, inputs)
+        profile = self._profile(sizes)
+        given = outputs or {}
+        lane = self._owner.lane()
+        with lane:
+            results = {
+                name: given[name] if name in given else lane.empty(_shape(axes, sizes), dtype)
+                for name, axes, dtype in self._outputs
+            }
+            context = self._context(lane, profile)
+            tensors: Tensors = {**inputs, **results}
+            lane.enqueue(
+                partial(context.run, tensors, frozenset(results)),
+                reads=list(inputs.values()),
+                writes=list(results.values()),
+            )
+        return results
+
+    def close(self) -> None:
+        """Drop contexts and engine; nothing runs any more."""
+        for context in self._contexts.values():
+            context.close()
+        self._contexts.clear()
+        self._engine = None
+
+    def _profile(self, sizes: Mapping[str, int]) -> int:
+        """The profile that fits most closely."""
+        fitting = [
+            index
+            for index, most in enumerate(self.largest)
+            if all(1 <= size <= most[axis] for axis, size in sizes.items())
+        ]
+        if not fitting:
+            raise InputError(
+                f"sizes for engine {self._sidecar.name}",
+                expected=" or ".join(
+                    ", ".join(f"{axis} 1 … {size}" for axis, size in most.items())
+                    for most in self.largest
+                ),
+                got=", ".join(f"{axis} {size}" for axis, size in sizes.items()),
+                mend="build it for more with `sgraf-deploy compile`, --max-words and the like",
+            )
+        return min(fitting, key=lambda index: np.prod(list(self.largest[index].values())))
+
+    def _context(self, lane: Lane, profile: int) -> TrtContext:
+        found = self._contexts.get((lane, profile))
+        if found is None:
+            with self._lock:
+                found = self._owner.new_context(self._engine, profile, lane)
+            self._contexts[lane, profile] = found
+        return found
+
+
+def _sizes(signature: GraphSignature, inputs: Mapping[str, DeviceArray]) -> dict[str, int]:
+    """The sizes of the dynamic axes; InputError for an input that the signature has not."""
+    sizes: dict[str, int] = {}
+    for spec in signature.inputs:
+        array = inputs[spec.name]
+        expected = tuple(
+            sizes.setdefault(axis, size) if isinstance(axis, str) else axis
+            for axis, size in zip(spec.axes, array.shape, strict=False)
+        )
+        if array.shape != expected or array.dtype != spec.dtype:
+            raise InputError(
+                f"input {spec.name}",
+                expected=f"{spec.dtype} of {spec.axes}, that is {expected}",
+                got=f"{array.dtype} of {array.shape}",
+            )
+    return sizes
+
+
+def _shape(axes: tuple[str | int, ...], sizes: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(sizes[axis] if isinstance(axis, str) else axis for axis in axes)
+
+
+def _largest(signature: GraphSignature, profile: Profile) -> dict[str, int]:
+    """A profile's largest sizes by dynamic axis."""
+    return {
+        axis: size
+        for spec in signature.inputs
+        for axis, size in zip(spec.axes, profile[spec.name][2], strict=True)
+        if isinstance(axis, str)
+    }
