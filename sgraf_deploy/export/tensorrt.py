@@ -151,30 +151,28 @@ def build(
     if progress is not None:
         config.progress_monitor = _monitor(trt, progress)
     layers = _products(trt, network)
-    _read_timing(config, timing)
+    if tensorrt.flavour == "tensorrt-rtx":
+        timing = None  # It measures nothing while it builds.
+    if timing is not None:
+        _read_timing(config, timing)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise _unbuilt(planned, "nothing was built", logger.lines)
-    _write_timing(config, timing)
+    if timing is not None:
+        _write_timing(config, timing)
     return bytes(plan), layers
 
 
-def _read_timing(config: Any, path: Path | None) -> None:
-    """Give the builder what earlier builds measured; of another version it takes nothing."""
-    if path is None:
-        return
-    known = path.read_bytes() if path.is_file() else b""
-    cache = config.create_timing_cache(known) or config.create_timing_cache(b"")
-    if cache is not None:
-        config.set_timing_cache(cache, False)
+def _read_timing(config: Any, path: Path) -> None:
+    """Give the builder what earlier builds measured; it takes nothing of another GPU's."""
+    cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
+    if cache is None or not config.set_timing_cache(cache, False):
+        config.set_timing_cache(config.create_timing_cache(b""), False)
 
 
-def _write_timing(config: Any, path: Path | None) -> None:
-    """Keep what was measured. TensorRT for RTX measures nothing while it builds."""
-    cache = config.get_timing_cache() if path is not None else None
-    measured = bytes(cache.serialize() or b"") if cache is not None else b""
-    if path is not None and measured:
-        replace_file(path, measured)
+def _write_timing(config: Any, path: Path) -> None:
+    """Keep what was measured."""
+    replace_file(path, bytes(config.get_timing_cache().serialize()))
 
 
 def check_precision(planned: Planned, precision: Precision, layers: dict[str, int]) -> None:

@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from threading import Lock
+from threading import RLock
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -31,7 +31,7 @@ class Pool(Generic[T]):
         """`allocate` raises EngineMemoryError when there is nothing left."""
         self._allocate, self._free = allocate, free
         self._kept: dict[int, list[T]] = defaultdict(list)
-        self._lock = Lock()
+        self._lock = RLock()  # A garbage collection inside may give a block back.
         self._closed = False
         self.in_use = 0
         """Bytes that were taken and not given back."""
@@ -88,7 +88,7 @@ class Pool(Generic[T]):
 def block_size(size: int) -> int:
     """Rounded up to an eighth of a power of two: at most an eighth is wasted."""
     size = max(size, SMALLEST_BLOCK)
-    step = max(SMALLEST_BLOCK, 2 ** (size.bit_length() - 4))
+    step = max(SMALLEST_BLOCK, 1 << (size.bit_length() - 4))
     return math.ceil(size / step) * step
 
 

@@ -97,6 +97,7 @@ class TrtEngine(CudaEngine):
 
     def _open(self, member: str, graph: GraphName) -> TrtGraph:
         file = self._bundle.graph(member, graph, self._precision)
+        self._bundle.graph_path(member, graph, self._precision)  # The ONNX file has that hash.
         expected: dict[str, object] = {
             "member": member,
             "precision": self._precision,
