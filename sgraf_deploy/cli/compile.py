@@ -89,6 +89,7 @@ def compile_(
     from sgraf_deploy.export.engines import publish_engines
     from sgraf_deploy.export.profiles import GIB, Sizes
     from sgraf_deploy.export.tensorrt import CompileOptions, plan_builds, target
+    from sgraf_deploy.runtime.plans import PORTABLE
     from sgraf_deploy.runtime.tensorrt import find_tensorrt
 
     tensorrt = find_tensorrt()
@@ -103,7 +104,8 @@ def compile_(
     )
     planned = plan_builds(opened, options)
     click.echo(f"{opened.path.name} ({opened.manifest.module}), {precision}, {tensorrt}")
-    click.echo(f"for compute capability: {built_for}")
+    if built_for != PORTABLE:
+        click.echo(f"for GPUs of compute capability {built_for}")
     click.echo(_scratch_table(planned))
     with progress_bars() as bars:
         published = publish_engines(opened, planned, tensorrt, options, stage=bars, check=check)

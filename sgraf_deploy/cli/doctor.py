@@ -3,39 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import click
 
 from sgraf_deploy.cli.common import table
 
+if TYPE_CHECKING:
+    from sgraf_deploy.errors import UnavailableError
+
 
 @click.command(short_help="Which engines work here, and what mends the others.")
 def doctor() -> None:
     """Say which engines work here, which do not, why, and the command that mends it."""
-    from sgraf_deploy.runtime.engine import ENGINES, choose_engine, unavailable_reason
+    from sgraf_deploy.runtime.engine import ENGINES, choose_engine, unavailable
     from sgraf_deploy.runtime.tensorrt import find_tensorrt
     from sgraf_deploy.versions import tool_versions
 
     click.echo(", ".join(f"{name} {number}" for name, number in tool_versions().items()))
-    reasons = {name: unavailable_reason(name) for name in ENGINES}
+    errors = {name: unavailable(name) for name in ENGINES}
     rows = [
-        [name, "yes" if reasons[name] is None else "no", reasons[name] or entry.purpose]
+        [name, "yes" if errors[name] is None else "no", _why(errors[name]) or entry.purpose]
         for name, entry in ENGINES.items()
     ]
     click.echo(table(rows, ["engine", "works here", "what it is, or why it does not work"]))
-    for name, reason in reasons.items():
-        if reason is not None:
-            click.echo(f"to have {name}: {ENGINES[name].install}")
+    for name, error in errors.items():
+        if error is not None:
+            click.echo(f"to have {name}: {error.mend}")
     auto = ("--engine auto takes {}", "--engine auto finds nothing: {}")
     compiles = ("compile works, with {}", "compile does not work: {}")
     click.echo(_answer(choose_engine, *auto))
     click.echo(_answer(find_tensorrt, *compiles))
-    if reasons["torch"] is None:
+    if errors["torch"] is None:
         click.echo("export works")
     else:
-        click.echo(f"export does not work: {reasons['torch']}; {ENGINES['torch'].install}")
+        click.echo(f"export does not work: {_why(errors['torch'])}; {ENGINES['torch'].install}")
     click.echo(_answer(_gpus, "GPU: {}", "GPU: none, {}"))
     click.echo(f"ONNX Runtime's providers: {_providers()}")
+
+
+def _why(error: UnavailableError | None) -> str:
+    return "" if error is None else error.reason.partition(" is not available: ")[2]
 
 
 def _answer(ask: Callable[[], object], right: str, wrong: str) -> str:

@@ -140,14 +140,7 @@ def build(
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
     config.clear_flag(trt.BuilderFlag.TF32)  # Its products have ten bits, and fp32 is promised.
     inputs = {network.get_input(index).name for index in range(network.num_inputs)}
-    for use, shapes in zip(planned.uses, planned.profiles, strict=True):
-        found = builder.create_optimization_profile()
-        if set(shapes) != inputs:  # TensorRT ignores what it does not know, silently
-            raise _unbuilt(planned, f"profile {use.name} is for {sorted(shapes)}", logger.lines)
-        for name, (low, best, high) in shapes.items():
-            found.set_shape(name, low, best, high)
-        if config.add_optimization_profile(found) < 0:
-            raise _unbuilt(planned, f"profile {use.name} was refused", logger.lines)
+    _add_profiles(builder, config, planned, inputs, logger)
     if progress is not None:
         config.progress_monitor = _monitor(trt, progress)
     layers = _products(trt, network)
@@ -161,6 +154,19 @@ def build(
     if timing is not None:
         _write_timing(config, timing)
     return bytes(plan), layers
+
+
+def _add_profiles(
+    builder: Any, config: Any, planned: Planned, inputs: set[str], logger: Any
+) -> None:
+    for use, shapes in zip(planned.uses, planned.profiles, strict=True):
+        found = builder.create_optimization_profile()
+        if set(shapes) != inputs:  # TensorRT ignores what it does not know, silently
+            raise _unbuilt(planned, f"profile {use.name} is for {sorted(shapes)}", logger.lines)
+        for name, (low, best, high) in shapes.items():
+            found.set_shape(name, low, best, high)
+        if config.add_optimization_profile(found) < 0:
+            raise _unbuilt(planned, f"profile {use.name} was refused", logger.lines)
 
 
 def _read_timing(config: Any, path: Path) -> None:

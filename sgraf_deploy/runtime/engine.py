@@ -76,8 +76,10 @@ class Engine(Protocol):
     device: str
     workers: int
     """How many runs of the scorers it wants at a time, each from a thread of its own."""
-    unverified: bool
-    """Whether something that it runs still has to be compared with the reference."""
+
+    @property
+    def unverified(self) -> bool:
+        """Whether something that it runs still has to be compared with the reference."""
 
     def open(self, member: str, graph: GraphName) -> Graph:
         """Open a member's graph (`sgr` or `saf`); a second call returns the same one."""

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from queue import SimpleQueue
 from threading import Lock
 from typing import Any, Generic, Protocol, Self, TypeVar
@@ -102,13 +103,16 @@ class Halving:
 def spread(works: Iterable[T], call: Callable[[T], R], workers: int) -> Iterator[R]:
     """The results of `call` as they come, from so many threads that take the works in order.
 
-    With one worker everything happens in the calling thread. After an error, or when the
-    iterator is closed, nothing new begins and what runs is waited for.
+    There are no more threads than works; a single one works in the calling thread. After an
+    error, or when the iterator is closed, nothing new begins and what runs is waited for.
     """
-    if workers == 1:
-        yield from map(call, works)
+    coming = iter(works)
+    first = list(islice(coming, workers))
+    workers = len(first)
+    if workers < 2:
+        yield from map(call, chain(first, coming))
         return
-    shared = _Shared(iter(works), call)
+    shared = _Shared(chain(first, coming), call)
     with ThreadPoolExecutor(workers, thread_name_prefix="sgraf-deploy") as pool:
         running = [pool.submit(shared.work_off) for _ in range(workers)]
         try:

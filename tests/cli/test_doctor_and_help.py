@@ -26,13 +26,19 @@ def engines(stdout: str) -> dict[str, list[str]]:
     return {name: words for name, *words in rows if name in ENGINES}
 
 
-def test_doctor_where_all_is_well() -> None:
+def working(stdout: str) -> set[str]:
+    return {name for name, words in engines(stdout).items() if words[0] == "yes"}
+
+
+def test_doctor_where_all_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    for gpu_engine in (name for name, entry in ENGINES.items() if entry.gpu):
+        module, attribute = ENGINES[gpu_engine].target.split(":")
+        monkeypatch.setattr(f"{module}.{attribute}.unavailable", lambda: None)
+
     stdout = done("doctor").stdout
 
     assert stdout.startswith(f"sgraf-deploy {sgraf_deploy.__version__}, python {sys.version[:4]}")
-    assert {name: words[0] for name, words in engines(stdout).items()} == dict.fromkeys(
-        ENGINES, "yes"
-    )
+    assert working(stdout) == set(ENGINES)
     assert "--engine auto takes ort" in stdout
     assert "export works" in stdout
     assert "pip install" not in stdout
@@ -43,8 +49,8 @@ def test_doctor_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 
     stdout = done("doctor").stdout
 
-    states = {name: words[0] for name, words in engines(stdout).items()}
-    assert states == {"ort": "yes", "torch": "no", "torch-reference": "no"}
+    assert working(stdout).isdisjoint({"torch", "torch-reference"})
+    assert "ort" in working(stdout)
     assert "to have torch: pip install 'sgraf-deploy[torch]'" in stdout
     assert "--engine auto takes ort" in stdout
     assert "export does not work: Python cannot import" in stdout

@@ -38,8 +38,10 @@ class CudaEngine:
         self.device = device
         self.workers = lanes
         self.cuda = cuda
-        self.memory: Pool[int] = Pool(cuda.allocate, cuda.free)
-        self._pinned: Pool[Bytes] = Pool(cuda.allocate_pinned, cuda.free_pinned)
+        self.memory: Pool[int] = Pool(cuda.allocate, cuda.free, int)
+        self._pinned: Pool[Bytes] = Pool(
+            cuda.allocate_pinned, cuda.free_pinned, lambda block: int(block.ctypes.data)
+        )
         self._lanes = [Lane(cuda, self.memory, self._pinned) for _ in range(lanes)]
         self._turn = itertools.cycle(self._lanes)
         self._own = threading.local()
@@ -99,6 +101,8 @@ class CudaEngine:
                 self._arrived(flat, *coming.popleft())
         while coming:
             self._arrived(flat, *coming.popleft())
+        with lane:
+            lane.settle()  # The next query then finds its memory free, at the same addresses.
         return result
 
     def _arrived(self, flat: Bytes, start: int, mark: Mark, staging: Pinned) -> None:

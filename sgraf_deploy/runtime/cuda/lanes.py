@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sgraf_deploy.errors import EngineMemoryError
 from sgraf_deploy.runtime.cuda.api import Bytes, Cuda, Gather
 from sgraf_deploy.runtime.cuda.memory import Allocation, DeviceArray, Mark, Pool
 
@@ -65,14 +66,14 @@ class Lane:
     def empty(self, shape: Sequence[int], dtype: np.dtype[Any]) -> DeviceArray:
         """An array whose values are whatever was there."""
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        return DeviceArray(Allocation(self._memory, size), 0, tuple(shape), dtype)
+        return DeviceArray(self._allocate(size), 0, tuple(shape), dtype)
 
     def scratch(self, size: int) -> int:
         """The lane's own memory for intermediates, at least so much of it."""
         if self._scratch is None or self._scratch_bytes < size:
             self.drain()
             self._scratch = None  # Freed first: both at once may not fit.
-            self._scratch = Allocation(self._memory, size)
+            self._scratch = self._allocate(size)
             self._scratch_bytes = size
         return self._scratch.pointer
 
@@ -98,7 +99,7 @@ class Lane:
             self._flights.append((mark, (*reads, *writes, *keep)))
             for array in writes:
                 array.allocation.written = mark
-            self._land_what_is_done()
+            self.settle()
         return mark
 
     def put(self, array: NDArray[Any]) -> DeviceArray:
@@ -143,7 +144,15 @@ class Lane:
             self._scratch = None
             self._cuda.destroy_stream(self.stream)
 
-    def _land_what_is_done(self) -> None:
+    def _allocate(self, size: int) -> Allocation:
+        try:
+            return Allocation(self._memory, size)
+        except EngineMemoryError:
+            self.drain()  # What is under way here may hold what is missing.
+            return Allocation(self._memory, size)
+
+    def settle(self) -> None:
+        """Let go of what the work that is done has used."""
         while self._flights and (
             len(self._flights) > MOST_IN_FLIGHT or self._cuda.passed(self._flights[0][0].event)
         ):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from threading import RLock
 from typing import Any, Generic, TypeVar
@@ -23,13 +23,15 @@ SMALLEST_BLOCK = 512
 class Pool(Generic[T]):
     """Blocks of memory that are kept for the next one of about the same size.
 
-    Equal requests in an equal order get equal blocks, so that what was captured at an address can
-    be launched again. Threads may share a pool.
+    The first of the blocks that fit is given, so that equal requests get equal blocks and what was
+    captured at an address can be launched again. Threads may share a pool.
     """
 
-    def __init__(self, allocate: Callable[[int], T], free: Callable[[T], None]) -> None:
+    def __init__(
+        self, allocate: Callable[[int], T], free: Callable[[T], None], address: Callable[[T], int]
+    ) -> None:
         """`allocate` raises EngineMemoryError when there is nothing left."""
-        self._allocate, self._free = allocate, free
+        self._allocate, self._free, self._address = allocate, free, address
         self._kept: dict[int, list[T]] = defaultdict(list)
         self._lock = RLock()  # A garbage collection inside may give a block back.
         self._closed = False
@@ -42,7 +44,7 @@ class Pool(Generic[T]):
         rounded = block_size(size)
         with self._lock:
             kept = self._kept[rounded]
-            block = kept.pop() if kept else None
+            block = kept.pop(_first(map(self._address, kept))) if kept else None
             self.in_use += rounded
             self.peak = max(self.peak, self.in_use)
         if block is not None:
@@ -83,6 +85,11 @@ class Pool(Generic[T]):
         with self._lock:
             self._closed = True
         self.trim()
+
+
+def _first(addresses: Iterable[int]) -> int:
+    """The place of the lowest."""
+    return min(enumerate(addresses), key=lambda found: found[1])[0]
 
 
 def block_size(size: int) -> int:

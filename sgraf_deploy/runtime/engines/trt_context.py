@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,8 +24,8 @@ MOST_CAPTURED = 32
 class TrtContext:
     """Runs one graph in one profile in one lane, whose scratch memory it works in.
 
-    The second run in a row at the same addresses and shapes is captured as a CUDA graph, and
-    launched as one from then on: in a service that is every query after the second.
+    The second run at the same addresses and shapes is captured as a CUDA graph, and launched as
+    one from then on: in a service that is every query after the second.
     """
 
     def __init__(
@@ -40,9 +40,8 @@ class TrtContext:
             raise DeviceError(f"TensorRT refuses profile {profile}", got=logger.recent())
         self._scratch_bytes = int(engine.get_device_memory_size_for_profile_v2(profile))
         self._shapes: dict[str, tuple[int, ...]] = {}
-        self._last: Key | None = None
+        self._seen: deque[Key] = deque(maxlen=MOST_CAPTURED)
         self._captured: OrderedDict[Key, CapturedGraph] = OrderedDict()
-        self._capturable = True
 
     @property
     def captured(self) -> int:
@@ -56,8 +55,8 @@ class TrtContext:
         graph = self._captured.get(key)
         if graph is None:
             self._bind(tensors, outputs, scratch)
-            if key != self._last or not self._can_capture():
-                self._last = key
+            if key not in self._seen or not self._can_capture():
+                self._seen.append(key)
                 self._execute()
                 return
             graph = self._capture(key)
@@ -88,7 +87,7 @@ class TrtContext:
     def _can_capture(self) -> bool:
         # Only TensorRT for RTX asks: its kernels may still be compiled while the first runs go on.
         ask = getattr(self._context, "is_stream_capturable", None)
-        return self._capturable and (ask is None or bool(ask(self._lane.stream)))
+        return ask is None or bool(ask(self._lane.stream))
 
     def _capture(self, key: Key) -> CapturedGraph:
         if len(self._captured) == MOST_CAPTURED:

@@ -1,0 +1,229 @@
+"""A GPU in host memory, as lazy as a real one may be.
+
+What is put into a stream runs only when somebody waits for it, memory is garbage until it is
+written, and what touches memory that was freed, or that was never the device's, fails. So a
+missing wait, or memory that goes back too early, fails every time and not once in a while.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgraf_deploy.errors import EngineMemoryError
+from sgraf_deploy.runtime.cuda.api import Bytes, Gather
+
+Operation = Callable[[], None]
+
+GARBAGE = 0xAB
+TOTAL = 2**34
+
+
+@dataclass(eq=False)
+class FakeStream:
+    """Operations that wait; `done` were run of those that were ever put in."""
+
+    pending: deque[Operation] = field(default_factory=deque)
+    put: int = 0
+    done: int = 0
+    capturing: list[Operation] | None = None
+    destroyed: bool = False
+
+    def enqueue(self, operation: Operation) -> None:
+        assert not self.destroyed
+        if self.capturing is not None:
+            self.capturing.append(operation)
+            return
+        self.pending.append(operation)
+        self.put += 1
+
+    def run_to(self, place: int) -> None:
+        while self.done < place:
+            operation = self.pending.popleft()
+            self.done += 1
+            operation()
+
+
+@dataclass(eq=False)
+class FakeEvent:
+    stream: FakeStream | None = None
+    place: int = 0
+
+
+class FakeCuda:
+    """See `Cuda`. `limit` is the device's memory in bytes; `calls` counts."""
+
+    name = "Fake GPU"
+
+    def __init__(self, compute_capability: str = "9.0", limit: int = TOTAL) -> None:
+        self.compute_capability = compute_capability
+        self.limit = limit
+        self.calls: Counter[str] = Counter()
+        self.blocks: dict[int, Bytes] = {}
+        self.pinned: dict[int, Bytes] = {}
+        self.streams: set[FakeStream] = set()
+        self.events: set[FakeEvent] = set()
+        self.graphs: list[list[Operation]] = []
+        self._thread = threading.local()
+        self._lock = threading.RLock()
+
+    @property
+    def used(self) -> int:
+        return sum(block.nbytes for block in self.blocks.values())
+
+    def view(self, pointer: int, size: int) -> Bytes:
+        """Device memory, which must be there, as a host array."""
+        for start, block in self.blocks.items():
+            if start <= pointer and pointer + size <= start + block.nbytes:
+                return block[pointer - start : pointer - start + size]
+        raise AssertionError(f"no device memory of {size} bytes at {pointer:#x}")
+
+    def array(self, pointer: int, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        values: NDArray[Any] = self.view(pointer, size).view(dtype)
+        return values.reshape(shape)
+
+    def put(self, stream: FakeStream, operation: Operation) -> None:
+        """What a library on top of CUDA does."""
+        self._check()
+        with self._lock:
+            stream.enqueue(operation)
+
+    def activate(self) -> None:
+        self._thread.active = True
+
+    def memory(self) -> tuple[int, int]:
+        return self.limit - self.used, self.limit
+
+    def allocate(self, size: int) -> int:
+        self._check()
+        with self._lock:
+            self.calls["allocate"] += 1
+            if self.used + size > self.limit:
+                raise EngineMemoryError("the fake GPU is out of memory", got=size)
+            block = np.full(size, GARBAGE, dtype=np.uint8)
+            pointer = int(block.ctypes.data)
+            self.blocks[pointer] = block
+            return pointer
+
+    def free(self, pointer: int) -> None:
+        with self._lock:
+            del self.blocks[pointer]
+
+    def allocate_pinned(self, size: int) -> Bytes:
+        self._check()
+        with self._lock:
+            block = np.full(size, GARBAGE, dtype=np.uint8)
+            self.pinned[block.ctypes.data] = block
+            return block
+
+    def free_pinned(self, memory: Bytes) -> None:
+        with self._lock:
+            del self.pinned[memory.ctypes.data]
+
+    def create_stream(self) -> FakeStream:
+        self._check()
+        stream = FakeStream()
+        self.streams.add(stream)
+        return stream
+
+    def destroy_stream(self, stream: FakeStream) -> None:
+        assert not stream.pending, "a stream is dropped with work in it"
+        stream.destroyed = True
+        self.streams.remove(stream)
+
+    def create_event(self) -> FakeEvent:
+        self._check()
+        event = FakeEvent()
+        with self._lock:
+            self.events.add(event)
+        return event
+
+    def destroy_event(self, event: FakeEvent) -> None:
+        with self._lock:
+            self.events.remove(event)
+
+    def record(self, event: FakeEvent, stream: FakeStream) -> None:
+        self._check()
+        with self._lock:
+            assert stream.capturing is None, "a mark inside a captured graph marks nothing"
+            event.stream, event.place = stream, stream.put
+
+    def passed(self, event: FakeEvent) -> bool:
+        with self._lock:
+            return event.stream is None or event.stream.done >= event.place
+
+    def wait(self, stream: FakeStream, event: FakeEvent) -> None:
+        self.calls["wait"] += 1
+        self.put(stream, lambda: self.synchronize(event))
+
+    def synchronize(self, event: FakeEvent) -> None:
+        with self._lock:
+            if event.stream is not None:
+                event.stream.run_to(event.place)
+
+    def upload(self, target: int, source: Bytes, stream: FakeStream) -> None:
+        self._check_pinned(source)
+
+        def copy() -> None:
+            self._check_pinned(source)
+            self.view(target, source.nbytes)[:] = source
+
+        self.put(stream, copy)
+
+    def download(self, target: Bytes, source: int, stream: FakeStream) -> None:
+        self._check_pinned(target)
+
+        def copy() -> None:
+            self._check_pinned(target)
+            target[:] = self.view(source, target.nbytes)
+
+        self.put(stream, copy)
+
+    def gather(self, gather: Gather, stream: FakeStream) -> None:
+        self.calls["gather"] += 1
+
+        def copy() -> None:
+            index = self.array(gather.index, (gather.rows,), np.int32)
+            target = self.array(gather.target, (gather.rows, gather.row_bytes), np.uint8)
+            for place, row in enumerate(index.tolist()):
+                target[place] = self.view(gather.source + row * gather.row_bytes, gather.row_bytes)
+
+        self.put(stream, copy)
+
+    def begin_capture(self, stream: FakeStream) -> None:
+        self._check()
+        assert stream.capturing is None
+        stream.capturing = []
+
+    def end_capture(self, stream: FakeStream) -> list[Operation]:
+        captured, stream.capturing = stream.capturing, None
+        assert captured is not None
+        self.graphs.append(captured)
+        return captured
+
+    def launch(self, graph: list[Operation], stream: FakeStream) -> None:
+        assert any(graph is each for each in self.graphs)
+        self.calls["launch"] += 1
+        for operation in graph:
+            self.put(stream, operation)
+
+    def destroy_graph(self, graph: list[Operation]) -> None:
+        self.graphs = [each for each in self.graphs if each is not graph]
+
+    def _check(self) -> None:
+        assert getattr(self._thread, "active", False), "this thread has no GPU yet"
+
+    def _check_pinned(self, memory: Bytes) -> None:
+        start = memory.ctypes.data
+        inside = any(
+            first <= start and start + memory.nbytes <= first + block.nbytes
+            for first, block in self.pinned.items()
+        )
+        assert inside, "a copy from or to memory that is not pinned"

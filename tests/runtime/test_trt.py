@@ -1,0 +1,367 @@
+"""The TensorRT engine on a GPU that is in host memory and as lazy as a real one may be."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from runtime.trt_world import SIZES, TrtWorld
+from small_models import random_captions, random_regions
+
+from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.config import PRECISIONS, Precision
+from sgraf_deploy.errors import (
+    BundleError,
+    DataError,
+    DeviceError,
+    EngineMemoryError,
+    GateError,
+    InputError,
+)
+from sgraf_deploy.export.profiles import Sizes
+from sgraf_deploy.runtime import EngineOptions, Scorer, load
+from sgraf_deploy.runtime.engines.trt import TrtEngine
+from sgraf_deploy.runtime.plans import read_sidecar
+from sgraf_deploy.runtime.tiles import TileLimits
+from sgraf_deploy.runtime.verify import verify_engine
+
+
+@pytest.fixture
+def world(exported: Bundle, tmp_path: Path) -> TrtWorld:
+    return TrtWorld(exported, tmp_path / "engines")
+
+
+@pytest.fixture
+def regions(exported: Bundle) -> Any:
+    return random_regions(exported.manifest.members["sgr"].config, 11)
+
+
+@pytest.fixture
+def captions(exported: Bundle) -> Any:
+    lengths = (2, 17, 5, 9, 3, 3, 12, 7, 2, 1, 14, 5, 6)
+    return random_captions(exported.manifest.members["sgr"].config, lengths)
+
+
+@pytest.fixture
+def scorers(world: TrtWorld, request: pytest.FixtureRequest) -> Iterator[tuple[Scorer, Scorer]]:
+    """The engine, and ONNX Runtime on the same graphs."""
+    precision: Precision = getattr(request, "param", "fp16")
+    world.build(precision)
+    with (
+        world.scorer(precision) as scorer,
+        load(world.bundle, engine="ort", precision=precision) as other,
+    ):
+        yield scorer, other
+
+
+ATOL = {"fp32": 1e-5, "fp16": 4e-3}
+"""Tiles of other shapes sum in another order; in float16 that may round otherwise."""
+
+
+@pytest.mark.parametrize("scorers", PRECISIONS, indirect=True)
+def test_every_logit_is_that_of_the_graphs(
+    scorers: tuple[Scorer, Scorer], regions: Any, captions: Any
+) -> None:
+    scorer, _ = scorers
+    found, expected = (one.logits(regions, captions) for one in scorers)
+    assert list(found) == ["sgr", "saf"]
+    for member, logits in expected.items():
+        np.testing.assert_allclose(found[member], logits, rtol=0, atol=ATOL[scorer.precision])
+        assert len(np.unique(found[member])) > 0.9 * logits.size
+    assert scorer.executed == f"{scorer.precision} in tensorrt 11.4.0"
+    assert scorer.device == "cuda:0"
+
+
+def test_pairs_and_queries_run_in_the_profiles_that_they_have(
+    world: TrtWorld, scorers: tuple[Scorer, Scorer], regions: Any, captions: Any
+) -> None:
+    rng = np.random.default_rng(0)
+    index = rng.integers(0, 11, 30), rng.integers(0, 13, 30)
+    found, expected = (one.score_pairs(regions, captions, *index) for one in scorers)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    answers = [one.rerank(captions[3], regions, 5) for one in scorers]
+    np.testing.assert_allclose(answers[0].similarities, answers[1].similarities, atol=1e-3)
+
+
+def test_a_gallery_stays_on_the_gpu(
+    world: TrtWorld, scorers: tuple[Scorer, Scorer], regions: Any, captions: Any
+) -> None:
+    scorer, _ = scorers
+    images = scorer.encode_images(regions)
+    texts = scorer.encode_captions(captions)
+    whole = scorer.score(images, texts)
+    rows = [7, 2, 2, 10]
+    np.testing.assert_allclose(scorer.score(images[rows], texts), whole[rows], atol=1e-3)
+    np.testing.assert_allclose(scorer.score(images[3:6], texts[4:9]), whole[3:6, 4:9], atol=1e-3)
+    assert world.cuda.calls["gather"] > 0
+
+
+def test_threads_score_at_the_same_time(
+    world: TrtWorld, scorers: tuple[Scorer, Scorer], regions: Any, captions: Any
+) -> None:
+    scorer, _ = scorers
+    images, texts = scorer.encode_images(regions), scorer.encode_captions(captions)
+    expected = scorer.score(images, texts)
+    with ThreadPoolExecutor(5) as pool:
+        for found in pool.map(lambda _: scorer.score(images, texts), range(10)):
+            np.testing.assert_allclose(found, expected, atol=1e-3)
+    assert world.tensorrt.contexts <= 2 * 8 * 3  # two lanes, eight graphs, three profiles at most
+
+
+def test_a_repeated_query_becomes_a_cuda_graph(
+    world: TrtWorld, scorers: tuple[Scorer, Scorer], regions: Any, captions: Any
+) -> None:
+    scorer, _ = scorers
+    images = scorer.encode_images(regions[: SIZES.candidates])
+    texts = scorer.encode_captions(captions[:1])
+    expected = scorer.score(images, texts)
+    before = world.tensorrt.runs["direct"]
+    for _ in range(12):
+        np.testing.assert_array_equal(scorer.score(images, texts), expected)
+    assert world.cuda.calls["launch"] >= 8
+    assert world.tensorrt.runs["captured"] <= 8
+    assert world.tensorrt.runs["direct"] - before <= 8
+
+
+def test_what_cannot_be_captured_is_run(
+    world: TrtWorld, scorers: tuple[Scorer, Scorer], regions: Any, captions: Any
+) -> None:
+    scorer, _ = scorers
+    world.tensorrt.capturable = False
+    images, texts = scorer.encode_images(regions), scorer.encode_captions(captions)
+    expected = scorer.score(images, texts)
+    for _ in range(3):
+        np.testing.assert_array_equal(scorer.score(images, texts), expected)
+    assert world.cuda.calls["launch"] == 0
+
+
+def test_copies_pass_through_pinned_memory_piece_by_piece(
+    monkeypatch: pytest.MonkeyPatch, world: TrtWorld
+) -> None:
+    for module in ("lanes", "engine"):
+        monkeypatch.setattr(f"sgraf_deploy.runtime.cuda.{module}.STAGING_BYTES", 64)
+    engine = world.engine()
+    array = np.arange(5000, dtype=np.float32).reshape(50, 100)
+    buffer = engine.put(array)
+    array[:] = -1  # who put it may use it again
+    np.testing.assert_array_equal(engine.fetch(buffer).reshape(-1), np.arange(5000))
+    rows = np.array([[3, 3], [49, 0]], dtype=np.int32)
+    found = engine.fetch(engine.gather(buffer, rows))
+    np.testing.assert_array_equal(found, np.arange(5000).reshape(50, 100)[rows])
+    nothing = engine.fetch(engine.gather(buffer, np.zeros((0, 3), dtype=np.int32)))
+    assert nothing.shape == (0, 3, 100)
+    assert max(block.nbytes for block in world.cuda.pinned.values()) <= 512
+    engine.close()
+
+
+def test_closing_releases_everything(
+    world: TrtWorld, exported: Bundle, regions: Any, captions: Any
+) -> None:
+    world.build()
+    scorer = world.scorer()
+    images, texts = scorer.encode_images(regions), scorer.encode_captions(captions)
+    for _ in range(3):
+        scorer.score(images, texts)
+    scorer.close()
+    del images, texts
+    gc.collect()
+    cuda = world.cuda
+    left = len(cuda.blocks), len(cuda.pinned), len(cuda.streams), len(cuda.events), cuda.graphs
+    assert left == (0, 0, 0, 0, [])
+
+
+def test_too_little_memory_halves_the_tiles(
+    exported: Bundle, tmp_path: Path, regions: Any, caplog: Any
+) -> None:
+    world = TrtWorld(exported, tmp_path / "engines")
+    world.build(sizes=Sizes(images=16, captions=16, words=20, candidates=16))
+    captions = random_captions(exported.manifest.members["sgr"].config, (9,) * 16)
+    engine = world.engine()
+    limits = TileLimits(intermediate_bytes=None)
+    with Scorer(exported, engine, precision="fp16", limits=limits) as scorer:
+        images, texts = scorer.encode_images(regions), scorer.encode_captions(captions)
+        engine.memory.trim()
+        resident = world.cuda.used
+        expected = scorer.score(images, texts)
+        needed = world.cuda.used - resident
+        engine.memory.trim()
+        world.cuda.limit = resident + needed // 2
+        found = scorer.score(images, texts)
+        np.testing.assert_allclose(found, expected, atol=1e-3)
+        assert caplog.text.count("halving the tiles") == 1
+        engine.memory.trim()
+        world.cuda.limit = 0
+        with pytest.raises(EngineMemoryError, match="the smallest of the tiles does not fit"):
+            scorer.score(images, texts)
+
+
+def test_a_caption_that_is_too_long_is_refused_with_the_command(
+    scorers: tuple[Scorer, Scorer], regions: Any
+) -> None:
+    long = [1] * (SIZES.words + 2)
+    expected = "caption 1 .* expected at most 20 tokens.*got 22; .*compile --max-words 22"
+    with pytest.raises(DataError, match=expected):
+        scorers[0].score(regions, [[1, 2, 3], long])
+
+
+def test_shapes_outside_every_profile_are_refused_with_the_range(world: TrtWorld) -> None:
+    world.build()
+    engine = world.engine()
+    config = world.bundle.manifest.members["sgr"].config
+    graph = engine.open("sgr", "image_encoder")
+    shape = (SIZES.images + 1, config.regions, config.img_dim)
+    with pytest.raises(InputError, match="expected images 1 … 4, got images 5; build it for more"):
+        graph.run({"regions": engine.put(np.zeros(shape, dtype=np.float32))})
+    with pytest.raises(InputError, match="input regions"):
+        graph.run({"regions": engine.put(np.zeros(shape, dtype=np.float64))})
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"flavour": "tensorrt-rtx"}, "flavour: expected tensorrt, got tensorrt-rtx"),
+        ({"version": "10.13.0"}, "version: expected 11.4.0, got 10.13.0"),
+        ({"compute_capability": "8.9"}, "compute capability: expected 9.0, got 8.9"),
+        ({"onnx_sha256": "0" * 64}, "onnx sha256"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_an_engine_for_something_else_is_never_opened(
+    world: TrtWorld, changes: dict[str, Any], says: str
+) -> None:
+    world.build(**changes)
+    engine = world.engine()
+    with pytest.raises(BundleError, match=says):
+        engine.open("sgr", "scorer")
+    assert world.tensorrt.opened == 0
+    engine.close()
+
+
+def test_an_altered_onnx_file_is_caught_before_the_plan_is_opened(
+    world: TrtWorld, exported: Bundle, tmp_path: Path
+) -> None:
+    own = Bundle.open(shutil.copytree(exported.path, tmp_path / "own.sgraf"))
+    world = TrtWorld(own, tmp_path / "more")
+    world.build()
+    path = own.graph_path("sgr", "scorer", "fp16")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    engine = world.engine()
+    with pytest.raises(BundleError, match="sha256"):
+        engine.open("sgr", "scorer")
+    assert world.tensorrt.opened == 0
+    engine.close()
+
+
+def test_a_plan_that_tensorrt_does_not_take_is_an_error_with_its_reason(
+    world: TrtWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtime.trt_world.fake_plan", lambda onnx, profiles: b"garbage")
+    world.build()
+    engine = world.engine()
+    with pytest.raises(DeviceError, match="kEXPECTED_MAGIC_TAG failed; build it on this machine"):
+        engine.open("sgr", "scorer")
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("call", "kind"),
+    [
+        ("create_execution_context", EngineMemoryError),
+        ("set_optimization_profile_async", DeviceError),
+        ("set_input_shape", DeviceError),
+        ("set_tensor_address", DeviceError),
+        ("execute_async_v3", DeviceError),
+    ],
+)
+def test_what_tensorrt_refuses_is_an_error(
+    world: TrtWorld, regions: Any, call: str, kind: type[Exception]
+) -> None:
+    world.build()
+    with world.scorer() as scorer:
+        world.tensorrt.refuses = call
+        with pytest.raises(kind):
+            scorer.encode_images(regions)
+
+
+def shift_the_weights(onnx_bytes: bytes) -> bytes:
+    model = onnx.load_from_string(onnx_bytes)
+    for tensor in model.graph.initializer:
+        if tensor.name.startswith("similarity") and tensor.name.endswith("weight"):
+            values = onnx.numpy_helper.to_array(tensor)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values * np.float32(1.5), tensor.name))
+    return bytes(model.SerializeToString())
+
+
+def opened(world: TrtWorld, monkeypatch: pytest.MonkeyPatch, *, allow: bool) -> Scorer:
+    """`load`, which finds the fake GPU."""
+    made = world.engine(allow_unverified=allow)
+    monkeypatch.setattr("sgraf_deploy.runtime.scorer.open_engine", lambda *_: made)
+    return load(world.bundle, engine="trt", precision="fp16")
+
+
+def test_an_unverified_engine_is_refused_or_verified_on_first_use(
+    world: TrtWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.build(verified=False)
+    with pytest.raises(BundleError, match="--allow-unverified"):
+        opened(world, monkeypatch, allow=False)
+    assert world.tensorrt.opened == 0
+    opened(world, monkeypatch, allow=True).close()
+    assert read_sidecar(world.plans, "saf", "fp16", "scorer").verified
+    opened(world, monkeypatch, allow=False).close()
+
+
+def test_an_engine_of_other_values_is_never_used(
+    world: TrtWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.build(verified=False)
+    world.build_one("saf", "scorer", "fp16", damage=shift_the_weights, verified=False)
+    with pytest.raises(GateError, match=r"gate failed for saf fp16 on trt, cuda:0: .*logits"):
+        opened(world, monkeypatch, allow=True)
+    assert not read_sidecar(world.plans, "saf", "fp16", "scorer").verified
+    gc.collect()
+    assert world.cuda.blocks == {}
+
+
+def test_a_folder_that_cannot_be_written_is_no_reason_not_to_score(
+    world: TrtWorld, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    world.build(verified=False)
+
+    def refuse(*_: object) -> None:
+        raise BundleError("engine x: cannot be written")
+
+    monkeypatch.setattr("sgraf_deploy.runtime.engines.trt.mark_verified", refuse)
+    with opened(world, monkeypatch, allow=True) as scorer:
+        assert not scorer._context.engine.unverified
+    assert "compared again next time" in caplog.text
+
+
+def test_the_gate_takes_what_fits_the_profiles(world: TrtWorld) -> None:
+    world.build(sizes=Sizes(images=2, captions=2, words=9, candidates=4))
+    engine = world.engine()
+    report = verify_engine(world.bundle, engine, "fp16")
+    assert set(report) == {"sgr", "saf"}
+    assert "scorer 2×2+0" in report["sgr"]["shapes"]
+    engine.close()
+    world.build(sizes=Sizes(images=2, captions=2, words=4, candidates=4))
+    engine = world.engine()
+    with pytest.raises(GateError, match="a larger --max-words"):
+        verify_engine(world.bundle, engine, "fp16")
+    engine.close()
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:x", "gpu", "cuda:-1"])
+def test_other_devices_are_refused(exported: Bundle, device: str) -> None:
+    with pytest.raises(InputError, match="expected cuda or cuda:N"):
+        TrtEngine(exported, "fp16", EngineOptions(device=device))

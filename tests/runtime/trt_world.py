@@ -1,0 +1,100 @@
+"""A bundle with engines for the fake GPU, and scorers on them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from fake_cuda import FakeCuda
+from fake_tensorrt import VERSION, FakeTensorRT, fake_plan
+
+from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.config import GRAPHS, GraphName, Precision, signature
+from sgraf_deploy.export.profiles import Sizes, profile, uses
+from sgraf_deploy.runtime import EngineOptions, Scorer
+from sgraf_deploy.runtime.engines.trt import TrtEngine
+from sgraf_deploy.runtime.plans import Sidecar, engine_folder, write_plan
+from sgraf_deploy.runtime.tiles import TileLimits
+
+SIZES = Sizes(images=4, captions=3, words=20, candidates=7)
+
+Damage = Callable[[bytes], bytes]
+
+
+@dataclass
+class TrtWorld:
+    """Engines of a bundle in a folder; scorers and engines share the fake GPU."""
+
+    bundle: Bundle
+    folder: Path
+    cuda: FakeCuda = field(default_factory=FakeCuda)
+
+    def __post_init__(self) -> None:
+        self.tensorrt = FakeTensorRT(self.cuda)
+
+    def build(
+        self,
+        precision: Precision = "fp16",
+        sizes: Sizes = SIZES,
+        damage: Damage = lambda onnx: onnx,
+        **changes: Any,
+    ) -> None:
+        """Write a plan for every graph; `damage` changes its ONNX, `changes` its sidecar."""
+        for member in self.bundle.manifest.members:
+            for graph in GRAPHS:
+                self.build_one(member, graph, precision, sizes, damage, **changes)
+
+    def build_one(
+        self,
+        member: str,
+        graph: GraphName,
+        precision: Precision,
+        sizes: Sizes = SIZES,
+        damage: Damage = lambda onnx: onnx,
+        **changes: Any,
+    ) -> Path:
+        config = self.bundle.manifest.members[member].config
+        spec = signature(graph, config, precision)
+        profiles = tuple(profile(spec, use) for use in uses(graph, sizes))
+        onnx = self.bundle.graph_path(member, graph, precision).read_bytes()
+        plan = fake_plan(damage(onnx), profiles)
+        digest = hashlib.sha256(plan).hexdigest()
+        sidecar = Sidecar(
+            member=member,
+            graph=graph,
+            precision=precision,
+            onnx_sha256=hashlib.sha256(onnx).hexdigest(),
+            plan=f"{member}-{precision}-{graph}-{digest[:16]}.plan",
+            plan_sha256=digest,
+            plan_bytes=len(plan),
+            flavour="tensorrt",
+            version=VERSION,
+            compute_capability="9.0",
+            profiles=profiles,
+            workspace_bytes=2**30,
+            layers={"HALF": 1},
+            verified=True,
+        )
+        return write_plan(self.plans, plan, replace(sidecar, **changes))
+
+    @property
+    def plans(self) -> Path:
+        return engine_folder(self.bundle, self.folder)
+
+    def engine(
+        self,
+        precision: Precision = "fp16",
+        *,
+        version: str = VERSION,
+        allow_unverified: bool = False,
+    ) -> TrtEngine:
+        options = EngineOptions(engine_dir=self.folder, allow_unverified=allow_unverified)
+        adaptor = self.tensorrt.adaptor(version)
+        return TrtEngine(self.bundle, precision, options, tensorrt=adaptor, cuda=self.cuda)
+
+    def scorer(self, precision: Precision = "fp16") -> Scorer:
+        limits = TileLimits(intermediate_bytes=None)
+        return Scorer(self.bundle, self.engine(precision), precision=precision, limits=limits)
