@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import click
 
+from sgraf_deploy.cli.bench_modes import check_mode
+from sgraf_deploy.cli.bench_profile import profile_lines
 from sgraf_deploy.cli.bench_report import report_lines
+from sgraf_deploy.cli.bench_scaling import parse_sizes, scaling_lines, write_plot
 from sgraf_deploy.cli.common import (
     CHECKPOINT_HELP,
     PATH,
@@ -18,7 +22,7 @@ from sgraf_deploy.cli.common import (
     progress_bars,
     warn,
 )
-from sgraf_deploy.config import MODULES, PRECISIONS, Module, Precision
+from sgraf_deploy.config import MODULES, PRECISIONS, Precision
 
 if TYPE_CHECKING:
     from sgraf_deploy.bench.run import BenchOptions, BenchReport, EngineChoice, Workload
@@ -26,6 +30,13 @@ if TYPE_CHECKING:
 
 _COUNT = click.IntRange(min=1)
 _SIDE, _DEMO_IMAGES = 100, 200
+
+
+class Report(Protocol):
+    """What every mode makes."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The whole report as a JSON object."""
 
 
 @click.command(short_help="Measure parity and speed of engines against the PyTorch reference.")
@@ -52,8 +63,8 @@ _SIDE, _DEMO_IMAGES = 100, 200
     type=click.Choice(MODULES),
     help="Instead of a BUNDLE: the paper's dimensions and random weights.",
 )
-@click.option("--images", type=_COUNT, metavar="N", help="Without --data; 100 if absent.")
-@click.option("--captions", type=_COUNT, metavar="N", help="Without --data; 100 if absent.")
+@click.option("--images", type=_COUNT, metavar="N", help="Random ones; 100, or 200 with --profile.")
+@click.option("--captions", type=_COUNT, metavar="N", help="Of these; 100, or 1000 with --profile.")
 @click.option(
     "--repeats",
     type=_COUNT,
@@ -70,6 +81,25 @@ _SIDE, _DEMO_IMAGES = 100, 200
     show_default=True,
     help="Rounds before them.",
 )
+@click.option(
+    "--scaling",
+    is_flag=True,
+    help="Instead: speed and memory as the matrix grows, and speed as captions grow.",
+)
+@click.option(
+    "--size",
+    "sizes",
+    multiple=True,
+    metavar="IMAGESxCAPTIONS",
+    help="With --scaling: in place of sizes from 10⁴ to 10⁷ pairs; repeatable.",
+)
+@click.option("--max-pairs", type=_COUNT, metavar="N", help="With --scaling: no larger size.")
+@click.option("--plot", type=PATH, metavar="FILE.svg", help="With --scaling: also draw it.")
+@click.option(
+    "--profile",
+    is_flag=True,
+    help="Instead: where the scorer's time goes on engine ort, stage by stage.",
+)
 @click.option("--threads", type=_COUNT, metavar="N", help="CPU threads of every engine.")
 @click.option("--device", metavar="NAME", help="cpu, cuda or cuda:N.")
 @click.option(
@@ -81,13 +111,13 @@ _SIDE, _DEMO_IMAGES = 100, 200
     help=CHECKPOINT_HELP,
 )
 @click.option("--json", "json_file", type=PATH, metavar="FILE", help="Also write the report here.")
+@click.pass_context
 def bench(
+    context: click.Context,
+    /,
     *,
-    bundle: Path | None,
-    random: Module | None,
-    data: Path | None,
-    split: str | None,
-    json_file: Path | None,
+    scaling: bool,
+    profile: bool,
     **options: Any,
 ) -> None:
     """Measure parity and speed of a BUNDLE's engines against the literal PyTorch reference.
@@ -95,27 +125,85 @@ def bench(
     Without BUNDLE: the only *.sgraf of this folder, else the embedded demo. Exits 1 if a bound
     is missed.
     """
-    from sgraf_deploy.bench.run import run_bench
-    from sgraf_deploy.bundle import write_json
+    _check_options(context, options)
+    check_result_file(options["json_file"], "--json")
+    if scaling:
+        _scaling(options)
+    elif profile:
+        _profile(options)
+    else:
+        _compare(options)
 
-    _check_options(bundle, random, data, split, options)
-    check_result_file(json_file, "--json")
+
+def _compare(options: dict[str, Any]) -> None:
+    """Parity and speed."""
+    from sgraf_deploy.bench.run import run_bench
+
     chosen = _bench_options(options)
-    with _opened(bundle, random, chosen) as (opened, demo), progress_bars() as bars:
-        workload = _workload(opened, data, split, options, demo=demo)
+    with _opened(options, _precisions(chosen.engines)) as (opened, demo), progress_bars() as bars:
+        workload = _workload(opened, options, demo=demo)
         click.echo(f"{opened.path.name} ({opened.manifest.module}), {workload.name}")
         for message in workload.warnings:
             warn(message)
         report = run_bench(opened, workload, chosen, bars)
-    try:
-        if json_file is not None:
-            write_json(json_file, report.to_json() | {"command": _command()})
-    finally:
-        for line in report_lines(report):
-            click.echo(line)
+    _show(report, report_lines(report), options)
     for message in report.warnings[len(workload.warnings) :]:
         warn(message)
     _fail_on(report)
+
+
+def _scaling(options: dict[str, Any]) -> None:
+    """Speed and memory by size."""
+    from sgraf_deploy.bench.scaling import ScalingOptions, measure_scaling
+    from sgraf_deploy.runtime.engine import EngineOptions
+
+    check_result_file(options["plot"], "--plot")
+    engine = _engine((options["engines"] or ("auto",))[0], options["precision"])
+    checkpoints = tuple(options["checkpoints"])
+    chosen = ScalingOptions(
+        engine,
+        EngineOptions(options["threads"], options["device"], checkpoints),
+        max_pairs=options["max_pairs"],
+        repeats=options["repeats"],
+    )
+    if options["sizes"]:
+        chosen = replace(chosen, sizes=parse_sizes(options["sizes"]))
+    chosen.chosen_sizes()  # raises before the work
+    with _opened(options, _precisions((engine,))) as (opened, _), progress_bars() as bars:
+        click.echo(f"{opened.path.name} ({opened.manifest.module}), random regions and ids")
+        report = measure_scaling(opened, chosen, bars("scaling"))
+    _show(report, scaling_lines(report), options)
+    if options["plot"] is not None:
+        write_plot(options["plot"], report)
+
+
+def _profile(options: dict[str, Any]) -> None:
+    """The scorer's stages."""
+    from sgraf_deploy.runtime.engine import EngineOptions, check_engine
+
+    check_engine("ort")
+    from sgraf_deploy.bench.profile import measure_profile
+    from sgraf_deploy.bench.run import random_workload
+
+    with _opened(options, ("fp32",)) as (opened, _), progress_bars() as bars:
+        images, captions = options["images"] or 200, options["captions"] or 1000
+        workload = random_workload(opened, images, captions)
+        click.echo(f"{opened.path.name} ({opened.manifest.module}), {workload.name}")
+        threads = EngineOptions(options["threads"])
+        report = measure_profile(opened, workload, threads, bars("profiling"))
+    _show(report, profile_lines(report), options)
+
+
+def _show(report: Report, lines: Iterator[str], options: dict[str, Any]) -> None:
+    """Write the report if that is asked for; show it in any case."""
+    from sgraf_deploy.bundle import write_json
+
+    try:
+        if options["json_file"] is not None:
+            write_json(options["json_file"], report.to_json() | {"command": _command()})
+    finally:
+        for line in lines:
+            click.echo(line)
 
 
 def _fail_on(report: BenchReport) -> None:
@@ -125,18 +213,14 @@ def _fail_on(report: BenchReport) -> None:
         raise GateError("a bound is missed", got="; ".join(report.failed))
 
 
-def _check_options(
-    bundle: Path | None,
-    random: Module | None,
-    data: Path | None,
-    split: str | None,
-    options: dict[str, Any],
-) -> None:
+def _check_options(context: click.Context, options: dict[str, Any]) -> None:
     from sgraf_deploy.errors import InputError
 
-    if random is not None and (bundle is not None or data is not None):
+    check_mode(context)
+    data = options["data"]
+    if options["random"] is not None and (options["bundle"] is not None or data is not None):
         raise InputError("--random", expected="no BUNDLE and no --data beside it")
-    if (data is None) != (split is None):
+    if (data is None) != (options["split"] is None):
         raise InputError("--data and --split", expected="both or neither")
     if data is not None and (options["images"] or options["captions"]):
         raise InputError("--images and --captions", expected="no --data beside them")
@@ -184,14 +268,20 @@ def _engine(text: str, precision: Precision) -> EngineChoice:
     return EngineChoice(name, cast(Precision, own) if colon else precision)
 
 
+def _precisions(engines: Iterable[EngineChoice]) -> tuple[Precision, ...]:
+    wanted = {choice.precision for choice in engines}
+    return tuple(precision for precision in PRECISIONS if precision in wanted)
+
+
 @contextmanager
 def _opened(
-    bundle: Path | None, random: Module | None, options: BenchOptions
+    options: dict[str, Any], precisions: tuple[Precision, ...]
 ) -> Iterator[tuple[Bundle, bool]]:
     """The bundle to measure, and whether it is the embedded demo."""
     from sgraf_deploy.bench.run import default_bundle
     from sgraf_deploy.bundle import Bundle
 
+    bundle, random = options["bundle"], options["random"]
     path = bundle if bundle or random else default_bundle(Path())
     if path is not None:
         yield Bundle.open(path), False
@@ -204,8 +294,6 @@ def _opened(
                 random_checkpoint,
             )
 
-            wanted = {choice.precision for choice in options.engines}
-            precisions = tuple(p for p in PRECISIONS if p in wanted)
             checkpoint = random_checkpoint(model_config(random))
             yield export_random(checkpoint, Path(folder), precisions), False
         else:
@@ -214,25 +302,19 @@ def _opened(
             yield export_demo(Path(folder) / "demo.sgraf").bundle, True
 
 
-def _workload(
-    bundle: Bundle,
-    data: Path | None,
-    split: str | None,
-    options: dict[str, Any],
-    *,
-    demo: bool,
-) -> Workload:
+def _workload(bundle: Bundle, options: dict[str, Any], *, demo: bool) -> Workload:
     from sgraf_deploy.bench.run import random_workload, split_workload
 
+    data = options["data"]
     if demo and data is None:
         from sgraf_deploy.demo.assets import demo_split
 
         return split_workload(bundle, demo_split(_DEMO_IMAGES))
-    if data is None or split is None:
+    if data is None:
         return random_workload(bundle, options["images"] or _SIDE, options["captions"] or _SIDE)
     from sgraf_deploy.data.precomp import open_precomp
 
-    opened = open_precomp(data, split, limit_images=options["limit_images"])
+    opened = open_precomp(data, options["split"], limit_images=options["limit_images"])
     return split_workload(bundle, opened)
 
 
