@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import json
 import tempfile
-import threading
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import click
 import numpy as np
 
+from sgraf_deploy.bench.measure import ResidentPeak, resident
 from sgraf_deploy.bench.random_model import export_random, model_config, random_checkpoint
 from sgraf_deploy.bench.run import processor
 from sgraf_deploy.config import MODULES, Module
@@ -26,42 +25,6 @@ from sgraf_deploy.runtime.scorer import load
 from sgraf_deploy.versions import tool_versions
 
 MACHINE = {"processor": processor(), "versions": tool_versions()}
-
-INTERVAL = 0.02
-"""Seconds between two looks at the process's memory."""
-
-
-def resident() -> dict[str, int]:
-    """RssAnon and VmRSS of this process, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    fields = dict(line.split(":", 1) for line in lines)
-    return {name: int(fields[name].split()[0]) * 1024 for name in ("RssAnon", "VmRSS")}
-
-
-class Peak:
-    """The largest values that a thread sees while the block runs."""
-
-    def __init__(self) -> None:
-        self.values = resident()
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._done.wait(INTERVAL):
-            self.values = {name: max(self.values[name], now) for name, now in resident().items()}
 
 
 @click.command()
@@ -99,7 +62,7 @@ def main(
         )
         with load(bundle, engine="ort", options=EngineOptions(threads=threads)) as scorer:
             before = resident()
-            with Peak() as peak:
+            with ResidentPeak() as peak:
                 encoded = scorer.encode_images(regions), scorer.encode_captions(token_ids)
                 plan = scorer.plan(*encoded)
                 scorer.score(*encoded, out=result)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import resource
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 
@@ -20,6 +22,9 @@ PRODUCTS = ((2048, 2048, 2048), (1400, 1024, 256), (4096, 1024, 1024), (1024, 40
 
 UNSTABLE = 0.2
 """A spread above this share of the median makes a timing a poor basis for a comparison."""
+
+INTERVAL = 0.02
+"""Seconds between two looks at the process's memory."""
 
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -148,6 +153,47 @@ class MemoryWatch:
         if peak is None:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return PeakMemory(self._start, peak)
+
+
+def resident() -> dict[str, int]:
+    """RssAnon and VmRSS of this process, bytes; empty where the system does not tell.
+
+    RssAnon is what a process itself holds: pages of a file are the system's to drop.
+    """
+    found = {name: _status(name) for name in ("RssAnon", "VmRSS")}
+    return {name: size for name, size in found.items() if size is not None}
+
+
+class ResidentPeak:
+    """The largest values of `resident` that a thread sees while the block runs."""
+
+    def __init__(self) -> None:
+        self.values = resident()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+        self.look()
+
+    def _watch(self) -> None:
+        while not self._done.wait(INTERVAL):
+            self.look()
+
+    def look(self) -> None:
+        """See whether there is more now."""
+        for name, now in resident().items():
+            self.values[name] = max(self.values[name], now)
 
 
 def _status(field: str) -> int | None:

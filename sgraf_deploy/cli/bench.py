@@ -3,34 +3,42 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import click
 
+from sgraf_deploy.cli.bench_modes import check_mode
+from sgraf_deploy.cli.bench_profile import profile_lines
+from sgraf_deploy.cli.bench_report import report_lines
+from sgraf_deploy.cli.bench_scaling import parse_sizes, scaling_lines, write_plot
 from sgraf_deploy.cli.common import (
     CHECKPOINT_HELP,
     ENGINE_DIR_HELP,
     PATH,
     UNVERIFIED_HELP,
     check_result_file,
-    megabytes,
     progress_bars,
-    table,
     warn,
 )
-from sgraf_deploy.config import MODULES, PRECISIONS, Module, Precision
+from sgraf_deploy.config import MODULES, PRECISIONS, Precision
 
 if TYPE_CHECKING:
-    from sgraf_deploy.bench.parity import Parity
     from sgraf_deploy.bench.run import BenchOptions, BenchReport, EngineChoice, Workload
     from sgraf_deploy.bundle import Bundle
 
 _COUNT = click.IntRange(min=1)
 _SIDE, _DEMO_IMAGES = 100, 200
-_RECALLS = ("R@1", "R@5", "R@10")
+
+
+class Report(Protocol):
+    """What every mode makes."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The whole report as a JSON object."""
 
 
 @click.command(short_help="Measure parity and speed of engines against the PyTorch reference.")
@@ -55,8 +63,8 @@ _RECALLS = ("R@1", "R@5", "R@10")
     type=click.Choice(MODULES),
     help="Instead of a BUNDLE: the paper's dimensions and random weights.",
 )
-@click.option("--images", type=_COUNT, metavar="N", help="Without --data; 100 if absent.")
-@click.option("--captions", type=_COUNT, metavar="N", help="Without --data; 100 if absent.")
+@click.option("--images", type=_COUNT, metavar="N", help="Random ones; 100, or 200 with --profile.")
+@click.option("--captions", type=_COUNT, metavar="N", help="Of these; 100, or 1000 with --profile.")
 @click.option(
     "--repeats",
     type=_COUNT,
@@ -73,6 +81,25 @@ _RECALLS = ("R@1", "R@5", "R@10")
     show_default=True,
     help="Rounds before them.",
 )
+@click.option(
+    "--scaling",
+    is_flag=True,
+    help="Instead: speed and memory as the matrix grows, and speed as captions grow.",
+)
+@click.option(
+    "--size",
+    "sizes",
+    multiple=True,
+    metavar="IMAGESxCAPTIONS",
+    help="With --scaling: in place of sizes from 10⁴ to 10⁷ pairs; repeatable.",
+)
+@click.option("--max-pairs", type=_COUNT, metavar="N", help="With --scaling: no larger size.")
+@click.option("--plot", type=PATH, metavar="FILE.svg", help="With --scaling: also draw it.")
+@click.option(
+    "--profile",
+    is_flag=True,
+    help="Instead: where the scorer's time goes on engine ort, stage by stage.",
+)
 @click.option("--threads", type=_COUNT, metavar="N", help="CPU threads of every engine.")
 @click.option("--device", metavar="NAME", help="cpu, cuda or cuda:N.")
 @click.option(
@@ -86,13 +113,13 @@ _RECALLS = ("R@1", "R@5", "R@10")
 @click.option("--engine-dir", type=PATH, metavar="DIR", help=ENGINE_DIR_HELP)
 @click.option("--allow-unverified", is_flag=True, help=UNVERIFIED_HELP)
 @click.option("--json", "json_file", type=PATH, metavar="FILE", help="Also write the report here.")
+@click.pass_context
 def bench(
+    context: click.Context,
+    /,
     *,
-    bundle: Path | None,
-    random: Module | None,
-    data: Path | None,
-    split: str | None,
-    json_file: Path | None,
+    scaling: bool,
+    profile: bool,
     **options: Any,
 ) -> None:
     """Measure parity and speed of a BUNDLE's engines against the literal PyTorch reference.
@@ -100,27 +127,85 @@ def bench(
     Without BUNDLE: the only *.sgraf of this folder, else the embedded demo. Exits 1 if a bound
     is missed.
     """
-    from sgraf_deploy.bench.run import run_bench
-    from sgraf_deploy.bundle import write_json
+    _check_options(context, options)
+    check_result_file(options["json_file"], "--json")
+    if scaling:
+        _scaling(options)
+    elif profile:
+        _profile(options)
+    else:
+        _compare(options)
 
-    _check_options(bundle, random, data, split, options)
-    check_result_file(json_file, "--json")
+
+def _compare(options: dict[str, Any]) -> None:
+    """Parity and speed."""
+    from sgraf_deploy.bench.run import run_bench
+
     chosen = _bench_options(options)
-    with _opened(bundle, random, chosen) as (opened, demo), progress_bars() as bars:
-        workload = _workload(opened, data, split, options, demo=demo)
+    with _opened(options, _precisions(chosen.engines)) as (opened, demo), progress_bars() as bars:
+        workload = _workload(opened, options, demo=demo)
         click.echo(f"{opened.path.name} ({opened.manifest.module}), {workload.name}")
         for message in workload.warnings:
             warn(message)
         report = run_bench(opened, workload, chosen, bars)
-    try:
-        if json_file is not None:
-            write_json(json_file, report.to_json() | {"command": _command()})
-    finally:
-        for line in report_lines(report):
-            click.echo(line)
+    _show(report, report_lines(report), options)
     for message in report.warnings[len(workload.warnings) :]:
         warn(message)
     _fail_on(report)
+
+
+def _scaling(options: dict[str, Any]) -> None:
+    """Speed and memory by size."""
+    from sgraf_deploy.bench.scaling import ScalingOptions, measure_scaling
+    from sgraf_deploy.runtime.engine import EngineOptions
+
+    check_result_file(options["plot"], "--plot")
+    engine = _engine((options["engines"] or ("auto",))[0], options["precision"])
+    checkpoints = tuple(options["checkpoints"])
+    chosen = ScalingOptions(
+        engine,
+        EngineOptions(options["threads"], options["device"], checkpoints),
+        max_pairs=options["max_pairs"],
+        repeats=options["repeats"],
+    )
+    if options["sizes"]:
+        chosen = replace(chosen, sizes=parse_sizes(options["sizes"]))
+    chosen.chosen_sizes()  # raises before the work
+    with _opened(options, _precisions((engine,))) as (opened, _), progress_bars() as bars:
+        click.echo(f"{opened.path.name} ({opened.manifest.module}), random regions and ids")
+        report = measure_scaling(opened, chosen, bars("scaling"))
+    _show(report, scaling_lines(report), options)
+    if options["plot"] is not None:
+        write_plot(options["plot"], report)
+
+
+def _profile(options: dict[str, Any]) -> None:
+    """The scorer's stages."""
+    from sgraf_deploy.runtime.engine import EngineOptions, check_engine
+
+    check_engine("ort")
+    from sgraf_deploy.bench.profile import measure_profile
+    from sgraf_deploy.bench.run import random_workload
+
+    with _opened(options, ("fp32",)) as (opened, _), progress_bars() as bars:
+        images, captions = options["images"] or 200, options["captions"] or 1000
+        workload = random_workload(opened, images, captions)
+        click.echo(f"{opened.path.name} ({opened.manifest.module}), {workload.name}")
+        threads = EngineOptions(options["threads"])
+        report = measure_profile(opened, workload, threads, bars("profiling"))
+    _show(report, profile_lines(report), options)
+
+
+def _show(report: Report, lines: Iterator[str], options: dict[str, Any]) -> None:
+    """Write the report if that is asked for; show it in any case."""
+    from sgraf_deploy.bundle import write_json
+
+    try:
+        if options["json_file"] is not None:
+            write_json(options["json_file"], report.to_json() | {"command": _command()})
+    finally:
+        for line in lines:
+            click.echo(line)
 
 
 def _fail_on(report: BenchReport) -> None:
@@ -130,18 +215,14 @@ def _fail_on(report: BenchReport) -> None:
         raise GateError("a bound is missed", got="; ".join(report.failed))
 
 
-def _check_options(
-    bundle: Path | None,
-    random: Module | None,
-    data: Path | None,
-    split: str | None,
-    options: dict[str, Any],
-) -> None:
+def _check_options(context: click.Context, options: dict[str, Any]) -> None:
     from sgraf_deploy.errors import InputError
 
-    if random is not None and (bundle is not None or data is not None):
+    check_mode(context)
+    data = options["data"]
+    if options["random"] is not None and (options["bundle"] is not None or data is not None):
         raise InputError("--random", expected="no BUNDLE and no --data beside it")
-    if (data is None) != (split is None):
+    if (data is None) != (options["split"] is None):
         raise InputError("--data and --split", expected="both or neither")
     if data is not None and (options["images"] or options["captions"]):
         raise InputError("--images and --captions", expected="no --data beside them")
@@ -196,14 +277,20 @@ def _engine(text: str, precision: Precision | None) -> EngineChoice:
     return EngineChoice(name, chosen or default_precision(name))
 
 
+def _precisions(engines: Iterable[EngineChoice]) -> tuple[Precision, ...]:
+    wanted = {choice.precision for choice in engines}
+    return tuple(precision for precision in PRECISIONS if precision in wanted)
+
+
 @contextmanager
 def _opened(
-    bundle: Path | None, random: Module | None, options: BenchOptions
+    options: dict[str, Any], precisions: tuple[Precision, ...]
 ) -> Iterator[tuple[Bundle, bool]]:
     """The bundle to measure, and whether it is the embedded demo."""
     from sgraf_deploy.bench.run import default_bundle
     from sgraf_deploy.bundle import Bundle
 
+    bundle, random = options["bundle"], options["random"]
     path = bundle if bundle or random else default_bundle(Path())
     if path is not None:
         yield Bundle.open(path), False
@@ -216,8 +303,6 @@ def _opened(
                 random_checkpoint,
             )
 
-            wanted = {choice.precision for choice in options.engines}
-            precisions = tuple(p for p in PRECISIONS if p in wanted)
             checkpoint = random_checkpoint(model_config(random))
             yield export_random(checkpoint, Path(folder), precisions), False
         else:
@@ -226,25 +311,19 @@ def _opened(
             yield export_demo(Path(folder) / "demo.sgraf").bundle, True
 
 
-def _workload(
-    bundle: Bundle,
-    data: Path | None,
-    split: str | None,
-    options: dict[str, Any],
-    *,
-    demo: bool,
-) -> Workload:
+def _workload(bundle: Bundle, options: dict[str, Any], *, demo: bool) -> Workload:
     from sgraf_deploy.bench.run import random_workload, split_workload
 
+    data = options["data"]
     if demo and data is None:
         from sgraf_deploy.demo.assets import demo_split
 
         return split_workload(bundle, demo_split(_DEMO_IMAGES))
-    if data is None or split is None:
+    if data is None:
         return random_workload(bundle, options["images"] or _SIDE, options["captions"] or _SIDE)
     from sgraf_deploy.data.precomp import open_precomp
 
-    opened = open_precomp(data, split, limit_images=options["limit_images"])
+    opened = open_precomp(data, options["split"], limit_images=options["limit_images"])
     return split_workload(bundle, opened)
 
 
@@ -253,111 +332,3 @@ def _command() -> str:
     import sys
 
     return shlex.join(["sgraf-deploy", *sys.argv[1:]])
-
-
-def report_lines(report: BenchReport) -> Iterator[str]:
-    """The report for people: accuracy, parity, speed, latency, memory."""
-    yield f"on {report.run['processor']}, {report.run['threads']} threads"
-    yield ""
-    if any(report.reference.values()):
-        yield "R@K; differences from the literal loop in brackets"
-        yield recall_table(report)
-        yield ""
-    yield from parity_lines(report)
-    yield ""
-    yield from speed_lines(report)
-    yield ""
-    yield from latency_lines(report)
-    if report.memory.peak is not None:
-        yield f"peak memory of this process: {megabytes(report.memory.peak)}"
-
-
-def recall_table(report: BenchReport) -> str:
-    """R@K of every model by every engine."""
-    rows = []
-    for model, reference in report.reference.items():
-        if reference is None:
-            continue
-        rows.append((model, "literal loop", *_recalls(reference, None)))
-        for engine, parities in report.parity.items():
-            for parity in parities:
-                if parity.model == model and parity.recall is not None:
-                    rows.append((model, engine, *_recalls(parity.recall, parity.deltas)))
-    directions = [f"{arrow} {name}" for arrow in ("i→t", "t→i") for name in _RECALLS]
-    return table(rows, ("model", "engine", *directions, "rsum"), (*directions, "rsum"))
-
-
-def _recalls(report: Any, deltas: dict[str, float] | None) -> list[str]:
-    values = {
-        f"{arrow} {name}": getattr(side, f"r{name[2:]}")
-        for arrow, side in (("i→t", report.image_to_text), ("t→i", report.text_to_image))
-        for name in _RECALLS
-    } | {"rsum": report.rsum}
-    moved = {name: (deltas or {}).get(name, 0.0) for name in values}
-    return [
-        f"{value:.2f}" + (f" ({moved[name]:+.2f})" if abs(moved[name]) > 1e-9 else "")
-        for name, value in values.items()
-    ]
-
-
-def parity_lines(report: BenchReport) -> Iterator[str]:
-    """How far the logits are from the literal loop's, and the bounds."""
-    ranked = any(report.reference.values())
-    rows = [
-        (engine, *_parity_row(parity, ranked=ranked))
-        for engine, parities in report.parity.items()
-        for parity in parities
-    ]
-    numbers = ["largest", "mean", "of std", "Spearman", *(["ranks changed"] if ranked else [])]
-    yield "difference of logits from the literal loop's, in float32"
-    yield table(rows, ("engine", "model", *numbers, "bounds"), numbers)
-
-
-def _parity_row(parity: Parity, *, ranked: bool) -> tuple[str, ...]:
-    share = parity.largest / parity.deviation if parity.deviation else float("nan")
-    changed = [f"{len(parity.ranks.changes):,}"] if ranked and parity.ranks else []
-    verdict = "MISSED: " + ", ".join(map(str, parity.missed)) if parity.missed else "met"
-    return (
-        *(parity.model, f"{parity.largest:.1e}", f"{parity.mean:.1e}", f"{100 * share:.3g} %"),
-        *(f"{parity.spearman:.6f}", *changed, verdict),
-    )
-
-
-def speed_lines(report: BenchReport) -> Iterator[str]:
-    """Throughput by scope."""
-    found = report.throughput
-    rows = []
-    for speed in found.speeds:
-        share = speed.percent_of_product_rate
-        rows.append(
-            (
-                speed.engine,
-                *(f"{rate:,.0f}" for rate in speed.rates.values()),
-                f"{speed.times_literal:.2f}",
-                "" if share is None else f"{share:.0f} %",
-            )
-        )
-    yield (
-        f"throughput, medians of {report.run['repeats']} interleaved rounds on {found.images} "
-        f"images × {found.captions} captions; matrix products of {found.product_library}: "
-        f"{found.product_rate / 1e9:.0f} GFLOP/s"
-    )
-    units = ("images/s", "captions/s", "pairs/s scored", "pairs/s end to end", "× literal")
-    yield table(rows, ("engine", *units, "of product rate"), (*units, "of product rate"))
-
-
-def latency_lines(report: BenchReport) -> Iterator[str]:
-    """Milliseconds of one caption against galleries of several sizes."""
-    rows = [
-        (one.engine, f"{one.candidates:,}", *_percentiles(one.score), *_percentiles(one.end_to_end))
-        for one in report.latency
-    ]
-    if not rows:
-        return
-    numbers = [f"{scope}{percent}" for scope in ("p", "e2e p") for percent in (50, 95, 99)]
-    yield "latency of one caption against encoded images, ms: scored, and from its ids (e2e)"
-    yield table(rows, ("engine", "images", *numbers), ("images", *numbers))
-
-
-def _percentiles(timing: Any) -> list[str]:
-    return [f"{1e3 * timing.percentile(percent):.2f}" for percent in (50, 95, 99)]

@@ -12,8 +12,10 @@ from sgraf_deploy.bench import measure
 from sgraf_deploy.bench.measure import (
     MemoryWatch,
     ProductRate,
+    ResidentPeak,
     Timing,
     pair_flop,
+    resident,
     timed,
     times_faster,
 )
@@ -81,3 +83,30 @@ def test_without_the_kernels_account_the_start_is_unknown(
     assert found.start is None
     assert found.peak is not None
     assert found.peak > 1_000_000
+
+
+def test_the_peak_is_kept_when_memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "INTERVAL", 3600)  # the last look is at the end of the block
+    sizes = iter([10, 30, 20])
+    monkeypatch.setattr(measure, "resident", lambda: {"RssAnon": next(sizes)})
+    with ResidentPeak() as peak:
+        peak.look()
+        assert peak.values == {"RssAnon": 30}
+    assert peak.values == {"RssAnon": 30}
+
+
+def test_a_block_that_holds_memory_has_a_peak() -> None:
+    before = resident()
+    with ResidentPeak() as peak:
+        held = bytearray(50_000_000)
+    if before:
+        assert peak.values["RssAnon"] - before["RssAnon"] > 0.9 * len(held)
+
+
+def test_where_the_system_does_not_tell_nothing_is_known(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(measure, "_STATUS", tmp_path / "absent")
+    with ResidentPeak() as peak:
+        pass
+    assert (resident(), peak.values) == ({}, {})

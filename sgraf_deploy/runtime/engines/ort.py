@@ -209,7 +209,7 @@ def _open_session(path: Path, threads: int, arena: bool) -> InferenceSession:
 
     try:
         session = onnxruntime.InferenceSession(
-            str(path), _session_options(threads, arena), providers=[PROVIDER]
+            str(path), session_options(threads, arena), providers=[PROVIDER]
         )
     except (
         native.Fail,
@@ -235,7 +235,8 @@ def _open_session(path: Path, threads: int, arena: bool) -> InferenceSession:
     return session
 
 
-def _session_options(threads: int, arena: bool) -> SessionOptions:
+def session_options(threads: int, arena: bool) -> SessionOptions:
+    """What a session is opened with; `arena` as in `OrtGraph`."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

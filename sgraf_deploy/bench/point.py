@@ -1,0 +1,159 @@
+"""One size of the scaling bench, measured in a process of its own.
+
+`python -m sgraf_deploy.bench.point` reads a `Job` from standard input and writes what `measure`
+finds to standard output, both as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgraf_deploy.bench.measure import Clock, ResidentPeak, resident, timed
+from sgraf_deploy.config import ModelConfig, Precision
+from sgraf_deploy.errors import SgrafDeployError
+from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
+from sgraf_deploy.runtime.engine import EngineOptions
+from sgraf_deploy.runtime.scorer import Scorer, load
+
+ENOUGH_PAIRS = 200_000
+"""A matrix below is scored several times, and it or a part of it once before the clock starts."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Score images x captions of `fewest` to `most` words, `<start>` and `<end>` included."""
+
+    bundle: str
+    images: int
+    captions: int
+    fewest: int
+    most: int
+    engine: str = "auto"
+    precision: Precision = "fp32"
+    threads: int | None = None
+    device: str | None = None
+    checkpoints: tuple[str, ...] = ()
+    seed: int = 0
+
+    @property
+    def pairs(self) -> int:
+        """Images x captions."""
+        return self.images * self.captions
+
+    def engine_options(self) -> EngineOptions:
+        """What the engine is opened with."""
+        return EngineOptions(self.threads, self.device, tuple(map(Path, self.checkpoints)))
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """Wall seconds, and the seconds that all threads of the process computed for."""
+
+    wall: Clock = time.perf_counter
+    cpu: Clock = time.process_time
+
+
+def random_inputs(
+    job: Job, config: ModelConfig
+) -> tuple[NDArray[np.float32], list[NDArray[np.int32]]]:
+    """Standard normal regions (images, regions, img_dim), and random ids of each caption.
+
+    An image is a window on one table of rows and shares all but one of them with the next: many
+    images then take little memory, and no value makes scoring faster or slower.
+    """
+    rng = np.random.default_rng(job.seed)
+    rows = job.images + config.regions - 1
+    table = rng.standard_normal((rows, config.img_dim), dtype=np.float32)
+    windows = np.lib.stride_tricks.sliding_window_view(table, config.regions, axis=0)
+    lengths = rng.integers(job.fewest, job.most + 1, job.captions).tolist()
+    ids = [rng.integers(0, config.vocab_size, length, dtype=np.int32) for length in lengths]
+    return windows.transpose(0, 2, 1), ids  # (images, regions, img_dim)
+
+
+def measure(job: Job, clocks: Clocks = Clocks()) -> dict[str, Any]:
+    """Score the whole matrix and say what it took: seconds of one run, and bytes.
+
+    `rss_anon` is null where the system does not tell: after `load`, with the raw inputs, and at
+    the peak, which includes encoding them.
+    """
+    with load(
+        job.bundle, engine=job.engine, precision=job.precision, options=job.engine_options()
+    ) as scorer:
+        loaded = resident().get("RssAnon")
+        config = next(iter(scorer.bundle.manifest.members.values())).config
+        regions, token_ids = random_inputs(job, config)
+        start = resident().get("RssAnon")
+        with ResidentPeak() as peak:
+            images, captions = scorer.encode_images(regions), scorer.encode_captions(token_ids)
+            timing = _time(scorer, images, captions, clocks)
+        plan = scorer.plan(images, captions)
+        return {
+            "images": job.images,
+            "captions": job.captions,
+            "pairs": job.pairs,
+            "mean_words": float(captions.lengths.mean()),
+            "tiles": len(plan),
+            "padding": plan.padding,
+            "workers": plan.workers,
+            **timing,
+            "encoded_bytes": images.nbytes + captions.nbytes,
+            "result_bytes": plan.result_bytes,
+            "tile_bytes": plan.tile_bytes,
+            "rss_anon": {"loaded": loaded, "start": start, "peak": peak.values.get("RssAnon")},
+            "engine": scorer.engine_name,
+            "executed": scorer.executed,
+            "device": scorer.device,
+        }
+
+
+def _time(
+    scorer: Scorer, images: EncodedImages, captions: EncodedCaptions, clocks: Clocks
+) -> dict[str, Any]:
+    """The mean seconds of as many runs as give a timing that is worth something."""
+    pairs = len(images) * len(captions)
+    runs = math.ceil(ENOUGH_PAIRS / pairs)
+    scorer.score(images[: max(1, ENOUGH_PAIRS // len(captions))], captions)
+
+    def work() -> None:
+        for _ in range(runs):
+            scorer.score(images, captions)
+
+    start = clocks.cpu()
+    seconds = timed(work, clocks.wall)
+    return {
+        "runs": runs,
+        "seconds": seconds / runs,
+        "cpu_seconds": (clocks.cpu() - start) / runs,
+    }
+
+
+def main(arguments: Sequence[str] = ()) -> int:
+    """Measure the job on standard input; a deliberate error is one line on standard error."""
+    fields = json.load(sys.stdin)
+    job = Job(**fields | {"checkpoints": tuple(fields["checkpoints"])})
+    try:
+        found = measure(job)
+    except SgrafDeployError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    json.dump(found, sys.stdout)
+    return 0
+
+
+def to_json(job: Job) -> str:
+    """What `main` reads."""
+    return json.dumps(asdict(job))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

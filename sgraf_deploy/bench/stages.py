@@ -1,0 +1,132 @@
+"""Which stage of the scorer a node belongs to, by dataflow from the weights' names and operations.
+
+Nothing depends on the names of nodes: bundles of every age have stages, and so has a graph that
+ONNX Runtime rewrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+from math import prod
+from typing import Protocol
+
+
+class Stage(IntEnum):
+    """In the order of the paper's formulas: a value of a later stage makes its user a later one."""
+
+    REST = 0
+    ATTENTION = 1
+    WORD_ATTENTION = 2
+    CONTEXT_NORM = 3
+    CONTEXT = 4
+    DIFFERENCE = 5
+    LOCAL = 6
+    GLOBAL = 7
+    SGR = 8
+    SAF = 9
+    HEAD = 10
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        return _LABELS[self]
+
+
+_LABELS = {
+    Stage.ATTENTION: "attention products",
+    Stage.WORD_ATTENTION: "word attention: norm, softmax",
+    Stage.CONTEXT_NORM: "context norm",
+    Stage.CONTEXT: "context products",
+    Stage.DIFFERENCE: "squared difference",
+    Stage.LOCAL: "local projection and norm",
+    Stage.GLOBAL: "global alignment",
+    Stage.SGR: "SGR steps",
+    Stage.SAF: "SAF gate",
+    Stage.HEAD: "head",
+    Stage.REST: "rest: masks, shapes, pieces",
+}
+
+PRODUCTS = frozenset({"MatMul", "Gemm", "FusedMatMul", "FusedGemm"})
+
+MOVES = frozenset(
+    {"Reshape", "Transpose", "Concat", "Slice", "Shape", "Split", "Cast", "Gather", "Expand"}
+    | {"Squeeze", "Unsqueeze", "Identity", "Range"}
+)
+"""Operations that compute no value of the model."""
+
+_WEIGHTS = {
+    "local_alignment.": Stage.LOCAL,
+    "global_alignment.": Stage.GLOBAL,
+    "reasoning.": Stage.SGR,
+    "filtration.": Stage.SAF,
+    "similarity.": Stage.HEAD,
+}
+_GLOBALS = ("image_global", "text_global")
+
+
+class Node(Protocol):
+    """What is read of an ONNX node."""
+
+    name: str
+    op_type: str
+
+    @property
+    def input(self) -> Sequence[str]: ...  # noqa: D102
+
+    @property
+    def output(self) -> Sequence[str]: ...  # noqa: D102
+
+
+def stages_of(nodes: Iterable[Node], module: str) -> dict[str, Stage]:
+    """The stage of every named node of a scorer; `nodes` in the order of their dependence."""
+    stages: dict[str, Stage] = dict.fromkeys(_GLOBALS, Stage.GLOBAL)
+    texts = {"word_embeddings"}
+    aggregation = Stage[module]
+    found = {}
+    for node in nodes:
+        if node.op_type in MOVES and texts.intersection(node.input):
+            texts.update(node.output)
+        stage = _stage(node, [stages.get(value, Stage.REST) for value in node.input], texts)
+        if stage is _NODES:
+            stage = aggregation
+        stages.update(dict.fromkeys(node.output, stage))
+        found[node.name] = stage
+    found.pop("", None)
+    return found
+
+
+_NODES = Stage.SGR
+"""What the joined alignments are given to: SGR's steps, or SAF's gate in their place."""
+
+
+def _stage(node: Node, inputs: Sequence[Stage], texts: set[str]) -> Stage:
+    for prefix, stage in _WEIGHTS.items():
+        if any(value.startswith(prefix) for value in node.input):
+            return stage
+    latest, op = max(inputs, default=Stage.REST), node.op_type
+    if op == "Shape":
+        return Stage.REST
+    if op in PRODUCTS:
+        return _product_stage(latest, min(inputs), of_texts=bool(texts.intersection(node.input)))
+    if op == "LeakyRelu" and latest == Stage.ATTENTION:
+        return Stage.WORD_ATTENTION
+    if op == "Sub" and latest == Stage.CONTEXT:
+        return Stage.DIFFERENCE
+    if op == "Concat" and Stage.LOCAL in inputs:
+        return _NODES
+    return latest
+
+
+def _product_stage(latest: Stage, earliest: Stage, *, of_texts: bool) -> Stage:
+    """The stage of a product without weights: with words, of regions alone, with attention."""
+    if latest == Stage.REST:
+        return Stage.ATTENTION if of_texts else Stage.CONTEXT_NORM
+    attended = latest in (Stage.WORD_ATTENTION, Stage.CONTEXT_NORM)
+    return Stage.CONTEXT if attended and earliest == Stage.REST else latest
+
+
+def product_flop(first: Sequence[int], output: Sequence[int]) -> float:
+    """Operations of a product, from the shapes of its first factor, never broadcast, and result."""
+    rows = prod(output[:-1])
+    return 2.0 * prod(output) * prod(first) / rows

@@ -1,0 +1,122 @@
+"""What `sgraf-deploy bench` shows: accuracy, parity, speed, latency and memory, in tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from sgraf_deploy.cli.common import megabytes, table
+
+if TYPE_CHECKING:
+    from sgraf_deploy.bench.parity import Parity
+    from sgraf_deploy.bench.run import BenchReport
+
+_RECALLS = ("R@1", "R@5", "R@10")
+
+
+def report_lines(report: BenchReport) -> Iterator[str]:
+    """The report for people: accuracy, parity, speed, latency, memory."""
+    yield f"on {report.run['processor']}, {report.run['threads']} threads"
+    yield ""
+    if any(report.reference.values()):
+        yield "R@K; differences from the literal loop in brackets"
+        yield recall_table(report)
+        yield ""
+    yield from parity_lines(report)
+    yield ""
+    yield from speed_lines(report)
+    yield ""
+    yield from latency_lines(report)
+    if report.memory.peak is not None:
+        yield f"peak memory of this process: {megabytes(report.memory.peak)}"
+
+
+def recall_table(report: BenchReport) -> str:
+    """R@K of every model by every engine."""
+    rows = []
+    for model, reference in report.reference.items():
+        if reference is None:
+            continue
+        rows.append((model, "literal loop", *_recalls(reference, None)))
+        for engine, parities in report.parity.items():
+            for parity in parities:
+                if parity.model == model and parity.recall is not None:
+                    rows.append((model, engine, *_recalls(parity.recall, parity.deltas)))
+    directions = [f"{arrow} {name}" for arrow in ("i→t", "t→i") for name in _RECALLS]
+    return table(rows, ("model", "engine", *directions, "rsum"), (*directions, "rsum"))
+
+
+def _recalls(report: Any, deltas: dict[str, float] | None) -> list[str]:
+    values = {
+        f"{arrow} {name}": getattr(side, f"r{name[2:]}")
+        for arrow, side in (("i→t", report.image_to_text), ("t→i", report.text_to_image))
+        for name in _RECALLS
+    } | {"rsum": report.rsum}
+    moved = {name: (deltas or {}).get(name, 0.0) for name in values}
+    return [
+        f"{value:.2f}" + (f" ({moved[name]:+.2f})" if abs(moved[name]) > 1e-9 else "")
+        for name, value in values.items()
+    ]
+
+
+def parity_lines(report: BenchReport) -> Iterator[str]:
+    """How far the logits are from the literal loop's, and the bounds."""
+    ranked = any(report.reference.values())
+    rows = [
+        (engine, *_parity_row(parity, ranked=ranked))
+        for engine, parities in report.parity.items()
+        for parity in parities
+    ]
+    numbers = ["largest", "mean", "of std", "Spearman", *(["ranks changed"] if ranked else [])]
+    yield "difference of logits from the literal loop's, in float32"
+    yield table(rows, ("engine", "model", *numbers, "bounds"), numbers)
+
+
+def _parity_row(parity: Parity, *, ranked: bool) -> tuple[str, ...]:
+    share = parity.largest / parity.deviation if parity.deviation else float("nan")
+    changed = [f"{len(parity.ranks.changes):,}"] if ranked and parity.ranks else []
+    verdict = "MISSED: " + ", ".join(map(str, parity.missed)) if parity.missed else "met"
+    return (
+        *(parity.model, f"{parity.largest:.1e}", f"{parity.mean:.1e}", f"{100 * share:.3g} %"),
+        *(f"{parity.spearman:.6f}", *changed, verdict),
+    )
+
+
+def speed_lines(report: BenchReport) -> Iterator[str]:
+    """Throughput by scope."""
+    found = report.throughput
+    rows = []
+    for speed in found.speeds:
+        share = speed.percent_of_product_rate
+        rows.append(
+            (
+                speed.engine,
+                *(f"{rate:,.0f}" for rate in speed.rates.values()),
+                f"{speed.times_literal:.2f}",
+                "" if share is None else f"{share:.0f} %",
+            )
+        )
+    yield (
+        f"throughput, medians of {report.run['repeats']} interleaved rounds on {found.images} "
+        f"images × {found.captions} captions; matrix products of {found.product_library}: "
+        f"{found.product_rate / 1e9:.0f} GFLOP/s"
+    )
+    units = ("images/s", "captions/s", "pairs/s scored", "pairs/s end to end", "× literal")
+    yield table(rows, ("engine", *units, "of product rate"), (*units, "of product rate"))
+
+
+def latency_lines(report: BenchReport) -> Iterator[str]:
+    """Milliseconds of one caption against galleries of several sizes."""
+    rows = [
+        (one.engine, f"{one.candidates:,}", *_percentiles(one.score), *_percentiles(one.end_to_end))
+        for one in report.latency
+    ]
+    if not rows:
+        return
+    numbers = [f"{scope}{percent}" for scope in ("p", "e2e p") for percent in (50, 95, 99)]
+    yield "latency of one caption against encoded images, ms: scored, and from its ids (e2e)"
+    yield table(rows, ("engine", "images", *numbers), ("images", *numbers))
+
+
+def _percentiles(timing: Any) -> list[str]:
+    return [f"{1e3 * timing.percentile(percent):.2f}" for percent in (50, 95, 99)]

@@ -1,0 +1,100 @@
+"""`sgraf-deploy bench --scaling`: the sizes that are asked for, tables and the plot."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sgraf_deploy.cli.common import megabytes, table
+
+if TYPE_CHECKING:
+    from sgraf_deploy.bench.scaling import Point, ScalingReport, Size
+
+_SIZE = re.compile(r"([1-9][0-9]*)[x×]([1-9][0-9]*)")
+
+
+def parse_sizes(texts: Sequence[str]) -> tuple[Size, ...]:
+    """Every `IMAGESxCAPTIONS`; InputError names the first that is none."""
+    from sgraf_deploy.bench.scaling import Size
+    from sgraf_deploy.errors import InputError
+
+    found = []
+    for text in texts:
+        match = _SIZE.fullmatch(text)
+        if match is None:
+            raise InputError("--size", expected="IMAGESxCAPTIONS like 1000x5000", got=text)
+        found.append(Size(int(match[1]), int(match[2])))
+    return tuple(found)
+
+
+def scaling_lines(report: ScalingReport) -> Iterator[str]:
+    """The report for people: the matrix grows, the captions grow."""
+    run = report.run
+    fewest, most = run["words_while_the_matrix_grows"]
+    yield (
+        f"engine {run['engine']}, {run['executed']} on {run['device']}: {run['processor']}, "
+        f"{run['workers']} tiles at a time; medians of {run['repeats']} rounds"
+    )
+    yield ""
+    yield f"the matrix grows: captions of {fewest} to {most} words; MB, of RssAnon at the peak"
+    yield size_table(report.sizes)
+    yield ""
+    size = report.lengths[0].plan
+    yield f"captions grow: {size['images']:,} images × {size['captions']:,} captions of one length"
+    yield length_table(report.lengths)
+
+
+def size_table(points: Sequence[Point]) -> str:
+    """Speed, cost and memory by size."""
+    sides = ("images", "captions", "pairs")
+    headers = (*sides, "pairs/s", "cost per pair", "peak", "encoded", "result", "beyond these")
+    rows = [
+        (
+            *(f"{point.plan[name]:,}" for name in sides),
+            f"{point.pairs_per_second:,.0f}",
+            f"{point.cost:.3f}",
+            _bytes(point.rss_anon_peak),
+            _bytes(point.plan["encoded_bytes"]),
+            _bytes(point.plan["result_bytes"]),
+            _bytes(point.rss_anon_beyond),
+        )
+        for point in points
+    ]
+    return table(rows, headers, headers)
+
+
+def length_table(points: Sequence[Point]) -> str:
+    """Speed, cost and the arithmetic by words."""
+    headers = ("words", "pairs/s", "cost per pair", "arithmetic per pair", "GFLOP/s")
+    rows = [
+        (
+            f"{point.plan['mean_words']:.0f}",
+            f"{point.pairs_per_second:,.0f}",
+            f"{point.cost:.3f}",
+            f"{point.flop_per_pair / points[0].flop_per_pair:.3f}",
+            f"{point.flop_per_pair * point.pairs_per_second / 1e9:.1f}",
+        )
+        for point in points
+    ]
+    return table(rows, headers, headers)
+
+
+def _bytes(size: int | None) -> str:
+    return "unknown" if size is None else megabytes(size)
+
+
+def write_plot(path: Path, report: ScalingReport) -> None:
+    """Pairs per second over pairs, and over words, side by side."""
+    from sgraf_deploy.bench.plot import Panel, svg
+
+    run = report.run
+    sizes = [(float(point.pairs), point.pairs_per_second) for point in report.sizes]
+    lengths = [(point.plan["mean_words"], point.pairs_per_second) for point in report.lengths]
+    panels = (
+        Panel("The matrix grows", "pairs: images × captions", "pairs/s", sizes),
+        Panel("Captions grow", "words of every caption", "pairs/s", lengths),
+    )
+    caption = f"{run['module']}, {run['engine']} {run['executed']} on {run['processor']}"
+    path.write_text(svg(panels, caption), encoding="utf-8")
