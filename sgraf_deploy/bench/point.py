@@ -10,7 +10,6 @@ import json
 import math
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -137,7 +136,7 @@ def _time(
     }
 
 
-def main(arguments: Sequence[str] = ()) -> int:
+def main() -> int:
     """Measure the job on standard input; a deliberate error is one line on standard error."""
     fields = json.load(sys.stdin)
     job = Job(**fields | {"checkpoints": tuple(fields["checkpoints"])})

@@ -11,6 +11,8 @@ from sgraf_deploy.errors import UnavailableError
 
 LIBRARY = "libcuda.so.1"
 
+NEEDS_A_GPU = "engines on a GPU need one by NVIDIA and its driver; engine ort needs neither"
+
 _NAME_BYTES = 128
 _MAJOR, _MINOR = 75, 76
 """CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and …_MINOR."""
@@ -41,7 +43,7 @@ def find_driver(load: Callable[[str], Any] = ctypes.CDLL) -> Driver:
         cuda = load(LIBRARY)
     except OSError as error:
         raise UnavailableError(
-            "no NVIDIA driver", got=error, mend="install the driver of a GPU that is there"
+            "no NVIDIA driver", got=error, mend=NEEDS_A_GPU
         ) from error
     _check(cuda.cuInit(0), "cuInit")
     version, count = ctypes.c_int(), ctypes.c_int()

@@ -121,7 +121,6 @@ def test_of_several_bundles_none_is_guessed(world: World) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--engine", "trt"), ("TensorRT", "--engine ort")),
         (("--engine", "tensorflow"), ("torch-reference", "got tensorflow")),
         (("--engine", "ort:int8"), ("ort:fp32 or ort:fp16",)),
         (("--engine", "torch-reference:fp16"), ("expected precision fp32", "use engine torch")),
@@ -145,6 +144,26 @@ def test_bad_input_is_one_line(
     assert result.exit_code == 2
     for part in says:
         assert part in error_line(result)
+
+
+@pytest.mark.parametrize("command", [("bench", "--engine", "trt"), ("compile",)])
+def test_without_tensorrt_one_line_says_what_to_install(
+    world: World, command: tuple[str, ...]
+) -> None:
+    world.monkeypatch.setattr("sgraf_deploy.runtime.tensorrt.MODULES", ())
+    result = run(*command, world.bundle)
+    assert result.exit_code == 2
+    assert "pip install tensorrt" in error_line(result)
+
+
+def test_without_a_gpu_one_line_says_what_works(world: World) -> None:
+    world.monkeypatch.setattr("sgraf_deploy.runtime.engines.trt.find_tensorrt", lambda: None)
+    world.monkeypatch.setattr("sgraf_deploy.runtime.gpu.LIBRARY", "libno-driver.so")
+    result = run("bench", world.bundle, "--engine", "trt")
+    assert result.exit_code == 2
+    says = error_line(result)
+    assert "engine trt is not available: no NVIDIA driver" in says
+    assert "engine ort" in says
 
 
 def test_without_any_engine_one_line_says_what_to_install(world: World) -> None:
