@@ -17,7 +17,7 @@ PACKAGE = Path(sgraf_deploy.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted(Path(__file__).parent.rglob("*.py"))
 
-HEAVY = {"torch", "onnx", "onnxruntime", "tensorrt", "nltk"}
+HEAVY = {"torch", "onnx", "onnxruntime", "tensorrt", "triton", "nltk"}
 TYPES = {"errors", "config"}
 PLAIN = TYPES | {"versions", "__version__"}
 ARTIFACT = {"bundle", "manifest", "atomic"}
@@ -37,6 +37,7 @@ MAY_IMPORT = {
 
 SEAMS = {
     "model.engines": {"runtime.engine", "bundle"},
+    "model.fused.engine": {"runtime.engine", "bundle"},
     "model.members": {"bundle"},
     "export.gate": {"bench.rank_changes"},
 }
@@ -44,7 +45,7 @@ SEAMS = {
 bundle's weights; the gate measures with the same rank correlation as the bench."""
 
 NEVER_TORCH = {"data", "runtime", "versions", *ARTIFACT, *TYPES}
-HEAVY_AT_THE_TOP = {"model": {"torch"}, "export": {"onnx"}, "train": {"torch"}}
+HEAVY_AT_THE_TOP = {"model": {"torch", "triton"}, "export": {"onnx"}, "train": {"torch"}}
 
 
 @dataclass(frozen=True)

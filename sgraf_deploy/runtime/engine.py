@@ -117,6 +117,11 @@ ENGINES: dict[str, EngineEntry] = {
         "pip install 'sgraf-deploy[torch]'",
         "the literal per-caption loop in PyTorch, slow: the yardstick",
     ),
+    "fused": EngineEntry(
+        "sgraf_deploy.model.fused.engine:FusedEngine",
+        "pip install 'sgraf-deploy[fused]'",
+        "scorers as Triton kernels, unconfirmed on a GPU",
+    ),
 }
 
 PLANNED = {"trt": "this version builds TensorRT engines, but runs none yet"}

@@ -30,7 +30,7 @@ class Blocks:
     pairs: int
     nodes: int
     keys: int
-    """Nodes that a program's nodes meet per step of an SGR step."""
+    """Nodes that a program's nodes meet at a time, where a caption has more than `nodes`."""
     embed: int
     sim_dim: int
     messages: int = 16
@@ -39,12 +39,12 @@ class Blocks:
     """Columns per program, and words per step, of the norms over words."""
     scale_words: int = 16
     warps: int = 8
-    node_warps: int = 4
+    node_warps: int = 8
     stages: int = 3
 
 
-HALF = Blocks(128, 128, 128, 128, 64, 64, embed=64, sim_dim=64)
-FLOAT = Blocks(64, 64, 32, 32, 32, 32, embed=32, sim_dim=32, stages=2)
+HALF = Blocks(128, 128, 128, 128, 64, 32, embed=64, sim_dim=64)
+FLOAT = Blocks(64, 64, 32, 32, 32, 16, embed=32, sim_dim=32, stages=2)
 
 
 def choose_blocks(config: ModelConfig, precision: Precision) -> Blocks:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,31 +42,24 @@ class Packing:
     tile_end_key: Tensor
 
 
-def pack(
-    lengths: NDArray[np.int32], words: int, block_nodes: int, device: torch.device
-) -> Packing:
+def pack(lengths: NDArray[np.int32], words: int, block_nodes: int, device: torch.device) -> Packing:
     """The tables for captions (C,) of so many real words, padded to `words`."""
     captions = np.arange(len(lengths))
     first_word = np.cumsum(lengths) - lengths
     word_caption = np.repeat(captions, lengths)
     position = np.arange(len(word_caption)) - first_word[word_caption]
     first_node = first_word + captions
-    tables = Packing(
-        *(
-            np.asarray(table, dtype=np.int32)
-            for table in (
-                lengths,
-                first_word,
-                first_node,
-                word_caption * words + position,
-                word_caption,
-                first_node[word_caption] + 1 + position,
-                np.repeat(captions, lengths + 1),
-                *_node_tiles(lengths + 1, block_nodes),
-            )
-        )
-    )
-    return _to_device(tables, device)
+    tables = [
+        lengths,
+        first_word,
+        first_node,
+        word_caption * words + position,
+        word_caption,
+        first_node[word_caption] + 1 + position,
+        np.repeat(captions, lengths + 1),
+        *_node_tiles(lengths + 1, block_nodes),
+    ]
+    return Packing(*_to_device(tables, device))
 
 
 def _node_tiles(nodes: NDArray[np.int32], block_nodes: int) -> NDArray[np.int64]:
@@ -86,13 +80,11 @@ def _node_tiles(nodes: NDArray[np.int32], block_nodes: int) -> NDArray[np.int64]
     return np.array(tiles, dtype=np.int64).reshape(-1, 4).T
 
 
-def _to_device(tables: Packing, device: torch.device) -> Packing:
-    arrays = [getattr(tables, field.name) for field in fields(tables)]
-    starts = np.cumsum([0] + [len(array) + -len(array) % ALIGNMENT for array in arrays])
-    together = np.zeros(starts[-1], dtype=np.int32)
-    for start, array in zip(starts, arrays, strict=False):
-        together[start : start + len(array)] = array
+def _to_device(tables: list[NDArray[Any]], device: torch.device) -> list[Tensor]:
+    ends = np.cumsum([len(table) + -len(table) % ALIGNMENT for table in tables])
+    together = np.zeros(ends[-1], dtype=np.int32)
+    starts = [0, *ends[:-1].tolist()]
+    for start, table in zip(starts, tables, strict=True):
+        together[start : start + len(table)] = table
     moved = torch.from_numpy(together).to(device)
-    return Packing(
-        *(moved[start : start + len(array)] for start, array in zip(starts, arrays, strict=False))
-    )
+    return [moved[start : start + len(table)] for start, table in zip(starts, tables, strict=True)]

@@ -103,11 +103,15 @@ def _compile(launch: Launch) -> Resources:
     compiled = triton.compile(
         ASTSource(kernel, signature, constants, attributes),
         target=GPUTarget("cuda", CAPABILITY, 32),
-        options={"num_warps": launch.warps, "num_stages": launch.stages},
+        options={
+            "num_warps": launch.warps,
+            "num_stages": launch.stages,
+            "enable_fp_fusion": True,
+        },
     )
     ptx = compiled.asm["ptx"]
     registers, spilled = _assemble(ptx)
-    products = re.findall(r"w?g?mma\.m\w+(?:\.\w+)*\.(m\d+n\d+k\d+)", ptx)
+    products = re.findall(r"mma(?:_async)?\.sync\.aligned\.(m\d+n\d+k\d+)", ptx)
     return Resources(
         kernel.__name__,
         launch.warps,

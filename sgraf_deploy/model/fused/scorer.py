@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from triton.runtime.errors import OutOfResources
 
 from sgraf_deploy.config import Precision
+from sgraf_deploy.errors import UnavailableError
 from sgraf_deploy.model.folded import Encoded
 from sgraf_deploy.model.folding import FoldedWeights, Linear, ReasoningStep
 from sgraf_deploy.model.fused import attention_kernels as attend
@@ -30,10 +32,20 @@ class Launch:
 
 
 def run(launch: Launch) -> None:
-    """Start a kernel on the current device."""
-    launch.kernel[(launch.programs,)](
-        **launch.arguments, num_warps=launch.warps, num_stages=launch.stages
-    )
+    """Start a kernel on the current device; UnavailableError if the device is too small for it."""
+    try:
+        launch.kernel[(launch.programs,)](
+            **launch.arguments,
+            num_warps=launch.warps,
+            num_stages=launch.stages,
+            enable_fp_fusion=True,
+        )
+    except OutOfResources as error:
+        raise UnavailableError(
+            f"engine fused: kernel {launch.kernel.__name__} does not fit on this GPU",
+            got=error,
+            mend="use engine torch",
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -43,6 +55,8 @@ class _Tile:
     images: int
     captions: int
     words: int
+    single: bool
+    """Every caption's nodes fit into one block of nodes."""
     tables: Packing
     nodes: Tensor
 
@@ -84,13 +98,20 @@ class FusedScorer:
 
     def __call__(self, encoded: Encoded[Tensor]) -> Tensor:
         """Logits (N, C) float32 of every image with every caption, embeddings as stored."""
+        if self.device.type == "cuda":
+            with torch.cuda.device(self.device):
+                return self._score(encoded)
+        return self._score(encoded)
+
+    def _score(self, encoded: Encoded[Tensor]) -> Tensor:
         lengths = encoded.lengths.cpu().numpy()
         longest = encoded.word_embeddings.shape[1]
         tables = pack(lengths, longest, self.blocks.nodes, self.device)
         words = encoded.word_embeddings.reshape(-1, self.config.embed)[tables.word_source]
         images, captions = len(encoded.image_global), len(lengths)
         nodes = words.new_empty(images, len(words) + captions, self.config.sim_dim)
-        tile = _Tile(images, captions, len(words), tables, nodes)
+        single = int(lengths.max(initial=0)) < self.blocks.nodes
+        tile = _Tile(images, captions, len(words), single, tables, nodes)
         logits = torch.empty(images, captions, dtype=torch.float32, device=self.device)
         if tile.pairs == 0:
             return logits
@@ -170,7 +191,8 @@ class FusedScorer:
                 | self._linear(step.key, "key_")
                 | self._linear(step.update, "update_")
                 | {"tiles": len(tables.tile_first), "node_rows": tile.node_rows}
-                | {"block_nodes": self.blocks.nodes, "block_keys": self.blocks.keys}
+                | {"block_nodes": self.blocks.nodes, "single": tile.single}
+                | {"block_keys": self.blocks.nodes if tile.single else self.blocks.keys}
                 | {"block_sim": self.blocks.sim_dim}
                 | self._sizes,
                 warps=self.blocks.node_warps,
