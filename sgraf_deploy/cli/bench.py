@@ -38,7 +38,7 @@ _RECALLS = ("R@1", "R@5", "R@10")
     "engines",
     multiple=True,
     metavar="NAME[:PRECISION]",
-    help="ort, torch, torch-reference or auto; repeatable. If absent, all that work here.",
+    help="ort, torch, torch-reference, fused or auto; repeatable. If absent, ort and torch.",
 )
 @click.option(
     "--precision",

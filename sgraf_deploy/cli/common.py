@@ -59,7 +59,7 @@ def scorer_options(command: F) -> F:
             default="auto",
             show_default=True,
             metavar="NAME",
-            help="ort, torch or torch-reference; auto takes the fastest that works here.",
+            help="ort, torch, torch-reference or fused; auto takes the fastest that works here.",
         ),
     ):
         command = option(command)

@@ -39,12 +39,13 @@ def test_doctor_where_all_is_well() -> None:
 
 
 def test_doctor_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sgraf_deploy.model.engines", None)
+    for module in ("sgraf_deploy.model.engines", "sgraf_deploy.model.fused.engine"):
+        monkeypatch.setitem(sys.modules, module, None)
 
     stdout = done("doctor").stdout
 
     states = {name: words[0] for name, words in engines(stdout).items()}
-    assert states == {"ort": "yes", "torch": "no", "torch-reference": "no"}
+    assert states == {"ort": "yes", "torch": "no", "torch-reference": "no", "fused": "no"}
     assert "to have torch: pip install 'sgraf-deploy[torch]'" in stdout
     assert "--engine auto takes ort" in stdout
     assert "export does not work: Python cannot import" in stdout

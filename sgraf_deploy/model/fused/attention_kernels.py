@@ -91,6 +91,27 @@ def word_scales(
 
 
 @triton.jit
+def _add_product(
+    total,
+    difference,
+    weight,
+    terms,
+    embed: tl.constexpr,
+    sim_dim: tl.constexpr,
+    padded_sim: tl.constexpr,
+):
+    """total + difference² @ weight over some `terms` of the embedding axis."""
+    units = tl.arange(0, padded_sim)
+    block = tl.load(
+        weight + terms[:, None] * sim_dim + units[None, :],
+        mask=(terms < embed)[:, None] & (units < sim_dim)[None, :],
+        other=0.0,
+    )
+    squared = (difference * difference).to(block.dtype)
+    return tl.dot(squared, block, total, input_precision="ieee")
+
+
+@triton.jit
 def _store_unit_rows(total, bias, targets, real, sim_dim: tl.constexpr, padded_sim: tl.constexpr):
     """l2norm(total + bias) per row, stored to the rows that `targets` points to."""
     units = tl.arange(0, padded_sim)
@@ -102,6 +123,68 @@ def _store_unit_rows(total, bias, targets, real, sim_dim: tl.constexpr, padded_s
         total.to(targets.dtype.element_ty),
         mask=real[:, None] & (units < sim_dim)[None, :],
     )
+
+
+@triton.jit
+def _region_weights(raw, scales, real, region_count: tl.constexpr, padded_regions: tl.constexpr):
+    """softmax(raw * scales) over regions, from pointers to the rows (words, 1)."""
+    places = tl.arange(0, padded_regions)[None, :]
+    mask = real[:, None] & (places < region_count)
+    attention = tl.load(raw + places, mask=mask, other=0.0)
+    attention *= tl.load(scales + places, mask=mask, other=0.0)
+    attention = tl.where(places < region_count, attention, -float("inf"))
+    attention = tl.exp(attention - tl.max(attention, 1)[:, None])
+    return attention / tl.sum(attention, 1)[:, None]
+
+
+@triton.jit
+def _context_norms(weights, gram, precision: tl.constexpr, region_count: tl.constexpr):
+    """sqrt(a G a) of weights (words, R) and one image's G = v vT, float32."""
+    places = tl.arange(0, weights.shape[1])
+    products = tl.load(
+        gram + places[:, None] * region_count + places[None, :],
+        mask=(places < region_count)[:, None] & (places < region_count)[None, :],
+        other=0.0,
+    )
+    squared = tl.sum(tl.dot(weights, products, input_precision=precision) * weights, 1)
+    return tl.sqrt(tl.maximum(squared, 0.0))
+
+
+@triton.jit
+def _project_differences(
+    weights,
+    scale,
+    regions,
+    words,
+    real,
+    weight,
+    region_count: tl.constexpr,
+    embed: tl.constexpr,
+    sim_dim: tl.constexpr,
+    padded_sim: tl.constexpr,
+    block_embed: tl.constexpr,
+):
+    """(context - word)² @ weight, the embedding axis in blocks.
+
+    A context is scale times weights (words, R) @ regions; `regions` points to one image, `words`
+    to rows (words, 1).
+    """
+    steps = tl.arange(0, block_embed)
+    places = tl.arange(0, weights.shape[1])[:, None]
+    total = tl.zeros((weights.shape[0], padded_sim), tl.float32)
+    for start in range(0, embed, block_embed):
+        terms = start + steps
+        inside = (terms < embed)[None, :]
+        region = tl.load(
+            regions + places * embed + terms[None, :],
+            mask=(places < region_count) & inside,
+            other=0.0,
+        )
+        word = tl.load(words + terms[None, :], mask=real[:, None] & inside, other=0.0)
+        context = tl.dot(weights, region, input_precision="ieee") * scale[:, None]
+        difference = context - word.to(tl.float32)
+        total = _add_product(total, difference, weight, terms, embed, sim_dim, padded_sim)
+    return total
 
 
 @triton.jit(do_not_specialize=["word_rows", "node_rows"])
@@ -131,64 +214,39 @@ def local_alignments(
     """Alignments of a block of words with one image, written to their rows of `nodes`.
 
     raw (T, N*R) and scales (C, N*R) float32, regions (N, R, D), gram (N, R, R) float32 = v vT,
-    words (T, D), weight (D, S), bias (S) float32 -> nodes (N, T + C, S). Blocks of words take no
-    notice of where captions end. The norm of a context comes from a G a and scales it in float32,
-    after the product, since it may exceed float16's range beside an image of zeros.
+    words (T, D), weight (D, S), bias (S) float32 -> nodes (N, T + C, S). A block may hold words of
+    several captions. Contexts are scaled after the product: 1 / norm may exceed float16's range.
     """
     tiles = tl.cdiv(word_rows, block_rows)
     rows = (tl.program_id(0) % tiles) * block_rows + tl.arange(0, block_rows)
     image = (tl.program_id(0) // tiles).to(tl.int64)
     real = rows < word_rows
     row_starts = rows.to(tl.int64)[:, None]
-    places = tl.arange(0, padded_regions)
-    known = (places < region_count)[None, :]
     caption = tl.load(word_caption + rows, mask=real, other=0).to(tl.int64)
-    image_columns = image * region_count + places[None, :]
-    attention = tl.load(
-        raw + row_starts * columns + image_columns, mask=real[:, None] & known, other=0.0
-    )
-    attention *= tl.load(scales + caption[:, None] * columns + image_columns, mask=known, other=0.0)
-    attention = tl.where(known, attention, -float("inf"))
-    attention = tl.exp(attention - tl.max(attention, 1)[:, None])
-    attention = attention / tl.sum(attention, 1)[:, None]
+    first_region = image * region_count
+    raw += row_starts * columns + first_region
+    scales += caption[:, None] * columns + first_region
+    attention = _region_weights(raw, scales, real, region_count, padded_regions)
     weights = attention.to(regions.dtype.element_ty)
-    products = tl.load(
-        gram + (image * region_count + places[:, None]) * region_count + places[None, :],
-        mask=(places < region_count)[:, None] & known,
-        other=0.0,
+    gram += first_region * region_count
+    norm = _context_norms(weights.to(tl.float32), gram, gram_precision, region_count)
+    regions += first_region * embed
+    words += row_starts * embed
+    total = _project_differences(
+        weights,
+        1.0 / (norm + EPSILON),
+        regions,
+        words,
+        real,
+        weight,
+        region_count,
+        embed,
+        sim_dim,
+        padded_sim,
+        block_embed,
     )
-    rounded = weights.to(tl.float32)
-    squared = tl.sum(tl.dot(rounded, products, input_precision=gram_precision) * rounded, 1)
-    scale = 1.0 / (tl.sqrt(tl.maximum(squared, 0.0)) + EPSILON)
-
-    steps = tl.arange(0, block_embed)
-    units = tl.arange(0, padded_sim)
-    region_starts = (image * region_count + places[:, None]) * embed
-    total = tl.zeros((block_rows, padded_sim), tl.float32)
-    for start in range(0, embed, block_embed):
-        inside = start + steps < embed
-        region = tl.load(
-            regions + region_starts + (start + steps)[None, :],
-            mask=(places < region_count)[:, None] & inside[None, :],
-            other=0.0,
-        )
-        word = tl.load(
-            words + row_starts * embed + (start + steps)[None, :],
-            mask=real[:, None] & inside[None, :],
-            other=0.0,
-        )
-        context = tl.dot(weights, region, input_precision="ieee") * scale[:, None]
-        difference = context - word.to(tl.float32)
-        projection = tl.load(
-            weight + (start + steps)[:, None] * sim_dim + units[None, :],
-            mask=inside[:, None] & (units < sim_dim)[None, :],
-            other=0.0,
-        )
-        difference = (difference * difference).to(projection.dtype)
-        total = tl.dot(difference, projection, total, input_precision="ieee")
-    node = tl.load(word_node + rows, mask=real, other=0)
-    targets = nodes + (image * node_rows + node) * sim_dim
-    _store_unit_rows(total, bias, targets, real, sim_dim, padded_sim)
+    nodes += (image * node_rows + tl.load(word_node + rows, mask=real, other=0)) * sim_dim
+    _store_unit_rows(total, bias, nodes, real, sim_dim, padded_sim)
 
 
 @triton.jit(do_not_specialize=["pairs", "captions", "node_rows"])
@@ -218,7 +276,6 @@ def global_alignments(
     image = (pair // captions).to(tl.int64)
     caption = (pair % captions).to(tl.int64)
     steps = tl.arange(0, block_embed)
-    units = tl.arange(0, padded_sim)
     total = tl.zeros((block_rows, padded_sim), tl.float32)
     for start in range(0, embed, block_embed):
         inside = start + steps < embed
@@ -227,13 +284,7 @@ def global_alignments(
         left = tl.load(image_global + image[:, None] * embed + places, mask=mask, other=0.0)
         right = tl.load(text_global + caption[:, None] * embed + places, mask=mask, other=0.0)
         difference = left.to(tl.float32) - right.to(tl.float32)
-        projection = tl.load(
-            weight + (start + steps)[:, None] * sim_dim + units[None, :],
-            mask=inside[:, None] & (units < sim_dim)[None, :],
-            other=0.0,
-        )
-        difference = (difference * difference).to(projection.dtype)
-        total = tl.dot(difference, projection, total, input_precision="ieee")
+        total = _add_product(total, difference, weight, start + steps, embed, sim_dim, padded_sim)
     node = tl.load(first_node + caption, mask=real, other=0)
     targets = nodes + (image * node_rows + node) * sim_dim
     _store_unit_rows(total, bias, targets, real, sim_dim, padded_sim)

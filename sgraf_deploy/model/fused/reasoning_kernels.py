@@ -47,33 +47,22 @@ def reasoning_step(
     image = (tl.program_id(0) // tiles).to(tl.int64)
     first = tl.load(tile_first + tile)
     count = tl.load(tile_end + tile) - first
+    source = nodes + (image * node_rows + first) * sim_dim
+    captions = node_caption + first
     caption, query = _queries(
-        nodes + (image * node_rows + first) * sim_dim,
-        node_caption + first,
-        count,
-        key_weight,
-        key_bias,
-        sim_dim,
-        padded_sim,
-        block_nodes,
-        block_sim,
+        source, captions, count, key_weight, key_bias, sim_dim, padded_sim, block_nodes, block_sim
     )
     first_key = tl.load(tile_first_key + tile)
+    keys = tl.load(tile_end_key + tile) - first_key
+    source = nodes + (image * node_rows + first_key) * sim_dim
+    captions = node_caption + first_key
     message = _messages(
-        query,
-        caption,
-        nodes + (image * node_rows + first_key) * sim_dim,
-        node_caption + first_key,
-        tl.load(tile_end_key + tile) - first_key,
-        sim_dim,
-        padded_sim,
-        block_nodes,
-        block_keys,
-        single,
+        query, caption, source, captions, keys, sim_dim, padded_sim, block_nodes, block_keys, single
     )
+    target = output + (image * node_rows + first) * sim_dim
     _store_updates(
         message,
-        output + (image * node_rows + first) * sim_dim,
+        target,
         count,
         update_weight,
         update_bias,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sgraf_deploy.config import ModelConfig, Precision
+from sgraf_deploy.config import ModelConfig, Module, Precision
 from sgraf_deploy.errors import UnavailableError
 from sgraf_deploy.model.folded import Encoded
 from sgraf_deploy.model.folding import fold
@@ -23,6 +23,23 @@ from sgraf_deploy.model.infer import expected_shapes
 
 CAPABILITY = 90
 """sm_90: H100, H200."""
+
+_SGR = ModelConfig(
+    module="SGR",
+    img_dim=2048,
+    regions=36,
+    embed=1024,
+    sim_dim=256,
+    word_dim=300,
+    vocab_size=8481,
+    num_layers=1,
+    bidirectional=True,
+    sgr_steps=3,
+    image_norm=True,
+    text_norm=True,
+)
+PAPER: dict[Module, ModelConfig] = {"SGR": _SGR, "SAF": replace(_SGR, module="SAF", sgr_steps=0)}
+"""The paper's dimensions."""
 
 _TYPES = {torch.float16: "*fp16", torch.float32: "*fp32", torch.int32: "*i32"}
 
