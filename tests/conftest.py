@@ -16,6 +16,9 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 # The tests' models are so small that torch's threads wait for each other more than they compute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Engine fused needs a GPU or this, which counts only if it is set before anything imports triton.
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:

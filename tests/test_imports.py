@@ -17,7 +17,7 @@ PACKAGE = Path(sgraf_deploy.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted(Path(__file__).parent.rglob("*.py"))
 
-HEAVY = {"torch", "onnx", "onnxruntime", "tensorrt", "nltk"}
+HEAVY = {"torch", "onnx", "onnxruntime", "tensorrt", "triton", "nltk"}
 TYPES = {"errors", "config"}
 PLAIN = TYPES | {"versions", "__version__"}
 ARTIFACT = {"bundle", "manifest", "atomic"}
@@ -37,13 +37,14 @@ MAY_IMPORT = {
 
 SEAMS = {
     "model.engines": {"runtime.engine", "bundle"},
+    "model.fused.engine": {"runtime.engine", "bundle"},
     "model.members": {"bundle"},
 }
 """Engines that need torch live beside the model, implement the runtime's interface and read a
 bundle's weights."""
 
 NEVER_TORCH = {"data", "runtime", "versions", *ARTIFACT, *TYPES}
-HEAVY_AT_THE_TOP = {"model": {"torch"}, "export": {"onnx"}, "train": {"torch"}}
+HEAVY_AT_THE_TOP = {"model": {"torch", "triton"}, "export": {"onnx"}, "train": {"torch"}}
 
 
 @dataclass(frozen=True)

@@ -70,9 +70,10 @@ class _TorchEngine:
         best = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = best if options.device is None else options.device
         self._device = parse_device(self.device)
-        self.executed: Arithmetic = "fp32"
+        self._arithmetic: Arithmetic = "fp32"
         if precision == "fp16":
-            self.executed = "fp16" if self._device.type == "cuda" else "fp16-rounded"
+            self._arithmetic = "fp16" if self._device.type == "cuda" else "fp16-rounded"
+        self.executed: str = self._arithmetic
         if options.threads is not None:
             if options.threads < 1:
                 raise InputError(
@@ -152,7 +153,7 @@ class TorchEngine(_TorchEngine):
     def _functions(self, member: str) -> Mapping[GraphName, Function]:
         config = self._bundle.manifest.members[member].config
         folded = fold(config, self._weights(member))
-        model = FoldedModel(folded, TorchOps(self.executed, self._device))
+        model = FoldedModel(folded, TorchOps(self._arithmetic, self._device))
 
         def scorer(*embeddings: Tensor) -> tuple[Tensor, ...]:
             return (model.scorer(Encoded(*embeddings)),)

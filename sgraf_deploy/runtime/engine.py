@@ -168,6 +168,13 @@ ENGINES: dict[str, EngineEntry] = {
         precision="fp16",
         gpu=True,
     ),
+    "fused": EngineEntry(
+        "sgraf_deploy.model.fused.engine:FusedEngine",
+        "pip install 'sgraf-deploy[fused]'",
+        "scorers as Triton kernels, unconfirmed on a GPU",
+        precision="fp16",
+        gpu=True,
+    ),
 }
 
 AUTO_ORDER = ("ort", "torch")

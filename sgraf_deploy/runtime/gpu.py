@@ -42,9 +42,7 @@ def find_driver(load: Callable[[str], Any] = ctypes.CDLL) -> Driver:
     try:
         cuda = load(LIBRARY)
     except OSError as error:
-        raise UnavailableError(
-            "no NVIDIA driver", got=error, mend=NEEDS_A_GPU
-        ) from error
+        raise UnavailableError("no NVIDIA driver", got=error, mend=NEEDS_A_GPU) from error
     _check(cuda.cuInit(0), "cuInit")
     version, count = ctypes.c_int(), ctypes.c_int()
     _check(cuda.cuDriverGetVersion(ctypes.byref(version)), "cuDriverGetVersion")

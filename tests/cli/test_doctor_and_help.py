@@ -45,7 +45,8 @@ def test_doctor_where_all_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_doctor_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sgraf_deploy.model.engines", None)
+    for module in ("sgraf_deploy.model.engines", "sgraf_deploy.model.fused.engine"):
+        monkeypatch.setitem(sys.modules, module, None)
 
     stdout = done("doctor").stdout
 

@@ -1,0 +1,1 @@
+"""The scorer as Triton kernels: no (pairs, words, embed) value ever reaches global memory."""

@@ -1,0 +1,83 @@
+"""The engine `fused`: PyTorch's encoders, and scorers as Triton kernels.
+
+The kernels are imported when the first scorer is opened: they are made for the GPU or for Triton's
+interpreter (TRITON_INTERPRET=1, set before anything imports triton) at that moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from sgraf_deploy.config import GraphName, Precision
+from sgraf_deploy.errors import UnavailableError
+from sgraf_deploy.model.engines import Function, TorchEngine
+from sgraf_deploy.model.folded import Encoded
+from sgraf_deploy.model.folding import fold
+
+if TYPE_CHECKING:
+    from sgraf_deploy.bundle import Bundle
+    from sgraf_deploy.runtime.engine import EngineOptions
+
+CAPABILITY = (9, 0)
+"""The kernels take up to 227 KiB of shared memory per program, which older GPUs do not have."""
+
+
+class FusedEngine(TorchEngine):
+    """Encoders and `pair_scorer` as in engine `torch`; the scorer of the matrix is fused.
+
+    fp32, or fp16 with sums in float32. On the CPU it works in Triton's interpreter alone, which
+    tests values and is far too slow for anything else.
+    """
+
+    name = "fused"
+
+    def __init__(self, bundle: Bundle, precision: Precision, options: EngineOptions) -> None:
+        super().__init__(bundle, precision, options)
+        if interpreted():
+            self.executed = f"{precision} in Triton's interpreter"
+        elif self._device.type != "cuda":
+            raise UnavailableError(
+                "engine fused",
+                expected="device cuda, or TRITON_INTERPRET=1 in the environment",
+                got=self.device,
+                mend="use --engine torch",
+            )
+
+    @staticmethod
+    def unavailable() -> str | None:
+        """Why no kernel can run here; raises ImportError where Triton is not installed."""
+        if interpreted():
+            return None
+        if not torch.cuda.is_available():
+            return "there is no CUDA GPU that PyTorch sees"
+        found = torch.cuda.get_device_capability()
+        if found < CAPABILITY:
+            needed, got = (".".join(map(str, numbers)) for numbers in (CAPABILITY, found))
+            return f"its kernels need compute capability {needed}, and the GPU has {got}"
+        return None
+
+    def _functions(self, member: str) -> Mapping[GraphName, Function]:
+        from sgraf_deploy.model.fused.scorer import FusedScorer
+
+        config = self._bundle.manifest.members[member].config
+        fused = FusedScorer(fold(config, self._weights(member)), self._precision, self._device)
+
+        def scorer(*embeddings: Tensor) -> tuple[Tensor, ...]:
+            return (fused(Encoded(*embeddings)),)
+
+        return {**super()._functions(member), "scorer": scorer}
+
+
+def interpreted() -> bool:
+    """Whether kernels of this process run in Triton's interpreter.
+
+    Triton's own functions tell: the variable may have been set too late for them.
+    """
+    import triton.language
+    from triton.runtime.interpreter import InterpretedFunction
+
+    return isinstance(triton.language.sum, InterpretedFunction)

@@ -1,0 +1,91 @@
+"""The engine `fused` on an exported bundle, its kernels in Triton's interpreter."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from small_models import SGR, random_captions, random_regions
+
+from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.config import Precision
+from sgraf_deploy.errors import UnavailableError
+from sgraf_deploy.model.fused import engine
+from sgraf_deploy.model.fused.engine import FusedEngine
+from sgraf_deploy.runtime import EngineOptions, TileShape, load
+from sgraf_deploy.runtime.engine import AUTO_ORDER, ENGINES, open_engine, unavailable_reason
+
+CPU = EngineOptions(device="cpu")
+LENGTHS = (2, 9, 3, 2)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 2e-6), ("fp16", 2e-3)])
+def test_logits_are_those_of_engine_torch(
+    exported: Bundle, precision: Precision, tolerance: float
+) -> None:
+    regions, captions = random_regions(SGR, 3), random_captions(SGR, LENGTHS)
+    tile = TileShape(2, 3)
+    with load(exported, engine="torch", precision=precision, options=CPU) as scorer:
+        expected = scorer.logits(regions, captions)
+    with load(exported, engine="fused", precision=precision, options=CPU, tile=tile) as scorer:
+        found = scorer.logits(regions, captions)
+        pairs = scorer.score_pairs(regions, captions, [0, 2], [1, 3])
+
+    assert list(found) == list(expected) == ["sgr", "saf"]
+    for name, right in expected.items():
+        assert found[name].shape == (3, len(LENGTHS))
+        assert right.std() > tolerance
+        np.testing.assert_allclose(found[name], right, rtol=0, atol=tolerance)
+    assert pairs.shape == (2,)
+
+
+def test_what_ran_is_said(exported: Bundle) -> None:
+    opened = open_engine("fused", exported, "fp16", CPU)
+    assert isinstance(opened, FusedEngine)
+    assert (opened.name, opened.device) == ("fused", "cpu")
+    assert opened.executed == "fp16 in Triton's interpreter"
+    assert unavailable_reason("fused") is None
+
+
+def test_it_must_be_asked_for_by_name() -> None:
+    assert "fused" in ENGINES
+    assert "fused" not in AUTO_ORDER
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process without the interpreter."""
+    monkeypatch.setattr(engine, "interpreted", lambda: False)
+
+
+@pytest.mark.usefixtures("compiled")
+def test_without_a_gpu_it_is_not_available(
+    exported: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    message = r"no CUDA GPU that PyTorch sees; pip install 'sgraf-deploy\[fused\]'"
+    with pytest.raises(UnavailableError, match=message):
+        open_engine("fused", exported, "fp32", CPU)
+
+
+@pytest.mark.usefixtures("compiled")
+def test_an_older_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 6))
+    reason = "its kernels need compute capability 9.0, and the GPU has 8.6"
+    assert unavailable_reason("fused") == reason
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (10, 0))
+    assert unavailable_reason("fused") is None
+
+
+@pytest.mark.usefixtures("compiled")
+def test_compiled_kernels_do_not_run_on_a_cpu(exported: Bundle) -> None:
+    with pytest.raises(UnavailableError, match=r"expected device cuda.*got cpu.*--engine torch"):
+        FusedEngine(exported, "fp32", CPU)
+
+
+def test_without_triton_it_is_not_available(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "triton.language", None)
+    assert "triton" in (unavailable_reason("fused") or "")

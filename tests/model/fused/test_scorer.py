@@ -1,0 +1,213 @@
+"""The fused scorer, in Triton's interpreter, against the literal loop in float64."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from random_weights import random_weights
+from small_models import LENGTHS, SAF, SGR, VARIANTS, random_regions
+from small_models import padded as pad
+from small_models import random_captions as captions_of
+from torch import Tensor
+
+from sgraf_deploy.config import ModelConfig, Precision
+from sgraf_deploy.errors import InputError, UnavailableError
+from sgraf_deploy.model import reference
+from sgraf_deploy.model.folded import Encoded
+from sgraf_deploy.model.folding import fold
+from sgraf_deploy.model.fused.blocks import Blocks, choose_blocks
+from sgraf_deploy.model.fused.scorer import FusedScorer, Launch, run
+
+CPU = torch.device("cpu")
+IMAGES = 3
+
+FLOAT32 = 2e-6
+"""Of logits; 5.3e-7 was measured."""
+HALF = 0.05
+"""Of the standard deviation of the logits: the gate's bound. 0.015 was measured."""
+
+SMALL = Blocks(32, 32, 16, 16, 16, 16, embed=16, sim_dim=16, messages=16, columns=16)
+"""Every axis of the small models takes several blocks."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Encoded inputs, and the logits of the literal loop in float64."""
+
+    config: ModelConfig
+    weights: dict[str, Any]
+    encoded: Encoded[Tensor]
+    expected: Tensor
+
+    def score(self, precision: Precision = "fp32", blocks: Blocks | None = SMALL) -> Tensor:
+        scorer = FusedScorer(fold(self.config, self.weights), precision, CPU, blocks=blocks)
+        return scorer(self.stored(precision))
+
+    def stored(self, precision: Precision) -> Encoded[Tensor]:
+        dtype = torch.float16 if precision == "fp16" else torch.float32
+        return Encoded(
+            self.encoded.region_embeddings.to(dtype),
+            self.encoded.image_global.to(dtype),
+            self.encoded.word_embeddings.to(dtype),
+            self.encoded.text_global.to(dtype),
+            self.encoded.lengths,
+        )
+
+
+def make_case(
+    config: ModelConfig,
+    lengths: tuple[int, ...] = LENGTHS,
+    images: int = IMAGES,
+    *,
+    zeros: bool = False,
+) -> Case:
+    """Random weights and inputs; with `zeros` image 0 is encoded to zero vectors."""
+    weights = random_weights(config, 3)
+    regions = random_regions(config, images)
+    if zeros:
+        weights["image_encoder.projection.bias"] *= 0
+        regions[0] = 0
+    literal = reference.build_model(config, weights, torch.float64)
+    token_ids, counts = map(torch.from_numpy, pad(captions_of(config, lengths)))
+    embeddings = literal.image_encoder(torch.from_numpy(regions).double())
+    words = literal.text_encoder(token_ids.long(), counts)
+    encoded = Encoded(
+        embeddings,
+        literal.image_global(embeddings),
+        words,
+        reference.text_globals(literal, words, counts),
+        counts,
+    )
+    return Case(config, weights, encoded, reference.score(literal, embeddings, words, counts))
+
+
+def check(found: Tensor, case: Case, precision: Precision = "fp32") -> None:
+    expected = case.expected
+    assert found.shape == expected.shape
+    assert found.dtype == torch.float32
+    tolerance = FLOAT32 if precision == "fp32" else HALF * float(expected.std())
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_logits_are_those_of_the_literal_loop(variant: str) -> None:
+    case = make_case(VARIANTS[variant])
+    assert case.expected.std() > 1e-3
+    check(case.score(), case)
+
+
+@pytest.mark.parametrize("variant", ["sgr", "sgr-1-step", "saf", "sgr-odd-sizes"])
+def test_half_operands_stay_within_the_gates_bound(variant: str) -> None:
+    case = make_case(VARIANTS[variant])
+    check(case.score("fp16"), case, "fp16")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("module", [SGR, SAF], ids=["sgr", "saf"])
+def test_with_the_blocks_that_a_gpu_gets(module: ModelConfig, precision: Precision) -> None:
+    case = make_case(replace(module, regions=36, embed=100, sim_dim=40))
+    check(case.score(precision, blocks=None), case, precision)
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [(2, 2, 2), (2,), (1, 6, 1), (1,), (80, 2, 33, 17), (15, 16, 14), (1,) * 40],
+    ids=["shortest", "one", "one-word", "one-of-one-word", "up-to-80", "edge-of-block", "many"],
+)
+@pytest.mark.parametrize("module", [SGR, SAF], ids=["sgr", "saf"])
+def test_captions_of_any_length(module: ModelConfig, lengths: tuple[int, ...]) -> None:
+    case = make_case(replace(module, sgr_steps=min(module.sgr_steps, 2)), lengths, images=2)
+    check(case.score(), case)
+
+
+@pytest.mark.parametrize("module", [SGR, SAF], ids=["sgr", "saf"])
+def test_one_image(module: ModelConfig) -> None:
+    case = make_case(module, images=1)
+    check(case.score(), case)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("module", [SGR, SAF], ids=["sgr", "saf"])
+def test_an_image_of_zeros(module: ModelConfig, precision: Precision) -> None:
+    case = make_case(module, zeros=True)
+    assert not case.encoded.region_embeddings[0].any()
+    check(case.score(precision), case, precision)
+
+
+@pytest.mark.parametrize("module", [SGR, SAF], ids=["sgr", "saf"])
+def test_padding_is_never_read(module: ModelConfig) -> None:
+    case = make_case(module)
+    words = case.encoded.word_embeddings.clone()
+    for row, length in enumerate(LENGTHS):
+        words[row, length:] = torch.nan
+    wide = torch.cat([words, torch.full_like(words, torch.nan)], dim=1)
+    dirty = replace(case, encoded=replace(case.encoded, word_embeddings=wide))
+    assert torch.equal(dirty.score(), case.score())
+
+
+@pytest.mark.parametrize("module", [SGR, SAF], ids=["sgr", "saf"])
+def test_duplicates_score_alike(module: ModelConfig) -> None:
+    """Wherever in a tile an image or a caption lies, its regions repeated or not."""
+    case = make_case(module)
+    rows, columns = torch.tensor([2, 0, 1, 0, 2]), torch.tensor([5, 1, 1, 3, 0, 3, 4, 2])
+    source = case.encoded
+    repeated = Encoded(
+        source.region_embeddings[rows],
+        source.image_global[rows],
+        source.word_embeddings[columns],
+        source.text_global[columns],
+        source.lengths[columns],
+    )
+    again = replace(case, encoded=repeated, expected=case.expected[rows][:, columns])
+    found = again.score()
+    check(found, again)
+    np.testing.assert_allclose(found[0], found[4], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found[:, 3], found[:, 5], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("images", "captions"), [(0, 6), (3, 0), (0, 0)])
+def test_nothing_to_score(images: int, captions: int) -> None:
+    whole = make_case(SGR).stored("fp32")
+    encoded = Encoded(
+        whole.region_embeddings[:images],
+        whole.image_global[:images],
+        whole.word_embeddings[:captions],
+        whole.text_global[:captions],
+        whole.lengths[:captions],
+    )
+    scorer = FusedScorer(fold(SGR, random_weights(SGR, 3)), "fp32", CPU)
+    assert scorer(encoded).shape == (images, captions)
+
+
+@pytest.mark.parametrize("change", [{"regions": 1025}, {"sim_dim": 2049}], ids=str)
+def test_a_model_too_wide_for_a_chip_is_refused(change: dict[str, Any]) -> None:
+    message = "expected at most 1024 regions and sim_dim 2048, got .*use engine torch"
+    with pytest.raises(InputError, match=message):
+        choose_blocks(replace(SGR, **change), "fp16")
+
+
+def test_wide_models_get_fewer_rows() -> None:
+    paper = choose_blocks(replace(SGR, regions=36, embed=1024, sim_dim=256), "fp16")
+    wide = choose_blocks(replace(SGR, regions=36, embed=1024, sim_dim=1000), "fp16")
+    assert (paper.words, paper.pairs, paper.embed) == (128, 128, 64)
+    assert (wide.words, wide.pairs, wide.embed) == (32, 32, 64)
+
+
+def test_a_gpu_too_small_for_a_kernel_is_named() -> None:
+    from triton.runtime.errors import OutOfResources
+
+    class Kernel:
+        __name__ = "local_alignments"
+
+        def __getitem__(self, _: object) -> Any:
+            def refuse(**_: object) -> None:
+                raise OutOfResources(172032, 101376, "shared memory")
+
+            return refuse
+
+    with pytest.raises(UnavailableError, match=r"local_alignments does not fit.*172032.*torch"):
+        run(Launch(Kernel(), 1, {}, 8, 3))
