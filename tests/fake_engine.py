@@ -106,6 +106,9 @@ class FakeEngine:
     def mark_verified(self) -> None:
         self.unverified = False
 
+    def device_memory(self) -> dict[str, int]:
+        return {}
+
     def close(self) -> None:
         self.closed = True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
     from sgraf_deploy.model.layers import SimilarityModel
 
 SHARD = 100
-"""Images x captions that are scored in one go."""
+"""Images x captions that are scored in one go, as the authors do."""
+
+GPU_SHARD = 1000
+"""What keeps a GPU busier."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +55,7 @@ class LiteralLoop:
         self, bundle: Bundle, checkpoints: Sequence[Path] = (), device: str | None = None
     ) -> None:
         self.device = device or "cpu"
+        self.shard = SHARD
         try:
             from sgraf_deploy.model import reference
             from sgraf_deploy.model.members import member_weights
@@ -63,6 +68,12 @@ class LiteralLoop:
             )
             for name, entry in bundle.manifest.members.items()
         }
+
+    def in_shards(self, shard: int) -> LiteralLoop:
+        """The same models, scored in larger or smaller shards."""
+        other = copy(self)
+        other.shard = shard
+        return other
 
     def encode_images(self, regions: NDArray[Any]) -> dict[str, Tensor]:
         """Regions (images, regions, img_dim) -> (images, regions, embed) by member."""
@@ -118,9 +129,10 @@ class LiteralLoop:
         results = {name: np.empty((count, width), dtype=np.float32) for name in self._models}
         done, total = 0, count * width * len(self._models)
         for name, model in self._models.items():
-            for row in range(0, count, SHARD):
-                for column in range(0, width, SHARD):
-                    rows, columns = slice(row, row + SHARD), slice(column, column + SHARD)
+            for row in range(0, count, self.shard):
+                for column in range(0, width, self.shard):
+                    rows = slice(row, row + self.shard)
+                    columns = slice(column, column + self.shard)
                     with torch.inference_mode():
                         shard = reference.score(
                             model,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,12 @@ Clock = Callable[[], float]
 
 PRODUCTS = ((2048, 2048, 2048), (1400, 1024, 256), (4096, 1024, 1024), (1024, 4096, 1024))
 """Shapes (m, k, n) of the matrix product; the best of them is the machine's rate."""
+
+GPU_PRODUCTS = (*PRODUCTS, (4096, 4096, 4096), (8192, 8192, 8192))
+"""A GPU needs larger ones to be busy."""
+
+_GPU_REPEATS = 20
+"""Products in a row on a GPU, or starting them is what is measured."""
 
 UNSTABLE = 0.2
 """A spread above this share of the median makes a timing a poor basis for a comparison."""
@@ -93,40 +99,54 @@ def pair_flop(config: ModelConfig, words: float) -> float:
     return float(attention + alignment + reasoning)
 
 
-class ProductRate:
-    """Measures float32 matrix products: with PyTorch on its threads, or NumPy where it is not."""
+class Product:
+    """One matrix product (m, k) x (k, n) that can be run again and again.
 
-    def __init__(self, clock: Clock, products: Sequence[tuple[int, int, int]] = PRODUCTS) -> None:
-        self._clock = clock
+    On the CPU float32, with PyTorch on its threads, or NumPy where it is not; on a GPU float16,
+    and a run has waited for it.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], device: str = "cpu") -> None:
+        m, k, n = shape
+        self._repeats = _GPU_REPEATS if device.startswith("cuda") else 1
+        self.flop = 2.0 * m * k * n * self._repeats
         rng = np.random.default_rng(0)
+        operands: list[Any] = [rng.random(size, dtype=np.float32) for size in ((m, k), (k, n))]
+        self.library, self.dtype = "NumPy", "float32"
         try:
             import torch
-
-            self.library = "PyTorch"
-            convert: Callable[[Any], Any] = torch.from_numpy
         except ImportError:
-            self.library = "NumPy"
-            convert = np.asarray
-        self._operands = [
-            (
-                convert(rng.random((m, k), dtype=np.float32)),
-                convert(rng.random((k, n), dtype=np.float32)),
-                2.0 * m * k * n,
-            )
-            for m, k, n in products
-        ]
+            pass
+        else:
+            self.library = "PyTorch"
+            operands = [torch.from_numpy(operand).to(device) for operand in operands]
+            if device.startswith("cuda"):
+                operands, self.dtype = [operand.half() for operand in operands], "float16"
+        self._operands = operands
+        self.run = synchronised(self._run, device)
+
+    def _run(self) -> None:
+        a, b = self._operands
+        for _ in range(self._repeats):
+            _ = a @ b
+
+
+class ProductRate:
+    """Measures what a device's matrix products reach: the best of a list of shapes."""
+
+    def __init__(self, clock: Clock, device: str = "cpu") -> None:
+        self._clock = clock
+        shapes = GPU_PRODUCTS if device.startswith("cuda") else PRODUCTS
+        self._products = [Product(shape, device) for shape in shapes]
+        self.library, self.dtype = self._products[0].library, self._products[0].dtype
 
     def measure(self) -> float:
         """The best rate of all shapes once, FLOP/s."""
         rates = []
-        for a, b, flop in self._operands:
-            _product(a, b)
-            rates.append(flop / timed(lambda a=a, b=b: _product(a, b), self._clock))  # type: ignore[misc]
+        for product in self._products:
+            product.run()
+            rates.append(product.flop / timed(product.run, self._clock))
         return max(rates)
-
-
-def _product(a: Any, b: Any) -> object:
-    return a @ b
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgraf_deploy.bench.evaluate import Stage, foreign_regions
-from sgraf_deploy.bench.literal import LiteralLoop
+from sgraf_deploy.bench.latency import Latency, measure_latency
+from sgraf_deploy.bench.literal import GPU_SHARD, SHARD, LiteralLoop
 from sgraf_deploy.bench.measure import UNSTABLE, MemoryWatch, PeakMemory
 from sgraf_deploy.bench.parity import Parity, compare
 from sgraf_deploy.bench.recall import RecallReport, evaluate
 from sgraf_deploy.bench.speed import (
+    LITERAL,
     Inputs,
-    Latency,
     SpeedOptions,
     Throughput,
-    measure_latency,
     measure_throughput,
 )
 from sgraf_deploy.bundle import Bundle
@@ -40,8 +40,10 @@ from sgraf_deploy.versions import tool_versions
 EMULATED = "fp16-rounded"
 """Executed to know its values; its speed says nothing about any machine, and is not measured."""
 
-MOST_TIMED = 100
+MOST_TIMED = SHARD
 """Images, and captions, that throughput is measured on: one shard of the literal loop."""
+
+MOST_TIMED_ON_GPU = GPU_SHARD
 
 SEED = 0
 
@@ -89,11 +91,11 @@ class Workload:
     seed: int | None = None
     warnings: tuple[str, ...] = ()
 
-    def timed_part(self) -> Inputs:
-        """At most 100 images and as many captions, these spread over all there are."""
-        regions = np.asarray(self.inputs.regions[:MOST_TIMED])
+    def timed_part(self, most: int = MOST_TIMED) -> Inputs:
+        """At most so many images and as many captions, these spread over all there are."""
+        regions = np.asarray(self.inputs.regions[:most])
         count = len(self.inputs.token_ids)
-        rows = np.linspace(0, count - 1, min(count, MOST_TIMED)).astype(int)
+        rows = np.linspace(0, count - 1, min(count, most)).astype(int)
         return Inputs(regions, [self.inputs.token_ids[row] for row in rows.tolist()])
 
 
@@ -107,6 +109,8 @@ class BenchReport:
     throughput: Throughput
     latency: list[Latency]
     memory: PeakMemory
+    device_memory: dict[str, dict[str, int]]
+    """By engine; nothing for those on the host."""
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -133,6 +137,7 @@ class BenchReport:
             "throughput": self.throughput.to_json(),
             "latency": [latency.to_json() for latency in self.latency],
             "memory_bytes": asdict(self.memory),
+            "device_memory_bytes": self.device_memory,
             "warnings": self.warnings,
             "failed": self.failed,
         }
@@ -192,17 +197,24 @@ def run_bench(
         scorers = _open(bundle, options, stack)
         literal = LiteralLoop(bundle, options.engine_options.checkpoints, options.device)
         reference, parity = compare_scorers(literal, scorers, workload, stage)
-        part, speed = workload.timed_part(), options.speed
+        speed = options.speed
+        yardsticks = _yardsticks(literal)
+        part = workload.timed_part(MOST_TIMED if len(yardsticks) == 1 else MOST_TIMED_ON_GPU)
         real = {name: one for name, one in scorers.items() if one.executed != EMULATED}
-        throughput = measure_throughput(bundle, real, literal, part, speed, stage("throughput"))
+        throughput = measure_throughput(bundle, real, yardsticks, part, speed, stage("throughput"))
         latency = [
             one
             for name, scorer in real.items()
-            for one in measure_latency(name, scorer, part, speed, stage(f"latency of {name}"))
+            for one in measure_latency(
+                name, scorer, literal, part, speed, stage(f"latency of {name}")
+            )
         ]
         run = _describe(bundle, scorers, workload, options)
+        device_memory = {name: one.device_memory() for name, one in scorers.items()}
     warnings = [*workload.warnings, *_unstable(throughput)]
-    return BenchReport(run, reference, parity, throughput, latency, memory.read(), warnings)
+    return BenchReport(
+        run, reference, parity, throughput, latency, memory.read(), device_memory, warnings
+    )
 
 
 def _open(bundle: Bundle, options: BenchOptions, stack: ExitStack) -> dict[str, Scorer]:
@@ -212,6 +224,13 @@ def _open(bundle: Bundle, options: BenchOptions, stack: ExitStack) -> dict[str, 
         for one in options.engines
     )
     return {_label(scorer): stack.enter_context(scorer) for scorer in scorers}
+
+
+def _yardsticks(literal: LiteralLoop) -> dict[str, LiteralLoop]:
+    """The literal loop; on a GPU, which small shards leave idle, also in large ones."""
+    if literal.device == "cpu":
+        return {LITERAL: literal}
+    return {LITERAL: literal, f"{LITERAL}, shards of {GPU_SHARD:,}": literal.in_shards(GPU_SHARD)}
 
 
 def _label(scorer: Scorer) -> str:

@@ -1,4 +1,4 @@
-"""Throughput and latency of scorers beside the literal loop, measured in interleaved rounds."""
+"""Throughput of scorers beside the literal loop, measured in interleaved rounds."""
 
 from __future__ import annotations
 
@@ -30,9 +30,6 @@ LITERAL = "literal loop"
 SCOPES = ("encode images", "encode captions", "score")
 """What is timed: the first two from raw inputs, the last on encoded ones."""
 
-CANDIDATES = (10, 100, 1000)
-"""Images that one caption is reranked against."""
-
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
@@ -54,11 +51,11 @@ class Inputs:
 
 @dataclass(frozen=True)
 class SpeedOptions:
-    """How often: rounds that count, rounds before them that do not, runs of a latency."""
+    """How often: rounds that count, rounds before them that do not, queries of a latency."""
 
     repeats: int = 5
     warmup: int = 1
-    queries: int = 30
+    queries: int = 60
     clock: Clock = time.perf_counter
 
 
@@ -94,31 +91,6 @@ class Speed:
 
 
 @dataclass(frozen=True)
-class Latency:
-    """One caption against so many encoded images; seconds.
-
-    `score`: the caption is encoded already. `end_to_end`: from its token ids.
-    """
-
-    engine: str
-    candidates: int
-    score: Timing
-    end_to_end: Timing
-
-    def to_json(self) -> dict[str, Any]:
-        """Percentiles in milliseconds by scope."""
-        return {
-            "engine": self.engine,
-            "candidates": self.candidates,
-            **{
-                f"{scope}_ms": {f"p{p}": 1e3 * timing.percentile(p) for p in (50, 95, 99)}
-                | {"repeats": len(timing.seconds)}
-                for scope, timing in (("score", self.score), ("end_to_end", self.end_to_end))
-            },
-        }
-
-
-@dataclass(frozen=True)
 class Throughput:
     """All engines of one run, and what the machine's matrix products reach in it."""
 
@@ -128,6 +100,7 @@ class Throughput:
     product_timing: Timing
     """Seconds per 10⁹ operations, round by round."""
     product_library: str
+    product_dtype: str
     flop_per_pair: float
     images: int
     captions: int
@@ -140,6 +113,7 @@ class Throughput:
             "flop_per_pair": self.flop_per_pair,
             "product_rate": self.product_rate,
             "product_library": self.product_library,
+            "product_dtype": self.product_dtype,
             "product_spread": self.product_timing.spread,
             "engines": [speed.to_json() for speed in self.speeds],
         }
@@ -157,15 +131,18 @@ class _Runner:
 def measure_throughput(
     bundle: Bundle,
     scorers: dict[str, Scorer],
-    literal: LiteralLoop,
+    yardsticks: dict[str, LiteralLoop],
     inputs: Inputs,
     options: SpeedOptions = SpeedOptions(),
     progress: Progress | None = None,
 ) -> Throughput:
-    """Time every engine next to the literal loop, round by round, on the same inputs."""
-    runners = {LITERAL: _literal_runner(literal, inputs)}
+    """Time every engine next to the literal loop, round by round, on the same inputs.
+
+    Ratios are to the first of the `yardsticks`, literal loops by name.
+    """
+    runners = {name: _literal_runner(literal, inputs) for name, literal in yardsticks.items()}
     runners |= {name: _runner(scorer, inputs) for name, scorer in scorers.items()}
-    products, rates = ProductRate(options.clock), []
+    products, rates = ProductRate(options.clock, _device(runners)), []
     rounds = options.warmup + options.repeats
     for index in range(rounds):
         rate = products.measure()
@@ -183,48 +160,22 @@ def measure_throughput(
     best = max(rates)
     return Throughput(
         speeds=tuple(
-            _speed(name, runner, runners[LITERAL], inputs, flop / best)
+            _speed(name, runner, runners[next(iter(yardsticks))], inputs, flop / best)
             for name, runner in runners.items()
         ),
         product_rate=best,
         product_timing=Timing(tuple(1e9 / rate for rate in rates)),
         product_library=products.library,
+        product_dtype=products.dtype,
         flop_per_pair=flop,
         images=len(inputs.regions),
         captions=len(inputs.token_ids),
     )
 
 
-def measure_latency(
-    name: str,
-    scorer: Scorer,
-    inputs: Inputs,
-    options: SpeedOptions = SpeedOptions(),
-    progress: Progress | None = None,
-) -> list[Latency]:
-    """Rerank one caption after the other against 10, 100 and 1,000 images.
-
-    Where there are fewer images they are repeated. Large counts are run a third as often.
-    """
-    images = scorer.encode_images(inputs.regions)
-    captions = scorer.encode_captions(list(inputs.token_ids))
-    found = []
-    for place, count in enumerate(CANDIDATES):
-        gallery = images[np.resize(np.arange(len(images)), count)]
-        repeats = max(3, options.queries // (place + 1))
-        score, whole = [], []
-        for run in range(-1, repeats):  # the first one warms up
-            row = run % len(captions)
-            one, ids = captions[row : row + 1], inputs.token_ids[row]
-            a = timed(lambda one=one, g=gallery: scorer.rerank(one, g, 10), options.clock)  # type: ignore[misc]
-            b = timed(lambda ids=ids, g=gallery: scorer.rerank(ids, g, 10), options.clock)  # type: ignore[misc]
-            if run >= 0:
-                score.append(a)
-                whole.append(b)
-        found.append(Latency(name, count, Timing(tuple(score)), Timing(tuple(whole))))
-        if progress is not None:
-            progress(place + 1, len(CANDIDATES))
-    return found
+def _device(runners: dict[str, _Runner]) -> str:
+    """The GPU where anything runs on one."""
+    return next((one.device for one in runners.values() if one.device != "cpu"), "cpu")
 
 
 def _runner(scorer: Scorer, inputs: Inputs) -> _Runner:
@@ -269,5 +220,5 @@ def _speed(name: str, runner: _Runner, literal: _Runner, inputs: Inputs, floor: 
         timings=timings,
         rates=rates,
         times_literal=times_faster(timings["score"], score),
-        percent_of_product_rate=None if name == LITERAL else 100 * floor * rates["score"],
+        percent_of_product_rate=None if name.startswith(LITERAL) else 100 * floor * rates["score"],
     )

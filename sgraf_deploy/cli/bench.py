@@ -82,6 +82,14 @@ class Report(Protocol):
     help="Rounds before them.",
 )
 @click.option(
+    "--queries",
+    type=_COUNT,
+    metavar="N",
+    default=60,
+    show_default=True,
+    help="Of the latency against 10 images; half as many against 100, a third against 1,000.",
+)
+@click.option(
     "--scaling",
     is_flag=True,
     help="Instead: speed and memory as the matrix grows, and speed as captions grow.",
@@ -259,7 +267,7 @@ def _bench_options(options: dict[str, Any]) -> BenchOptions:
             options["engine_dir"],
             options["allow_unverified"],
         ),
-        SpeedOptions(repeats=options["repeats"], warmup=options["warmup"]),
+        SpeedOptions(options["repeats"], options["warmup"], options["queries"]),
     )
 
 

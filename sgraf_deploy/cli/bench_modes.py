@@ -7,10 +7,10 @@ from click.core import ParameterSource
 
 _MODES = {
     "scaling": frozenset(
-        {"profile", "data", "split", "limit_images", "images", "captions", "warmup"}
+        {"profile", "data", "split", "limit_images", "images", "captions", "warmup", "queries"}
     ),
     "profile": frozenset(
-        {"scaling", "data", "split", "limit_images", "precision", "repeats", "warmup"}
+        {"scaling", "data", "split", "limit_images", "precision", "repeats", "warmup", "queries"}
         | {"device", "checkpoints", "sizes", "max_pairs", "plot"}
     ),
 }

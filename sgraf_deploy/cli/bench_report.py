@@ -29,6 +29,10 @@ def report_lines(report: BenchReport) -> Iterator[str]:
     yield from latency_lines(report)
     if report.memory.peak is not None:
         yield f"peak memory of this process: {megabytes(report.memory.peak)}"
+    for engine, sizes in report.device_memory.items():
+        if sizes:
+            parts = ", ".join(f"{name} {megabytes(size)}" for name, size in sizes.items())
+            yield f"memory on the device, {engine}: {parts}"
 
 
 def recall_table(report: BenchReport) -> str:
@@ -99,7 +103,7 @@ def speed_lines(report: BenchReport) -> Iterator[str]:
     yield (
         f"throughput, medians of {report.run['repeats']} interleaved rounds on {found.images} "
         f"images × {found.captions} captions; matrix products of {found.product_library}: "
-        f"{found.product_rate / 1e9:.0f} GFLOP/s"
+        f"{found.product_rate / 1e9:,.0f} GFLOP/s ({found.product_dtype})"
     )
     units = ("images/s", "captions/s", "pairs/s scored", "pairs/s end to end", "× literal")
     yield table(rows, ("engine", *units, "of product rate"), (*units, "of product rate"))
@@ -108,13 +112,22 @@ def speed_lines(report: BenchReport) -> Iterator[str]:
 def latency_lines(report: BenchReport) -> Iterator[str]:
     """Milliseconds of one caption against galleries of several sizes."""
     rows = [
-        (one.engine, f"{one.candidates:,}", *_percentiles(one.score), *_percentiles(one.end_to_end))
+        (
+            *(one.engine, f"{one.candidates:,}"),
+            *(*_percentiles(one.score), *_percentiles(one.end_to_end)),
+            *(f"{each:.2f}" for each in (one.times_floor, one.times_literal, one.tail)),
+        )
         for one in report.latency
     ]
     if not rows:
         return
     numbers = [f"{scope}{percent}" for scope in ("p", "e2e p") for percent in (50, 95, 99)]
-    yield "latency of one caption against encoded images, ms: scored, and from its ids (e2e)"
+    numbers += ["× floor", "× literal", "tail"]
+    yield "latency of one caption against encoded images, ms: scored, and from its ids (e2e);"
+    yield (
+        "× floor: p50 over the arithmetic at the rate of the matrix products; "
+        "tail: p99/p50 over that of a matrix product of the same size, run in between"
+    )
     yield table(rows, ("engine", "images", *numbers), ("images", *numbers))
 
 

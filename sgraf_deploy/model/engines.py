@@ -133,6 +133,14 @@ class _TorchEngine:
     def mark_verified(self) -> None:
         """Nothing: tests compare the code with the reference."""
 
+    def device_memory(self) -> dict[str, int]:
+        """What PyTorch took at most, what is free and what there is; nothing on the CPU."""
+        if self._device.type != "cuda":
+            return {}
+        free, total = torch.cuda.mem_get_info(self._device)
+        peak = torch.cuda.max_memory_allocated(self._device)
+        return {"peak": peak, "free": free, "total": total}
+
     def close(self) -> None:
         """Let go of the weights."""
         self._graphs.clear()

@@ -113,6 +113,9 @@ class Engine(Protocol):
     def mark_verified(self) -> None:
         """Remember, for later uses as well, that everything was compared with the reference."""
 
+    def device_memory(self) -> dict[str, int]:
+        """Bytes on a GPU by purpose, `peak` among them; nothing for an engine on the host."""
+
     def close(self) -> None:
         """Release sessions, weights and device memory."""
 

@@ -259,6 +259,13 @@ class Scorer:
         self._check_usable()
         return gallery.load_captions(self._context.origin, path)
 
+    def device_memory(self) -> dict[str, int]:
+        """Bytes on a GPU by purpose: the peak of what the engine took, and what is free.
+
+        Nothing for an engine on the host.
+        """
+        return self._context.engine.device_memory()
+
     def close(self) -> None:
         """Release the engine; what was encoded cannot be used any more."""
         if not self._closed:

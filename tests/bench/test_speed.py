@@ -15,11 +15,9 @@ from sgraf_deploy.bench import measure
 from sgraf_deploy.bench.literal import LiteralLoop
 from sgraf_deploy.bench.measure import pair_flop
 from sgraf_deploy.bench.speed import (
-    CANDIDATES,
     LITERAL,
     Inputs,
     SpeedOptions,
-    measure_latency,
     measure_throughput,
 )
 from sgraf_deploy.bundle import Bundle
@@ -29,8 +27,8 @@ IMAGES = 4
 
 @pytest.fixture(autouse=True)
 def small_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Products that take no time; `ProductRate`'s default was bound when it was defined."""
-    monkeypatch.setattr(measure.ProductRate.__init__, "__defaults__", (((2, 5, 10),),))
+    """Products that take no time."""
+    monkeypatch.setattr(measure, "PRODUCTS", ((2, 5, 10),))
 
 
 @pytest.fixture
@@ -60,14 +58,12 @@ def test_the_literal_loop_scores_as_the_reference_engine_does(
         np.testing.assert_allclose(found[name], matrix, atol=1e-6)
 
 
-def test_the_literal_loop_works_in_shards(
-    exported: Bundle, inputs: Inputs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_literal_loop_works_in_shards(exported: Bundle, inputs: Inputs) -> None:
     whole, cut = LiteralLoop(exported), LiteralLoop(exported)
     expected = whole.logits(
         whole.encode_images(inputs.regions), whole.encode_captions(inputs.token_ids)
     )
-    monkeypatch.setattr("sgraf_deploy.bench.literal.SHARD", 3)
+    cut = cut.in_shards(3)
     told: list[tuple[int, int]] = []
     found = cut.logits(
         cut.encode_images(inputs.regions),
@@ -86,7 +82,7 @@ def test_rates_are_units_over_the_median(exported: Bundle, inputs: Inputs) -> No
         found = measure_throughput(
             exported,
             {"ort": scorer},
-            LiteralLoop(exported),
+            {LITERAL: LiteralLoop(exported)},
             inputs,
             options(second_by_second(), repeats=3),
         )
@@ -108,14 +104,3 @@ def test_rates_are_units_over_the_median(exported: Bundle, inputs: Inputs) -> No
     assert (found.product_rate, found.flop_per_pair) == (200.0, flop)
     assert literal.percent_of_product_rate is None
     assert ort.percent_of_product_rate == pytest.approx(100 * inputs.pairs * flop / 200)
-
-
-def test_latencies_are_of_every_gallery(exported: Bundle, inputs: Inputs) -> None:
-    with sgraf_deploy.load(exported, engine="ort") as scorer:
-        found = measure_latency("ort", scorer, inputs, options(second_by_second(), queries=6))
-
-    assert [latency.candidates for latency in found] == list(CANDIDATES)
-    assert [len(latency.score.seconds) for latency in found] == [6, 3, 3]
-    value = found[0].to_json()
-    assert value["score_ms"] == {"p50": 1000, "p95": 1000, "p99": 1000, "repeats": 6}
-    assert value["end_to_end_ms"]["p99"] == 1000

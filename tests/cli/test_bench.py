@@ -20,8 +20,8 @@ FEW = ("--images", 4, "--captions", 5, *ONCE)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small products and galleries: the machine's speed is not what is tested."""
-    monkeypatch.setattr(measure.ProductRate.__init__, "__defaults__", (((8, 8, 8),),))
-    monkeypatch.setattr("sgraf_deploy.bench.speed.CANDIDATES", (2, 5))
+    monkeypatch.setattr(measure, "PRODUCTS", ((8, 8, 8),))
+    monkeypatch.setattr("sgraf_deploy.bench.latency.CANDIDATES", (2, 5))
 
 
 def bench(*arguments: object) -> tuple[str, dict[str, Any]]:

@@ -80,7 +80,6 @@ def test_profile_shows_every_stage(world: World) -> None:
         (("--scaling", "--images", 3), ("--scaling: expected no --images",)),
         (("--scaling", "--warmup", 1), ("--scaling: expected no --warmup",)),
         (("--scaling", "--engine", "ort", "--engine", "torch"), ("one --engine", "ort and torch")),
-        (("--scaling", "--engine", "trt"), ("TensorRT", "--engine ort")),
         (("--scaling", "--size", "10by50"), ("--size: expected IMAGESxCAPTIONS", "got 10by50")),
         (("--scaling", "--size", "0x5"), ("--size: expected IMAGESxCAPTIONS", "got 0x5")),
         (("--scaling", "--max-pairs", 9), ("--max-pairs: expected at least 10,125, got 9",)),

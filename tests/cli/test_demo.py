@@ -29,8 +29,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(assets, "SCENES", 30)
     # As an attribute of the package, `demo` is the command.
     monkeypatch.setattr(sys.modules["sgraf_deploy.cli.demo"], "SUBSET", 10)
-    monkeypatch.setattr(measure.ProductRate.__init__, "__defaults__", (((8, 8, 8),),))
-    monkeypatch.setattr("sgraf_deploy.bench.speed.CANDIDATES", (2, 5))
+    monkeypatch.setattr(measure, "PRODUCTS", ((8, 8, 8),))
+    monkeypatch.setattr("sgraf_deploy.bench.latency.CANDIDATES", (2, 5))
     return tmp_path
 
 

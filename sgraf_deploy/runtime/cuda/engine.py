@@ -109,11 +109,11 @@ class CudaEngine:
         self.cuda.synchronize(mark.event)
         flat[start : start + staging.memory.nbytes] = staging.memory
 
-    def memory_report(self) -> dict[str, int]:
-        """Bytes on the device: the most that arrays and scratch memory took, and what is free."""
+    def device_memory(self) -> dict[str, int]:
+        """The most that arrays and scratch memory took, what is free now, and what there is."""
         self.cuda.activate()
         free, total = self.cuda.memory()
-        return {"peak_arrays": self.memory.peak, "free": free, "total": total}
+        return {"peak": self.memory.peak, "free": free, "total": total}
 
     def close(self) -> None:
         """Wait for what runs, then release graphs, contexts, streams and memory."""

@@ -115,6 +115,10 @@ class OrtEngine:
     def mark_verified(self) -> None:
         """Nothing: the graphs passed the gate when they were exported."""
 
+    def device_memory(self) -> dict[str, int]:
+        """Nothing: the device is the host."""
+        return {}
+
     def close(self) -> None:
         """Drop the sessions."""
         with self._lock:

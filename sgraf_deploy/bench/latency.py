@@ -1,0 +1,197 @@
+"""How long one caption takes against a gallery, beside the literal loop and a matrix product.
+
+The product is of the query's own size and runs right before it, so that what the machine does
+besides shows in both; the floor is the query's arithmetic at the rate of the machine's best
+products, measured in the same run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sgraf_deploy.bench.literal import LiteralLoop
+from sgraf_deploy.bench.measure import (
+    Product,
+    ProductRate,
+    Timing,
+    pair_flop,
+    synchronised,
+    timed,
+)
+from sgraf_deploy.bench.speed import Inputs, SpeedOptions
+from sgraf_deploy.runtime.halving import Progress
+from sgraf_deploy.runtime.scorer import Scorer
+
+CANDIDATES = (10, 100, 1000)
+"""Images that one caption is reranked against."""
+
+PERCENTILES = (50, 95, 99)
+
+_ROUNDS_PER_RATE = 10
+"""The literal loop and the matrix-product rate are measured once in so many queries."""
+
+_CONTROL_WIDTHS = (1024, 256)
+"""The control product is (m, 1024) x (1024, 256), with as many rows as the query's work takes."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """One caption against so many encoded images; seconds.
+
+    `score`: the caption is encoded already. `end_to_end`: from its token ids. `floor`: what the
+    score's arithmetic takes at the matrix-product rate.
+    """
+
+    engine: str
+    candidates: int
+    score: Timing
+    end_to_end: Timing
+    literal: Timing
+    control: Timing
+    floor: float
+
+    @property
+    def times_floor(self) -> float:
+        """The median of the score over the floor."""
+        return self.score.median / self.floor
+
+    @property
+    def times_literal(self) -> float:
+        """How many times faster than the literal loop on the same caption, of the medians."""
+        return self.literal.median / self.score.median
+
+    @property
+    def tail(self) -> float:
+        """p99 / p50 of the score over that of the control product."""
+        return _tail(self.score) / _tail(self.control)
+
+    def to_json(self) -> dict[str, Any]:
+        """Percentiles in milliseconds by scope, and the ratios."""
+        scopes = {
+            "score": self.score,
+            "end_to_end": self.end_to_end,
+            "literal": self.literal,
+            "control_product": self.control,
+        }
+        return {
+            "engine": self.engine,
+            "candidates": self.candidates,
+            **{f"{scope}_ms": _percentiles(timing) for scope, timing in scopes.items()},
+            "floor_ms": 1e3 * self.floor,
+            "times_floor": self.times_floor,
+            "times_literal": self.times_literal,
+            "tail_over_control": self.tail,
+        }
+
+
+def measure_latency(
+    name: str,
+    scorer: Scorer,
+    literal: LiteralLoop,
+    inputs: Inputs,
+    options: SpeedOptions,
+    progress: Progress | None = None,
+) -> list[Latency]:
+    """Rerank one caption after the other against 10, 100 and 1,000 images.
+
+    Where there are fewer images they are repeated. 100 are asked for half as often as 10, and
+    1,000 a third as often.
+    """
+    images = scorer.encode_images(inputs.regions)
+    captions = scorer.encode_captions(list(inputs.token_ids))
+    literal_images = literal.encode_images(inputs.regions)
+    found = []
+    for place, count in enumerate(CANDIDATES):
+        rows = np.resize(np.arange(len(images)), count)
+        whole = count == len(images)
+        queries = _Queries(
+            scorer=scorer,
+            gallery=images if whole else images[rows],
+            captions=captions,
+            literal=literal,
+            literal_gallery={member: each[rows] for member, each in literal_images.items()},
+            token_ids=inputs.token_ids,
+        )
+        repeats = max(3, options.queries // (place + 1))
+        found.append(queries.measure(name, repeats, options))
+        if progress is not None:
+            progress(place + 1, len(CANDIDATES))
+    return found
+
+
+@dataclass
+class _Queries:
+    """Captions that are asked one after the other of one gallery."""
+
+    scorer: Scorer
+    gallery: Any
+    captions: Any
+    literal: LiteralLoop
+    literal_gallery: dict[str, Any]
+    token_ids: Sequence[Any]
+    seconds: dict[str, list[float]] = field(
+        default_factory=lambda: {
+            scope: [] for scope in ("control", "score", "end to end", "literal")
+        }
+    )
+
+    def measure(self, name: str, repeats: int, options: SpeedOptions) -> Latency:
+        rates = ProductRate(options.clock, self.scorer.device)
+        rate = 0.0
+        control = self._control()
+        for query in range(-1, repeats):  # the first one warms up
+            row = query % len(self.token_ids)
+            calls = {"control": control.run, **self._calls(row)}
+            if query % _ROUNDS_PER_RATE == 0 or query < 0:
+                rate = max(rate, rates.measure())
+                calls["literal"] = self._literal_call(row)
+            for scope, call in calls.items():
+                seconds = timed(call, options.clock)
+                if query >= 0:
+                    self.seconds[scope].append(seconds)
+        timings = {scope: Timing(tuple(seconds)) for scope, seconds in self.seconds.items()}
+        return Latency(
+            engine=name,
+            candidates=len(self.gallery),
+            score=timings["score"],
+            end_to_end=timings["end to end"],
+            literal=timings["literal"],
+            control=timings["control"],
+            floor=self._flop() / rate,
+        )
+
+    def _calls(self, row: int) -> dict[str, Callable[[], object]]:
+        one, ids = self.captions[row : row + 1], self.token_ids[row]
+        return {
+            "score": lambda: self.scorer.rerank(one, self.gallery, 10),
+            "end to end": lambda: self.scorer.rerank(ids, self.gallery, 10),
+        }
+
+    def _literal_call(self, row: int) -> Callable[[], object]:
+        caption = self.literal.encode_captions([self.token_ids[row]])
+        run = lambda: self.literal.logits(self.literal_gallery, caption)  # noqa: E731
+        return synchronised(run, self.literal.device)
+
+    def _flop(self) -> float:
+        """Of a query, at the mean length of the captions."""
+        words = float(np.mean([len(ids) for ids in self.token_ids]))
+        configs = [member.config for member in self.scorer.bundle.manifest.members.values()]
+        return len(self.gallery) * sum(pair_flop(config, words) for config in configs)
+
+    def _control(self) -> Product:
+        k, n = _CONTROL_WIDTHS
+        return Product((max(1, round(self._flop() / (2 * k * n))), k, n), self.scorer.device)
+
+
+def _percentiles(timing: Timing) -> dict[str, float]:
+    return {f"p{percent}": 1e3 * timing.percentile(percent) for percent in PERCENTILES} | {
+        "repeats": len(timing.seconds)
+    }
+
+
+def _tail(timing: Timing) -> float:
+    return timing.percentile(99) / timing.median
