@@ -77,17 +77,24 @@ class GraphSignature:
     outputs: tuple[TensorSpec, ...]
 
 
-def signature(graph: GraphName, config: ModelConfig, precision: Precision) -> GraphSignature:
+def signature(
+    graph: GraphName, config: ModelConfig, precision: Precision, *, gram: bool = True
+) -> GraphSignature:
     """The signature that `graph` has for a model of `config` in `precision`.
 
     Embeddings are stored in the graph's precision; regions and logits are always float32, ids,
-    lengths and indices int32.
+    lengths and indices int32. `region_gram` is part of fp32 graphs alone; bundles that were written
+    before there was one have none (`gram=False`).
     """
     stored: Literal["float32", "float16"] = "float16" if precision == "fp16" else "float32"
     image = (
         TensorSpec("region_embeddings", stored, ("images", config.regions, config.embed)),
         TensorSpec("image_global", stored, ("images", config.embed)),
     )
+    products: tuple[TensorSpec, ...] = ()
+    if gram and precision == "fp32":
+        axes = ("images", config.regions, config.regions)
+        products = (TensorSpec("region_gram", "float32", axes),)
     text = (
         TensorSpec("word_embeddings", stored, ("captions", "words", config.embed)),
         TensorSpec("text_global", stored, ("captions", config.embed)),
@@ -95,13 +102,13 @@ def signature(graph: GraphName, config: ModelConfig, precision: Precision) -> Gr
     lengths = TensorSpec("lengths", "int32", ("captions",))
     if graph == "image_encoder":
         regions = TensorSpec("regions", "float32", ("images", config.regions, config.img_dim))
-        return GraphSignature((regions,), image)
+        return GraphSignature((regions,), (*image, *products))
     if graph == "text_encoder":
         token_ids = TensorSpec("token_ids", "int32", ("captions", "words"))
         return GraphSignature((token_ids, lengths), text)
     if graph == "scorer":
         logits = TensorSpec("logits", "float32", ("images", "captions"))
-        return GraphSignature((*image, *text, lengths), (logits,))
+        return GraphSignature((*image, *text, lengths, *products), (logits,))
     index = (
         TensorSpec("image_index", "int32", ("pairs",)),
         TensorSpec("caption_index", "int32", ("pairs",)),

@@ -110,7 +110,10 @@ class Member:
             for name in GRAPHS:
                 if name not in graphs:
                     raise _missing(f"graphs.{precision}.{name}")
-                right = signature(name, self.config, precision)
+            outputs = graphs["image_encoder"].signature.outputs
+            gram = any(spec.name == "region_gram" for spec in outputs)
+            for name in GRAPHS:
+                right = signature(name, self.config, precision, gram=gram)
                 _check_signature(f"graphs.{precision}.{name}", right, graphs[name].signature)
 
 

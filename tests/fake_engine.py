@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgraf_deploy.bundle import Bundle
-from sgraf_deploy.config import GraphName, GraphSignature, ModelConfig, Precision, signature
+from sgraf_deploy.config import GraphName, GraphSignature, ModelConfig, Precision
 from sgraf_deploy.errors import EngineMemoryError
 from sgraf_deploy.runtime.engine import EngineOptions
 
@@ -65,6 +65,7 @@ class FakeEngine:
         self.calls: Counter[str] = Counter()
         self.shapes: list[tuple[str, tuple[int, ...]]] = []
         self.largest_gather = 0
+        self._bundle = bundle
         self._precision: Precision = precision
         self._configs = {name: member.config for name, member in bundle.manifest.members.items()}
         self._graphs: dict[tuple[str, GraphName], FakeGraph] = {}
@@ -76,7 +77,7 @@ class FakeEngine:
     def open(self, member: str, graph: GraphName) -> FakeGraph:
         if (member, graph) not in self._graphs:
             config = self._configs[member]
-            spec = signature(graph, config, self._precision)
+            spec = self._bundle.graph(member, graph, self._precision).signature
             self._graphs[member, graph] = FakeGraph(self, member, graph, config, spec)
         return self._graphs[member, graph]
 
@@ -171,9 +172,10 @@ class FakeGraph:
                 assert size > 0, (spec.name, array.shape)
         return sizes
 
-    def _image_encoder(self, regions: Array) -> tuple[Array, Array]:
+    def _image_encoder(self, regions: Array) -> tuple[Array, ...]:
         embeddings = np.tanh(regions.astype(np.float64) @ self._weights["image"])
-        return embeddings, embeddings.mean(axis=1)
+        gram = embeddings @ embeddings.transpose(0, 2, 1)
+        return (embeddings, embeddings.mean(axis=1), gram)[: len(self.signature.outputs)]
 
     def _text_encoder(self, token_ids: Array, lengths: Array) -> tuple[Array, Array]:
         assert token_ids.min() >= 0
@@ -189,7 +191,11 @@ class FakeGraph:
         word_embeddings: Array,
         text_global: Array,
         lengths: Array,
+        region_gram: Array | None = None,
     ) -> tuple[Array]:
+        if region_gram is not None:
+            wide = region_embeddings.astype(np.float64)
+            np.testing.assert_allclose(region_gram, wide @ wide.transpose(0, 2, 1), atol=1e-4)
         images, captions = len(region_embeddings), len(word_embeddings)
         rows, columns = np.divmod(np.arange(images * captions, dtype=np.int32), captions)
         (logits,) = self._pair_scorer(

@@ -340,3 +340,13 @@ def test_a_version_that_cannot_be_read_is_refused(raw: Json, says: str) -> None:
 def test_a_gap_in_the_migrations_is_refused() -> None:
     with pytest.raises(BundleError, match="expected 3, got 2"):
         migrate({"schema_version": 1}, migrations={1: dict}, version=3)
+
+
+def test_graphs_from_before_there_was_a_gram_matrix_are_read_but_not_mixed() -> None:
+    raw = manifest().to_json()
+    graphs = raw["members"]["sgr"]["graphs"]["fp32"]
+    assert graphs["image_encoder"]["outputs"].pop()["name"] == "region_gram"
+    message = refused(raw)
+    assert "graphs.fp32.scorer.inputs.5: got TensorSpec(name='region_gram'" in message
+    assert graphs["scorer"]["inputs"].pop()["name"] == "region_gram"
+    assert Manifest.from_json(raw).to_json() == raw

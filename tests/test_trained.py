@@ -160,7 +160,7 @@ def folded_logits(
         for start in range(0, len(captions), 20):
             token_ids, lengths = map(torch.from_numpy, padded(captions[start : start + 20]))
             texts = model.text_encoder(token_ids, lengths)
-            tiles.append(model.scorer(Encoded(*images, *texts, lengths)))
+            tiles.append(model.scorer(Encoded.of(images, texts, lengths)))
     return torch.cat(tiles, dim=1).numpy()
 
 

@@ -62,7 +62,11 @@ _WEIGHTS = {
     "filtration.": Stage.SAF,
     "similarity.": Stage.HEAD,
 }
-_GLOBALS = ("image_global", "text_global")
+_INPUTS = {
+    "image_global": Stage.GLOBAL,
+    "text_global": Stage.GLOBAL,
+    "region_gram": Stage.CONTEXT_NORM,
+}
 
 
 class Node(Protocol):
@@ -80,7 +84,7 @@ class Node(Protocol):
 
 def stages_of(nodes: Iterable[Node], module: str) -> dict[str, Stage]:
     """The stage of every named node of a scorer; `nodes` in the order of their dependence."""
-    stages: dict[str, Stage] = dict.fromkeys(_GLOBALS, Stage.GLOBAL)
+    stages: dict[str, Stage] = {**_INPUTS}
     texts = {"word_embeddings"}
     aggregation = Stage[module]
     found = {}

@@ -22,7 +22,7 @@ def build_graph(weights: FoldedWeights, graph: GraphName, precision: Precision) 
     elif graph == "text_encoder":
         outputs = list(model.text_encoder(*names))
     elif graph == "scorer":
-        outputs = [model.scorer(Encoded(*names))]
+        outputs = [model.scorer(Encoded(**{name: name for name in names}))]
     else:
         outputs = [model.pair_scorer(Encoded(*names[:5]), *names[5:])]
     return ops.model(graph, spec, outputs)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sgraf_deploy.config import GraphName, GraphSignature, Precision, signature
+from sgraf_deploy.config import GraphName, GraphSignature, Precision
 from sgraf_deploy.errors import EngineMemoryError, InputError, UnavailableError
 from sgraf_deploy.model import reference
 from sgraf_deploy.model.folded import Encoded, FoldedModel
@@ -50,9 +50,9 @@ class TorchGraph:
             if "DefaultCPUAllocator" not in str(error):
                 raise
             raise EngineMemoryError("PyTorch ran out of memory", got=error) from error
-        named = {
-            spec.name: tensor for spec, tensor in zip(self.signature.outputs, results, strict=True)
-        }
+        # A bundle of before there was a Gram matrix has no place for it.
+        pairs = zip(self.signature.outputs, results, strict=False)
+        named = {spec.name: tensor for spec, tensor in pairs}
         for name, buffer in (outputs or {}).items():
             named[name] = buffer.copy_(named[name])
         return named
@@ -98,10 +98,8 @@ class _TorchEngine:
             if member not in self._members:
                 self._members[member] = self._functions(member)
             if (member, graph) not in self._graphs:
-                config = self._bundle.manifest.members[member].config
-                self._graphs[member, graph] = TorchGraph(
-                    signature(graph, config, self._precision), self._members[member][graph]
-                )
+                stored = self._bundle.graph(member, graph, self._precision).signature
+                self._graphs[member, graph] = TorchGraph(stored, self._members[member][graph])
             return self._graphs[member, graph]
 
     def largest(self, graph: GraphName) -> tuple[Mapping[str, int], ...]:
@@ -198,14 +196,19 @@ class ReferenceEngine(_TorchEngine):
 
         def image_encoder(regions: Tensor) -> tuple[Tensor, ...]:
             embeddings = model.image_encoder(regions)
-            return embeddings, model.image_global(embeddings)
+            return embeddings, model.image_global(embeddings), embeddings @ embeddings.mT
 
         def text_encoder(token_ids: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
             words = model.text_encoder(token_ids, lengths)
             return words, reference.text_globals(model, words, lengths)
 
         def scorer(
-            regions: Tensor, _image: Tensor, words: Tensor, _text: Tensor, lengths: Tensor
+            regions: Tensor,
+            _image: Tensor,
+            words: Tensor,
+            _text: Tensor,
+            lengths: Tensor,
+            *_: Tensor,
         ) -> tuple[Tensor, ...]:
             return (reference.score(model, regions, words, lengths),)
 

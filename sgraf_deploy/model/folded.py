@@ -33,13 +33,24 @@ faster, SAF 15 %).
 
 @dataclass(frozen=True)
 class Encoded(Generic[V]):
-    """What the scorers read: embeddings as the encoders stored them, and word counts (C,)."""
+    """What the scorers read: embeddings as the encoders stored them, and word counts (C,).
+
+    `region_gram` (N, R, R) are the products of an image's regions with each other, float32; None
+    where nobody computed them, or needs them.
+    """
 
     region_embeddings: V
     image_global: V
     word_embeddings: V
     text_global: V
     lengths: V
+    region_gram: V | None = None
+
+    @classmethod
+    def of(cls, images: tuple[V, ...], texts: tuple[V, ...], lengths: V) -> Encoded[V]:
+        """From what the encoders returned."""
+        gram = images[2] if len(images) > 2 else None
+        return cls(images[0], images[1], texts[0], texts[1], lengths, gram)
 
 
 class FoldedModel(Generic[V]):
@@ -50,8 +61,11 @@ class FoldedModel(Generic[V]):
         self.config = weights.config
         self.ops = ops
 
-    def image_encoder(self, regions: V) -> tuple[V, V]:
-        """Regions (N, R, img_dim) -> region_embeddings (N, R, D), image_global (N, D), stored."""
+    def image_encoder(self, regions: V) -> tuple[V, ...]:
+        """Regions (N, R, img_dim) -> region_embeddings (N, R, D), image_global (N, D), stored.
+
+        In float32 also region_gram (N, R, R), see `_local_alignments`.
+        """
         ops, weights = self.ops, self.weights
         local = self._linear(regions, weights.projection)
         if self.config.image_norm:
@@ -68,7 +82,8 @@ class FoldedModel(Generic[V]):
         )
         attention = ops.softmax(ops.transpose(scores, 0, 2, 1))  # (N, 1, R)
         overall = self._l2norm(ops.matmul(attention, local, exact=True))
-        return ops.store(local), ops.store(ops.reshape(overall, -1, self.config.embed))
+        embeddings = ops.store(local), ops.store(ops.reshape(overall, -1, self.config.embed))
+        return embeddings if ops.halves else (*embeddings, self._gram([local]))
 
     def text_encoder(self, token_ids: V, lengths: V) -> tuple[V, V]:
         """Ids (C, L), lengths (C,) -> word_embeddings (C, L, D), text_global (C, D), stored."""
@@ -114,7 +129,11 @@ class FoldedModel(Generic[V]):
         real = ops.reshape(mask, 1, captions, words)
         weights = ops.transpose(self._word_attention(raw, real), 0, 2, 3, 1)  # (N, C, L, R)
         weights = ops.reshape(weights, images, -1, self.config.regions)
-        local = self._local_alignments(ops.softmax(weights), region_blocks, word_blocks)
+        weights = ops.softmax(weights)
+        if not ops.halves:
+            gram = encoded.region_gram
+            weights = self._normalise(weights, self._gram(region_blocks) if gram is None else gram)
+        local = self._local_alignments(weights, region_blocks, word_blocks)
         local = ops.reshape(local, images, captions, words, self.config.sim_dim)
         text_global = ops.reshape(ops.load(encoded.text_global), 1, captions, embed)
         image_global = ops.reshape(ops.load(encoded.image_global), images, 1, embed)
@@ -155,18 +174,12 @@ class FoldedModel(Generic[V]):
     def _local_alignments(self, weights: V, regions: list[V], words: list[V]) -> V:
         """Alignments (N, C*L, S) of every word with its context, block by block of `embed`.
 
-        In float32 the context's norm comes from a G a, G = v vT, and scales the weights
-        (N, C*L, R): less work than two passes over the contexts where an image meets several
-        captions, and no block of a context needs the others. In half precision the scale would
-        exceed float16's range beside an all-zero image.
+        In float32 the weights (N, C*L, R) make contexts of norm 1 already.
         """
         ops, linear = self.ops, self.weights.local_alignment
         if ops.halves:
             context = self._l2norm(ops.matmul(weights, regions[0]))
             return self._align(ops.sub(context, words[0]), linear)
-        gram = self._sum(ops.matmul(block, ops.transpose(block, 0, 2, 1)) for block in regions)
-        squared = ops.relu(ops.inner(ops.matmul(weights, gram), weights))
-        weights = ops.div(weights, ops.unsqueeze(self._norm(squared)))
         total = ops.constant(f"{linear.name}.bias", linear.bias)
         for index, (block, word_block) in enumerate(zip(regions, words, strict=True)):
             difference = ops.sub(ops.matmul(weights, block), word_block)
@@ -175,6 +188,21 @@ class FoldedModel(Generic[V]):
             weight = ops.constant(name, linear.weight[rows])
             total = ops.linear(ops.mul(difference, difference), weight, total)
         return self._l2norm(total)
+
+    def _gram(self, regions: list[V]) -> V:
+        """G = v vT (N, R, R) of an image's regions, block by block of `embed`."""
+        ops = self.ops
+        return self._sum(ops.matmul(block, ops.transpose(block, 0, 2, 1)) for block in regions)
+
+    def _normalise(self, weights: V, gram: V) -> V:
+        """Weights (N, C*L, R) over the norm of their contexts, which is that of a G a.
+
+        Less work than two passes over the contexts, and no block of a context needs the others. In
+        half precision the scale would exceed float16's range beside an all-zero image.
+        """
+        ops = self.ops
+        squared = ops.relu(ops.inner(ops.matmul(weights, gram), weights))
+        return ops.div(weights, ops.unsqueeze(self._norm(squared)))
 
     def _blocks(self, x: V) -> list[V]:
         """The last axis, `embed`, in pieces of EMBED_BLOCK; whole in half precision."""

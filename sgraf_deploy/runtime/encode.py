@@ -14,8 +14,8 @@ from sgraf_deploy.runtime.context import Context
 from sgraf_deploy.runtime.encoded import (
     EncodedCaptions,
     EncodedImages,
-    ImageBuffers,
     TextBuffers,
+    empty_images,
     make_captions,
 )
 from sgraf_deploy.runtime.halving import Batch, Progress
@@ -55,13 +55,7 @@ def encode_images(
     config = next(iter(context.configs.values()))
     checked = check_regions_layout(regions, config)
     engine, count = context.engine, len(checked)
-    members = {
-        name: ImageBuffers(
-            engine.empty((count, each.regions, each.embed), context.origin.dtype),
-            engine.empty((count, each.embed), context.origin.dtype),
-        )
-        for name, each in context.configs.items()
-    }
+    members = {name: empty_images(context.origin, name, count) for name in context.configs}
 
     def run(batch: Batch) -> None:
         rows = slice(batch.start, batch.stop)
@@ -69,10 +63,7 @@ def encode_images(
         _check_finite(chunk, batch.start)
         buffer = engine.put(chunk)
         for name, buffers in members.items():
-            outputs = {
-                "region_embeddings": engine.gather(buffers.region_embeddings, rows),
-                "image_global": engine.gather(buffers.image_global, rows),
-            }
+            outputs = {part: engine.gather(each, rows) for part, each in buffers.named.items()}
             context.run(name, "image_encoder", {"regions": buffer}, outputs)
 
     per_image = max(_image_bytes(each) for each in context.configs.values())

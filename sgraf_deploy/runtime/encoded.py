@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sgraf_deploy.config import ModelConfig, Precision
+from sgraf_deploy.config import ModelConfig, Precision, TensorSpec
 from sgraf_deploy.errors import InputError
-from sgraf_deploy.runtime.engine import Array, Buffer, Engine
+from sgraf_deploy.runtime.engine import Array, Buffer, Engine, Graph
 from sgraf_deploy.runtime.rows import Rows, resolve_rows
 
 STORED: dict[Precision, np.dtype[Any]] = {
@@ -58,10 +59,26 @@ class Origin:
 
 @dataclass(frozen=True, eq=False)
 class ImageBuffers:
-    """One member's images: (images, regions, embed) and (images, embed) on the device."""
+    """One member's images on the device, by the names of its graphs' inputs.
+
+    `region_embeddings` (images, regions, embed) and `image_global` (images, embed) as stored;
+    `region_gram` (images, regions, regions) float32, None where the graphs take none.
+    """
 
     region_embeddings: Buffer
     image_global: Buffer
+    region_gram: Buffer | None = None
+
+    @property
+    def named(self) -> dict[str, Buffer]:
+        """Those that there are."""
+        every = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: buffer for name, buffer in every.items() if buffer is not None}
+
+    def inputs(self, graph: Graph, gather: Callable[[Buffer], Buffer]) -> dict[str, Buffer]:
+        """What a graph takes of them, each gathered."""
+        wanted = {spec.name for spec in graph.signature.inputs}
+        return {name: gather(each) for name, each in self.named.items() if name in wanted}
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +127,7 @@ class EncodedImages:
         gather = self.origin.engine.gather
         members = {
             name: ImageBuffers(
-                gather(buffers.region_embeddings, chosen), gather(buffers.image_global, chosen)
+                **{part: gather(buffer, chosen) for part, buffer in buffers.named.items()}
             )
             for name, buffers in self.members.items()
         }
@@ -127,8 +144,10 @@ class EncodedImages:
         origin = _common_origin(parts, "images")
         members = {
             name: ImageBuffers(
-                _join(origin.engine, [part.members[name].region_embeddings for part in parts]),
-                _join(origin.engine, [part.members[name].image_global for part in parts]),
+                **{
+                    field: _join(origin.engine, [part.members[name].named[field] for part in parts])
+                    for field in parts[0].members[name].named
+                }
             )
             for name in origin.configs
         }
@@ -226,9 +245,29 @@ def make_captions(
 
 
 def image_bytes(origin: Origin) -> int:
-    """What one encoded image takes: every member's regions and global vector."""
-    vectors = sum((config.regions + 1) * config.embed for config in origin.configs.values())
-    return vectors * origin.dtype.itemsize
+    """What one encoded image takes: what every member's image encoder makes of it."""
+    outputs = [
+        spec
+        for name in origin.configs
+        for spec in origin.engine.open(name, "image_encoder").signature.outputs
+    ]
+    return sum(math.prod(image_row(spec)) * np.dtype(spec.dtype).itemsize for spec in outputs)
+
+
+def empty_images(origin: Origin, member: str, count: int) -> ImageBuffers:
+    """Room for what a member's image encoder makes of so many images."""
+    outputs = origin.engine.open(member, "image_encoder").signature.outputs
+    return ImageBuffers(
+        **{
+            spec.name: origin.engine.empty((count, *image_row(spec)), np.dtype(spec.dtype))
+            for spec in outputs
+        }
+    )
+
+
+def image_row(spec: TensorSpec) -> tuple[int, ...]:
+    """The shape of one image's part; the first axis is `images`."""
+    return tuple(axis for axis in spec.axes if isinstance(axis, int))
 
 
 def _common_origin(parts: Sequence[G], what: str) -> Origin:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sgraf_deploy.config import GraphName
 from sgraf_deploy.errors import DataError, InputError
 from sgraf_deploy.runtime.encoded import (
     EncodedCaptions,
@@ -20,6 +21,7 @@ from sgraf_deploy.runtime.encoded import (
     ImageBuffers,
     Origin,
     TextBuffers,
+    image_row,
     make_captions,
 )
 
@@ -82,11 +84,9 @@ def load_images(origin: Origin, path: PathLike) -> EncodedImages:
     arrays = _read(origin, path, "images")
     count = len(arrays[f"{next(iter(origin.configs))}.image_global"])
     members = {}
-    for name, config in origin.configs.items():
-        shapes = {
-            "region_embeddings": (count, config.regions, config.embed),
-            "image_global": (count, config.embed),
-        }
+    for name in origin.configs:
+        outputs = origin.engine.open(name, "image_encoder").signature.outputs
+        shapes = {spec.name: (count, *image_row(spec)) for spec in outputs}
         members[name] = ImageBuffers(**_buffers(origin, path, arrays, name, shapes))
     return EncodedImages(origin, members, count)
 
@@ -114,11 +114,11 @@ def load_captions(origin: Origin, path: PathLike) -> EncodedCaptions:
 
 def _image_arrays(images: EncodedImages) -> Arrays:
     fetch = images.origin.engine.fetch
-    arrays: Arrays = {}
-    for name, buffers in images.members.items():
-        arrays[f"{name}.region_embeddings"] = fetch(buffers.region_embeddings)
-        arrays[f"{name}.image_global"] = fetch(buffers.image_global)
-    return arrays
+    return {
+        f"{name}.{part}": fetch(buffer)
+        for name, buffers in images.members.items()
+        for part, buffer in buffers.named.items()
+    }
 
 
 def _arrays(captions: EncodedCaptions) -> Arrays:
@@ -169,11 +169,12 @@ def _check_header(origin: Origin, path: PathLike, kind: Kind, header: Mapping[st
 
 
 def _names(origin: Origin, kind: Kind) -> list[str]:
-    parts = {
-        "images": ("region_embeddings", "image_global"),
-        "captions": ("word_embeddings", "text_global"),
-    }[kind]
-    names = [f"{member}.{part}" for member in origin.configs for part in parts]
+    graph: GraphName = "image_encoder" if kind == "images" else "text_encoder"
+    names = [
+        f"{member}.{spec.name}"
+        for member in origin.configs
+        for spec in origin.engine.open(member, graph).signature.outputs
+    ]
     return names if kind == "images" else ["lengths", *names]
 
 

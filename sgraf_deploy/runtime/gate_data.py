@@ -39,6 +39,11 @@ class GateReference:
     text_global: NDArray[np.float32]
     logits: NDArray[np.float64]
 
+    @property
+    def region_gram(self) -> NDArray[np.float32]:
+        """(images, regions, regions), which follows from the embeddings."""
+        return self.region_embeddings @ self.region_embeddings.transpose(0, 2, 1)
+
 
 def write_gate(path: Path, inputs: GateInputs, references: Mapping[str, GateReference]) -> None:
     """Write inputs and every member's reference outputs as one `.npz`."""

@@ -159,11 +159,9 @@ def text_inputs(
 def _image_inputs(
     context: Context, images: EncodedImages, member: str, tile: Tile
 ) -> dict[str, Buffer]:
-    gather, buffers = context.engine.gather, images.members[member]
-    return {
-        "region_embeddings": gather(buffers.region_embeddings, tile.images),
-        "image_global": gather(buffers.image_global, tile.images),
-    }
+    engine = context.engine
+    graph = engine.open(member, "scorer")
+    return images.members[member].inputs(graph, lambda each: engine.gather(each, tile.images))
 
 
 def _check_numbers(logits: Logits, first_image: int, columns: NDArray[np.int64]) -> None:

@@ -81,11 +81,8 @@ def _inputs(
         "caption_index": engine.put(caption_index.astype(np.int32)),
     }
     for name, buffers in images.members.items():
-        inputs[name] |= {
-            "region_embeddings": engine.gather(buffers.region_embeddings, rows),
-            "image_global": engine.gather(buffers.image_global, rows),
-            **index,
-        }
+        graph = engine.open(name, "pair_scorer")
+        inputs[name] |= index | buffers.inputs(graph, lambda each: engine.gather(each, rows))
     return inputs
 
 

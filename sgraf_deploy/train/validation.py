@@ -42,7 +42,7 @@ def split_logits(
 
 def _columns(
     folded: FoldedModel[Tensor],
-    images: list[tuple[Tensor, Tensor]],
+    images: list[tuple[Tensor, ...]],
     data: TrainingData,
     columns: NDArray[np.int64],
     device: torch.device,
@@ -50,5 +50,5 @@ def _columns(
     """Logits (images, captions) of these captions."""
     token_ids, lengths = (x.to(device) for x in pad([data.token_ids[i] for i in columns]))
     words = folded.text_encoder(token_ids, lengths)
-    blocks = [folded.scorer(Encoded(*block, *words, lengths)).cpu().numpy() for block in images]
+    blocks = [folded.scorer(Encoded.of(block, words, lengths)).cpu().numpy() for block in images]
     return np.concatenate(blocks)

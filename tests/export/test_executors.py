@@ -57,12 +57,11 @@ def encoded(variant: str, ops: TorchOps) -> tuple[FoldedModel[Any], Arrays]:
     images = model.image_encoder(torch.from_numpy(regions))
     words = model.text_encoder(torch.from_numpy(token_ids), torch.from_numpy(lengths))
     arrays: Arrays = {"regions": regions, "token_ids": token_ids, "lengths": lengths}
-    for name, value in zip(
-        ("region_embeddings", "image_global", "word_embeddings", "text_global"),
-        (*images, *words),
-        strict=True,
-    ):
-        arrays[name] = value.numpy()
+    image_names = ("region_embeddings", "image_global", "region_gram")
+    arrays |= {name: x.numpy() for name, x in zip(image_names, images, strict=False)}
+    arrays |= {
+        name: x.numpy() for name, x in zip(("word_embeddings", "text_global"), words, strict=True)
+    }
     arrays["image_index"] = np.array([2, 0, 2], dtype=np.int32)
     arrays["caption_index"] = np.array([5, 1, 0], dtype=np.int32)
     return model, arrays

@@ -81,9 +81,9 @@ class Case:
         self, regions: NDArray[np.float32], captions: list[NDArray[np.int32]], extra: int = 0
     ) -> Encoded[Tensor]:
         token_ids, lengths = map(torch.from_numpy, padded(captions, extra))
-        return Encoded(
-            *self.folded.image_encoder(torch.from_numpy(regions).to(self.dtype)),
-            *self.folded.text_encoder(token_ids, lengths),
+        return Encoded.of(
+            self.folded.image_encoder(torch.from_numpy(regions).to(self.dtype)),
+            self.folded.text_encoder(token_ids, lengths),
             lengths,
         )
 

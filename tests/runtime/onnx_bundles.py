@@ -50,6 +50,11 @@ _MASK = """
   mask = Cast <to = 1> (real)
 """
 
+_GRAM = """
+  upright = Transpose <perm = [0, 2, 1]> (v)
+  region_gram = MatMul (v, upright)
+"""
+
 _WEIGHTED = """
   tenths = Mul (places, tenth)
   by_place = Add (tenths, unit)
@@ -63,7 +68,7 @@ BODIES: dict[GraphName, str] = {
   g = ReduceMean <keepdims = 0> (v, one)
   region_embeddings = Cast <to = {stored}> (v)
   image_global = Cast <to = {stored}> (g)
-""",
+{gram}""",
     "text_encoder": _MASK.format(words="token_ids")
     + """
   looked_up = Gather (words_table, token_ids)
@@ -142,11 +147,15 @@ def write_bundle(
     precisions: Sequence[Precision] = ("fp32", "fp16"),
     vocabulary: bool = True,
     name: str = "small",
+    gram: bool = True,
 ) -> Bundle:
-    """Write a bundle whose graphs compute what the fake engine does; `name` makes it another."""
+    """Write a bundle whose graphs compute what the fake engine does; `name` makes it another.
+
+    Without `gram` as before there was a Gram matrix.
+    """
     modules: tuple[Module, ...] = ("SGR", "SAF") if module == "SGRAF" else (module,)
     members = {
-        each.lower(): _write_member(folder, small_config(each, seed=seed), precisions)
+        each.lower(): _write_member(folder, small_config(each, seed=seed), precisions, gram=gram)
         for seed, each in enumerate(modules)
     }
     folder.mkdir(exist_ok=True)
@@ -167,12 +176,15 @@ def write_bundle(
     return Bundle.open(folder)
 
 
-def write_graph(path: Path, graph: GraphName, config: ModelConfig, precision: Precision) -> None:
+def write_graph(
+    path: Path, graph: GraphName, config: ModelConfig, precision: Precision, *, gram: bool = True
+) -> None:
     """Write one graph of the fake engine's model."""
-    spec = signature(graph, config, precision)
+    spec = signature(graph, config, precision, gram=gram)
     weights = fake_weights(config.module.lower(), config)
     stored = TensorProto.FLOAT16 if precision == "fp16" else TensorProto.FLOAT
-    body = BODIES[graph].format(stored=stored)
+    products = _GRAM if any(output.name == "region_gram" for output in spec.outputs) else ""
+    body = BODIES[graph].format(stored=stored, gram=products)
     inputs = ", ".join(map(_declared, spec.inputs))
     outputs = ", ".join(map(_declared, spec.outputs))
     constants = (
@@ -192,16 +204,19 @@ def write_graph(path: Path, graph: GraphName, config: ModelConfig, precision: Pr
     onnx.save(model, path)
 
 
-def _write_member(folder: Path, config: ModelConfig, precisions: Sequence[Precision]) -> Member:
+def _write_member(
+    folder: Path, config: ModelConfig, precisions: Sequence[Precision], *, gram: bool
+) -> Member:
     member = config.module.lower()
     graphs: dict[Precision, dict[GraphName, GraphFile]] = {}
     for precision in precisions:
         graphs[precision] = {}
         for name in GRAPHS:
             path = folder / member / precision / f"{name}.onnx"
-            write_graph(path, name, config, precision)
+            write_graph(path, name, config, precision, gram=gram)
             ref = hash_file(path, relative_to=folder)
-            graphs[precision][name] = GraphFile(ref, OPSET, signature(name, config, precision))
+            spec = signature(name, config, precision, gram=gram)
+            graphs[precision][name] = GraphFile(ref, OPSET, spec)
     checkpoint = CheckpointInfo("c.pth", sha256(member.encode()).hexdigest(), None, None, None)
     return Member(config, checkpoint, sha256(b"images").hexdigest(), graphs, None)
 

@@ -80,6 +80,7 @@ def test_bytes_are_those_of_the_buffers(
     for member in images.members.values():
         assert member.region_embeddings.dtype == stored
         held += member.region_embeddings.nbytes + member.image_global.nbytes
+        held += 0 if member.region_gram is None else member.region_gram.nbytes
     assert images.nbytes == held
     held = captions.lengths.nbytes + captions.offsets.nbytes
     for text in captions.members.values():

@@ -59,6 +59,7 @@ def scorer_inputs(images: int = 2, captions: int = 3, words: int = 4) -> dict[st
         "word_embeddings": rng.normal(size=(captions, words, 8)).astype(np.float32),
         "text_global": rng.normal(size=(captions, 8)).astype(np.float32),
         "lengths": np.full(captions, words, np.int32),
+        "region_gram": rng.normal(size=(images, 4, 4)).astype(np.float32),
     }
 
 
@@ -277,6 +278,6 @@ def test_one_run_may_be_shared_by_threads(engine: OrtEngine) -> None:
 def _saf_inputs(images: int, captions: int, words: int) -> dict[str, Any]:
     """The second member's embeddings are one wider."""
     return {
-        name: np.concatenate([array, array[..., :1]], axis=-1) if array.ndim > 1 else array
+        name: np.concatenate([array, array[..., :1]], axis=-1) if array.shape[-1] == 8 else array
         for name, array in scorer_inputs(images, captions, words).items()
     }

@@ -115,7 +115,7 @@ class FusedScorer:
         logits = torch.empty(images, captions, dtype=torch.float32, device=self.device)
         if tile.pairs == 0:
             return logits
-        self._local(tile, encoded.region_embeddings.contiguous(), words)
+        self._local(tile, encoded, words)
         self._global(tile, encoded.image_global.contiguous(), encoded.text_global.contiguous())
         if self._reasons:
             self._reasoning(tile, logits)
@@ -127,8 +127,9 @@ class FusedScorer:
     def _reasons(self) -> bool:
         return self._weights.filtration is None
 
-    def _local(self, tile: _Tile, regions: Tensor, words: Tensor) -> None:
+    def _local(self, tile: _Tile, encoded: Encoded[Tensor], words: Tensor) -> None:
         """Attention of every word to every region, then the words' alignments."""
+        regions = encoded.region_embeddings.contiguous()
         blocks, count = self.blocks, self.config.regions
         columns = tile.images * count
         raw = torch.empty(tile.words, columns, dtype=torch.float32, device=self.device)
@@ -148,11 +149,14 @@ class FusedScorer:
             | {"block_words": blocks.scale_words, "block_columns": blocks.columns},
             warps=4,
         )
-        wide = regions.float()
+        gram = encoded.region_gram
+        if gram is None:
+            wide = regions.float()
+            gram = wide @ wide.mT
         self._start(
             attend.local_alignments,
             _ceil(tile.words, blocks.words) * tile.images,
-            {"raw": raw, "scales": scales, "regions": regions, "gram": wide @ wide.mT}
+            {"raw": raw, "scales": scales, "regions": regions, "gram": gram.contiguous()}
             | {"words": words, "word_caption": tile.tables.word_caption}
             | {"word_node": tile.tables.word_node, "nodes": tile.nodes}
             | self._linear(self._weights.local_alignment)
