@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sgraf_deploy.config import GraphName, ModelConfig
 from sgraf_deploy.errors import DataError
+from sgraf_deploy.runtime.crew import Crew
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages, Origin
 from sgraf_deploy.runtime.engine import Buffer, Engine
 from sgraf_deploy.runtime.halving import Halving
 from sgraf_deploy.runtime.tiles import TileLimits, TilePlan, TileShape, plan_tiles
 
-
-def _halvings() -> dict[GraphName, Halving]:
-    return {
-        "image_encoder": Halving("batches of images"),
-        "text_encoder": Halving("batches of captions"),
-        "scorer": Halving("tiles"),
-        "pair_scorer": Halving("batches of pairs"),
-    }
+KINDS: dict[GraphName, str] = {
+    "image_encoder": "batches of images",
+    "text_encoder": "batches of captions",
+    "scorer": "tiles",
+    "pair_scorer": "batches of pairs",
+}
+"""What the work on a graph is called."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +33,12 @@ class Context:
     origin: Origin
     limits: TileLimits = field(default_factory=TileLimits)
     shape: TileShape | None = None
-    halving: Mapping[GraphName, Halving] = field(default_factory=_halvings)
+    crew: Crew = field(default_factory=Crew)
+
+    @cached_property
+    def halving(self) -> Mapping[GraphName, Halving]:
+        """By graph, all with one crew."""
+        return {graph: Halving(what, self.crew) for graph, what in KINDS.items()}
 
     @property
     def engine(self) -> Engine:

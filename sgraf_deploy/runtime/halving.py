@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from itertools import chain, islice
-from queue import SimpleQueue
-from threading import Lock
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 from sgraf_deploy.errors import EngineMemoryError
+from sgraf_deploy.runtime.crew import Crew
 
 Progress = Callable[[int, int], None]
 """Called with the units that are done and how many there are in all."""
@@ -35,8 +32,6 @@ class Work(Protocol):
 
 
 W = TypeVar("W", bound=Work)
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 class Halving:
@@ -45,9 +40,10 @@ class Halving:
     May be used by several threads: the worst that a race does is one more halving.
     """
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, crew: Crew | None = None) -> None:
         """`what` names the work in messages, in the plural: `tiles`, `batches of images`."""
         self._what = what
+        self._crew = crew or Crew()
         self._limit: int | None = None
 
     def run(
@@ -66,7 +62,7 @@ class Halving:
         not fit.
         """
         done = 0
-        for units in spread(works, lambda work: self._finish(work, execute), workers):
+        for units in self._crew.spread(works, lambda work: self._finish(work, execute), workers):
             done += units
             if progress is not None:
                 progress(done, total)
@@ -98,57 +94,6 @@ class Halving:
             self._limit = max(1, piece.cost // 2)
             return False
         return True
-
-
-def spread(works: Iterable[T], call: Callable[[T], R], workers: int) -> Iterator[R]:
-    """The results of `call` as they come, from so many threads that take the works in order.
-
-    There are no more threads than works; a single one works in the calling thread. After an
-    error, or when the iterator is closed, nothing new begins and what runs is waited for.
-    """
-    coming = iter(works)
-    first = list(islice(coming, workers))
-    workers = len(first)
-    if workers < 2:
-        yield from map(call, chain(first, coming))
-        return
-    shared = _Shared(chain(first, coming), call)
-    with ThreadPoolExecutor(workers, thread_name_prefix="sgraf-deploy") as pool:
-        running = [pool.submit(shared.work_off) for _ in range(workers)]
-        try:
-            for _ in running:
-                yield from iter(shared.results.get, _DONE)
-        finally:
-            shared.stopped = True
-        for future in running:
-            future.result()
-
-
-_DONE: Any = object()
-
-
-class _Shared(Generic[T, R]):
-    """Works that several threads take from, and where they put the results."""
-
-    def __init__(self, works: Iterator[T], call: Callable[[T], R]) -> None:
-        self.results: SimpleQueue[R] = SimpleQueue()
-        self.stopped = False
-        self._works, self._call, self._lock = works, call, Lock()
-
-    def work_off(self) -> None:
-        """Take one work after the other; at the end, or after an error, put `_DONE`."""
-        try:
-            while not self.stopped:
-                with self._lock:
-                    work = next(self._works, _DONE)
-                if work is _DONE:
-                    break
-                self.results.put(self._call(work))
-        except BaseException:
-            self.stopped = True
-            raise
-        finally:
-            self.results.put(_DONE)
 
 
 @dataclass(frozen=True)

@@ -271,6 +271,7 @@ class Scorer:
         if not self._closed:
             self._closed = True
             if self._process == os.getpid():
+                self._context.crew.close()
                 self._context.engine.close()
 
     def __enter__(self) -> Self:

@@ -265,10 +265,21 @@ def _fitting_shape(
         wide = 2 * math.isqrt(pairs)
     wide = min(similar, max(wide, pairs // images))
     wide = math.ceil(similar / math.ceil(similar / wide))  # Or a few would be left over.
-    high = min(images, max(1, pairs // wide))
+    high = _even_share(images, max(1, pairs // wide), limits)
     while high * wide > 1 and limits.tile_bytes < _members_bytes(configs, high, wide, longest):
         high, wide = (high // 2, wide) if high >= wide else (high, wide // 2)
     return TileShape(high, wide)
+
+
+def _even_share(images: int, most: int, limits: TileLimits) -> int:
+    """At most so many images per tile; on a CPU in a power of two of tiles, while these are few.
+
+    Seven tiles keep the second of two cores idle for a while, eight do not.
+    """
+    tiles = math.ceil(images / most)
+    if limits.intermediate_bytes is None or tiles > SHARES:
+        return min(images, most)
+    return math.ceil(images / (1 << (tiles - 1).bit_length()))
 
 
 def _profiled(shape: TileShape, profiles: Collection[Mapping[str, int]]) -> TileShape:

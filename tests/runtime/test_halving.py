@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
 
 import pytest
 
 from sgraf_deploy.errors import EngineMemoryError
-from sgraf_deploy.runtime.halving import Batch, Halving, _Shared, spread
+from sgraf_deploy.runtime.halving import Batch, Halving
 
 
 class Memory:
@@ -82,54 +81,6 @@ def test_other_errors_pass() -> None:
 
     with pytest.raises(KeyError, match="mine"):
         Halving("tiles").run([Batch(0, 8)], fail, total=8)
-
-
-@pytest.mark.parametrize("workers", [1, 2, 3, 9], ids="workers-{}".format)
-def test_every_result_comes_from_no_more_threads_than_asked(workers: int) -> None:
-    meeting = threading.Barrier(min(workers, 6))
-    threads = set()
-
-    def call(number: int) -> int:
-        threads.add(threading.get_ident())
-        meeting.wait(timeout=60)  # all of them are really under way at a time
-        return number * number
-
-    assert sorted(spread(range(6), call, workers)) == [0, 1, 4, 9, 16, 25]
-    assert len(threads) == min(workers, 6)
-    assert (threading.get_ident() in threads) == (workers == 1)
-
-
-def failing_at_one(begun: list[int]) -> Callable[[int], int]:
-    def call(number: int) -> int:
-        begun.append(number)
-        if number == 1:
-            raise EngineMemoryError("no room")
-        return number
-
-    return call
-
-
-@pytest.mark.parametrize("workers", [1, 2, 5], ids="workers-{}".format)
-def test_an_error_reaches_the_caller(workers: int) -> None:
-    with pytest.raises(EngineMemoryError, match="no room"):
-        list(spread(range(100), failing_at_one([]), workers))
-
-
-def test_after_an_error_nothing_new_begins() -> None:
-    begun: list[int] = []
-    shared = _Shared(iter(range(100)), failing_at_one(begun))
-    with pytest.raises(EngineMemoryError, match="no room"):
-        shared.work_off()
-    shared.work_off()  # what the other threads do next
-    assert begun == [0, 1]
-
-
-def test_when_the_results_are_no_longer_wanted_nothing_new_begins() -> None:
-    begun: list[int] = []
-    results = spread(range(10**6), begun.append, 2)
-    next(results)
-    results.close()  # type: ignore[attr-defined]  # it is a generator
-    assert len(begun) < 10**6
 
 
 def test_progress_is_told_by_the_calling_thread() -> None:
