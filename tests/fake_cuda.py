@@ -35,6 +35,10 @@ class FakeStream:
     capturing: list[Operation] | None = None
     destroyed: bool = False
 
+    def __str__(self) -> str:
+        """The handle, which libraries on top of CUDA are given."""
+        return str(id(self))
+
     def enqueue(self, operation: Operation) -> None:
         assert not self.destroyed
         if self.capturing is not None:

@@ -27,9 +27,12 @@ def doctor() -> None:
         for name, entry in ENGINES.items()
     ]
     click.echo(table(rows, ["engine", "works here", "what it is, or why it does not work"]))
+    missing: dict[str | None, list[str]] = {}
     for name, error in errors.items():
         if error is not None:
-            click.echo(f"to have {name}: {error.mend}")
+            missing.setdefault(error.mend, []).append(name)
+    for mend, names in missing.items():
+        click.echo(f"to have {', '.join(names)}: {mend}")
     auto = ("--engine auto takes {}", "--engine auto finds nothing: {}")
     compiles = ("compile works, with {}", "compile does not work: {}")
     click.echo(_answer(choose_engine, *auto))

@@ -52,7 +52,7 @@ def test_doctor_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert working(stdout).isdisjoint({"torch", "torch-reference"})
     assert "ort" in working(stdout)
-    assert "to have torch: pip install 'sgraf-deploy[torch]'" in stdout
+    assert "to have torch, torch-reference: pip install 'sgraf-deploy[torch]'" in stdout
     assert "--engine auto takes ort" in stdout
     assert "export does not work: Python cannot import" in stdout
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from sgraf_deploy.bundle import Bundle
     from sgraf_deploy.runtime.engine import EngineOptions
 
+NEEDS_A_GPU = "a GPU by NVIDIA, its driver, and PyTorch built for CUDA; engine ort needs none"
+
 CAPABILITY = (9, 0)
 """The kernels take up to 227 KiB of shared memory per program, which older GPUs do not have."""
 
@@ -49,11 +51,14 @@ class FusedEngine(TorchEngine):
 
     @staticmethod
     def unavailable() -> str | None:
-        """Why no kernel can run here; raises ImportError where Triton is not installed."""
+        """Why no kernel can run here; raises ImportError where Triton is not installed.
+
+        Raises UnavailableError where PyTorch sees no GPU.
+        """
         if interpreted():
             return None
         if not torch.cuda.is_available():
-            return "there is no CUDA GPU that PyTorch sees"
+            raise UnavailableError("PyTorch sees no CUDA GPU", mend=NEEDS_A_GPU)
         found = torch.cuda.get_device_capability()
         if found < CAPABILITY:
             needed, got = (".".join(map(str, numbers)) for numbers in (CAPABILITY, found))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,7 @@ PROVIDER = "CPUExecutionProvider"
 EXECUTED = {"fp32": "fp32", "fp16": "fp32 arithmetic on an fp16 graph"}
 """ONNX Runtime has no half kernels for a CPU: it converts around every operation."""
 
-_OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory", "bad allocation")
+_OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory", "bad allocation", "out of memory")
 _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int32)": "int32"}
 _FATAL_ONLY = 4
 """ONNX Runtime's severity: what it would print on stderr reaches the caller as an error."""
@@ -145,37 +146,17 @@ class OrtGraph:
         self.signature = signature
         self._name = f"{path.parent.parent.name}/{path.parent.name}/{path.name}"
         self._session = _open_session(path, threads, arena)
-        for what, specs, found in (
-            ("inputs", signature.inputs, self._session.get_inputs()),
-            ("outputs", signature.outputs, self._session.get_outputs()),
-        ):
-            expected = [_described(spec.name, spec.dtype, spec.axes) for spec in specs]
-            got = [_described(x.name, _TYPES.get(x.type, x.type), x.shape) for x in found]
-            if expected != got:
-                raise BundleError(
-                    f"{what} of graph {path}",
-                    expected="; ".join(expected),
-                    got="; ".join(got),
-                    mend="export the bundle again with `sgraf-deploy export --force`",
-                )
+        check_interface(self._session, signature, path)
 
     def run(
         self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer] | None = None
     ) -> dict[str, Buffer]:
         """Run on arrays; outputs that are bound must be contiguous and have the right shape."""
-        from onnxruntime.capi import onnxruntime_pybind11_state as native
-
-        try:
+        with translated(self._name):
             if outputs:
                 return self._run_bound(inputs, outputs)
             names = [spec.name for spec in self.signature.outputs]
             return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
-        except MemoryError as error:
-            raise EngineMemoryError(f"graph {self._name} ran out of memory") from error
-        except (RuntimeError, ValueError, native.Fail, native.RuntimeException) as error:
-            raise _translated(self._name, error) from error
-        except (native.InvalidArgument, native.NotImplemented, native.EPFail) as error:
-            raise _translated(self._name, error) from error
 
     def _run_bound(
         self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]
@@ -208,12 +189,27 @@ def _processors() -> int:
 
 
 def _open_session(path: Path, threads: int, arena: bool) -> InferenceSession:
+    session = open_session(path, session_options(threads, arena), [PROVIDER])
+    if session.get_providers() != [PROVIDER]:
+        raise UnavailableError(
+            f"ONNX Runtime opened {path} elsewhere",
+            expected=[PROVIDER],
+            got=session.get_providers(),
+            mend="pip install 'sgraf-deploy[cpu]'",
+        )
+    return session
+
+
+def open_session(
+    path: Path, options: SessionOptions, providers: Sequence[Any], module: Any = None
+) -> InferenceSession:
+    """A session with these providers; BundleError for a file that ONNX Runtime cannot open."""
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as native
 
     try:
-        session = onnxruntime.InferenceSession(
-            str(path), session_options(threads, arena), providers=[PROVIDER]
+        session: InferenceSession = (module or onnxruntime).InferenceSession(
+            str(path), options, providers=list(providers)
         )
     except (
         native.Fail,
@@ -229,14 +225,24 @@ def _open_session(path: Path, threads: int, arena: bool) -> InferenceSession:
             got=error,
             mend="export the bundle again with `sgraf-deploy export --force`",
         ) from error
-    if session.get_providers() != [PROVIDER]:
-        raise UnavailableError(
-            f"ONNX Runtime opened {path} elsewhere",
-            expected=[PROVIDER],
-            got=session.get_providers(),
-            mend="pip install 'sgraf-deploy[cpu]'",
-        )
     return session
+
+
+def check_interface(session: InferenceSession, signature: GraphSignature, path: Path) -> None:
+    """BundleError if a session's inputs and outputs are not the signature's."""
+    for what, specs, found in (
+        ("inputs", signature.inputs, session.get_inputs()),
+        ("outputs", signature.outputs, session.get_outputs()),
+    ):
+        expected = [_described(spec.name, spec.dtype, spec.axes) for spec in specs]
+        got = [_described(x.name, _TYPES.get(x.type, x.type), x.shape) for x in found]
+        if expected != got:
+            raise BundleError(
+                f"{what} of graph {path}",
+                expected="; ".join(expected),
+                got="; ".join(got),
+                mend="export the bundle again with `sgraf-deploy export --force`",
+            )
 
 
 def session_options(threads: int, arena: bool) -> SessionOptions:
@@ -259,6 +265,21 @@ def session_options(threads: int, arena: bool) -> SessionOptions:
 
 def _described(name: str, dtype: str, axes: Sequence[str | int]) -> str:
     return f"{name} {dtype} ({', '.join(map(str, axes))})"
+
+
+@contextmanager
+def translated(name: str) -> Iterator[None]:
+    """Errors of ONNX Runtime, while it runs a graph of that name, as ours."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as native
+
+    try:
+        yield
+    except MemoryError as error:
+        raise EngineMemoryError(f"graph {name} ran out of memory") from error
+    except (RuntimeError, ValueError, native.Fail, native.RuntimeException) as error:
+        raise _translated(name, error) from error
+    except (native.InvalidArgument, native.NotImplemented, native.EPFail) as error:
+        raise _translated(name, error) from error
 
 
 def _translated(name: str, error: Exception) -> SgrafDeployError:

@@ -22,6 +22,7 @@ from sgraf_deploy.runtime.cuda.bindings import check_cuda, open_cuda
 from sgraf_deploy.runtime.cuda.engine import CudaEngine, gpu_ordinal
 from sgraf_deploy.runtime.cuda.lanes import Lane
 from sgraf_deploy.runtime.cuda.memory import DeviceArray
+from sgraf_deploy.runtime.cuda.shapes import shape_of, sizes_of
 from sgraf_deploy.runtime.engine import EngineOptions
 from sgraf_deploy.runtime.engines.trt_context import Tensors, TrtContext
 from sgraf_deploy.runtime.plans import Profile, Sidecar, engine_folder, load_plan, mark_verified
@@ -150,13 +151,13 @@ class TrtGraph:
         self, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray] | None = None
     ) -> dict[str, DeviceArray]:
         """Put a run into the lane's stream; InputError for shapes that no profile takes."""
-        sizes = _sizes(self.signature, inputs)
+        sizes = sizes_of(self.signature, inputs)
         profile = self._profile(sizes)
         given = outputs or {}
         lane = self._owner.lane()
         with lane:
             results = {
-                name: given[name] if name in given else lane.empty(_shape(axes, sizes), dtype)
+                name: given[name] if name in given else lane.empty(shape_of(axes, sizes), dtype)
                 for name, axes, dtype in self._outputs
             }
             context = self._context(lane, profile)
@@ -201,28 +202,6 @@ class TrtGraph:
                 found = self._owner.new_context(self._engine, profile, lane)
             self._contexts[lane, profile] = found
         return found
-
-
-def _sizes(signature: GraphSignature, inputs: Mapping[str, DeviceArray]) -> dict[str, int]:
-    """The sizes of the dynamic axes; InputError for an input that the signature has not."""
-    sizes: dict[str, int] = {}
-    for spec in signature.inputs:
-        array = inputs[spec.name]
-        expected = tuple(
-            sizes.setdefault(axis, size) if isinstance(axis, str) else axis
-            for axis, size in zip(spec.axes, array.shape, strict=False)
-        )
-        if array.shape != expected or array.dtype != spec.dtype:
-            raise InputError(
-                f"input {spec.name}",
-                expected=f"{spec.dtype} of {spec.axes}, that is {expected}",
-                got=f"{array.dtype} of {array.shape}",
-            )
-    return sizes
-
-
-def _shape(axes: tuple[str | int, ...], sizes: Mapping[str, int]) -> tuple[int, ...]:
-    return tuple(sizes[axis] if isinstance(axis, str) else axis for axis in axes)
 
 
 def _largest(signature: GraphSignature, profile: Profile) -> dict[str, int]:
