@@ -30,6 +30,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "==> making $(VENV) from constraints.txt"
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(PIP) install --quiet --quiet --constraint constraints.txt --editable '.[dev]'
+	@$(PIP) install --quiet --quiet --constraint constraints.txt --no-deps tensorrt-stubs
+	@# Two things in these stubs are no Python: a parameter `in`, and one without a default at the end.
+	@sed -i -e 's/\([(, ]\)in: /\1in_: /g' -e 's/= None, channel_axis: int)/= None, channel_axis: int = 0)/' \
+		$(VENV)/lib/python*/site-packages/tensorrt_bindings/tensorrt.pyi
 	@touch $@
 
 demo: $(STAMP)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import GRAPHS, GraphName, Precision
@@ -17,6 +17,9 @@ from sgraf_deploy.runtime.gpu import find_driver
 from sgraf_deploy.runtime.halving import Progress
 from sgraf_deploy.runtime.plans import PORTABLE, Profile, Sidecar, plan_name, replace_file
 from sgraf_deploy.runtime.tensorrt import SILENT, TensorRT
+
+if TYPE_CHECKING:
+    import tensorrt as api
 
 _KNOWN = {
     "BuildCanceled": "the build was cancelled",
@@ -129,12 +132,13 @@ def build(
 ) -> tuple[bytes, dict[str, int]]:
     """The plan of an ONNX graph, and its matrix products by data type."""
     trt, logger = tensorrt.module, tensorrt.logger()
-    builder = trt.Builder(logger)
+    builder: api.Builder = trt.Builder(logger)
     # TensorRT 10 must be told; 11 and RTX know nothing else.
     flag = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = builder.create_network(flag)
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse(onnx) or network.num_layers == 0:
+    parser: api.OnnxParser = trt.OnnxParser(network, logger)
+    parsed = cast(bool, parser.parse(onnx))  # tensorrt-stubs mistakes bool for TensorRT's own
+    if not parsed or network.num_layers == 0:
         raise _unparsed(planned, parser, logger.lines)
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
@@ -157,26 +161,32 @@ def build(
 
 
 def _add_profiles(
-    builder: Any, config: Any, planned: Planned, inputs: set[str], logger: Any
+    builder: api.Builder,
+    config: api.IBuilderConfig,
+    planned: Planned,
+    inputs: set[str],
+    logger: Any,
 ) -> None:
     for use, shapes in zip(planned.uses, planned.profiles, strict=True):
         found = builder.create_optimization_profile()
         if set(shapes) != inputs:  # TensorRT ignores what it does not know, silently
             raise _unbuilt(planned, f"profile {use.name} is for {sorted(shapes)}", logger.lines)
         for name, (low, best, high) in shapes.items():
-            found.set_shape(name, low, best, high)
+            # tensorrt-stubs knows Dims alone, which tuples are taken for.
+            found.set_shape(name, low, best, high)  # type: ignore[arg-type]
         if config.add_optimization_profile(found) < 0:
             raise _unbuilt(planned, f"profile {use.name} was refused", logger.lines)
 
 
-def _read_timing(config: Any, path: Path) -> None:
+def _read_timing(config: api.IBuilderConfig, path: Path) -> None:
     """Give the builder what earlier builds measured; it takes nothing of another GPU's."""
-    cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
-    if cache is None or not config.set_timing_cache(cache, False):
+    content = path.read_bytes() if path.is_file() else b""
+    cache = cast("api.ITimingCache | None", config.create_timing_cache(content))
+    if cache is None or not cast(bool, config.set_timing_cache(cache, False)):
         config.set_timing_cache(config.create_timing_cache(b""), False)
 
 
-def _write_timing(config: Any, path: Path) -> None:
+def _write_timing(config: api.IBuilderConfig, path: Path) -> None:
     """Keep what was measured."""
     replace_file(path, bytes(config.get_timing_cache().serialize()))
 
@@ -192,7 +202,7 @@ def check_precision(planned: Planned, precision: Precision, layers: dict[str, in
         )
 
 
-def _products(trt: Any, network: Any) -> dict[str, int]:
+def _products(trt: Any, network: api.INetworkDefinition) -> dict[str, int]:
     """Matrix products by the data type of their result; the network is strongly typed."""
     counts: Counter[str] = Counter()
     for index in range(network.num_layers):
@@ -202,7 +212,7 @@ def _products(trt: Any, network: Any) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _monitor(trt: Any, progress: Progress) -> Any:
+def _monitor(trt: Any, progress: Progress) -> api.IProgressMonitor:
     """A progress monitor over the outermost phase of a build."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # of the module
@@ -226,7 +236,7 @@ def _monitor(trt: Any, progress: Progress) -> Any:
     return Monitor()
 
 
-def _unparsed(planned: Planned, parser: Any, lines: Iterable[str]) -> BundleError:
+def _unparsed(planned: Planned, parser: api.OnnxParser, lines: Iterable[str]) -> BundleError:
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     reasons = [
         f"{error.desc()} (node {error.node_name() or error.node()}, {error.node_operator()})"

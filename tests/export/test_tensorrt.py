@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from sgraf_deploy.bench.random_model import model_config
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import GRAPHS, MODULES, PRECISIONS, GraphName, Module, Precision, signature
 from sgraf_deploy.errors import BundleError, GateError, InputError, UnavailableError
+from sgraf_deploy.export import tensorrt as export_tensorrt
 from sgraf_deploy.export.engines import publish_engines
 from sgraf_deploy.export.graphs import build_graph
 from sgraf_deploy.export.profiles import CEILING, GIB, Sizes, Use, check_scratch, profile, uses
@@ -28,7 +30,7 @@ from sgraf_deploy.export.tensorrt import (
 from sgraf_deploy.model.folding import FoldedWeights, fold
 from sgraf_deploy.runtime import tensorrt as adaptor
 from sgraf_deploy.runtime.plans import PORTABLE, engine_folder, load_plan, read_sidecar
-from sgraf_deploy.runtime.tensorrt import USED, TensorRT, find_tensorrt
+from sgraf_deploy.runtime.tensorrt import TensorRT, find_tensorrt
 
 SMALL_SIZES = Sizes(images=4, captions=3, words=9, candidates=10)
 
@@ -67,18 +69,6 @@ def test_every_graph_of_the_papers_dimensions_is_built(
 
     check_precision(one, precision, layers)
     assert len(plan) > 100_000
-
-
-def test_what_is_used_exists(tensorrt: TensorRT) -> None:
-    assert [name for name in USED if not hasattr(tensorrt.module, name)] == []
-    builder = tensorrt.module.Builder(tensorrt.logger())
-    config = builder.create_builder_config()
-    for owner, names in (
-        (config, ("set_memory_pool_limit", "add_optimization_profile", "progress_monitor")),
-        (builder, ("create_network", "create_optimization_profile", "build_serialized_network")),
-        (tensorrt.module.OnnxParser, ("parse", "num_errors", "get_error")),
-    ):
-        assert [name for name in names if not hasattr(owner, name)] == []
 
 
 @pytest.fixture
@@ -217,3 +207,39 @@ def test_a_broken_installation_says_why(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr(adaptor, "MODULES", (("broken_tensorrt", "tensorrt"),))
     with pytest.raises(UnavailableError, match="broken_tensorrt: No module named"):
         find_tensorrt()
+
+
+class FakeTiming:
+    """A builder's configuration as TensorRT has it: caches of another GPU are refused."""
+
+    def __init__(self) -> None:
+        self.used = b""
+
+    def create_timing_cache(self, content: bytes) -> bytes | None:
+        return None if content == b"damaged" else content
+
+    def set_timing_cache(self, cache: bytes, ignore_mismatch: bool) -> bool:
+        assert not ignore_mismatch
+        if cache == b"of another GPU":
+            return False
+        self.used = cache
+        return True
+
+    def get_timing_cache(self) -> Any:
+        return SimpleNamespace(serialize=lambda: self.used + b"+")
+
+
+@pytest.mark.parametrize(
+    ("kept", "used"),
+    [(None, b""), (b"ours", b"ours"), (b"of another GPU", b""), (b"damaged", b"")],
+)
+def test_what_was_measured_is_kept_for_the_next_build(
+    tmp_path: Path, kept: bytes | None, used: bytes
+) -> None:
+    path, config = tmp_path / "timing", FakeTiming()
+    if kept is not None:
+        path.write_bytes(kept)
+    export_tensorrt._read_timing(config, path)  # type: ignore[arg-type]
+    assert config.used == used
+    export_tensorrt._write_timing(config, path)  # type: ignore[arg-type]
+    assert path.read_bytes() == used + b"+"

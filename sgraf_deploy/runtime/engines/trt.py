@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,6 +29,8 @@ from sgraf_deploy.runtime.plans import Profile, Sidecar, engine_folder, load_pla
 from sgraf_deploy.runtime.tensorrt import TensorRT, find_tensorrt
 
 if TYPE_CHECKING:
+    import tensorrt as api
+
     from sgraf_deploy.bundle import Bundle
 
 log = logging.getLogger(__name__)
@@ -53,7 +55,7 @@ class TrtEngine(CudaEngine):
         self._tensorrt = tensorrt or find_tensorrt()
         self._logger = self._tensorrt.logger()
         super().__init__(cuda or open_cuda(ordinal), f"cuda:{ordinal}")
-        self._runtime = self._tensorrt.module.Runtime(self._logger)
+        self._runtime: api.Runtime = self._tensorrt.module.Runtime(self._logger)
         self.executed = f"{precision} in {self._tensorrt}"
         self._bundle, self._precision, self._options = bundle, precision, options
         self._folder = engine_folder(bundle, options.engine_dir)
@@ -121,7 +123,7 @@ class TrtEngine(CudaEngine):
         self._sidecars[member, graph] = sidecar
         return TrtGraph(self, engine, sidecar, file.signature)
 
-    def new_context(self, engine: Any, profile: int, lane: Lane) -> TrtContext:
+    def new_context(self, engine: api.ICudaEngine, profile: int, lane: Lane) -> TrtContext:
         """An execution context whose intermediates lie in the lane's scratch memory."""
         strategy = self._tensorrt.module.ExecutionContextAllocationStrategy.USER_MANAGED
         return TrtContext(self.cuda, engine, strategy, profile, lane, self._logger)
@@ -131,7 +133,7 @@ class TrtGraph:
     """One plan; see `Graph`. Runs are put into the calling thread's lane."""
 
     def __init__(
-        self, owner: TrtEngine, engine: Any, sidecar: Sidecar, signature: GraphSignature
+        self, owner: TrtEngine, engine: api.ICudaEngine, sidecar: Sidecar, signature: GraphSignature
     ) -> None:
         """Take a deserialised engine; DeviceError if its tensors are not the signature's."""
         self.signature = signature
@@ -174,7 +176,7 @@ class TrtGraph:
         for context in self._contexts.values():
             context.close()
         self._contexts.clear()
-        self._engine = None
+        del self._engine
 
     def _profile(self, sizes: Mapping[str, int]) -> int:
         """The profile that fits most closely."""

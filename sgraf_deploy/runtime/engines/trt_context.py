@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sgraf_deploy.errors import DeviceError, EngineMemoryError
 from sgraf_deploy.runtime.cuda.api import CapturedGraph, Cuda
 from sgraf_deploy.runtime.cuda.lanes import Lane
 from sgraf_deploy.runtime.cuda.memory import DeviceArray
+
+if TYPE_CHECKING:
+    import tensorrt as api
 
 log = logging.getLogger(__name__)
 
@@ -29,14 +32,22 @@ class TrtContext:
     """
 
     def __init__(
-        self, cuda: Cuda, engine: Any, strategy: Any, profile: int, lane: Lane, logger: Any
+        self,
+        cuda: Cuda,
+        engine: api.ICudaEngine,
+        strategy: Any,
+        profile: int,
+        lane: Lane,
+        logger: Any,
     ) -> None:
         """Create the context; EngineMemoryError if there is no memory for it."""
         self._cuda, self._lane, self._logger = cuda, lane, logger
-        self._context = engine.create_execution_context(strategy)
-        if self._context is None:
+        made = engine.create_execution_context(strategy)
+        context = cast("api.IExecutionContext | None", made)  # None where memory is short
+        if context is None:
             raise EngineMemoryError("TensorRT has no memory for a context", got=logger.recent())
-        if not self._context.set_optimization_profile_async(profile, lane.stream):
+        self._context = context
+        if not context.set_optimization_profile_async(profile, lane.stream):
             raise DeviceError(f"TensorRT refuses profile {profile}", got=logger.recent())
         self._scratch_bytes = int(engine.get_device_memory_size_for_profile_v2(profile))
         self._shapes: dict[str, tuple[int, ...]] = {}
@@ -67,7 +78,7 @@ class TrtContext:
         """Drop what was captured, and the context."""
         while self._captured:
             self._cuda.destroy_graph(self._captured.popitem()[1])
-        self._context = None
+        del self._context
 
     def _bind(self, tensors: Tensors, outputs: frozenset[str], scratch: int) -> None:
         for name, tensor in tensors.items():

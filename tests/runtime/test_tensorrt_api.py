@@ -1,0 +1,102 @@
+"""What this package uses of TensorRT is there: in the types of 10.13, and in what is installed."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import sgraf_deploy
+from sgraf_deploy.errors import UnavailableError
+from sgraf_deploy.runtime.tensorrt import USED, TensorRT, find_tensorrt
+
+PACKAGE = Path(sgraf_deploy.__file__).parent
+FILES = (
+    "export/tensorrt.py",
+    "runtime/tensorrt.py",
+    "runtime/engines/trt.py",
+    "runtime/engines/trt_context.py",
+)
+CLASSES = (
+    *("Builder", "IBuilderConfig", "INetworkDefinition", "IOptimizationProfile", "OnnxParser"),
+    *("ILogger", "ILayer", "ITensor", "ITimingCache", "ParserError", "IProgressMonitor"),
+    *("Runtime", "ICudaEngine", "IExecutionContext", "MemoryPoolType", "BuilderFlag"),
+    *("LayerType", "NetworkDefinitionCreationFlag", "ExecutionContextAllocationStrategy"),
+)
+
+OURS = {"precision"}
+"""Of options and sidecars; that of a layer went with weak typing."""
+
+
+@pytest.fixture(scope="module")
+def tensorrt() -> TensorRT:
+    try:
+        return find_tensorrt()
+    except UnavailableError as error:
+        pytest.skip(f"needs a TensorRT: {error}")
+
+
+@pytest.fixture(scope="module")
+def typed() -> dict[str, set[str]]:
+    """The members of every class in tensorrt-stubs."""
+    spec = importlib.util.find_spec("tensorrt_bindings")
+    folders = [] if spec is None else list(spec.submodule_search_locations or [])
+    paths = [path for folder in folders for path in Path(folder).glob("tensorrt.pyi")]
+    if not paths:
+        pytest.skip("needs tensorrt-stubs, which `make test` installs")
+    classes = [node for node in ast.walk(ast.parse(paths[0].read_text())) if is_class(node)]
+    return {node.name: set(members(node)) for node in classes if isinstance(node, ast.ClassDef)}
+
+
+def is_class(node: ast.AST) -> bool:
+    return isinstance(node, ast.ClassDef)
+
+
+def members(node: ast.ClassDef) -> Iterator[str]:
+    for item in node.body:
+        if isinstance(item, ast.FunctionDef | ast.ClassDef):
+            yield item.name
+        elif isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
+            yield item.target.id
+
+
+def used() -> set[str]:
+    """Every attribute that the package's files about TensorRT take of anything."""
+    trees = [ast.parse((PACKAGE / name).read_text()) for name in FILES]
+    return {
+        node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)
+    }
+
+
+def test_the_module_has_what_is_taken_of_it(tensorrt: TensorRT) -> None:
+    assert [name for name in USED if not hasattr(tensorrt.module, name)] == []
+
+
+def test_every_member_that_is_used_exists_in_what_is_installed(
+    tensorrt: TensorRT, typed: dict[str, set[str]]
+) -> None:
+    taken = {name: (used() - OURS) & typed[name] for name in CLASSES}
+    assert {
+        *("set_tensor_address", "execute_async_v3", "set_device_memory", "set_input_shape"),
+        "set_optimization_profile_async",
+    } <= taken["IExecutionContext"]
+    assert "USER_MANAGED" in taken["ExecutionContextAllocationStrategy"]
+    assert "STRONGLY_TYPED" in taken["NetworkDefinitionCreationFlag"]
+    missing = [
+        f"{name}.{member}"
+        for name, names in taken.items()
+        for member in names
+        if not hasattr(getattr(tensorrt.module, name), member)
+    ]
+    assert missing == []
+
+
+def test_what_only_tensorrt_for_rtx_has_is_asked_for_by_name(
+    tensorrt: TensorRT, typed: dict[str, set[str]]
+) -> None:
+    assert "is_stream_capturable" not in typed["IExecutionContext"]
+    has = hasattr(tensorrt.module.IExecutionContext, "is_stream_capturable")
+    assert has == (tensorrt.flavour == "tensorrt-rtx")
