@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgraf_deploy.errors import EngineMemoryError
-from sgraf_deploy.runtime.cuda.api import Bytes, Gather
+from sgraf_deploy.runtime.cuda.api import Bytes, Gather, RankTile
+from sgraf_deploy.runtime.logits import combine_logits
 
 Operation = Callable[[], None]
 
@@ -201,6 +202,10 @@ class FakeCuda:
 
         self.put(stream, copy)
 
+    def count_ranks(self, tile: RankTile, stream: FakeStream) -> None:
+        self.calls["count_ranks"] += 1
+        self.put(stream, lambda: count_ranks(self, tile))
+
     def begin_capture(self, stream: FakeStream) -> None:
         self._check()
         assert stream.capturing is None
@@ -231,3 +236,31 @@ class FakeCuda:
             for first, block in self.pinned.items()
         )
         assert inside, "a copy from or to memory that is not pinned"
+
+
+def count_ranks(cuda: FakeCuda, tile: RankTile) -> None:
+    """What the kernel does, pair by pair."""
+    shape = tile.images, tile.captions
+    values = [cuda.array(pointer, shape, np.float32) for pointer in tile.logits]
+    wrong = cuda.array(tile.wrong, (3,), np.int32)
+    if len(values) > 1:
+        values.append(combine_logits(*values))
+    models, images, captions = len(values), tile.all_images, tile.all_captions
+    columns = cuda.array(tile.columns, (tile.captions,), np.int32)
+    image_bars = cuda.array(tile.image_bars, (models, images), np.float32)
+    caption_bars = cuda.array(tile.caption_bars, (models, captions), np.float32)
+    image_counts = cuda.array(tile.image_counts, (models, 2, images), np.int32)
+    caption_counts = cuda.array(tile.caption_counts, (models, 2, captions), np.int32)
+    for row in range(tile.images):
+        image = tile.first_image + row
+        for place, caption in enumerate(columns.tolist()):
+            for model, matrix in enumerate(values):
+                value = matrix[row, place]
+                if np.isnan(value):
+                    wrong[:] = 1, image, caption
+                if caption // tile.captions_per_image == image:
+                    continue
+                image_counts[model, 0, image] += value >= image_bars[model, image]
+                image_counts[model, 1, image] += value == image_bars[model, image]
+                caption_counts[model, 0, caption] += value >= caption_bars[model, caption]
+                caption_counts[model, 1, caption] += value == caption_bars[model, caption]

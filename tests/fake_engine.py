@@ -19,6 +19,7 @@ from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import GraphName, GraphSignature, ModelConfig, Precision
 from sgraf_deploy.errors import EngineMemoryError
 from sgraf_deploy.runtime.engine import EngineOptions
+from sgraf_deploy.runtime.ranks import Bars, HostRankCounter
 
 Array = NDArray[Any]
 
@@ -103,6 +104,9 @@ class FakeEngine:
 
     def fetch(self, buffer: Array) -> Array:
         return buffer
+
+    def rank_counter(self, bars: Bars) -> HostRankCounter:
+        return HostRankCounter(self, bars)
 
     def mark_verified(self) -> None:
         self.unverified = False

@@ -21,6 +21,8 @@ from sgraf_deploy.model.folded import Encoded, FoldedModel
 from sgraf_deploy.model.folding import fold
 from sgraf_deploy.model.members import member_weights
 from sgraf_deploy.model.torch_ops import Arithmetic, TorchOps
+from sgraf_deploy.model.torch_ranks import TorchRankCounter
+from sgraf_deploy.runtime.ranks import Bars, HostRankCounter, RankCounter
 
 if TYPE_CHECKING:
     from sgraf_deploy.bundle import Bundle
@@ -127,6 +129,12 @@ class _TorchEngine:
         """The tensor as a host array; waits for the device."""
         array: NDArray[Any] = buffer.cpu().numpy()
         return array
+
+    def rank_counter(self, bars: Bars) -> RankCounter:
+        """Counts with PyTorch on the device, whose stream keeps the order."""
+        if self._device.type == "cpu":
+            return HostRankCounter(self, bars)
+        return TorchRankCounter(bars, self._device)
 
     def mark_verified(self) -> None:
         """Nothing: tests compare the code with the reference."""

@@ -21,6 +21,7 @@ from sgraf_deploy.errors import InputError, UnavailableError
 
 if TYPE_CHECKING:
     from sgraf_deploy.bundle import Bundle
+    from sgraf_deploy.runtime.ranks import Bars, RankCounter
 
 TENSORRT_INSTALL = (
     "pip install tensorrt, or for TensorRT for RTX "
@@ -109,6 +110,9 @@ class Engine(Protocol):
 
     def fetch(self, buffer: Buffer) -> Array:
         """Wait for a buffer and return it as a host array."""
+
+    def rank_counter(self, bars: Bars) -> RankCounter:
+        """Counts on the device which candidates reach the bars of their queries."""
 
     def mark_verified(self) -> None:
         """Remember, for later uses as well, that everything was compared with the reference."""

@@ -14,7 +14,8 @@ from sgraf_deploy.runtime.context import Context
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
 from sgraf_deploy.runtime.engine import Buffer
 from sgraf_deploy.runtime.halving import Progress
-from sgraf_deploy.runtime.logits import Logits, ensemble_logits, not_a_number, similarities
+from sgraf_deploy.runtime.logits import Logits, ensemble_logits, similarities
+from sgraf_deploy.runtime.ranks import check_numbers
 from sgraf_deploy.runtime.tiles import Tile
 
 Sink = Callable[[slice, NDArray[np.int64], Mapping[str, Logits]], None]
@@ -88,6 +89,28 @@ def score_tiles(
 
     Raises EngineMemoryError when not even one pair fits, and DataError for a logit that is NaN.
     """
+
+    def fetched(rows: slice, columns: NDArray[np.int64], buffers: Mapping[str, Buffer]) -> None:
+        logits = {name: context.engine.fetch(buffer) for name, buffer in buffers.items()}
+        for tile_logits in logits.values():
+            check_numbers(tile_logits, rows.start, columns)
+        sink(rows, columns, logits)
+
+    run_tiles(context, images, captions, fetched, progress)
+
+
+def run_tiles(
+    context: Context,
+    images: EncodedImages,
+    captions: EncodedCaptions,
+    use: Callable[[slice, NDArray[np.int64], Mapping[str, Buffer]], None],
+    progress: Progress | None = None,
+) -> None:
+    """Hand every tile's logits to `use` where they lie, by member.
+
+    As `score_tiles`: rows, columns in the caller's order. What does not fit is halved; `use` is
+    called once for what was scored.
+    """
     plan = context.plan(images, captions)
     own = threading.local()
 
@@ -95,19 +118,13 @@ def score_tiles(
         if not hasattr(own, "block"):
             own.block = _CaptionBlock(context, captions, plan.order)
         texts = own.block.inputs(tile)
-        buffers = {
+        logits = {
             name: context.run(
                 name, "scorer", {**_image_inputs(context, images, name, tile), **text}
-            )
+            )["logits"]
             for name, text in texts.items()
         }
-        logits = {
-            name: context.engine.fetch(outputs["logits"]) for name, outputs in buffers.items()
-        }
-        columns = plan.order[tile.captions]
-        for tile_logits in logits.values():
-            _check_numbers(tile_logits, tile.first_image, columns)
-        sink(tile.images, columns, logits)
+        use(tile.images, plan.order[tile.captions], logits)
 
     context.halving["scorer"].run(
         plan, run, total=plan.pairs, progress=progress, workers=plan.workers
@@ -162,13 +179,6 @@ def _image_inputs(
     engine = context.engine
     graph = engine.open(member, "scorer")
     return images.members[member].inputs(graph, lambda each: engine.gather(each, tile.images))
-
-
-def _check_numbers(logits: Logits, first_image: int, columns: NDArray[np.int64]) -> None:
-    wrong = np.isnan(logits)
-    if wrong.any():
-        row, column = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
-        raise not_a_number(first_image + int(row), int(columns[column]))
 
 
 def _output(out: MatrixOut | None, shape: tuple[int, int], name: str) -> MatrixOut:

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import GRAPHS, Precision
 from sgraf_deploy.errors import InputError
-from sgraf_deploy.runtime import encode, gallery, matrix, pairs
+from sgraf_deploy.runtime import encode, gallery, matrix, pairs, ranks
 from sgraf_deploy.runtime.context import Context
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages, Origin
 from sgraf_deploy.runtime.engine import Engine, EngineOptions, open_engine
 from sgraf_deploy.runtime.halving import Progress
 from sgraf_deploy.runtime.logits import Logits, ensemble_logits, similarities
+from sgraf_deploy.runtime.ranks import RankCounts
 from sgraf_deploy.runtime.rerank import RerankResult, check_top_k, query_direction, rank
 from sgraf_deploy.runtime.tiles import (
     CPU_INTERMEDIATE_BYTES,
@@ -186,6 +187,23 @@ class Scorer:
         """
         one, other = self._encoded(images, captions)
         return matrix.member_matrices(self._context, one, other, out, progress)
+
+    def count_ranks(
+        self,
+        images: Images,
+        captions: Captions,
+        captions_per_image: int = 5,
+        *,
+        progress: Progress | None = None,
+    ) -> dict[str, RankCounts]:
+        """Ranks of ground truths in both directions, by member and for the ensemble, `sgraf`.
+
+        Caption `captions_per_image * i + j` belongs to image `i`. Tiles are counted where they are
+        scored, on a GPU on the GPU, so that no matrix is held; ties rank last. Raises InputError
+        unless every image has so many captions.
+        """
+        one, other = self._encoded(images, captions)
+        return ranks.count_ranks(self._context, one, other, captions_per_image, progress)
 
     def score_pairs(
         self,

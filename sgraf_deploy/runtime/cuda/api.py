@@ -32,6 +32,33 @@ class Gather:
     row_bytes: int
 
 
+@dataclass(frozen=True)
+class RankTile:
+    """A tile of logits, of one member or of two, and what its candidates are compared with.
+
+    All pointers to device memory. `logits`: (images, captions) float32 of each member; `columns`:
+    (captions,) int32, the captions' places among `all_captions`. `image_bars` (models, all_images)
+    and `caption_bars` (models, all_captions) float32, `image_counts` (models, 2, all_images) and
+    `caption_counts` (models, 2, all_captions) int32: how many reach the bar, and how many are
+    level with it. The models are the members and, of two, the ensemble. `wrong`: three int32,
+    1 and the pair where a logit is NaN.
+    """
+
+    logits: tuple[int, ...]
+    columns: int
+    image_bars: int
+    caption_bars: int
+    image_counts: int
+    caption_counts: int
+    wrong: int
+    first_image: int
+    images: int
+    captions: int
+    all_images: int
+    all_captions: int
+    captions_per_image: int
+
+
 class Cuda(Protocol):
     """One GPU.
 
@@ -93,6 +120,9 @@ class Cuda(Protocol):
 
     def gather(self, gather: Gather, stream: Stream) -> None:
         """Copy rows on the device."""
+
+    def count_ranks(self, tile: RankTile, stream: Stream) -> None:
+        """Add a tile to the counts."""
 
     def begin_capture(self, stream: Stream) -> None:
         """Collect what this thread puts into the stream, instead of running it."""

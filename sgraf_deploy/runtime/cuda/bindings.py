@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sgraf_deploy.errors import DeviceError, EngineMemoryError, UnavailableError
-from sgraf_deploy.runtime.cuda.api import Bytes, Gather
+from sgraf_deploy.runtime.cuda.api import Bytes, Gather, RankTile
 from sgraf_deploy.runtime.cuda.kernels import THREADS, UNITS, compile_kernels, unit_of
 from sgraf_deploy.runtime.engine import CUDA_INSTALL
 from sgraf_deploy.runtime.gpu import find_driver
@@ -63,6 +63,7 @@ class CudaDriver:
             unit: self._call("cuModuleGetFunction", self._module, f"gather_{unit}".encode())
             for unit in UNITS
         }
+        self._count_ranks = self._call("cuModuleGetFunction", self._module, b"count_ranks")
 
     def activate(self) -> None:  # noqa: D102
         self._call("cuCtxSetCurrent", self._context)
@@ -133,6 +134,21 @@ class CudaDriver:
         grid, block = (blocks, 1, 1), (THREADS, 1, 1)
         kernel = self._gather[unit]
         self._call("cuLaunchKernel", kernel, *grid, *block, 0, stream, (values, kinds), 0)
+
+    def count_ranks(self, tile: RankTile, stream: Any) -> None:  # noqa: D102
+        first, second = (*tile.logits, 0)[:2]
+        pointers = (
+            *(first, second, tile.columns, tile.image_bars, tile.caption_bars),
+            *(tile.image_counts, tile.caption_counts, tile.wrong),
+        )
+        sizes = (
+            *(tile.first_image, tile.images, tile.captions),
+            *(tile.all_images, tile.all_captions, tile.captions_per_image),
+        )
+        kinds = (*(ctypes.c_void_p,) * len(pointers), *(ctypes.c_int,) * len(sizes))
+        grid, block = (max(1, min(_MOST_BLOCKS, tile.images)), 1, 1), (THREADS, 1, 1)
+        values = ((*pointers, *sizes), kinds)
+        self._call("cuLaunchKernel", self._count_ranks, *grid, *block, 0, stream, values, 0)
 
     def begin_capture(self, stream: Any) -> None:  # noqa: D102
         mode = self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL

@@ -15,7 +15,9 @@ from sgraf_deploy.errors import InputError
 from sgraf_deploy.runtime.cuda.api import Bytes, Cuda
 from sgraf_deploy.runtime.cuda.lanes import STAGING_BYTES, Lane, Pinned
 from sgraf_deploy.runtime.cuda.memory import DeviceArray, Mark, Pool
+from sgraf_deploy.runtime.cuda.ranks import DeviceRankCounter
 from sgraf_deploy.runtime.engine import Array, Graph
+from sgraf_deploy.runtime.ranks import Bars, RankCounter
 
 LANES = 2
 """Tiles in flight: while the logits of one come back, the next one runs."""
@@ -108,6 +110,10 @@ class CudaEngine:
     def _arrived(self, flat: Bytes, start: int, mark: Mark, staging: Pinned) -> None:
         self.cuda.synchronize(mark.event)
         flat[start : start + staging.memory.nbytes] = staging.memory
+
+    def rank_counter(self, bars: Bars) -> RankCounter:
+        """Counts on the GPU."""
+        return DeviceRankCounter(self, bars)
 
     def device_memory(self) -> dict[str, int]:
         """The most that arrays and scratch memory took, what is free now, and what there is."""

@@ -1,4 +1,4 @@
-"""The one kernel that is no graph: it copies rows. NVRTC compiles it for the GPU that is there."""
+"""What is no graph: copying rows, and counting ranks; NVRTC compiles it for the GPU there is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ THREADS = 256
 UNITS = {16: "uint4", 4: "unsigned int", 2: "unsigned short"}
 """Bytes that a thread copies at a time, the widest that divides a row first."""
 
-SOURCE = "\n".join(
+GATHER = "\n".join(
     f"""
 extern "C" __global__ void gather_{size}(
     const {unit}* __restrict__ source, const int* __restrict__ index, {unit}* __restrict__ target,
@@ -26,6 +26,76 @@ extern "C" __global__ void gather_{size}(
 }}"""
     for size, unit in UNITS.items()
 )
+
+COUNT_RANKS = r"""
+// The logit of the mean of two similarities, from their logits: with s = log-sigmoid it is
+// logaddexp(s(a), s(b)) - logaddexp(s(-a), s(-b)).
+__device__ double log_sigmoid(double x) { return fmin(x, 0.0) - log1p(exp(-fabs(x))); }
+
+__device__ double log_add_exp(double a, double b)
+{
+    return fmax(a, b) + log1p(exp(-fabs(a - b)));
+}
+
+__device__ float combined(float a, float b)
+{
+    const double x = a, y = b;
+    return (float)(log_add_exp(log_sigmoid(x), log_sigmoid(y))
+                   - log_add_exp(log_sigmoid(-x), log_sigmoid(-y)));
+}
+
+// A warp takes 32 captions of one image after the other; hits of the image are added up in its
+// threads, those of a caption where they belong.
+extern "C" __global__ void count_ranks(
+    const float* a, const float* b, const int* columns,
+    const float* image_bars, const float* caption_bars,
+    int* image_counts, int* caption_counts, int* wrong,
+    int first_image, int images, int captions, int all_images, int all_captions, int per_image)
+{
+    const int models = b ? 3 : 1;
+    for (int row = blockIdx.x; row < images; row += gridDim.x) {
+        const int image = first_image + row;
+        int reach[3] = {0, 0, 0}, level[3] = {0, 0, 0};
+        for (int place = threadIdx.x; place < captions; place += blockDim.x) {
+            const int caption = columns[place];
+            const long long at = (long long)row * captions + place;
+            float values[3];
+            values[0] = a[at];
+            if (b) {
+                values[1] = b[at];
+                values[2] = combined(values[0], values[1]);
+            }
+            if (values[0] != values[0] || (b && values[1] != values[1])) {
+                wrong[0] = 1;
+                wrong[1] = image;
+                wrong[2] = caption;
+            }
+            if (caption / per_image == image)
+                continue;
+            for (int model = 0; model < models; ++model) {
+                const float image_bar = image_bars[(long long)model * all_images + image];
+                const float caption_bar = caption_bars[(long long)model * all_captions + caption];
+                reach[model] += values[model] >= image_bar;
+                level[model] += values[model] == image_bar;
+                int* counts = caption_counts + 2LL * model * all_captions + caption;
+                if (values[model] >= caption_bar)
+                    atomicAdd(counts, 1);
+                if (values[model] == caption_bar)
+                    atomicAdd(counts + all_captions, 1);
+            }
+        }
+        for (int model = 0; model < models; ++model) {
+            int* counts = image_counts + 2LL * model * all_images + image;
+            if (reach[model])
+                atomicAdd(counts, reach[model]);
+            if (level[model])
+                atomicAdd(counts + all_images, level[model]);
+        }
+    }
+}
+"""
+
+SOURCE = GATHER + COUNT_RANKS
 
 
 def unit_of(*sizes: int) -> int:

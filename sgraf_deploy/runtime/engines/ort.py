@@ -22,6 +22,7 @@ from sgraf_deploy.errors import (
     UnavailableError,
 )
 from sgraf_deploy.runtime.engine import Array, Buffer, EngineOptions
+from sgraf_deploy.runtime.ranks import Bars, HostRankCounter
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, SessionOptions
@@ -112,6 +113,10 @@ class OrtEngine:
         """The array itself."""
         array: Array = buffer
         return array
+
+    def rank_counter(self, bars: Bars) -> HostRankCounter:
+        """Counts with NumPy."""
+        return HostRankCounter(self, bars)
 
     def mark_verified(self) -> None:
         """Nothing: the graphs passed the gate when they were exported."""

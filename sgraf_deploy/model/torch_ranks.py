@@ -1,0 +1,82 @@
+"""Ranks counted with PyTorch where the logits are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sgraf_deploy.runtime.ranks import ENSEMBLE, Bars, RankCounts, not_a_number
+
+
+class TorchRankCounter:
+    """See `runtime.ranks.RankCounter`; nothing waits before the result."""
+
+    def __init__(self, bars: Bars, device: torch.device) -> None:
+        self._device, self._per_image = device, bars.captions_per_image
+        self._bars = {
+            name: (
+                torch.from_numpy(bars.images[name]).to(device),
+                torch.from_numpy(bars.captions[name]).to(device),
+            )
+            for name in bars.images
+        }
+        self._counts = {
+            name: [
+                torch.zeros(len(side), dtype=torch.int64, device=device)
+                for side in (*sides, *sides)
+            ]
+            for name, sides in self._bars.items()
+        }
+        self._wrong = torch.full((), -1, dtype=torch.int64, device=device)
+
+    def add(
+        self, first_image: int, columns: NDArray[np.int32], logits: Mapping[str, Tensor]
+    ) -> None:
+        """Put the comparison of a tile into the device's stream."""
+        with torch.inference_mode():
+            self._add(first_image, torch.from_numpy(columns.astype(np.int64)), dict(logits))
+
+    def result(self) -> dict[str, RankCounts]:
+        """Wait for the counts; DataError if a logit was NaN."""
+        captions = len(next(iter(self._bars.values()))[1])
+        wrong = int(self._wrong)
+        if wrong >= 0:
+            raise not_a_number(*divmod(wrong, captions))
+        return {
+            name: RankCounts(*(count.cpu().numpy() for count in counts))
+            for name, counts in self._counts.items()
+        }
+
+    def _add(self, first_image: int, columns: Tensor, tiles: dict[str, Tensor]) -> None:
+        columns = columns.to(self._device)
+        rows = slice(first_image, first_image + len(next(iter(tiles.values()))))
+        images = torch.arange(rows.start, rows.stop, device=self._device)[:, None]
+        others = columns // self._per_image != images
+        captions = len(next(iter(self._bars.values()))[1])
+        places = images * captions + columns
+        for tile in tiles.values():
+            wrong = torch.where(tile.isnan(), places, -1).max()
+            self._wrong = torch.maximum(self._wrong, wrong)
+        if len(tiles) > 1:
+            tiles[ENSEMBLE] = _combine(*(tile.double() for tile in tiles.values()))
+        for name, tile in tiles.items():
+            by_image, by_caption = self._bars[name]
+            image, caption, level_image, level_caption = self._counts[name]
+            for bar, reach, level, where, axis in (
+                (by_image[rows, None], image, level_image, rows, 1),
+                (by_caption[columns], caption, level_caption, columns, 0),
+            ):
+                reach[where] += (others & (tile >= bar)).sum(axis)
+                level[where] += (others & (tile == bar)).sum(axis)
+
+
+def _combine(a: Tensor, b: Tensor) -> Tensor:
+    """The logit of two similarities' mean, float32; see `runtime.logits.combine_logits`."""
+    sigmoid = torch.nn.functional.logsigmoid
+    return (
+        torch.logaddexp(sigmoid(a), sigmoid(b)) - torch.logaddexp(sigmoid(-a), sigmoid(-b))
+    ).float()

@@ -1,0 +1,86 @@
+"""Ranks counted on the GPU: tiles of logits stay there, counts alone come back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgraf_deploy.runtime.cuda.api import RankTile
+from sgraf_deploy.runtime.cuda.memory import DeviceArray
+from sgraf_deploy.runtime.ranks import Bars, RankCounts, not_a_number
+
+if TYPE_CHECKING:
+    from sgraf_deploy.runtime.cuda.engine import CudaEngine
+    from sgraf_deploy.runtime.cuda.lanes import Lane
+
+
+class DeviceRankCounter:
+    """See `runtime.ranks.RankCounter`.
+
+    Every lane has counts of its own, so that none waits for another.
+    """
+
+    def __init__(self, engine: CudaEngine, bars: Bars) -> None:
+        self._engine, self._models = engine, list(bars.images)
+        self._per_image = bars.captions_per_image
+        sides = (bars.images, bars.captions)
+        self._sizes = tuple(len(side[self._models[0]]) for side in sides)
+        self._bars = [engine.put(np.stack([side[name] for name in self._models])) for side in sides]
+        self._counts: dict[Lane, list[DeviceArray]] = {}
+        self._lock = threading.Lock()
+
+    def add(
+        self, first_image: int, columns: NDArray[np.int32], logits: Mapping[str, DeviceArray]
+    ) -> None:
+        """Put the comparison of a tile into the lane's stream."""
+        engine, tiles = self._engine, list(logits.values())
+        lane = engine.lane()
+        with lane:
+            counts = self._of(lane)
+            places = lane.put(columns)
+            images, captions = tiles[0].shape
+            tile = RankTile(
+                tuple(each.pointer for each in tiles),
+                places.pointer,
+                *(bar.pointer for bar in self._bars),
+                *(count.pointer for count in counts),
+                first_image,
+                images,
+                captions,
+                *self._sizes,
+                self._per_image,
+            )
+            call = partial(engine.cuda.count_ranks, tile, lane.stream)
+            lane.enqueue(call, reads=(*tiles, places, *self._bars), writes=counts)
+
+    def result(self) -> dict[str, RankCounts]:
+        """Wait for the counts of all lanes; DataError if a logit was NaN."""
+        found = [[self._engine.fetch(each) for each in lane] for lane in self._counts.values()]
+        for _, _, wrong in found:
+            if wrong[0]:
+                raise not_a_number(int(wrong[1]), int(wrong[2]))
+        images, captions = (
+            np.sum([lane[side] for lane in found], axis=0, dtype=np.int64) for side in (0, 1)
+        )
+        return {
+            name: RankCounts(
+                images[model, 0], captions[model, 0], images[model, 1], captions[model, 1]
+            )
+            for model, name in enumerate(self._models)
+        }
+
+    def _of(self, lane: Lane) -> list[DeviceArray]:
+        """A lane's counts by image and by caption, and what is wrong; zeros at first."""
+        with self._lock:
+            found = self._counts.get(lane)
+            if found is None:
+                models = len(self._models)
+                shapes = *((models, 2, size) for size in self._sizes), (3,)
+                found = [lane.put(np.zeros(shape, np.int32)) for shape in shapes]
+                self._counts[lane] = found
+        return found

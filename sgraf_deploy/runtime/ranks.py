@@ -1,0 +1,164 @@
+"""Ranks of ground truths, counted tile by tile: the matrix of logits is never held.
+
+Caption `captions_per_image * i + j` belongs to image `i`. Ground truths are scored first, as
+pairs; then every tile is compared with them where it lies, on the host or on a GPU. A pair scored
+alone and in a tile may differ in its last bits, so a rank can differ from the whole matrix's where
+two logits are as close as that.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgraf_deploy.errors import InputError
+from sgraf_deploy.runtime.logits import Logits, ensemble_logits, not_a_number
+
+if TYPE_CHECKING:
+    from sgraf_deploy.runtime.context import Context
+    from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
+    from sgraf_deploy.runtime.engine import Buffer, Engine
+    from sgraf_deploy.runtime.halving import Progress
+
+ENSEMBLE = "sgraf"
+"""What the two members together are called."""
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Bars:
+    """What candidates are compared with: by model, the members' names and the ensemble's.
+
+    `images`: (images,) the best logit of each image's captions; `captions`: (captions,) the logit
+    of each caption's image. float32.
+    """
+
+    images: Mapping[str, Logits]
+    captions: Mapping[str, Logits]
+    captions_per_image: int
+
+
+@dataclass(frozen=True, eq=False)
+class RankCounts:
+    """Of one model: candidates, ground truths of the query excepted, that reach its bar.
+
+    `image_to_text` (images,) and `text_to_image` (captions,) int64 are zero-based ranks with ties
+    last; `level_…` count the candidates that are exactly as good.
+    """
+
+    image_to_text: Counts
+    text_to_image: Counts
+    level_image_to_text: Counts
+    level_text_to_image: Counts
+
+
+class RankCounter(Protocol):
+    """Counts on an engine's device; several threads may add tiles."""
+
+    def add(
+        self, first_image: int, columns: NDArray[np.int32], logits: Mapping[str, Buffer]
+    ) -> None:
+        """Compare a tile: every member's logits (images, captions) from image `first_image` on.
+
+        DataError for a logit that is NaN, at once or with the result.
+        """
+
+    def result(self) -> dict[str, RankCounts]:
+        """The counts of all tiles by model."""
+
+
+def count_ranks(
+    context: Context,
+    images: EncodedImages,
+    captions: EncodedCaptions,
+    captions_per_image: int,
+    progress: Progress | None = None,
+) -> dict[str, RankCounts]:
+    """Ranks of every ground truth in both directions, by member and for the ensemble of two.
+
+    Raises InputError unless every image has so many captions, DataError for a logit that is NaN.
+    """
+    from sgraf_deploy.runtime.matrix import run_tiles
+    from sgraf_deploy.runtime.pairs import pair_logits
+
+    if captions_per_image < 1 or len(captions) != captions_per_image * len(images):
+        raise InputError(
+            f"captions of {len(images)} images",
+            expected=f"{captions_per_image} of each",
+            got=len(captions),
+        )
+    rows = np.arange(len(captions), dtype=np.int32)
+    truths = pair_logits(context, images, captions, rows // np.int32(captions_per_image), rows)
+    if len(truths) > 1:
+        truths[ENSEMBLE] = ensemble_logits(truths)
+    best = {name: each.reshape(len(images), -1).max(axis=1) for name, each in truths.items()}
+    counter = context.engine.rank_counter(Bars(best, truths, captions_per_image))
+    run_tiles(
+        context,
+        images,
+        captions,
+        lambda rows, columns, buffers: counter.add(rows.start, columns.astype(np.int32), buffers),
+        progress,
+    )
+    return counter.result()
+
+
+class HostRankCounter:
+    """See `RankCounter`: fetches every tile and compares it with NumPy."""
+
+    def __init__(self, engine: Engine, bars: Bars) -> None:
+        self._engine, self._bars = engine, bars
+        self._lock = threading.Lock()
+        self._counts = {
+            name: RankCounts(
+                *(np.zeros(len(side[name]), np.int64) for side in (bars.images, bars.captions) * 2)
+            )
+            for name in bars.images
+        }
+
+    def add(
+        self, first_image: int, columns: NDArray[np.int32], logits: Mapping[str, Buffer]
+    ) -> None:
+        """Fetch a tile and count."""
+        tiles = {name: self._engine.fetch(buffer) for name, buffer in logits.items()}
+        for tile in tiles.values():
+            check_numbers(tile, first_image, columns)
+        if len(tiles) > 1:
+            tiles[ENSEMBLE] = ensemble_logits(tiles)
+        rows = slice(first_image, first_image + len(next(iter(tiles.values()))))
+        images = np.arange(rows.start, rows.stop)[:, None]
+        others = columns // self._bars.captions_per_image != images
+        found = {}
+        for name, tile in tiles.items():
+            by_image, by_caption = self._bars.images[name][rows], self._bars.captions[name][columns]
+            sides = (by_image[:, None], 1), (by_caption, 0)
+            found[name] = [
+                (others & compare(tile, bar)).sum(axis=axis)
+                for compare in (np.greater_equal, np.equal)
+                for bar, axis in sides
+            ]
+        with self._lock:
+            for name, (image, caption, level_image, level_caption) in found.items():
+                counts = self._counts[name]
+                counts.image_to_text[rows] += image
+                counts.text_to_image[columns] += caption
+                counts.level_image_to_text[rows] += level_image
+                counts.level_text_to_image[columns] += level_caption
+
+    def result(self) -> dict[str, RankCounts]:
+        """The counts so far."""
+        return dict(self._counts)
+
+
+def check_numbers(logits: Logits, first_image: int, columns: NDArray[np.integer[Any]]) -> None:
+    """DataError, which names the pair, for a tile with a logit that is NaN."""
+    wrong = np.isnan(logits)
+    if wrong.any():
+        row, column = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
+        raise not_a_number(first_image + int(row), int(columns[column]))
