@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sgraf_deploy.bench.recall import FoldReport, RecallReport, Ties, evaluate, folds
+from sgraf_deploy.bench.recall import FoldReport, Ranks, RecallReport, Ties, evaluate, folds
 from sgraf_deploy.data.captions import CaptionStats, encode_captions
 from sgraf_deploy.data.precomp import PrecompSplit
 from sgraf_deploy.data.regions import check_regions, region_statistics
 from sgraf_deploy.data.tokenizer import Tokenizer
 from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.errors import DataError
+from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
 from sgraf_deploy.runtime.halving import Progress
 from sgraf_deploy.runtime.logits import combine_logits, similarities
 from sgraf_deploy.runtime.scorer import Scorer
@@ -50,7 +51,8 @@ class Memory:
 class Evaluation:
     """R@K by model (`SGR`, `SAF`, `SGRAF`), and what is needed to compare two runs.
 
-    Seconds are wall time of the stage on the engine's device, end to end.
+    `logits` are empty where ranks were counted on a GPU, tile by tile. Seconds are wall time of
+    the stage on the engine's device, end to end.
     """
 
     reports: dict[str, RecallReport]
@@ -100,16 +102,20 @@ def evaluate_split(
     captions = scorer.encode_captions(token_ids, progress=stage("encoding captions"))
     times.append(clock())
     plan = scorer.plan(images, captions)
-    matrices = scorer.logits(images, captions, progress=stage("scoring"))
-    times.append(clock())
-    logits: dict[str, NDArray[np.float32]] = {
-        manifest.members[name].config.module: matrix for name, matrix in matrices.items()
-    }
-    if len(logits) > 1:
-        stage("combining")
-        logits["SGRAF"] = combine_logits(*logits.values())
-    stage("ranking")
-    reports, fold_reports = _rank(logits, split.captions_per_image, options)
+    logits: dict[str, NDArray[np.float32]] = {}
+    fold_reports: dict[str, FoldReport] = {}
+    if _counted(scorer, options):
+        reports = _count(scorer, images, captions, split.captions_per_image, stage("scoring"))
+        times.append(clock())
+    else:
+        logits = scorer.logits(images, captions, progress=stage("scoring"))
+        times.append(clock())
+        logits = {manifest.members[name].config.module: each for name, each in logits.items()}
+        if len(logits) > 1:
+            stage("combining")
+            logits["SGRAF"] = combine_logits(*logits.values())
+        stage("ranking")
+        reports, fold_reports = _rank(logits, split.captions_per_image, options)
     encoded, result = images.nbytes + captions.nbytes, plan.result_bytes * len(logits)
     return Evaluation(
         reports=reports,
@@ -135,6 +141,33 @@ def _checked_inputs(
     check_regions(split.regions, manifest.regions, manifest.img_dim, name)
     vocabulary = Vocabulary.load(scorer.bundle.vocabulary_path())
     return encode_captions(split.captions, Tokenizer(manifest.tokenizer or ""), vocabulary)
+
+
+def _counted(scorer: Scorer, options: EvalOptions) -> bool:
+    """Whether ranks are counted on the device: on a GPU, and where nothing needs the matrix."""
+    return scorer.device != "cpu" and options == EvalOptions()
+
+
+def _count(
+    scorer: Scorer,
+    images: EncodedImages,
+    captions: EncodedCaptions,
+    captions_per_image: int,
+    progress: Progress | None,
+) -> dict[str, RecallReport]:
+    """R@K by model without the matrix."""
+    found = scorer.count_ranks(images, captions, captions_per_image, progress=progress)
+    return {
+        name.upper(): RecallReport.of(
+            Ranks(
+                counts.image_to_text,
+                counts.text_to_image,
+                int(np.count_nonzero(counts.level_image_to_text)),
+                int(np.count_nonzero(counts.level_text_to_image)),
+            )
+        )
+        for name, counts in found.items()
+    }
 
 
 def _rank(

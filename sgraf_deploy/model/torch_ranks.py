@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sgraf_deploy.runtime.ranks import ENSEMBLE, Bars, RankCounts, not_a_number
+from sgraf_deploy.runtime.logits import not_a_number
+from sgraf_deploy.runtime.ranks import ENSEMBLE, Bars, RankCounts
 
 
 class TorchRankCounter:

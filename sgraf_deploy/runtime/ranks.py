@@ -87,6 +87,8 @@ def count_ranks(
     from sgraf_deploy.runtime.matrix import run_tiles
     from sgraf_deploy.runtime.pairs import pair_logits
 
+    if not len(images):
+        raise InputError("images to rank", expected="at least one", got="none")
     if captions_per_image < 1 or len(captions) != captions_per_image * len(images):
         raise InputError(
             f"captions of {len(images)} images",

@@ -59,6 +59,17 @@ def make_split(images: int = IMAGES) -> PrecompSplit:
     return PrecompSplit("dev", regions, captions, owners)
 
 
+def test_on_a_gpu_ranks_are_counted_tile_by_tile(bundle: Bundle) -> None:
+    engine = FakeEngine(bundle)
+    expected = evaluate_split(scorer_of(bundle, engine), make_split())
+    engine.device = "cuda:0"  # its counter is the host's all the same
+    found = evaluate_split(scorer_of(bundle, engine), make_split())
+    assert found.reports == expected.reports
+    assert (found.logits, found.memory.result) == ({}, 0)
+    with_folds = evaluate_split(scorer_of(bundle, engine), make_split(), EvalOptions(folds=3))
+    assert set(with_folds.logits) == {"SGR", "SAF", "SGRAF"}
+
+
 @pytest.mark.parametrize("ties", ["last", "authors"])
 def test_reports_are_those_of_the_logits(scorer: Scorer, ties: Ties) -> None:
     split = make_split()

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from sgraf_deploy.runtime.cuda.api import RankTile
 from sgraf_deploy.runtime.cuda.memory import DeviceArray
-from sgraf_deploy.runtime.ranks import Bars, RankCounts, not_a_number
+from sgraf_deploy.runtime.logits import not_a_number
+from sgraf_deploy.runtime.ranks import Bars, RankCounts
 
 if TYPE_CHECKING:
     from sgraf_deploy.runtime.cuda.engine import CudaEngine
@@ -45,15 +46,19 @@ class DeviceRankCounter:
             places = lane.put(columns)
             images, captions = tiles[0].shape
             tile = RankTile(
-                tuple(each.pointer for each in tiles),
-                places.pointer,
-                *(bar.pointer for bar in self._bars),
-                *(count.pointer for count in counts),
-                first_image,
-                images,
-                captions,
-                *self._sizes,
-                self._per_image,
+                logits=tuple(each.pointer for each in tiles),
+                columns=places.pointer,
+                image_bars=self._bars[0].pointer,
+                caption_bars=self._bars[1].pointer,
+                image_counts=counts[0].pointer,
+                caption_counts=counts[1].pointer,
+                wrong=counts[2].pointer,
+                first_image=first_image,
+                images=images,
+                captions=captions,
+                all_images=self._sizes[0],
+                all_captions=self._sizes[1],
+                captions_per_image=self._per_image,
             )
             call = partial(engine.cuda.count_ranks, tile, lane.stream)
             lane.enqueue(call, reads=(*tiles, places, *self._bars), writes=counts)
@@ -65,13 +70,11 @@ class DeviceRankCounter:
             if wrong[0]:
                 raise not_a_number(int(wrong[1]), int(wrong[2]))
         images, captions = (
-            np.sum([lane[side] for lane in found], axis=0, dtype=np.int64) for side in (0, 1)
-        )
+            np.stack([lane[side] for lane in found]).sum(axis=0, dtype=np.int64) for side in (0, 1)
+        )  # (models, 2, images) and (models, 2, captions)
         return {
-            name: RankCounts(
-                images[model, 0], captions[model, 0], images[model, 1], captions[model, 1]
-            )
-            for model, name in enumerate(self._models)
+            name: RankCounts(image[0], caption[0], image[1], caption[1])
+            for name, image, caption in zip(self._models, images, captions, strict=True)
         }
 
     def _of(self, lane: Lane) -> list[DeviceArray]:
