@@ -156,6 +156,9 @@ def main(
         "steps": run.steps,
         "bounds": [*_value_bounds(run), *_speed_bounds(run)],
     }
+    if small:
+        for bound in summary["bounds"]:
+            bound["met"] = f"trial of the script, {bound['met']}"
     (results / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     for bound in summary["bounds"]:
         click.echo("{met}: {what}, wanted {wanted}, found {found}".format(**bound))
@@ -223,7 +226,7 @@ def _value_bounds(run: Run) -> Iterator[dict[str, Any]]:
         return
     for engine, parities in report["parity"].items():
         for parity in parities:
-            missed = parity["missed"]
+            missed = [bound["name"] for bound in parity["bounds"] if not bound["met"]]
             what = f"{parity['model']} by {engine} on real data"
             yield _bound(what, "no bound missed", missed or "none missed", met=not missed)
 
@@ -244,7 +247,7 @@ def _speed_bounds(run: Run) -> Iterator[dict[str, Any]]:
                 wanted = f"≥ {FUSED_PERCENT} % of products"
                 yield _bound(f"{module} by fused", wanted, percent, percent >= FUSED_PERCENT)
         for latency in report["latency"]:
-            if latency["candidates"] == 1000:
+            if latency["candidates"] == 1000 and latency["engine"].split()[0] in TIMES_LITERAL:
                 p99 = latency["score_ms"]["p99"]
                 what = f"{module} by {latency['engine']}, 1 × 1,000, p99"
                 yield _bound(what, f"≤ {1e3 * QUERY_SECONDS} ms", p99, p99 <= 1e3 * QUERY_SECONDS)
@@ -252,7 +255,8 @@ def _speed_bounds(run: Run) -> Iterator[dict[str, Any]]:
             found = run.report(f"evaluation_{module}_{engine}.json")
             seconds = None if found is None else found["seconds"]["score"]
             limit = EVALUATION_SECONDS[module]
-            what = f"{module} by {engine}, 5,000 × 25,000 with R@K"
+            images = run.sizes.evaluated_images
+            what = f"{module} by {engine}, {images:,} × {5 * images:,} with R@K"
             yield _bound(what, f"≤ {limit} s", seconds, seconds is not None and seconds <= limit)
 
 

@@ -150,6 +150,7 @@ class _Queries:
                 rate = max(rate, rates.measure())
                 calls["literal"] = self._literal_call(row)
             for scope, call in calls.items():
+                options.settle()
                 seconds = timed(call, options.clock)
                 if query >= 0:
                     self.seconds[scope].append(seconds)

@@ -49,14 +49,27 @@ class Inputs:
         return float(np.mean([len(ids) for ids in self.token_ids]))
 
 
+SETTLE_SECONDS = 0.02
+
+
+def settle() -> None:
+    """Let threads that spin for work give up."""
+    time.sleep(SETTLE_SECONDS)
+
+
 @dataclass(frozen=True)
 class SpeedOptions:
-    """How often: rounds that count, rounds before them that do not, queries of a latency."""
+    """How often: rounds that count, rounds before them that do not, queries of a latency.
+
+    `settle` waits until PyTorch's threads, which spin for a while after a product, leave the
+    processors to what is timed next.
+    """
 
     repeats: int = 5
     warmup: int = 1
     queries: int = 60
     clock: Clock = time.perf_counter
+    settle: Callable[[], None] = settle
 
 
 @dataclass(frozen=True)

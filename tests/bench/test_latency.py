@@ -21,7 +21,7 @@ def test_every_gallery_is_measured_beside_the_yardsticks(
 ) -> None:
     monkeypatch.setattr(measure, "PRODUCTS", ((2, 5, 10),))
     ticks = count()
-    options = SpeedOptions(clock=lambda: float(next(ticks)), queries=12)
+    options = SpeedOptions(clock=lambda: float(next(ticks)), queries=12, settle=lambda: None)
     inputs = Inputs(random_regions(SGR, 4), random_captions(SGR))
     told: list[tuple[int, int]] = []
     with sgraf_deploy.load(exported, engine="ort") as scorer:

@@ -22,6 +22,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small products and galleries: the machine's speed is not what is tested."""
     monkeypatch.setattr(measure, "PRODUCTS", ((8, 8, 8),))
     monkeypatch.setattr("sgraf_deploy.bench.latency.CANDIDATES", (2, 5))
+    monkeypatch.setattr("sgraf_deploy.bench.speed.SETTLE_SECONDS", 0)
 
 
 def bench(*arguments: object) -> tuple[str, dict[str, Any]]:

@@ -31,6 +31,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(sys.modules["sgraf_deploy.cli.demo"], "SUBSET", 10)
     monkeypatch.setattr(measure, "PRODUCTS", ((8, 8, 8),))
     monkeypatch.setattr("sgraf_deploy.bench.latency.CANDIDATES", (2, 5))
+    monkeypatch.setattr("sgraf_deploy.bench.speed.SETTLE_SECONDS", 0)
     return tmp_path
 
 

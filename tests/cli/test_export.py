@@ -163,7 +163,7 @@ def test_force_replaces_a_bundle(world: World) -> None:
 def test_a_failed_gate_writes_nothing_and_exits_1(
     world: World, bound: str, label: str, mend: str
 ) -> None:
-    world.monkeypatch.setattr(f"sgraf_deploy.export.gate.{bound}", 0.0)
+    world.monkeypatch.setattr(f"sgraf_deploy.runtime.gate.{bound}", 0.0)
 
     result = run("export", world.sgr)
 
