@@ -242,7 +242,7 @@ def count_ranks(cuda: FakeCuda, tile: RankTile) -> None:
     """What the kernel does, pair by pair."""
     shape = tile.images, tile.captions
     values = [cuda.array(pointer, shape, np.float32) for pointer in tile.logits]
-    wrong = cuda.array(tile.wrong, (3,), np.int32)
+    wrong = cuda.array(tile.wrong, (2,), np.int32)
     if len(values) > 1:
         values.append(combine_logits(*values))
     models, images, captions = len(values), tile.all_images, tile.all_captions
@@ -256,8 +256,8 @@ def count_ranks(cuda: FakeCuda, tile: RankTile) -> None:
         for place, caption in enumerate(columns.tolist()):
             for model, matrix in enumerate(values):
                 value = matrix[row, place]
-                if np.isnan(value):
-                    wrong[:] = 1, image, caption
+                if not np.isfinite(value):
+                    wrong[:] = image + 1, caption
                 if caption // tile.captions_per_image == image:
                     continue
                 image_counts[model, 0, image] += value >= image_bars[model, image]

@@ -37,7 +37,7 @@ MAY_IMPORT = {
 
 SEAMS = {
     "model.engines": {"runtime.engine", "runtime.ranks", "bundle"},
-    "model.torch_ranks": {"runtime.logits", "runtime.ranks"},
+    "model.torch_ranks": {"runtime.ranks"},
     "model.fused.engine": {"runtime.engine", "bundle"},
     "model.members": {"bundle"},
 }

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from sgraf_deploy.cli.common import BUNDLE, megabytes, table
-from sgraf_deploy.config import GRAPHS
+from sgraf_deploy.config import GRAPHS, Precision
 
 if TYPE_CHECKING:
     from sgraf_deploy.config import TensorSpec
     from sgraf_deploy.manifest import Manifest
 
-_ITEM_BYTES = {"fp32": 4, "fp16": 2}
+_ITEM_BYTES = {"float32": 4, "float16": 2}
 
 
 @click.command(short_help="Show a bundle's models, graphs, axes, precisions and sizes.")
@@ -73,9 +74,9 @@ def _interfaces(manifest: Manifest) -> str:
     owners: dict[tuple[str, str, str], list[str]] = {}
     for name, member in manifest.members.items():
         for graph in GRAPHS:
-            signatures = [files[graph].signature for files in member.graphs.values()]
-            inputs = _axes([signature.inputs for signature in signatures])
-            outputs = _axes([signature.outputs for signature in signatures])
+            signatures = {name: files[graph].signature for name, files in member.graphs.items()}
+            inputs = _axes({name: each.inputs for name, each in signatures.items()})
+            outputs = _axes({name: each.outputs for name, each in signatures.items()})
             owners.setdefault((graph, inputs, outputs), []).append(name)
     everyone = list(manifest.members)
     rows = [
@@ -85,13 +86,19 @@ def _interfaces(manifest: Manifest) -> str:
     return table(rows, ["graph", "inputs", "outputs"])
 
 
-def _axes(precisions: list[tuple[TensorSpec, ...]]) -> str:
-    """A line per tensor; its type in every precision where they differ."""
-    return "\n".join(
-        f"{same[0].name} ({', '.join(map(str, same[0].axes))}) "
-        f"{' | '.join(dict.fromkeys(tensor.dtype for tensor in same))}"
-        for same in zip(*precisions, strict=True)
-    )
+def _axes(by_precision: Mapping[str, tuple[TensorSpec, ...]]) -> str:
+    """A line per tensor; its type in every precision where they differ, or where it is alone."""
+    found: dict[str, dict[str, TensorSpec]] = {}
+    for precision, tensors in by_precision.items():
+        for tensor in tensors:
+            found.setdefault(tensor.name, {})[precision] = tensor
+    lines = []
+    for name, same in found.items():
+        axes = ", ".join(map(str, next(iter(same.values())).axes))
+        types = " | ".join(dict.fromkeys(tensor.dtype for tensor in same.values()))
+        alone = "" if len(same) == len(by_precision) else f", {' and '.join(same)} alone"
+        lines.append(f"{name} ({axes}) {types}{alone}")
+    return "\n".join(lines)
 
 
 def _sizes(manifest: Manifest) -> str:
@@ -112,8 +119,13 @@ def _with_sum(sizes: list[int]) -> list[int]:
     return [*sizes, sum(sizes)]
 
 
-def _encoded_bytes(manifest: Manifest, precision: str) -> tuple[int, int]:
+def _encoded_bytes(manifest: Manifest, precision: Precision) -> tuple[int, int]:
     """Bytes of one encoded image, and of one encoded word, over all members."""
-    item = _ITEM_BYTES[precision]
-    embeds = [member.config.embed for member in manifest.members.values()]
-    return sum((manifest.regions + 1) * e * item for e in embeds), sum(e * item for e in embeds)
+    members = manifest.members.values()
+    image = sum(
+        prod(axis for axis in tensor.axes if isinstance(axis, int)) * _ITEM_BYTES[tensor.dtype]
+        for member in members
+        for tensor in member.graphs[precision]["image_encoder"].signature.outputs
+    )
+    stored = "float32" if precision == "fp32" else "float16"
+    return image, sum(member.config.embed * _ITEM_BYTES[stored] for member in members)

@@ -9,8 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sgraf_deploy.runtime.logits import not_a_number
-from sgraf_deploy.runtime.ranks import ENSEMBLE, Bars, RankCounts
+from sgraf_deploy.runtime.ranks import ENSEMBLE, Bars, RankCounts, not_finite
 
 
 class TorchRankCounter:
@@ -42,11 +41,11 @@ class TorchRankCounter:
             self._add(first_image, torch.from_numpy(columns.astype(np.int64)), dict(logits))
 
     def result(self) -> dict[str, RankCounts]:
-        """Wait for the counts; DataError if a logit was NaN."""
+        """Wait for the counts; DataError if a logit was not finite."""
         captions = len(next(iter(self._bars.values()))[1])
         wrong = int(self._wrong)
         if wrong >= 0:
-            raise not_a_number(*divmod(wrong, captions))
+            raise not_finite(*divmod(wrong, captions))
         return {
             name: RankCounts(*(count.cpu().numpy() for count in counts))
             for name, counts in self._counts.items()
@@ -60,7 +59,7 @@ class TorchRankCounter:
         captions = len(next(iter(self._bars.values()))[1])
         places = images * captions + columns
         for tile in tiles.values():
-            wrong = torch.where(tile.isnan(), places, -1).max()
+            wrong = torch.where(tile.isfinite(), -1, places).max()
             self._wrong = torch.maximum(self._wrong, wrong)
         if len(tiles) > 1:
             tiles[ENSEMBLE] = _combine(*(tile.double() for tile in tiles.values()))

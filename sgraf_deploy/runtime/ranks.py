@@ -2,8 +2,8 @@
 
 Caption `captions_per_image * i + j` belongs to image `i`. Ground truths are scored first, as
 pairs; then every tile is compared with them where it lies, on the host or on a GPU. A pair scored
-alone and in a tile may differ in its last bits, so a rank can differ from the whole matrix's where
-two logits are as close as that.
+alone and in a tile may differ by what its precision rounds (last bits in fp32, more in fp16), so a
+rank can differ from the whole matrix's where two logits are as close as that.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sgraf_deploy.errors import InputError
+from sgraf_deploy.errors import DataError, InputError
 from sgraf_deploy.runtime.logits import Logits, ensemble_logits, not_a_number
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class RankCounter(Protocol):
     ) -> None:
         """Compare a tile: every member's logits (images, captions) from image `first_image` on.
 
-        DataError for a logit that is NaN, at once or with the result.
+        DataError for a logit that is not finite, at once or with the result.
         """
 
     def result(self) -> dict[str, RankCounts]:
@@ -82,7 +82,8 @@ def count_ranks(
 ) -> dict[str, RankCounts]:
     """Ranks of every ground truth in both directions, by member and for the ensemble of two.
 
-    Raises InputError unless every image has so many captions, DataError for a logit that is NaN.
+    Raises InputError unless every image has so many captions, and DataError for a logit that is
+    not finite.
     """
     from sgraf_deploy.runtime.matrix import run_tiles
     from sgraf_deploy.runtime.pairs import pair_logits
@@ -130,7 +131,7 @@ class HostRankCounter:
         """Fetch a tile and count."""
         tiles = {name: self._engine.fetch(buffer) for name, buffer in logits.items()}
         for tile in tiles.values():
-            check_numbers(tile, first_image, columns)
+            _check_finite(tile, first_image, columns)
         if len(tiles) > 1:
             tiles[ENSEMBLE] = ensemble_logits(tiles)
         rows = slice(first_image, first_image + len(next(iter(tiles.values()))))
@@ -156,6 +157,22 @@ class HostRankCounter:
     def result(self) -> dict[str, RankCounts]:
         """The counts so far."""
         return dict(self._counts)
+
+
+def not_finite(image: int, caption: int) -> DataError:
+    """The error for a logit that no rank can be counted from."""
+    return DataError(
+        f"the logit of image {image} and caption {caption}",
+        expected="a finite number",
+        mend="look at that image's features, and check the bundle with `sgraf-deploy verify`",
+    )
+
+
+def _check_finite(logits: Logits, first_image: int, columns: NDArray[np.int32]) -> None:
+    wrong = ~np.isfinite(logits)
+    if wrong.any():
+        row, column = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
+        raise not_finite(first_image + int(row), int(columns[column]))
 
 
 def check_numbers(logits: Logits, first_image: int, columns: NDArray[np.integer[Any]]) -> None:

@@ -95,10 +95,13 @@ def test_inspect_shows_models_axes_and_sizes(world: World) -> None:
         "image_encoder regions (images, 7, 64) float32 "
         "region_embeddings (images, 7, 32) float32 | float16"
     ) in lines
+    assert "region_gram (images, 7, 7) float32, fp32 alone" in lines
     assert "lengths (captions) int32" in lines
     assert "size of the file sgr fp32 sgr fp16 saf fp32 saf fp16" in lines
-    # Two members, 7 regions and the global vector, 32 numbers each, of 4 or 2 bytes.
-    assert lines[-2].startswith(f"fp32: {2 * 8 * 32 * 4:,} bytes per encoded image, 256 per word")
+    # Two members, 7 regions and the global vector, 32 numbers each, of 4 or 2 bytes; in fp32 the
+    # regions' products as well.
+    fp32 = 2 * (8 * 32 + 7 * 7) * 4
+    assert lines[-2].startswith(f"fp32: {fp32:,} bytes per encoded image, 256 per word")
     assert lines[-1].startswith(f"fp16: {2 * 8 * 32 * 2:,} bytes per encoded image, 128 per word")
     assert max(map(len, result.stdout.splitlines())) <= 120 + len(str(world.bundle))
 

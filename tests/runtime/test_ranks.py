@@ -170,11 +170,14 @@ def test_ties_count_as_in_the_matrix(
         check(found[name], matrix, per_image)
 
 
-@pytest.mark.parametrize("kind", ["host", "torch", "cuda"])
-def test_a_logit_that_is_nan_is_an_error(kind: str, tmp_path: Path, exported: Bundle) -> None:
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("kind", ["host", "torch", "cuda", "kernel"])
+def test_a_logit_that_is_not_finite_is_an_error(
+    kind: str, value: float, tmp_path: Path, exported: Bundle, request: pytest.FixtureRequest
+) -> None:
     matrices = tied(2, 5)
     bars = bars_of(matrices, 5)
-    matrices["saf"][4, 17] = np.nan
+    matrices["saf"][4, 17] = value
     expected = pytest.raises(DataError, match="image 4 and caption 17")
     if kind == "host":
         counter: Any = HostRankCounter(OnTheHost(), bars)  # type: ignore[arg-type]
@@ -184,7 +187,9 @@ def test_a_logit_that_is_nan_is_an_error(kind: str, tmp_path: Path, exported: Bu
     if kind == "torch":
         counter, put = TorchRankCounter(bars, torch.device("cpu")), torch.from_numpy
     else:
-        engine = TrtWorld(exported, tmp_path, FakeCuda()).engine()
+        text = kind == "kernel"
+        cuda = HostKernel(request.getfixturevalue("kernel")) if text else FakeCuda()
+        engine = TrtWorld(exported, tmp_path, cuda).engine()
         counter, put = engine.rank_counter(bars), engine.put  # type: ignore[assignment]
     add_tiles(
         lambda first, columns, tile: counter.add(
@@ -202,6 +207,7 @@ SHIMS = """
 #define __device__ static
 #define __global__
 typedef struct { int x; } Index;
+typedef struct { int x, y; } int2;
 static Index blockIdx, gridDim = {2}, threadIdx, blockDim = {4};
 static void atomicAdd(int* target, int value) { *target += value; }
 """
@@ -209,7 +215,7 @@ static void atomicAdd(int* target, int value) { *target += value; }
 LAUNCH = """
 void launch(
     const float* a, const float* b, const int* columns, const float* image_bars,
-    const float* caption_bars, int* image_counts, int* caption_counts, int* wrong,
+    const float* caption_bars, int* image_counts, int* caption_counts, int2* wrong,
     int first_image, int images, int captions, int all_images, int all_captions, int per_image)
 {
     for (blockIdx.x = 0; blockIdx.x < gridDim.x; ++blockIdx.x)

@@ -40,8 +40,8 @@ class RankTile:
     (captions,) int32, the captions' places among `all_captions`. `image_bars` (models, all_images)
     and `caption_bars` (models, all_captions) float32, `image_counts` (models, 2, all_images) and
     `caption_counts` (models, 2, all_captions) int32: how many reach the bar, and how many are
-    level with it. The models are the members and, of two, the ensemble. `wrong`: three int32,
-    1 and the pair where a logit is NaN.
+    level with it. The models are the members and, of two, the ensemble. `wrong`: two int32, the
+    image plus 1 and the caption where a logit is not finite.
     """
 
     logits: tuple[int, ...]

@@ -28,6 +28,8 @@ extern "C" __global__ void gather_{size}(
 )
 
 COUNT_RANKS = r"""
+#define LARGEST 3.4028235e38f
+
 // The logit of the mean of two similarities, from their logits: with s = log-sigmoid it is
 // logaddexp(s(a), s(b)) - logaddexp(s(-a), s(-b)).
 __device__ double log_sigmoid(double x) { return fmin(x, 0.0) - log1p(exp(-fabs(x))); }
@@ -49,7 +51,7 @@ __device__ float combined(float a, float b)
 extern "C" __global__ void count_ranks(
     const float* a, const float* b, const int* columns,
     const float* image_bars, const float* caption_bars,
-    int* image_counts, int* caption_counts, int* wrong,
+    int* image_counts, int* caption_counts, int2* wrong,
     int first_image, int images, int captions, int all_images, int all_captions, int per_image)
 {
     const int models = b ? 3 : 1;
@@ -65,10 +67,12 @@ extern "C" __global__ void count_ranks(
                 values[1] = b[at];
                 values[2] = combined(values[0], values[1]);
             }
-            if (values[0] != values[0] || (b && values[1] != values[1])) {
-                wrong[0] = 1;
-                wrong[1] = image;
-                wrong[2] = caption;
+            const float worst = b && !(fabsf(values[1]) <= LARGEST) ? values[1] : values[0];
+            if (!(fabsf(worst) <= LARGEST)) {
+                int2 pair;  // Stored at once: threads that find others must not mix theirs in.
+                pair.x = image + 1;
+                pair.y = caption;
+                *wrong = pair;
             }
             if (caption / per_image == image)
                 continue;

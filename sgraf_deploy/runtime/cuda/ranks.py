@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from sgraf_deploy.runtime.cuda.api import RankTile
 from sgraf_deploy.runtime.cuda.memory import DeviceArray
-from sgraf_deploy.runtime.logits import not_a_number
-from sgraf_deploy.runtime.ranks import Bars, RankCounts
+from sgraf_deploy.runtime.ranks import Bars, RankCounts, not_finite
 
 if TYPE_CHECKING:
     from sgraf_deploy.runtime.cuda.engine import CudaEngine
@@ -64,11 +63,11 @@ class DeviceRankCounter:
             lane.enqueue(call, reads=(*tiles, places, *self._bars), writes=counts)
 
     def result(self) -> dict[str, RankCounts]:
-        """Wait for the counts of all lanes; DataError if a logit was NaN."""
+        """Wait for the counts of all lanes; DataError if a logit was not finite."""
         found = [[self._engine.fetch(each) for each in lane] for lane in self._counts.values()]
         for _, _, wrong in found:
-            if wrong[0]:
-                raise not_a_number(int(wrong[1]), int(wrong[2]))
+            if wrong.any():
+                raise not_finite(int(wrong[0]) - 1, int(wrong[1]))
         images, captions = (
             np.stack([lane[side] for lane in found]).sum(axis=0, dtype=np.int64) for side in (0, 1)
         )  # (models, 2, images) and (models, 2, captions)
@@ -83,7 +82,7 @@ class DeviceRankCounter:
             found = self._counts.get(lane)
             if found is None:
                 models = len(self._models)
-                shapes = *((models, 2, size) for size in self._sizes), (3,)
+                shapes = *((models, 2, size) for size in self._sizes), (2,)
                 found = [lane.put(np.zeros(shape, np.int32)) for shape in shapes]
                 self._counts[lane] = found
         return found

@@ -65,7 +65,7 @@ def test_without_a_gpu_it_is_not_available(
     exported: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    message = r"no CUDA GPU that PyTorch sees; pip install 'sgraf-deploy\[fused\]'"
+    message = "PyTorch sees no CUDA GPU; a GPU by NVIDIA, its driver, and PyTorch built for CUDA"
     with pytest.raises(UnavailableError, match=message):
         open_engine("fused", exported, "fp32", CPU)
 
