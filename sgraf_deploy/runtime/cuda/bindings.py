@@ -170,6 +170,9 @@ class CudaDriver:
 
     def __del__(self) -> None:
         """Let go of the context, once no memory, stream or event of it is left."""
+        if hasattr(self, "_module"):
+            self._driver.cuCtxSetCurrent(self._context)
+            self._driver.cuModuleUnload(self._module)
         if hasattr(self, "_context"):
             self._driver.cuDevicePrimaryCtxRelease(self._device)
 
