@@ -214,7 +214,12 @@ def _speed(run: Run, module: Module) -> None:
 def _compile(run: Run, bundle: Path, *data: object) -> None:
     if "trt" not in run.working:
         return
-    sizes = () if run.sizes is FULL else ("--max-images", 8, "--max-captions", 8)
+    sizes: tuple[object, ...] = ("--max-images", 8, "--max-captions", 8)
+    if run.sizes is FULL and data:
+        sizes = ()
+    elif run.sizes is FULL:  # Random captions have at most 20 words.
+        sizes = ("--max-images", 128, "--max-captions", 128, "--max-words", 20)
+        sizes += ("--workspace-gb", 8)
     if not run.step(f"compile {bundle.name}", "compile", bundle, *sizes, *data):
         run.working.remove("trt")
 
