@@ -118,8 +118,9 @@ def compile_(
     click.echo(f"wrote {len(rows)} engines to {published.folder}")
     if published.unverified is not None:
         warn(f"not compared with the reference: {published.unverified.reason}")
-        click.echo("next, on a machine with a GPU: sgraf-deploy bench", nl=False)
-        click.echo(f" {bundle} --engine trt:{precision} --allow-unverified")
+        where = "" if engine_dir is None else f" --engine-dir {engine_dir}"
+        command = f"bench {bundle} --engine trt:{precision} --allow-unverified{where}"
+        click.echo(f"next, on a machine with a GPU: sgraf-deploy {command}")
 
 
 def _recall_check(
