@@ -1,19 +1,20 @@
 """How long one caption takes against a gallery, beside the literal loop and a matrix product.
 
-The product is of the query's own size and runs right before it, so that what the machine does
-besides shows in both; the floor is the query's arithmetic at the rate of the machine's best
-products, measured in the same run.
+Queries follow each other in blocks, as in a service under load. As many products of a query's own
+size run in between, so that what the machine does besides shows in both; the floor is the query's
+arithmetic at the rate of the machine's best products, measured in the same run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from sgraf_deploy.bench.literal import LiteralLoop
+from sgraf_deploy.bench.literal import LiteralCaptions, LiteralLoop
 from sgraf_deploy.bench.measure import (
     Product,
     ProductRate,
@@ -31,8 +32,9 @@ CANDIDATES = (10, 100, 1000)
 
 PERCENTILES = (50, 95, 99)
 
-_ROUNDS_PER_RATE = 10
-"""The literal loop and the matrix-product rate are measured once in so many queries."""
+BLOCK = 10
+"""Queries in a row, after as many control products; the literal loop and the matrix-product rate
+are measured once beside them."""
 
 _CONTROL_WIDTHS = (1024, 256)
 """The control product is (m, 1024) x (1024, 256), with as many rows as the query's work takes."""
@@ -141,19 +143,17 @@ class _Queries:
 
     def measure(self, name: str, repeats: int, options: SpeedOptions) -> Latency:
         rates = ProductRate(options.clock, self.scorer.device)
+        calls = self._calls()
+        for call in calls.values():  # warm up
+            call(0)
         rate = 0.0
-        control = self._control()
-        for query in range(-1, repeats):  # the first one warms up
-            row = query % len(self.token_ids)
-            calls = {"control": control.run, **self._calls(row)}
-            if query % _ROUNDS_PER_RATE == 0 or query < 0:
-                rate = max(rate, rates.measure())
-                calls["literal"] = self._literal_call(row)
+        for first in range(0, repeats, BLOCK):
+            rows = [row % len(self.token_ids) for row in range(first, min(repeats, first + BLOCK))]
+            rate = max(rate, rates.measure())
             for scope, call in calls.items():
                 options.settle()
-                seconds = timed(call, options.clock)
-                if query >= 0:
-                    self.seconds[scope].append(seconds)
+                for row in rows[:1] if scope == "literal" else rows:
+                    self.seconds[scope].append(timed(partial(call, row), options.clock))
         timings = {scope: Timing(tuple(seconds)) for scope, seconds in self.seconds.items()}
         return Latency(
             engine=name,
@@ -165,17 +165,23 @@ class _Queries:
             floor=self._flop() / rate,
         )
 
-    def _calls(self, row: int) -> dict[str, Callable[[], object]]:
-        one, ids = self.captions[row : row + 1], self.token_ids[row]
+    def _calls(self) -> dict[str, Callable[[int], object]]:
+        """What is timed, by scope: of the caption in a row."""
+        captions = [self.captions[row : row + 1] for row in range(len(self.captions))]
+        control = self._control()
+        literal_captions = [
+            self.literal.encode_captions([ids]) for ids in self.token_ids[::BLOCK]
+        ]  # of the first caption of each block
         return {
-            "score": lambda: self.scorer.rerank(one, self.gallery, 10),
-            "end to end": lambda: self.scorer.rerank(ids, self.gallery, 10),
+            "control": lambda _: control.run(),
+            "score": lambda row: self.scorer.rerank(captions[row], self.gallery, 10),
+            "end to end": lambda row: self.scorer.rerank(self.token_ids[row], self.gallery, 10),
+            "literal": lambda row: self._literal(literal_captions[row // BLOCK]),
         }
 
-    def _literal_call(self, row: int) -> Callable[[], object]:
-        caption = self.literal.encode_captions([self.token_ids[row]])
-        run = lambda: self.literal.logits(self.literal_gallery, caption)  # noqa: E731
-        return synchronised(run, self.literal.device)
+    def _literal(self, caption: LiteralCaptions) -> None:
+        run = partial(self.literal.logits, self.literal_gallery, caption)
+        synchronised(run, self.literal.device)()
 
     def _flop(self) -> float:
         """Of a query, at the mean length of the captions."""
