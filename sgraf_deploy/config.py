@@ -11,11 +11,13 @@ from typing import Any, Literal, get_args
 from sgraf_deploy.errors import InputError
 
 Module = Literal["SGR", "SAF"]
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "fp8"]
 GraphName = Literal["image_encoder", "text_encoder", "scorer", "pair_scorer"]
 
 MODULES: tuple[Module, ...] = get_args(Module)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+DEFAULT_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
+"""What an export makes where nothing is said: fp8 has to be asked for."""
 GRAPHS: tuple[GraphName, ...] = get_args(GraphName)
 
 
@@ -82,11 +84,11 @@ def signature(
 ) -> GraphSignature:
     """The signature that `graph` has for a model of `config` in `precision`.
 
-    Embeddings are stored in the graph's precision; regions and logits are always float32, ids,
-    lengths and indices int32. `region_gram` is part of fp32 graphs alone; bundles that were written
-    before there was one have none (`gram=False`).
+    Embeddings are stored in the graph's precision, and in float16 for fp8; regions and logits are
+    always float32, ids, lengths and indices int32. `region_gram` is part of fp32 graphs alone;
+    bundles that were written before there was one have none (`gram=False`).
     """
-    stored: Literal["float32", "float16"] = "float16" if precision == "fp16" else "float32"
+    stored: Literal["float32", "float16"] = "float32" if precision == "fp32" else "float16"
     image = (
         TensorSpec("region_embeddings", stored, ("images", config.regions, config.embed)),
         TensorSpec("image_global", stored, ("images", config.embed)),

@@ -73,3 +73,24 @@ def trained(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         gate_data=shared / "data" / "f8k_precomp",
     )
     return export_bundle(paths, tmp_path_factory.mktemp("trained") / "f8k.sgraf", options).bundle
+
+
+@pytest.fixture(scope="session")
+def exported_fp8(
+    checkpoint_files: dict[str, Path],
+    vocabulary_file: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Bundle:
+    """An SGRAF bundle in fp32 and fp8, whose R@K nobody compared; nobody changes it."""
+    from export.splits import write_split
+
+    from sgraf_deploy.export.exporter import ExportOptions, export_bundle
+
+    folder = tmp_path_factory.mktemp("exported_fp8")
+    write_split(folder, "dev", images=12)
+    options = ExportOptions(
+        vocabulary=vocabulary_file, precisions=("fp32", "fp8"), gate_data=folder
+    )
+    paths = [*checkpoint_files.values()]
+    unchecked = lambda bundle, split: {"on": split.name, "points": {}}  # noqa: E731
+    return export_bundle(paths, folder / "small.sgraf", options, check=unchecked).bundle

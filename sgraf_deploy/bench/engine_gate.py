@@ -1,33 +1,60 @@
-"""R@K of an engine that is about to be published, beside the literal loop's."""
+"""R@K of what is about to be published, engines or graphs in FP8, beside the literal loop's."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 from sgraf_deploy.bench.evaluate import Stage
 from sgraf_deploy.bench.literal import LiteralLoop, fastest_device
-from sgraf_deploy.bench.run import Workload, compare_scorers
+from sgraf_deploy.bench.run import Workload, compare_scorers, split_workload
 from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.config import Precision
+from sgraf_deploy.data.precomp import PrecompSplit
 from sgraf_deploy.errors import GateError
-from sgraf_deploy.runtime.scorer import Scorer
+from sgraf_deploy.runtime.engine import EngineOptions
+from sgraf_deploy.runtime.scorer import Scorer, load
+
+_HIGHER: dict[Precision, Precision] = {"fp32": "fp32", "fp16": "fp32", "fp8": "fp16"}
+"""What to take where a precision fails."""
 
 
 def check_recall(
-    bundle: Bundle, scorer: Scorer, workload: Workload, stage: Stage = lambda name: None
-) -> None:
+    bundle: Bundle,
+    scorer: Scorer,
+    workload: Workload,
+    stage: Stage = lambda name: None,
+    *,
+    command: str = "compile",
+    checkpoints: Sequence[Path] = (),
+) -> dict[str, Any]:
     """Raise GateError where logits, rank correlation or R@K of a split miss their bounds.
 
-    The literal loop runs on the GPU if PyTorch sees one. Raises UnavailableError without PyTorch.
+    Returns what R@K gained, in points, by model. The literal loop runs on the GPU if PyTorch sees
+    one. Raises UnavailableError without PyTorch.
     """
-    literal = LiteralLoop(bundle, device=fastest_device())
+    literal = LiteralLoop(bundle, checkpoints, device=fastest_device())
     _, found = compare_scorers(literal, {scorer.engine_name: scorer}, workload, stage)
-    missed = [
-        f"{parity.model}: {bound}"
-        for parities in found.values()
-        for parity in parities
-        for bound in parity.missed
-    ]
+    (parities,) = found.values()
+    missed = [f"{parity.model}: {bound}" for parity in parities for bound in parity.missed]
     if missed:
         raise GateError(
-            f"gate failed for engine {scorer.engine_name} on {workload.name}",
+            f"gate failed for engine {scorer.engine_name}, {scorer.executed}, on {workload.name}",
             got="; ".join(missed),
-            mend="compile with --precision fp32",
+            mend=f"{command} with --precision {_HIGHER[scorer.precision]}",
         )
+    return {parity.model: parity.deltas for parity in parities}
+
+
+def check_fp8(
+    bundle: Bundle, split: PrecompSplit, checkpoints: Sequence[Path], stage: Stage
+) -> dict[str, Any]:
+    """R@K of a bundle's FP8, as PyTorch executes it, on a split; raises as `check_recall`."""
+    workload = split_workload(bundle, split)
+    options = EngineOptions(checkpoints=tuple(checkpoints))
+    with load(bundle, engine="torch", precision="fp8", options=options) as scorer:
+        deltas = check_recall(
+            bundle, scorer, workload, stage, command="export", checkpoints=checkpoints
+        )
+        return {"on": workload.name, "executed": scorer.executed, "points": deltas}

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sgraf_deploy.bench.rank_changes import RankComparison, explain_changes
 from sgraf_deploy.bench.recall import RecallReport, evaluate
+from sgraf_deploy.config import Precision
 from sgraf_deploy.runtime.correlation import spearman
 from sgraf_deploy.runtime.gate import (
     FP16_LOGITS_SHARE,
@@ -25,6 +26,10 @@ Logits = NDArray[np.float32]
 
 RECALL_POINTS, RSUM_POINTS = 0.2, 0.4
 """On few queries one of them may be more than that: then it is one query, and two of rsum."""
+
+SHARES: dict[Precision, float] = {"fp16": FP16_LOGITS_SHARE, "fp8": 0.25}
+"""Of the standard deviation of the reference's logits. In FP8 it tells what is broken from what is
+rounded, whose largest difference was measured as 0.11: R@K is the bound."""
 
 RECALLS = ("r1", "r5", "r10")
 
@@ -92,15 +97,14 @@ def compare(
     reference: Logits,
     logits: Logits,
     *,
-    half: bool,
+    precision: Precision,
     captions_per_image: int | None,
 ) -> Parity:
     """Compare logits (images, captions) of an engine with the literal loop's.
 
-    `half` says that the engine's products are in half precision. With `captions_per_image` the
-    data are real, the weights trained, and in half precision R@K and the rank correlation count
-    beside the logits (the gate's bound on trained logits is for its few pairs). Raises DataError
-    for what is not finite.
+    With `captions_per_image` the data are real, the weights trained, and below fp32 R@K counts: in
+    fp16 beside the logits and their rank correlation (the gate's bound on trained logits is for its
+    few pairs), in fp8 alone. Raises DataError for what is not finite.
     """
     difference = np.abs(np.subtract(logits, reference, dtype=np.float64))
     relative = float((difference / np.maximum(1.0, np.abs(reference))).max())
@@ -114,15 +118,16 @@ def compare(
         deltas = _deltas(before, recall)
         # Measured on these very logits, the difference would explain every change.
         widest = max(1.0, float(np.abs(reference).max()))
-        bound = FP16_LOGITS_SHARE * deviation if half else FP32_LOGITS * widest
+        bound = FP32_LOGITS * widest if precision == "fp32" else SHARES[precision] * deviation
         ranks = explain_changes(reference, logits, captions_per_image, bound)
-    if half:
+    if precision != "fp32":
         share = largest / deviation if deviation > 0 else float("nan")
-        bounds = [Bound("logits / std", share, FP16_LOGITS_SHARE)]
-        if recall is None or deltas is None:
+        bounds = [Bound("logits / std", share, SHARES[precision])]
+        if precision == "fp16" and recall is None:
             bounds.append(Bound("similarities", similarity, FP16_SIMILARITIES))
-        else:
+        elif precision == "fp16":
             bounds.append(Bound("Spearman", correlation, FP16_SPEARMAN, least=True))
+        if recall is not None and deltas is not None:
             bounds.extend(_recall_bounds(recall, deltas))
     else:
         bounds = [

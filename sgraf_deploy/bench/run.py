@@ -37,7 +37,7 @@ from sgraf_deploy.runtime.logits import combine_logits
 from sgraf_deploy.runtime.scorer import Scorer, load
 from sgraf_deploy.versions import tool_versions
 
-EMULATED = "fp16-rounded"
+EMULATED = ("fp16-rounded", "fp8-rounded")
 """Executed to know its values; its speed says nothing about any machine, and is not measured."""
 
 MOST_TIMED = SHARD
@@ -200,7 +200,7 @@ def run_bench(
         speed = options.speed
         yardsticks = _yardsticks(literal)
         part = workload.timed_part(MOST_TIMED if len(yardsticks) == 1 else MOST_TIMED_ON_GPU)
-        real = {name: one for name, one in scorers.items() if one.executed != EMULATED}
+        real = {name: one for name, one in scorers.items() if one.executed not in EMULATED}
         throughput = measure_throughput(bundle, real, yardsticks, part, speed, stage("throughput"))
         latency = [
             one
@@ -261,7 +261,7 @@ def compare_scorers(
                 model,
                 expected[model],
                 logits,
-                half=scorer.precision == "fp16",
+                precision=scorer.precision,
                 captions_per_image=per_image,
             )
             for model, logits in _by_model(matrices, names).items()

@@ -279,7 +279,9 @@ def _engine(text: str, precision: Precision | None) -> EngineChoice:
 
     name, colon, own = text.partition(":")
     if colon and own not in PRECISIONS:
-        raise InputError(f"--engine {text}", expected=f"{name}:fp32 or {name}:fp16")
+        raise InputError(
+            f"--engine {text}", expected=" or ".join(f"{name}:{each}" for each in PRECISIONS)
+        )
     check_engine(name)
     chosen = cast(Precision, own) if colon else precision
     return EngineChoice(name, chosen or default_precision(name))

@@ -6,17 +6,22 @@ import importlib
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from sgraf_deploy.cli.common import PATH, megabytes, table
-from sgraf_deploy.config import PRECISIONS, Precision
+from sgraf_deploy.cli.common import PATH, megabytes, progress_bars, table
+from sgraf_deploy.config import DEFAULT_PRECISIONS, PRECISIONS, Precision
 
 if TYPE_CHECKING:
+    from sgraf_deploy.bench.evaluate import Stage
     from sgraf_deploy.bundle import Bundle
+    from sgraf_deploy.data.precomp import PrecompSplit
     from sgraf_deploy.export.exporter import ExportOptions
+
+_SETS = {"both": DEFAULT_PRECISIONS, "all": PRECISIONS}
 
 
 @click.command(short_help="Turn one or two checkpoints into a verified bundle.")
@@ -44,10 +49,10 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--precision",
-    type=click.Choice([*PRECISIONS, "both"]),
+    type=click.Choice([*PRECISIONS, "both", "all"]),
     default="both",
     show_default=True,
-    help="The precisions of the bundle's graphs.",
+    help="Of the bundle's graphs; both: fp32 and fp16, all: fp8, too, which needs --gate-data.",
 )
 @click.option(
     "--gate-data",
@@ -93,20 +98,32 @@ def export(
     options = ExportOptions(
         vocabulary=vocabulary,
         tokenizer=tokenizer,
-        precisions=PRECISIONS if precision == "both" else (cast(Precision, precision),),
+        precisions=_SETS.get(precision) or (cast(Precision, precision),),
         gate_data=gate_data,
         gate_split=gate_split,
         keep_reference=not no_reference,
         force=force,
     )
     target = output or default_target(checkpoints)
-    result = export_bundle(checkpoints, target, options, step=_steps(len(checkpoints)))
+    with progress_bars() as bars:
+        check = partial(_check_recall, checkpoints=checkpoints, stage=bars)
+        steps = _steps(len(checkpoints))
+        result = export_bundle(checkpoints, target, options, step=steps, check=check)
     for note in result.notes:
         click.echo(f"note: {note}")
     for line in parity_lines(result.bundle.manifest.parity):
         click.echo(line)
     for line in _closing(target, result.bundle, options):
         click.echo(line)
+
+
+def _check_recall(
+    bundle: Bundle, split: PrecompSplit, checkpoints: tuple[Path, ...], stage: Stage
+) -> dict[str, Any]:
+    """FP8's R@K beside the literal loop's, for the parity report."""
+    from sgraf_deploy.bench.engine_gate import check_fp8
+
+    return check_fp8(bundle, split, checkpoints, stage)
 
 
 def _check_packages() -> None:
@@ -147,6 +164,10 @@ def parity_lines(parity: dict[str, Any]) -> Iterator[str]:
         if correlation["bound"] is not None:
             value, bound = correlation["value"], correlation["bound"]
             yield f"{name}: rank correlation of the logits {value:.6f} ≥ {bound}"
+    if "recall" in parity:
+        points = parity["recall"]["points"].items()
+        moved = ", ".join(f"{model} {deltas['rsum']:+.2f}" for model, deltas in points)
+        yield f"fp8, {parity['recall']['on']}: every R@K within its bound, rsum {moved}"
 
 
 def _closing(target: Path, bundle: Bundle, options: ExportOptions) -> Iterator[str]:
@@ -161,7 +182,9 @@ def _closing(target: Path, bundle: Bundle, options: ExportOptions) -> Iterator[s
         data, split = str(options.gate_data or "DIR"), options.gate_split or "dev"
         command = ["sgraf-deploy", "eval", str(target), "--data", data, "--split", split]
         if "fp32" not in manifest.precisions:
-            command += ["--precision", "fp16"]
+            command += ["--precision", manifest.precisions[0]]
+        if manifest.precisions == ("fp8",):
+            command += ["--engine", "torch"]
         yield f"next: {shlex.join(command)}"
 
 
@@ -176,6 +199,7 @@ def _steps(members: int) -> Callable[[str], None]:
             "graphs": f"writing graphs{number} …",
             "reference": f"running the PyTorch reference in float64{number} …",
             "gate": "gate: comparing every graph with the reference …",
+            "recall": "gate: comparing R@K in fp8 with the reference's …",
         }
         if step in lines:
             click.echo(lines[step], err=True)

@@ -17,7 +17,7 @@ from sgraf_deploy.runtime.plans import Sidecar, engine_folder, replace_file, wri
 from sgraf_deploy.runtime.scorer import Scorer, load
 from sgraf_deploy.runtime.tensorrt import TensorRT
 
-Check = Callable[[Scorer], None]
+Check = Callable[[Scorer], object]
 """Raises GateError for engines that must not be published."""
 
 TIMING = "timing.cache"

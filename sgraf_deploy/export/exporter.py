@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import takewhile
 from pathlib import Path
@@ -14,7 +14,7 @@ import onnx
 
 from sgraf_deploy.atomic import staged_folder
 from sgraf_deploy.bundle import Bundle, hash_file, write_manifest
-from sgraf_deploy.config import GRAPHS, PRECISIONS, GraphName, Precision, signature
+from sgraf_deploy.config import DEFAULT_PRECISIONS, GRAPHS, GraphName, Precision, signature
 from sgraf_deploy.data.precomp import PrecompSplit, list_splits, open_precomp
 from sgraf_deploy.data.regions import region_statistics
 from sgraf_deploy.data.tokenizer import UNTRAINED, Tokenizer
@@ -23,7 +23,7 @@ from sgraf_deploy.errors import InputError
 from sgraf_deploy.export.gate import gate_members
 from sgraf_deploy.export.gate_data import data_inputs, reference_outputs, synthetic_inputs
 from sgraf_deploy.export.graphs import build_graph
-from sgraf_deploy.export.onnx_ops import OPSET
+from sgraf_deploy.export.onnx_ops import OPSETS
 from sgraf_deploy.manifest import (
     SCHEMA_VERSION,
     BundleModule,
@@ -39,6 +39,11 @@ from sgraf_deploy.runtime.gate_data import GateInputs, GateReference, write_gate
 from sgraf_deploy.versions import tool_versions
 
 Step = Callable[[str], None]
+Check = Callable[[Bundle, PrecompSplit], dict[str, Any]]
+"""R@K in FP8 of a bundle not yet published, for its parity report; GateError if it is not kept."""
+
+RECALL_IMAGES = 200
+"""Of `--gate-data`, that R@K is compared on."""
 
 STEPS = ("graphs", "reference", "gate", "manifest")
 """Told to `step` before each begins, between those of `atomic.staged_folder`."""
@@ -56,7 +61,7 @@ class ExportOptions:
 
     vocabulary: Path | None = None
     tokenizer: str = UNTRAINED
-    precisions: tuple[Precision, ...] = PRECISIONS
+    precisions: tuple[Precision, ...] = DEFAULT_PRECISIONS
     gate_data: Path | None = None
     gate_split: str | None = None
     keep_reference: bool = True
@@ -98,13 +103,21 @@ def export_bundle(
     options: ExportOptions = ExportOptions(),
     *,
     step: Step | None = None,
+    check: Check | None = None,
 ) -> Exported:
     """Export one checkpoint (SGR or SAF) or two (SGRAF) into the bundle folder `target`.
 
-    Raises CheckpointError, DataError or BundleError for inputs that cannot be used, and
-    GateError where a graph differs from the reference; `target` is then as it was.
+    FP8 needs `gate_data` and a `check` on them. Raises CheckpointError, DataError, InputError or
+    BundleError for inputs that cannot be used, and GateError where a graph differs from the
+    reference; `target` is then as it was.
     """
     report = step or (lambda name: None)
+    if "fp8" not in options.precisions:
+        check = None
+    elif options.gate_data is None or check is None:
+        raise InputError(
+            "precision fp8", expected="--gate-data DIR, to compare R@K on", got="no real data"
+        )
     inputs = _read_inputs(paths, options)
     with staged_folder(target, force=options.force, step=step) as folder:
         members = {}
@@ -113,7 +126,14 @@ def export_bundle(
         report("gate")
         parity = gate_members(folder, members, inputs.gate, inputs.references)
         report("manifest")
-        write_manifest(folder, _manifest(folder, members, inputs, options, parity))
+        manifest = _manifest(folder, members, inputs, options, parity)
+        write_manifest(folder, manifest)
+        if check is not None and inputs.split is not None and options.gate_data is not None:
+            report("recall")
+            most = min(RECALL_IMAGES, inputs.split.images)
+            split = open_precomp(options.gate_data, inputs.split.name, limit_images=most)
+            recall = {"recall": check(Bundle.open(folder), split)}
+            write_manifest(folder, replace(manifest, parity=parity | recall))
     notes = [
         f"{checkpoint.path}: {sentence}"
         for checkpoint in inputs.checkpoints.values()
@@ -195,9 +215,11 @@ def _write_member(
             onnx.save(build_graph(folded, graph, precision), path)
             ref = hash_file(path, relative_to=folder)
             spec = signature(graph, checkpoint.config, precision)
-            graphs[precision][graph] = GraphFile(ref, OPSET, spec)
+            graphs[precision][graph] = GraphFile(ref, OPSETS[precision], spec)
     report("reference")
-    inputs.references[name] = reference_outputs(checkpoint.config, checkpoint.weights, inputs.gate)
+    inputs.references[name] = reference_outputs(
+        checkpoint.config, checkpoint.weights, inputs.gate, fp8="fp8" in options.precisions
+    )
     reference: FileRef | None = None
     if options.keep_reference:
         path = folder / "reference" / f"{name}.safetensors"

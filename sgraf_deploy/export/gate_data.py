@@ -67,9 +67,13 @@ def _inputs(
 
 
 def reference_outputs(
-    config: ModelConfig, weights: Mapping[str, NDArray[Any]], inputs: GateInputs
+    config: ModelConfig,
+    weights: Mapping[str, NDArray[Any]],
+    inputs: GateInputs,
+    *,
+    fp8: bool = False,
 ) -> GateReference:
-    """Run the literal loop in float64 on the gate's inputs; needs PyTorch."""
+    """Run the literal loop in float64 on the gate's inputs, `fp8` as rounded too; needs PyTorch."""
     import torch
 
     from sgraf_deploy.model import reference
@@ -85,4 +89,22 @@ def reference_outputs(
             word_embeddings=words.float().numpy(),
             text_global=reference.text_globals(model, words, lengths).float().numpy(),
             logits=reference.score(model, regions, words, lengths).numpy(),
+            fp8_logits=_fp8_logits(config, weights, inputs) if fp8 else None,
         )
+
+
+def _fp8_logits(
+    config: ModelConfig, weights: Mapping[str, NDArray[Any]], inputs: GateInputs
+) -> NDArray[np.float64]:
+    """Logits (images, captions) of the folded model, executed as `fp8-rounded`."""
+    import torch
+
+    from sgraf_deploy.model.folded import Encoded, FoldedModel
+    from sgraf_deploy.model.folding import fold
+    from sgraf_deploy.model.torch_ops import TorchOps
+
+    model = FoldedModel(fold(config, weights), TorchOps("fp8-rounded", torch.device("cpu")))
+    lengths = torch.from_numpy(inputs.lengths)
+    images = model.image_encoder(torch.from_numpy(inputs.regions))
+    texts = model.text_encoder(torch.from_numpy(inputs.token_ids), lengths)
+    return model.scorer(Encoded.of(images, texts, lengths)).double().numpy()

@@ -13,11 +13,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from sgraf_deploy.config import GraphSignature, Precision, TensorSpec
-from sgraf_deploy.model.ops import GruLayer, Weight
+from sgraf_deploy.model.ops import GruLayer, Weight, e4m3_scales
 
-OPSET = 18
+OPSETS: dict[Precision, int] = {"fp32": 18, "fp16": 18, "fp8": 19}
+"""FP8 came with opset 19."""
 IR_VERSION = 9
-"""The oldest that opset 18 may have with; older runtimes can still read it."""
+"""The oldest that these opsets may have; older runtimes can still read it."""
 
 _DTYPES = {
     "float32": TensorProto.FLOAT,
@@ -38,7 +39,7 @@ class OnnxOps:
 
     @property
     def halves(self) -> bool:  # noqa: D102
-        return self.precision == "fp16"
+        return self.precision != "fp32"
 
     def model(self, name: str, signature: GraphSignature, outputs: list[str]) -> onnx.ModelProto:
         """The finished model: `outputs` are bound to the signature's names, in order."""
@@ -57,7 +58,7 @@ class OnnxOps:
         )
         model = helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", OPSET)],
+            opset_imports=[helper.make_opsetid("", OPSETS[self.precision])],
             ir_version=IR_VERSION,
             producer_name="sgraf-deploy",
         )
@@ -93,7 +94,11 @@ class OnnxOps:
             return self._node("MatMul", a, b)
         return self.load(self._node("MatMul", self._half(a), self._half(b)))
 
-    def linear(self, x: str, weight: str, bias: str) -> str:  # noqa: D102
+    def linear(  # noqa: D102
+        self, x: str, weight: str, bias: str, *, bound: float | None = None
+    ) -> str:
+        if bound is not None and self.precision == "fp8":
+            return self.add(self.load(self._fp8_product(x, weight, bound)), bias)
         if self.halves:
             return self.add(self.matmul(x, weight), bias)
         inputs, outputs = self.initializers[weight].dims
@@ -202,6 +207,28 @@ class OnnxOps:
         )  # (words, directions, captions, embed)
         by_caption = self.transpose(states, 2, 0, 1, 3)
         return self.reshape(by_caption, 0, 0, layer.directions * layer.units)
+
+    def _fp8_product(self, x: str, weight: str, bound: float) -> str:
+        """A product of dequantized values: what a runtime computes in FP8, with float16 results."""
+        step, zero = e4m3_scales(np.array(bound)), self._e4m3("e4m3_zero", np.array(0.0))
+        kept = self._node("QuantizeLinear", x, self.constant(f"step_{bound:g}", step), zero)
+        halved = self.constant(f"step_{bound:g}.float16", step.astype(np.float16))
+        array = numpy_helper.to_array(self.initializers[weight])
+        steps = e4m3_scales(np.abs(array).max(axis=0))
+        columns = self.constant(f"{weight}.e4m3_steps", steps.astype(np.float16))
+        return self._node(
+            "MatMul",
+            self._node("DequantizeLinear", kept, halved),
+            self._node(
+                "DequantizeLinear", self._e4m3(f"{weight}.e4m3", array / steps), columns, axis=1
+            ),
+        )
+
+    def _e4m3(self, name: str, array: Weight) -> str:
+        if name not in self.initializers:
+            kind, values = TensorProto.FLOAT8E4M3FN, array.ravel().tolist()
+            self.initializers[name] = helper.make_tensor(name, kind, array.shape, values)
+        return name
 
     def _half(self, x: str) -> str:
         """The float16 twin of a float32 value: stored, derived from a stored one, or rounded."""

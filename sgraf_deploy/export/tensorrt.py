@@ -16,7 +16,7 @@ from sgraf_deploy.export.profiles import GIB, Sizes, Use, check_scratch, profile
 from sgraf_deploy.runtime.gpu import find_driver
 from sgraf_deploy.runtime.halving import Progress
 from sgraf_deploy.runtime.plans import PORTABLE, Profile, Sidecar, plan_name, replace_file
-from sgraf_deploy.runtime.tensorrt import SILENT, TensorRT
+from sgraf_deploy.runtime.tensorrt import SILENT, TensorRT, check_capability
 
 if TYPE_CHECKING:
     import tensorrt as api
@@ -25,6 +25,8 @@ _KNOWN = {
     "BuildCanceled": "the build was cancelled",
     "no optimization profile has been defined": "an input has no profile",
     "FP32 GEMM is not supported": "this GPU's products need --precision fp16",
+    "HW-specific datatypes": "this GPU has no FP8, which needs compute capability 8.9: take "
+    "--precision fp16",
 }
 
 
@@ -86,9 +88,12 @@ def compile_graph(
     """Build one engine: its sidecar, unverified, since there is no GPU in a build, and its plan.
 
     `timing` is TensorRT's timing cache, read and written where it has one. Raises BundleError for
-    a graph that TensorRT cannot parse or build, with node and reason, and GateError for one whose
-    products are not in the precision that was asked for.
+    a graph that TensorRT cannot parse or build, with node and reason, GateError for one whose
+    products are not in the precision that was asked for, UnavailableError for a GPU without it.
     """
+    built_for = target(tensorrt)
+    if built_for != PORTABLE:
+        check_capability(options.precision, built_for)
     content = planned.onnx.read_bytes()
     plan, layers = build(content, planned, tensorrt, options.workspace_bytes, timing, progress)
     check_precision(planned, options.precision, layers)
@@ -104,7 +109,7 @@ def compile_graph(
         plan_bytes=len(plan),
         flavour=tensorrt.flavour,
         version=tensorrt.version,
-        compute_capability=target(tensorrt),
+        compute_capability=built_for,
         profiles=planned.profiles,
         workspace_bytes=options.workspace_bytes,
         layers=layers,
@@ -193,8 +198,13 @@ def _write_timing(config: api.IBuilderConfig, path: Path) -> None:
 
 def check_precision(planned: Planned, precision: Precision, layers: dict[str, int]) -> None:
     """Raise GateError where the network is not in the precision that was asked for."""
-    halves = layers.get("HALF", 0)
-    if (precision == "fp16") != (halves > 0):
+    wanted = {
+        "fp32": "FLOAT",
+        "fp16": "HALF",
+        "fp8": "FP8" if "scorer" in planned.graph else "HALF",
+    }
+    narrow = {kind for kind in layers if kind != "FLOAT"}
+    if wanted[precision] not in layers or (precision == "fp32" and narrow):
         raise GateError(
             f"engine {planned.name}: precision",
             expected=f"matrix products of {precision}",
@@ -203,12 +213,24 @@ def check_precision(planned: Planned, precision: Precision, layers: dict[str, in
 
 
 def _products(trt: Any, network: api.INetworkDefinition) -> dict[str, int]:
-    """Matrix products by the data type of their result; the network is strongly typed."""
+    """Matrix products by the data type of their result, or FP8 if their operands were in it.
+
+    The network is strongly typed, and a product of dequantized operands is one in their type.
+    """
     counts: Counter[str] = Counter()
+    narrow: set[str] = set()
     for index in range(network.num_layers):
         layer = network.get_layer(index)
+        operands = [layer.get_input(each) for each in range(layer.num_inputs)]
+        result = layer.get_output(0)
         if layer.type == trt.LayerType.MATRIX_MULTIPLY:
-            counts[layer.get_output(0).dtype.name] += 1
+            fp8 = all(operand.name in narrow for operand in operands)
+            counts["FP8" if fp8 else result.dtype.name] += 1
+        elif layer.type == trt.LayerType.DEQUANTIZE:
+            if operands[0].dtype == trt.DataType.FP8:
+                narrow.add(result.name)
+        elif layer.type == trt.LayerType.SHUFFLE and operands[0].name in narrow:
+            narrow.add(result.name)
     return dict(sorted(counts.items()))
 
 

@@ -34,6 +34,11 @@ def _expected(
 
     inputs = synthetic_inputs(next(iter(members.values())).config)
     return inputs, {
-        name: reference_outputs(member.config, member_weights(bundle, name, checkpoints), inputs)
+        name: reference_outputs(
+            member.config,
+            member_weights(bundle, name, checkpoints),
+            inputs,
+            fp8="fp8" in member.graphs,
+        )
         for name, member in members.items()
     }

@@ -75,6 +75,8 @@ class _TorchEngine:
         self._arithmetic: Arithmetic = "fp32"
         if precision == "fp16":
             self._arithmetic = "fp16" if self._device.type == "cuda" else "fp16-rounded"
+        elif precision == "fp8":
+            self._arithmetic = "fp8-rounded"
         self.executed: str = self._arithmetic
         if options.threads is not None:
             if options.threads < 1:
@@ -160,7 +162,7 @@ class _TorchEngine:
 
 
 class TorchEngine(_TorchEngine):
-    """The exact rewrites in PyTorch, batched; fp32, fp16 on a GPU, fp16-rounded on a CPU."""
+    """The exact rewrites in PyTorch, batched; fp16 is rounded on a CPU, fp8 always."""
 
     name = "torch"
 
@@ -187,16 +189,6 @@ class ReferenceEngine(_TorchEngine):
     """The literal per-caption loop; float32 only, and slow on purpose."""
 
     name = "torch-reference"
-
-    def __init__(self, bundle: Bundle, precision: Precision, options: EngineOptions) -> None:
-        if precision != "fp32":
-            raise UnavailableError(
-                "engine torch-reference",
-                expected="precision fp32",
-                got=precision,
-                mend="use engine torch for fp16",
-            )
-        super().__init__(bundle, precision, options)
 
     def _functions(self, member: str) -> Mapping[GraphName, Function]:
         config = self._bundle.manifest.members[member].config

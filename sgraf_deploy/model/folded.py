@@ -31,6 +31,11 @@ faster, SAF 15 %).
 """
 
 
+LARGEST_SQUARE = 4.0
+"""Of a context's difference from its word: both are within -1 and 1, the one by its norm, the other
+as a state of the GRU."""
+
+
 @dataclass(frozen=True)
 class Encoded(Generic[V]):
     """What the scorers read: embeddings as the encoders stored them, and word counts (C,).
@@ -154,7 +159,7 @@ class FoldedModel(Generic[V]):
         weights = self._word_attention(raw, ops.reshape(mask, pairs, 1, longest))
         weights = ops.softmax(ops.transpose(weights, 0, 2, 1))
         context = self._l2norm(ops.matmul(weights, regions))
-        local = self._align(ops.sub(context, words), self.weights.local_alignment)
+        local = self._align_local(ops.sub(context, words))
         image_global = ops.load(ops.gather(encoded.image_global, image_index))
         text_global = ops.load(ops.gather(encoded.text_global, caption_index))
         overall = self._align(ops.sub(image_global, text_global), self.weights.global_alignment)
@@ -179,7 +184,7 @@ class FoldedModel(Generic[V]):
         ops, linear = self.ops, self.weights.local_alignment
         if ops.halves:
             context = self._l2norm(ops.matmul(weights, regions[0]))
-            return self._align(ops.sub(context, words[0]), linear)
+            return self._align_local(ops.sub(context, words[0]))
         total = ops.constant(f"{linear.name}.bias", linear.bias)
         for index, (block, word_block) in enumerate(zip(regions, words, strict=True)):
             difference = ops.sub(ops.matmul(weights, block), word_block)
@@ -213,9 +218,14 @@ class FoldedModel(Generic[V]):
     def _sum(self, values: Iterable[V]) -> V:
         return functools.reduce(self.ops.add, values)
 
-    def _align(self, difference: V, linear: Linear) -> V:
+    def _align(self, difference: V, linear: Linear, *, bound: float | None = None) -> V:
         """l2norm(W (x - y)^2 + b) (paper: "Similarity Representation Learning")."""
-        return self._l2norm(self._linear(self.ops.mul(difference, difference), linear))
+        square = self.ops.mul(difference, difference)
+        return self._l2norm(self._linear(square, linear, bound=bound))
+
+    def _align_local(self, difference: V) -> V:
+        """Of contexts and their words: most of the scorer's arithmetic, in FP8 where asked for."""
+        return self._align(difference, self.weights.local_alignment, bound=LARGEST_SQUARE)
 
     def _logits(self, nodes: V, mask: V) -> V:
         """Logits (N, C, 1, 1) from alignments (N, C, 1 + L, S) and the word mask (C, L)."""
@@ -263,13 +273,15 @@ class FoldedModel(Generic[V]):
         penalty = ops.mul(ops.sub(mask, self._scalar("one", 1.0)), self._scalar("masked", MASKED))
         return ops.reshape(penalty, ops.size(mask, 0), 1, -1)
 
-    def _linear(self, x: V, linear: Linear, *, exact: bool = False) -> V:
+    def _linear(
+        self, x: V, linear: Linear, *, exact: bool = False, bound: float | None = None
+    ) -> V:
         ops = self.ops
         weight = ops.constant(f"{linear.name}.weight", linear.weight)
         bias = ops.constant(f"{linear.name}.bias", linear.bias)
         if exact:
             return ops.add(ops.matmul(x, weight, exact=True), bias)
-        return ops.linear(x, weight, bias)
+        return ops.linear(x, weight, bias, bound=bound)
 
     def _l2norm(self, x: V) -> V:
         return self.ops.div(x, self.ops.unsqueeze(self._norm(self.ops.inner(x, x))))

@@ -6,6 +6,9 @@ ONNX nodes (`export.onnx_ops`), so that the two cannot drift apart.
 Precision lives here: `matmul` is the only operation that may run in half precision. Its operands
 are rounded to float16, products are accumulated in float32 and the result is stored as float16;
 every other operation, and a product asked for with `exact`, is float32.
+
+Where precision is fp8, products whose operands are bounded (`linear`) have them rounded to FP8
+(E4M3, 4 significant bits), after a division by powers of two; the rest is as in half precision.
 """
 
 from __future__ import annotations
@@ -17,6 +20,10 @@ from numpy.typing import NDArray
 
 V = TypeVar("V")
 Weight = NDArray[Any]
+
+E4M3_LARGEST = 448.0
+_SMALLEST_EXPONENT = -14
+"""Of a scale: a smaller one would take the smallest E4M3 values below float16's."""
 
 
 class Ops(Protocol[V]):
@@ -38,10 +45,11 @@ class Ops(Protocol[V]):
     def matmul(self, a: V, b: V, *, exact: bool = False) -> V:
         """Matrix product of the last two axes, in the graph's precision unless `exact`."""
 
-    def linear(self, x: V, weight: V, bias: V) -> V:
+    def linear(self, x: V, weight: V, bias: V, *, bound: float | None = None) -> V:
         """x @ weight + bias over the last axis: the product as in `matmul`, the sum in float32.
 
-        The bias is a vector, or a value of the result's shape.
+        The bias is a vector, or a value of the result's shape. Where precision is fp8 the product
+        is in FP8 if there is a `bound`, which no |x| exceeds; see `e4m3_scales`.
         """
 
     def add(self, a: V, b: V) -> V:
@@ -139,3 +147,14 @@ class GruLayer:
     def units(self) -> int:
         """The size of one direction's state."""
         return int(self.hidden.shape[2])
+
+
+def e4m3_scales(largest: Weight) -> Weight:
+    """The powers of two that bring values of at most `largest` into E4M3's range, float32.
+
+    A power of two costs no bit, so that scaled values are exact in float16 and every executor
+    computes the same products.
+    """
+    _, exponents = np.frexp(np.asarray(largest, dtype=np.float32) / np.float32(E4M3_LARGEST))
+    scales = np.exp2(np.maximum(exponents, _SMALLEST_EXPONENT))
+    return np.asarray(scales, dtype=np.float32)

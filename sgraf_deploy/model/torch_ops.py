@@ -1,18 +1,20 @@
-"""`Ops` executed by PyTorch, in float32, in native half, or in half as a tensor core rounds."""
+"""`Ops` executed by PyTorch: in float32, in native half, or rounded as a tensor core rounds."""
 
 from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import leaky_relu
 
-from sgraf_deploy.model.ops import GruLayer, Weight
+from sgraf_deploy.model.ops import E4M3_LARGEST, GruLayer, Weight, e4m3_scales
 
-Arithmetic = Literal["fp32", "fp16", "fp16-rounded"]
+Arithmetic = Literal["fp32", "fp16", "fp16-rounded", "fp8-rounded"]
 """How products run. `fp16-rounded`: operands and stored results rounded to float16, products
-accumulated in float32, which is what a tensor core computes and a CPU has no fast kernel for."""
+accumulated in float32, which is what a tensor core computes and a CPU has no fast kernel for.
+`fp8-rounded`: the same, but bounded operands rounded to E4M3."""
 
 
 class TorchOps:
@@ -46,7 +48,11 @@ class TorchOps:
             return torch.matmul(a.half(), b.half()).float()
         return torch.matmul(a.half().float(), b.half().float()).half().float()
 
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # noqa: D102
+    def linear(  # noqa: D102
+        self, x: Tensor, weight: Tensor, bias: Tensor, *, bound: float | None = None
+    ) -> Tensor:
+        if bound is not None and self.arithmetic == "fp8-rounded":
+            return self._fp8_product(x, weight, bound) + bias
         if self.halves:
             return self.matmul(x, weight) + bias
         if bias.dim() > 1:
@@ -129,6 +135,14 @@ class TorchOps:
         )
         return states
 
+    def _fp8_product(self, x: Tensor, weight: Tensor, bound: float) -> Tensor:
+        columns = e4m3_scales(weight.abs().amax(0).cpu().numpy())
+        operands = (
+            _e4m3(x, torch.from_numpy(e4m3_scales(np.array(bound))).to(self.device)),
+            _e4m3(weight, torch.from_numpy(columns).to(self.device)),
+        )
+        return torch.matmul(*operands).half().float()
+
     def _build_gru(self, layer: GruLayer) -> torch.nn.GRU:
         gru = torch.nn.GRU(
             layer.input.shape[2],
@@ -144,3 +158,9 @@ class TorchOps:
             state[f"bias_hh_l0{suffix}"] = torch.from_numpy(layer.hidden_bias[index].copy())
         gru.load_state_dict(state)
         return gru.to(self.device).eval().requires_grad_(False)
+
+
+def _e4m3(x: Tensor, scale: Tensor) -> Tensor:
+    """The nearest values that E4M3 has, times the scale; saturates whatever PyTorch's cast does."""
+    scaled = (x / scale).clamp(-E4M3_LARGEST, E4M3_LARGEST)
+    return scaled.to(torch.float8_e4m3fn).float() * scale

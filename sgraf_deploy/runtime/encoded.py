@@ -18,6 +18,7 @@ from sgraf_deploy.runtime.rows import Rows, resolve_rows
 STORED: dict[Precision, np.dtype[Any]] = {
     "fp32": np.dtype(np.float32),
     "fp16": np.dtype(np.float16),
+    "fp8": np.dtype(np.float16),
 }
 """How a precision's graphs store embeddings."""
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sgraf_deploy.config import GraphName, GraphSignature, Precision
+from sgraf_deploy.config import DEFAULT_PRECISIONS, PRECISIONS, GraphName, GraphSignature, Precision
 from sgraf_deploy.errors import InputError, UnavailableError
 
 if TYPE_CHECKING:
@@ -136,6 +136,8 @@ class EngineEntry:
     """What it runs where nothing is said."""
     gpu: bool = False
     """Whether it runs on a GPU alone."""
+    precisions: tuple[Precision, ...] = DEFAULT_PRECISIONS
+    """What it can run."""
 
 
 ENGINES: dict[str, EngineEntry] = {
@@ -148,11 +150,13 @@ ENGINES: dict[str, EngineEntry] = {
         "sgraf_deploy.model.engines:TorchEngine",
         "pip install 'sgraf-deploy[torch]'",
         "the exact rewrites in PyTorch, batched",
+        precisions=PRECISIONS,
     ),
     "torch-reference": EngineEntry(
         "sgraf_deploy.model.engines:ReferenceEngine",
         "pip install 'sgraf-deploy[torch]'",
         "the literal per-caption loop in PyTorch, slow: the yardstick",
+        precisions=("fp32",),
     ),
     "trt": EngineEntry(
         "sgraf_deploy.runtime.engines.trt:TrtEngine",
@@ -160,6 +164,7 @@ ENGINES: dict[str, EngineEntry] = {
         "TensorRT, or TensorRT for RTX, on engines that `compile` built",
         precision="fp16",
         gpu=True,
+        precisions=PRECISIONS,
     ),
     "ort-cuda": EngineEntry(
         "sgraf_deploy.runtime.engines.ort_cuda:OrtCudaEngine",
@@ -218,10 +223,18 @@ def default_precision(name: str) -> Precision:
 def open_engine(name: str, bundle: Bundle, precision: Precision, options: EngineOptions) -> Engine:
     """Open the engine called `name` (or `auto`) on a bundle.
 
-    Raises InputError for an unknown name and UnavailableError, with the command that installs
-    what is missing, for one that does not work here.
+    Raises InputError for an unknown name, and UnavailableError for a precision that it does not
+    run and, with the command that installs what is missing, for one that does not work here.
     """
     name = check_engine(name)
+    known = ENGINES[name].precisions
+    if precision not in known:
+        raise UnavailableError(
+            f"engine {name}",
+            expected=f"precision {' or '.join(known)}",
+            got=precision,
+            mend="use --engine torch or, on a GPU, trt",
+        )
     module, attribute = ENGINES[name].target.split(":")
     engine: Engine = getattr(importlib.import_module(module), attribute)(bundle, precision, options)
     return engine

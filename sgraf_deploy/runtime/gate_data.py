@@ -11,6 +11,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from sgraf_deploy.config import Precision
 from sgraf_deploy.errors import BundleError
 
 
@@ -38,6 +39,16 @@ class GateReference:
     word_embeddings: NDArray[np.float32]
     text_global: NDArray[np.float32]
     logits: NDArray[np.float64]
+    fp8_logits: NDArray[np.float64] | None = None
+    """What PyTorch makes of the same as `fp8-rounded`; None for a bundle without FP8."""
+
+    def logits_of(self, precision: Precision) -> NDArray[np.float64]:
+        """What graphs are held to. FP8's are as FP8 rounds: what that costs is judged by R@K."""
+        if precision != "fp8":
+            return self.logits
+        if self.fp8_logits is None:
+            raise BundleError("the gate's logits in FP8", got="none", mend="export it again")
+        return self.fp8_logits
 
     @property
     def region_gram(self) -> NDArray[np.float32]:
@@ -56,7 +67,8 @@ def write_gate(path: Path, inputs: GateInputs, references: Mapping[str, GateRefe
     }
     for member, outputs in references.items():
         for field in fields(GateReference):
-            arrays[f"{member}.{field.name}"] = getattr(outputs, field.name)
+            if getattr(outputs, field.name) is not None:
+                arrays[f"{member}.{field.name}"] = getattr(outputs, field.name)
     np.savez(path, allow_pickle=False, **arrays)
 
 
@@ -74,7 +86,11 @@ def read_gate(path: Path, members: tuple[str, ...]) -> tuple[GateInputs, dict[st
             )
             references = {
                 member: GateReference(
-                    **{f.name: arrays[f"{member}.{f.name}"] for f in fields(GateReference)}
+                    **{
+                        field.name: arrays[f"{member}.{field.name}"]
+                        for field in fields(GateReference)
+                        if field.name != "fp8_logits" or f"{member}.fp8_logits" in arrays
+                    }
                 )
                 for member in members
             }

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from sgraf_deploy.config import Precision
 from sgraf_deploy.errors import UnavailableError
 from sgraf_deploy.runtime.engine import TENSORRT_INSTALL
 
@@ -35,6 +36,8 @@ _LIBRARIES = ("libcudart.so.13", "libtensorrt_rtx.so.1", "libtensorrt_onnxparser
 """What the bindings are linked with, in the order in which they need each other."""
 
 SILENT = "TensorRT gave no reason"
+
+FP8_CAPABILITY = (8, 9)
 
 _MOST_LINES = 20
 
@@ -92,6 +95,18 @@ def find_tensorrt() -> TensorRT:
         return TensorRT(flavour, str(module.__version__), module)
     found = "; ".join(reasons) or "none of the modules " + ", ".join(name for name, _ in MODULES)
     raise UnavailableError("TensorRT is not available", got=found, mend=TENSORRT_INSTALL)
+
+
+def check_capability(precision: Precision, compute_capability: str) -> None:
+    """Raise UnavailableError for FP8 on a GPU that has no products in it."""
+    found = tuple(int(part) for part in compute_capability.split("."))
+    if precision == "fp8" and found < FP8_CAPABILITY:
+        raise UnavailableError(
+            "precision fp8 in TensorRT",
+            expected="a GPU of compute capability 8.9 or above",
+            got=compute_capability,
+            mend="take --precision fp16",
+        )
 
 
 def _load_libraries() -> None:

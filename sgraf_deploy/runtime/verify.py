@@ -92,4 +92,6 @@ def _selected(
         parts[name] = parts[name][rows]
     for name in ("word_embeddings", "text_global"):
         parts[name] = parts[name][columns]
-    return GateReference(**parts | {"logits": expected.logits[np.ix_(rows, columns)]})
+    for name in ("logits", "fp8_logits"):
+        parts[name] = None if parts[name] is None else parts[name][np.ix_(rows, columns)]
+    return GateReference(**parts)

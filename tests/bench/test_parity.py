@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sgraf_deploy.bench.parity import Bound, compare
+from sgraf_deploy.config import PRECISIONS, Precision
 
 IMAGES, PER_IMAGE = 20, 5
 
@@ -33,11 +34,11 @@ def names(bounds: tuple[Bound, ...]) -> set[str]:
     return {bound.name for bound in bounds}
 
 
-@pytest.mark.parametrize("half", [False, True], ids=["fp32", "fp16"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("per_image", [None, PER_IMAGE], ids=["random", "data"])
-def test_equal_logits_meet_every_bound(half: bool, per_image: int | None) -> None:
+def test_equal_logits_meet_every_bound(precision: Precision, per_image: int | None) -> None:
     matrix = logits()
-    found = compare("SGR", matrix, matrix.copy(), half=half, captions_per_image=per_image)
+    found = compare("SGR", matrix, matrix.copy(), precision=precision, captions_per_image=per_image)
     assert (found.largest, found.mean, found.largest_similarity) == (0.0, 0.0, 0.0)
     assert found.spearman == pytest.approx(1.0)
     assert found.missed == ()
@@ -53,7 +54,9 @@ def test_equal_logits_meet_every_bound(half: bool, per_image: int | None) -> Non
 def test_fp32_bounds(by: float, missed: set[str]) -> None:
     reference = np.zeros((IMAGES, 100), dtype=np.float32) + np.float32(0.1)
     reference[1:] = logits()[1:]
-    found = compare("SAF", reference, moved(reference, by), half=False, captions_per_image=None)
+    found = compare(
+        "SAF", reference, moved(reference, by), precision="fp32", captions_per_image=None
+    )
     assert names(found.missed) == missed
     assert found.largest == pytest.approx(by, rel=1e-2)
     assert found.mean == pytest.approx(by / reference.size, rel=1e-2)
@@ -62,7 +65,7 @@ def test_fp32_bounds(by: float, missed: set[str]) -> None:
 def test_large_logits_may_differ_by_more() -> None:
     reference = logits(scale=1000)
     found = compare(
-        "SAF", reference, reference * np.float32(1.00005), half=False, captions_per_image=None
+        "SAF", reference, reference * np.float32(1.00005), precision="fp32", captions_per_image=None
     )
     assert found.largest > 0.05
     assert "logits" not in names(found.missed)
@@ -80,7 +83,7 @@ def test_large_logits_may_differ_by_more() -> None:
 def test_fp16_bounds_of_logits(share: float, per_image: int | None, missed: bool) -> None:
     reference = logits(scale=0.01)
     other = moved(reference, share * float(reference.std()))
-    found = compare("SGR", reference, other, half=True, captions_per_image=per_image)
+    found = compare("SGR", reference, other, precision="fp16", captions_per_image=per_image)
     assert ("logits / std" in names(found.missed)) == missed
 
 
@@ -88,7 +91,7 @@ def test_fp16_rank_correlation() -> None:
     reference = logits()
     noise = np.random.default_rng(1).standard_normal(reference.shape).astype(np.float32)
     found = compare(
-        "SGR", reference, reference + 0.05 * noise, half=True, captions_per_image=PER_IMAGE
+        "SGR", reference, reference + 0.05 * noise, precision="fp16", captions_per_image=PER_IMAGE
     )
     assert "Spearman" in names(found.missed)
 
@@ -99,8 +102,8 @@ def test_recall_may_move_by_one_query_where_that_is_more_than_the_bound() -> Non
     worst = reference.min() - 1
     for image, matrix in ((0, one), (0, two), (1, two)):
         matrix[image, PER_IMAGE * image : PER_IMAGE * (image + 1)] = worst
-    first = compare("SGR", reference, one, half=True, captions_per_image=PER_IMAGE)
-    second = compare("SGR", reference, two, half=True, captions_per_image=PER_IMAGE)
+    first = compare("SGR", reference, one, precision="fp16", captions_per_image=PER_IMAGE)
+    second = compare("SGR", reference, two, precision="fp16", captions_per_image=PER_IMAGE)
     assert first.deltas is not None
     assert first.deltas["i→t R@10"] == pytest.approx(-100 / IMAGES)
     assert "i→t R@10" not in names(first.missed)
@@ -112,8 +115,8 @@ def test_changed_ranks_are_counted_and_in_float32_explained() -> None:
     reference = logits()
     noise = np.random.default_rng(1).standard_normal(reference.shape).astype(np.float32)
     other = reference + np.float32(0.3) * noise
-    full = compare("SGR", reference, other, half=False, captions_per_image=PER_IMAGE)
-    half = compare("SGR", reference, other, half=True, captions_per_image=PER_IMAGE)
+    full = compare("SGR", reference, other, precision="fp32", captions_per_image=PER_IMAGE)
+    half = compare("SGR", reference, other, precision="fp16", captions_per_image=PER_IMAGE)
     assert full.ranks is not None
     assert half.ranks is not None
     assert len(full.ranks.changes) == len(half.ranks.changes) > 5
@@ -128,17 +131,17 @@ def test_a_narrow_gap_explains_a_changed_rank() -> None:
     reference[0, -1] = truth - 5e-5
     other = reference.copy()
     other[0, -1] = truth + 5e-5
-    found = compare("SGR", reference, other, half=False, captions_per_image=PER_IMAGE)
+    found = compare("SGR", reference, other, precision="fp32", captions_per_image=PER_IMAGE)
     assert found.ranks is not None
     assert len(found.ranks.changes) == 1
     assert found.ranks.unexplained == ()
     assert found.to_json()["ranks"]["changes"][0]["explained"]
 
 
-@pytest.mark.parametrize("half", [False, True], ids=["fp32", "fp16"])
-def test_what_is_no_number_is_null(half: bool) -> None:
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_what_is_no_number_is_null(precision: Precision) -> None:
     same = np.ones((1, 1), np.float32)
-    value = compare("SGR", same, same, half=half, captions_per_image=None).to_json()
+    value = compare("SGR", same, same, precision=precision, captions_per_image=None).to_json()
     assert value["spearman"] is None
     json.dumps(value, allow_nan=False)
 
@@ -160,7 +163,27 @@ def test_a_bound_in_words(bound: Bound, met: bool, text: str) -> None:
 
 def test_json_says_whether_a_bound_is_met() -> None:
     reference = logits()
-    found = compare("SGR", reference, moved(reference, 1.0), half=False, captions_per_image=None)
+    found = compare(
+        "SGR", reference, moved(reference, 1.0), precision="fp32", captions_per_image=None
+    )
     value = found.to_json()
     assert [bound["met"] for bound in value["bounds"]] == [False, False]
     assert value["recall"] is None
+
+
+@pytest.mark.parametrize("per_image", [None, PER_IMAGE], ids=["random", "data"])
+def test_fp8_is_judged_by_recall(per_image: int | None) -> None:
+    """Logits that would fail as FP16's pass; a rank too many does not."""
+    reference = logits()
+    noisy = moved(reference, 0.1 * float(reference.std()))
+    found = compare("SGR", reference, noisy, precision="fp8", captions_per_image=per_image)
+    recalls = {f"{way} R@{k}" for way in ("i→t", "t→i") for k in (1, 5, 10)} | {"rsum"}
+    assert names(found.bounds) == {"logits / std"} | (set() if per_image is None else recalls)
+    assert found.missed == ()
+    half = compare("SGR", reference, noisy, precision="fp16", captions_per_image=per_image)
+    assert "logits / std" in names(half.missed)
+
+    broken = reference + np.float32(0.3) * logits(seed=7)
+    found = compare("SGR", reference, broken, precision="fp8", captions_per_image=per_image)
+    assert "logits / std" in names(found.missed)
+    assert ("t→i R@1" in names(found.missed)) == (per_image is not None)

@@ -211,7 +211,7 @@ BAD_OPTIONS = [
     Bad(
         "reference-in-fp16",
         _options("--engine", "torch-reference", "--precision", "fp16"),
-        ("expected precision fp32", "got fp16", "use engine torch"),
+        ("expected precision fp32", "got fp16", "use --engine torch"),
     ),
     Bad("no-gpu", _no_gpu, ("cuda is not available", "--device cpu")),
     Bad("gpu-for-ort", _options("--engine", "ort", "--device", "cuda"), ("expected cpu", "cuda")),

@@ -123,8 +123,8 @@ def test_of_several_bundles_none_is_guessed(world: World) -> None:
     ("arguments", "says"),
     [
         (("--engine", "tensorflow"), ("torch-reference", "got tensorflow")),
-        (("--engine", "ort:int8"), ("ort:fp32 or ort:fp16",)),
-        (("--engine", "torch-reference:fp16"), ("expected precision fp32", "use engine torch")),
+        (("--engine", "ort:int8"), ("ort:fp32 or ort:fp16 or ort:fp8",)),
+        (("--engine", "torch-reference:fp16"), ("expected precision fp32", "use --engine torch")),
         (("--random", "SGR"), ("--random", "no BUNDLE")),
         (("--data", "."), ("--data and --split", "both")),
         (("--split", "dev"), ("--data and --split", "both")),

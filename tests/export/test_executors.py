@@ -15,13 +15,13 @@ from onnx import TensorProto, helper
 from random_weights import random_weights
 from small_models import VARIANTS, padded, random_captions, random_regions
 
-from sgraf_deploy.config import GRAPHS, PRECISIONS, GraphName, Precision, signature
+from sgraf_deploy.config import DEFAULT_PRECISIONS, GRAPHS, GraphName, Precision, signature
 from sgraf_deploy.errors import GateError
 from sgraf_deploy.export.executors import EVALUATOR, ONNXRUNTIME, executor_name, open_graph
 from sgraf_deploy.export.graphs import build_graph
 from sgraf_deploy.model.folded import Encoded, FoldedModel
 from sgraf_deploy.model.folding import fold
-from sgraf_deploy.model.torch_ops import TorchOps
+from sgraf_deploy.model.torch_ops import Arithmetic, TorchOps
 from sgraf_deploy.runtime.gate import Arrays
 
 SOME = ("sgr", "saf", "sgr-2-layers-unidirectional", "saf-2-layers", "saf-unnormalised")
@@ -73,12 +73,15 @@ def inputs_of(variant: str, graph: GraphName, precision: Precision, arrays: Arra
 
 
 def test_onnxruntime_runs_fp32_and_the_evaluator_fp16() -> None:
-    assert {p: executor_name(p) for p in PRECISIONS} == {"fp32": ONNXRUNTIME, "fp16": EVALUATOR}
+    assert {p: executor_name(p) for p in DEFAULT_PRECISIONS} == {
+        "fp32": ONNXRUNTIME,
+        "fp16": EVALUATOR,
+    }
 
 
 @pytest.mark.usefixtures("without_onnxruntime")
 def test_without_onnxruntime_the_evaluator_runs_both() -> None:
-    assert {executor_name(precision) for precision in PRECISIONS} == {EVALUATOR}
+    assert {executor_name(precision) for precision in DEFAULT_PRECISIONS} == {EVALUATOR}
 
 
 @pytest.mark.parametrize("variant", SOME)
@@ -100,14 +103,18 @@ def test_both_executors_say_the_same(
         np.testing.assert_allclose(slow[name], values, rtol=0, atol=FLOAT32)
 
 
+@pytest.mark.parametrize("precision", ["fp16", "fp8"])
 @pytest.mark.parametrize("variant", SOME)
-def test_the_evaluator_computes_fp16_as_torch_rounds(variant: str, tmp_path: Path) -> None:
-    model, arrays = encoded(variant, TorchOps("fp16-rounded", torch.device("cpu")))
+def test_the_evaluator_computes_as_torch_rounds(
+    variant: str, precision: Precision, tmp_path: Path
+) -> None:
+    arithmetic: Arithmetic = "fp16-rounded" if precision == "fp16" else "fp8-rounded"
+    model, arrays = encoded(variant, TorchOps(arithmetic, torch.device("cpu")))
     embeddings: Arrays = {}
     encoders: tuple[GraphName, ...] = ("image_encoder", "text_encoder")
     for graph in encoders:
-        run = open_graph(write(tmp_path, variant, graph, "fp16"), "fp16")
-        embeddings |= run(inputs_of(variant, graph, "fp16", arrays))
+        run = open_graph(write(tmp_path, variant, graph, precision), precision)
+        embeddings |= run(inputs_of(variant, graph, precision, arrays))
     for name in ("region_embeddings", "image_global", "word_embeddings", "text_global"):
         scale = float(np.abs(arrays[name]).max())
         assert embeddings[name].dtype == arrays[name].dtype == np.float16
@@ -124,8 +131,8 @@ def test_the_evaluator_computes_fp16_as_torch_rounds(variant: str, tmp_path: Pat
         )
     ).numpy()
 
-    run = open_graph(write(tmp_path, variant, "scorer", "fp16"), "fp16")
-    logits = run(inputs_of(variant, "scorer", "fp16", arrays))["logits"]
+    run = open_graph(write(tmp_path, variant, "scorer", precision), precision)
+    logits = run(inputs_of(variant, "scorer", precision, arrays))["logits"]
 
     assert logits.dtype == np.float32
     assert np.abs(logits - expected).max() <= HALF_SHARE * expected.std()
@@ -152,7 +159,7 @@ def test_the_evaluator_is_silent_about_zeros_and_saturation(tmp_path: Path) -> N
     assert found == [np.inf, np.inf]
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", DEFAULT_PRECISIONS)
 def test_a_graph_that_cannot_be_opened(precision: Precision, tmp_path: Path) -> None:
     path = save(tmp_path, "NoSuchOperation", TensorProto.FLOAT)
 
@@ -160,7 +167,7 @@ def test_a_graph_that_cannot_be_opened(precision: Precision, tmp_path: Path) -> 
         open_graph(path, precision)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", DEFAULT_PRECISIONS)
 def test_a_graph_that_cannot_be_run(
     precision: Precision, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

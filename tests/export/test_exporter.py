@@ -13,10 +13,11 @@ from small_models import SAF, SGR, WORDS, write_checkpoint_file, write_vocabular
 
 from sgraf_deploy.atomic import FRESH_STEPS
 from sgraf_deploy.bundle import Bundle
-from sgraf_deploy.config import GRAPHS, PRECISIONS, Precision
+from sgraf_deploy.config import DEFAULT_PRECISIONS, GRAPHS, Precision
 from sgraf_deploy.data.tokenizer import UNTRAINED
 from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.errors import BundleError
+from sgraf_deploy.export.executors import EVALUATOR
 from sgraf_deploy.export.exporter import (
     STEPS,
     ExportOptions,
@@ -25,6 +26,7 @@ from sgraf_deploy.export.exporter import (
     image_encoder_fingerprint,
 )
 from sgraf_deploy.model.checkpoint import read_checkpoint, read_reference
+from sgraf_deploy.runtime.gate_data import read_gate
 
 FP32 = ExportOptions(precisions=("fp32",))
 MEMBERS = ("sgr", "saf")
@@ -66,7 +68,7 @@ def test_an_ensemble_has_all_that_a_service_needs(
     graphs = {
         f"{member}/{precision}/{graph}.onnx"
         for member in MEMBERS
-        for precision in PRECISIONS
+        for precision in DEFAULT_PRECISIONS
         for graph in GRAPHS
     }
     references = {
@@ -100,7 +102,7 @@ def test_the_manifest_has_the_parity_report(exported: Bundle) -> None:
 
     assert parity["source"].startswith("synthetic: 6 images")
     for member in MEMBERS:
-        for precision in PRECISIONS:
+        for precision in DEFAULT_PRECISIONS:
             report = parity["members"][member][precision]
             for name in ("embeddings", "logits", "similarities"):
                 assert 0 < report[name]["value"] <= report[name]["bound"]
@@ -139,7 +141,7 @@ def test_one_checkpoint_gives_a_bundle_of_one_that_works_on_ids(
     ]
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", DEFAULT_PRECISIONS)
 def test_precisions_that_are_not_asked_for_are_left_out(
     precision: Precision, checkpoint_files: dict[str, Path], target: Path
 ) -> None:
@@ -264,3 +266,24 @@ def test_a_vocabulary_file_is_rewritten_in_the_authors_format(
     again = write_vocabulary_file(tmp_path / "again.json")
 
     assert exported.vocabulary_path().read_text() == again.read_text()
+
+
+def test_a_bundle_with_fp8_has_its_graphs_its_logits_and_its_recall(exported_fp8: Bundle) -> None:
+    manifest = exported_fp8.manifest
+    _, references = read_gate(exported_fp8.gate_path(), MEMBERS)
+
+    assert manifest.precisions == ("fp32", "fp8")
+    assert manifest.parity["recall"] == {"on": "dev", "points": {}}
+    for name, member in manifest.members.items():
+        assert {file.opset for file in member.graphs["fp8"].values()} == {19}
+        report = manifest.parity["members"][name]["fp8"]
+        assert report["executor"] == EVALUATOR
+        assert 0 < report["logits"]["value"] <= report["logits"]["bound"]
+        rounded = references[name].logits_of("fp8")
+        gap = np.abs(rounded - references[name].logits).max() / rounded.std()
+        assert report["logits"]["value"] / rounded.std() < 0.1 * gap
+
+
+def test_fp8_has_to_be_asked_for(exported: Bundle) -> None:
+    assert exported.manifest.precisions == DEFAULT_PRECISIONS == ("fp32", "fp16")
+    assert "recall" not in exported.manifest.parity

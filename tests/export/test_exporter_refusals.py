@@ -13,7 +13,8 @@ from export.splits import write_split
 from small_models import SAF, SGR, WORDS, write_checkpoint_file
 
 from sgraf_deploy.bundle import Bundle
-from sgraf_deploy.config import PRECISIONS, GraphName, Precision
+from sgraf_deploy.config import DEFAULT_PRECISIONS, GraphName, Precision
+from sgraf_deploy.data.precomp import PrecompSplit
 from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.errors import BundleError, DataError, GateError, InputError
 from sgraf_deploy.export import exporter
@@ -130,7 +131,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[[Precision], None]:
     return break_it
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", DEFAULT_PRECISIONS)
 def test_a_failed_gate_publishes_nothing(
     precision: Precision,
     broken: Callable[[Precision], None],
@@ -183,3 +184,61 @@ def test_an_existing_bundle_is_replaced_only_by_force(
     new = export_bundle([checkpoint_files["sgr"]], target, replace(FP32, force=True)).bundle
     assert new.manifest.module == "SGR"
     assert [path.name for path in target.parent.iterdir()] == [target.name]
+
+
+def unchecked(bundle: Bundle, split: PrecompSplit) -> dict[str, Any]:
+    return {"points": {}}
+
+
+@pytest.fixture
+def fp8(vocabulary_file: Path, tmp_path: Path) -> ExportOptions:
+    write_split(tmp_path, "dev", images=12)
+    return ExportOptions(vocabulary=vocabulary_file, precisions=("fp8",), gate_data=tmp_path)
+
+
+@pytest.mark.parametrize("lacks", ["data", "check"])
+def test_fp8_without_real_data_to_judge_it_on_is_refused(
+    lacks: str, fp8: ExportOptions, checkpoint_files: dict[str, Path], target: Path
+) -> None:
+    options = replace(fp8, gate_data=None) if lacks == "data" else fp8
+    check = None if lacks == "check" else unchecked
+
+    with pytest.raises(InputError, match="precision fp8: expected --gate-data DIR"):
+        export_bundle([checkpoint_files["saf"]], target, options, check=check)
+
+    assert list(target.parent.iterdir()) == []
+
+
+def test_fp8_that_does_not_keep_recall_publishes_nothing(
+    fp8: ExportOptions, checkpoint_files: dict[str, Path], target: Path
+) -> None:
+    seen: list[tuple[int, tuple[Precision, ...]]] = []
+
+    def missed(bundle: Bundle, split: PrecompSplit) -> dict[str, Any]:
+        seen.append((split.images, bundle.manifest.precisions))
+        raise GateError("R@K")
+
+    with pytest.raises(GateError, match=r"R@K"):
+        export_bundle([checkpoint_files["saf"]], target, fp8, check=missed)
+
+    assert seen == [(12, ("fp8",))]
+    assert list(target.parent.iterdir()) == []
+
+
+def test_fp8_graphs_that_are_not_what_pytorch_rounds_are_refused(
+    fp8: ExportOptions,
+    checkpoint_files: dict[str, Path],
+    target: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Here: FP16's graphs in their place, which no bound on R@K would notice."""
+    monkeypatch.setattr(
+        exporter,
+        "build_graph",
+        lambda folded, graph, precision: build_graph(folded, graph, "fp16"),
+    )
+
+    with pytest.raises(GateError, match=r"saf fp8: largest difference .* --precision fp16"):
+        export_bundle([checkpoint_files["saf"]], target, fp8, check=unchecked)
+
+    assert list(target.parent.iterdir()) == []

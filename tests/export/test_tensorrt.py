@@ -30,7 +30,7 @@ from sgraf_deploy.export.tensorrt import (
 from sgraf_deploy.model.folding import FoldedWeights, fold
 from sgraf_deploy.runtime import tensorrt as adaptor
 from sgraf_deploy.runtime.plans import PORTABLE, engine_folder, load_plan, read_sidecar
-from sgraf_deploy.runtime.tensorrt import TensorRT, find_tensorrt
+from sgraf_deploy.runtime.tensorrt import TensorRT, check_capability, find_tensorrt
 
 SMALL_SIZES = Sizes(images=4, captions=3, words=9, candidates=10)
 
@@ -77,7 +77,11 @@ def bundle(exported: Bundle, tmp_path: Path) -> Bundle:
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_bundle_is_compiled(tensorrt: TensorRT, bundle: Bundle, precision: Precision) -> None:
+def test_a_bundle_is_compiled(
+    tensorrt: TensorRT, bundle: Bundle, exported_fp8: Bundle, tmp_path: Path, precision: Precision
+) -> None:
+    if precision == "fp8":
+        bundle = Bundle.open(shutil.copytree(exported_fp8.path, tmp_path / "fp8.sgraf"))
     options = CompileOptions(precision, sizes=SMALL_SIZES)
     steps: list[tuple[int, int]] = []
     planned = plan_builds(bundle, options)
@@ -95,7 +99,8 @@ def test_a_bundle_is_compiled(tensorrt: TensorRT, bundle: Bundle, precision: Pre
         onnx = bundle.graph(member, "scorer", precision).ref.sha256
         assert (sidecar.onnx_sha256, sidecar.verified) == (onnx, False)
         assert (sidecar.flavour, sidecar.version) == (tensorrt.flavour, tensorrt.version)
-        assert ("HALF" in sidecar.layers) == (precision == "fp16")
+        assert ("HALF" in sidecar.layers) == (precision != "fp32")
+        assert sidecar.layers.get("FP8", 0) == (precision == "fp8")
         assert sidecar.profiles[0]["word_embeddings"][2][:2] == (3, 9)
         expected = {"member": member, "precision": precision, "graph": "scorer"}
         assert load_plan(folder, expected, allow_unverified=True)
@@ -150,6 +155,8 @@ def test_a_wrong_profile_is_an_error(tensorrt: TensorRT, shapes: dict[str, Any],
         ("fp16", {"FLOAT": 5}, False),
         ("fp32", {"FLOAT": 5}, True),
         ("fp32", {"HALF": 1}, False),
+        ("fp8", {"FLOAT": 2, "FP8": 1, "HALF": 2}, True),
+        ("fp8", {"FLOAT": 2, "HALF": 3}, False),
     ],
 )
 def test_a_precision_that_was_not_reached_is_an_error(
@@ -161,6 +168,24 @@ def test_a_precision_that_was_not_reached_is_an_error(
     else:
         with pytest.raises(GateError, match=f"matrix products of {precision}"):
             check_precision(one, precision, layers)
+
+
+@pytest.mark.parametrize(
+    ("precision", "capability", "right"),
+    [
+        ("fp8", "8.9", True),
+        ("fp8", "9.0", True),
+        ("fp8", "10.0", True),
+        ("fp8", "8.6", False),
+        ("fp16", "7.5", True),
+    ],
+)
+def test_fp8_needs_a_gpu_that_has_it(precision: Precision, capability: str, right: bool) -> None:
+    if right:
+        check_capability(precision, capability)
+    else:
+        with pytest.raises(UnavailableError, match=r"8\.9 or above, got 8\.6; .*--precision fp16"):
+            check_capability(precision, capability)
 
 
 def test_profiles_by_use() -> None:

@@ -23,7 +23,7 @@ from small_models import (
 )
 
 from sgraf_deploy.bundle import Bundle
-from sgraf_deploy.config import GRAPHS, PRECISIONS, Precision, signature
+from sgraf_deploy.config import DEFAULT_PRECISIONS, GRAPHS, Precision, signature
 from sgraf_deploy.errors import (
     BundleError,
     CheckpointError,
@@ -177,8 +177,38 @@ def test_half_precision_on_a_cpu_is_rounded(
         assert TOLERANCE < largest <= 0.05 * right.std()
 
 
+def test_fp8_is_rounded_in_the_local_projection_alone(
+    exported_fp8: Bundle,
+    regions: NDArray[np.float32],
+    captions: list[NDArray[np.int32]],
+    expected: dict[str, NDArray[np.float64]],
+) -> None:
+    with load(exported_fp8, engine="torch", precision="fp8", options=CPU) as opened:
+        assert opened.executed == "fp8-rounded"
+        images = opened.encode_images(regions)
+        assert images.members["sgr"].region_embeddings.dtype == torch.float16
+        logits = opened.logits(images, captions)
+        rows, columns = np.arange(IMAGES), np.arange(IMAGES)
+        pairs = opened.logits_pairs(images, captions, rows, columns)
+
+    for name, right in expected.items():
+        largest = np.abs(logits[name] - right).max() / right.std()
+        assert 0.02 < largest <= 0.6  # random weights: 0.04 and 0.3 were measured
+        close = 0.02 * right.std()
+        np.testing.assert_allclose(pairs[name], logits[name][rows, columns], rtol=0, atol=close)
+
+
+@pytest.mark.parametrize("name", ["ort", "torch-reference", "fused"])
+def test_engines_without_fp8_refuse_it(name: str, exported_fp8: Bundle) -> None:
+    if (reason := unavailable_reason(name)) is not None:
+        pytest.skip(reason)
+    message = f"engine {name}: expected precision fp32.*, got fp8; use --engine torch or"
+    with pytest.raises(UnavailableError, match=message):
+        load(exported_fp8, engine=name, precision="fp8", options=CPU)
+
+
 def test_the_reference_has_no_half_precision(exported: Bundle) -> None:
-    with pytest.raises(UnavailableError, match="expected precision fp32, got fp16; use engine tor"):
+    with pytest.raises(UnavailableError, match="expected precision fp32, got fp16; use --engine t"):
         load(exported, engine="torch-reference", precision="fp16", options=CPU)
 
 
@@ -269,7 +299,7 @@ def test_another_checkpoint_is_refused(
         load(request.getfixturevalue(fixture), engine="torch", options=options)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", DEFAULT_PRECISIONS)
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_a_graph_is_opened_once_and_has_the_bundles_signature(
     graph: Any, precision: Precision, exported: Bundle

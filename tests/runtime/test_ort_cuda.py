@@ -19,7 +19,7 @@ from fake_onnxruntime import CUDA, HOST, FakeOnnxRuntime
 from small_models import random_captions, random_regions
 
 from sgraf_deploy.bundle import Bundle
-from sgraf_deploy.config import PRECISIONS, Precision
+from sgraf_deploy.config import DEFAULT_PRECISIONS, Precision
 from sgraf_deploy.errors import EngineMemoryError, GateError, InputError, UnavailableError
 from sgraf_deploy.runtime import EngineOptions, Scorer, load
 from sgraf_deploy.runtime.engines import ort_cuda
@@ -70,7 +70,7 @@ def captions(exported: Bundle) -> Any:
     return random_captions(exported.manifest.members["sgr"].config, LENGTHS)
 
 
-@pytest.fixture(params=PRECISIONS)
+@pytest.fixture(params=DEFAULT_PRECISIONS)
 def scorers(world: OrtWorld, request: pytest.FixtureRequest) -> Iterator[tuple[Scorer, Scorer]]:
     """The engine, and ONNX Runtime on the host."""
     with (

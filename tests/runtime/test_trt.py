@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from fake_cuda import FakeCuda
 from runtime.trt_world import SIZES, TrtWorld
 from small_models import random_captions, random_regions
 
 from sgraf_deploy.bundle import Bundle
-from sgraf_deploy.config import PRECISIONS, Precision
+from sgraf_deploy.config import DEFAULT_PRECISIONS, Precision
 from sgraf_deploy.errors import (
     BundleError,
     DataError,
@@ -24,6 +25,7 @@ from sgraf_deploy.errors import (
     EngineMemoryError,
     GateError,
     InputError,
+    UnavailableError,
 )
 from sgraf_deploy.export.profiles import Sizes
 from sgraf_deploy.runtime import EngineOptions, Scorer, load
@@ -65,7 +67,7 @@ ATOL = {"fp32": 1e-5, "fp16": 4e-3}
 """Tiles of other shapes sum in another order; in float16 that may round otherwise."""
 
 
-@pytest.mark.parametrize("scorers", PRECISIONS, indirect=True)
+@pytest.mark.parametrize("scorers", DEFAULT_PRECISIONS, indirect=True)
 def test_every_logit_is_that_of_the_graphs(
     scorers: tuple[Scorer, Scorer], regions: Any, captions: Any
 ) -> None:
@@ -243,6 +245,21 @@ def test_an_engine_for_something_else_is_never_opened(
         engine.open("sgr", "scorer")
     assert world.tensorrt.opened == 0
     engine.close()
+
+
+def test_fp8_gives_what_pytorch_rounds(exported_fp8: Bundle, tmp_path: Path) -> None:
+    world = TrtWorld(exported_fp8, tmp_path)
+    world.build("fp8", verified=False)
+    engine = world.engine("fp8", allow_unverified=True)
+    report = verify_engine(exported_fp8, engine, "fp8")
+    assert all(0 < one["logits"]["value"] <= one["logits"]["bound"] for one in report.values())
+    engine.close()
+
+
+def test_fp8_on_a_gpu_without_it_is_refused(exported_fp8: Bundle, tmp_path: Path) -> None:
+    world = TrtWorld(exported_fp8, tmp_path, FakeCuda("8.6"))
+    with pytest.raises(UnavailableError, match=r"8\.9 or above, got 8\.6"):
+        world.engine("fp8")
 
 
 def test_an_altered_onnx_file_is_caught_before_the_plan_is_opened(

@@ -26,7 +26,7 @@ from sgraf_deploy.runtime.cuda.shapes import shape_of, sizes_of
 from sgraf_deploy.runtime.engine import EngineOptions
 from sgraf_deploy.runtime.engines.trt_context import Tensors, TrtContext
 from sgraf_deploy.runtime.plans import Profile, Sidecar, engine_folder, load_plan, mark_verified
-from sgraf_deploy.runtime.tensorrt import TensorRT, find_tensorrt
+from sgraf_deploy.runtime.tensorrt import TensorRT, check_capability, find_tensorrt
 
 if TYPE_CHECKING:
     import tensorrt as api
@@ -55,6 +55,7 @@ class TrtEngine(CudaEngine):
         self._tensorrt = tensorrt or find_tensorrt()
         self._logger = self._tensorrt.logger()
         super().__init__(cuda or open_cuda(ordinal), f"cuda:{ordinal}")
+        check_capability(precision, self.cuda.compute_capability)
         self._runtime: api.Runtime = self._tensorrt.module.Runtime(self._logger)
         self.executed = f"{precision} in {self._tensorrt}"
         self._bundle, self._precision, self._options = bundle, precision, options

@@ -1,0 +1,54 @@
+"""R@K of what is to be published: the bounds decide, and FP8's failure names FP16."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from export.splits import write_split
+
+from sgraf_deploy.bench import parity
+from sgraf_deploy.bench.engine_gate import check_fp8
+from sgraf_deploy.bench.parity import RECALLS
+from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.data.precomp import PrecompSplit, open_precomp
+from sgraf_deploy.errors import GateError
+
+IMAGES = 12
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> PrecompSplit:
+    write_split(tmp_path, "dev", images=IMAGES)
+    return open_precomp(tmp_path, "dev")
+
+
+def set_bounds(monkeypatch: pytest.MonkeyPatch, points: float) -> None:
+    for name in ("RECALL_POINTS", "RSUM_POINTS"):
+        monkeypatch.setattr(parity, name, points)
+    monkeypatch.setattr(parity, "SHARES", {"fp8": 10.0})
+
+
+def test_recall_within_its_bounds_is_reported(
+    exported_fp8: Bundle, split: PrecompSplit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_bounds(monkeypatch, 600.0)
+
+    found = check_fp8(exported_fp8, split, (), lambda name: None)
+
+    assert found["on"] == f"split dev: {IMAGES} images × {5 * IMAGES} captions"
+    assert found["executed"] == "fp8-rounded"
+    assert list(found["points"]) == ["SGR", "SAF", "SGRAF"]
+    for points in found["points"].values():
+        assert len(points) == 2 * len(RECALLS) + 1
+
+
+def test_a_missed_bound_names_fp16(
+    exported_fp8: Bundle, split: PrecompSplit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parity, "SHARES", {"fp8": 1e-9})
+
+    with pytest.raises(
+        GateError, match=r"fp8-rounded, on split dev.*; export with --precision fp16"
+    ):
+        check_fp8(exported_fp8, split, (), lambda name: None)
