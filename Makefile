@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
+NATIVE := $(VENV)/.native
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 DEMO_DIR ?= demo-checkpoints
@@ -34,12 +35,18 @@ $(STAMP): pyproject.toml constraints.txt
 	@# Two things in these stubs are no Python: a parameter `in`, and one without a default at the end.
 	@sed -i -e 's/\([(, ]\)in: /\1in_: /g' -e 's/= None, channel_axis: int)/= None, channel_axis: int = 0)/' \
 		$(VENV)/lib/python*/site-packages/tensorrt_bindings/tensorrt.pyi
+	@touch $@ $(NATIVE)
+
+# The scorer in C was compiled with the package; again whenever its sources change.
+$(NATIVE): hatch_build.py $(wildcard sgraf_deploy/runtime/native/*.[ch]) | $(STAMP)
+	@echo "==> compiling engine native"
+	@$(PIP) install --quiet --quiet --no-deps --editable .
 	@touch $@
 
-demo: $(STAMP)
+demo: $(NATIVE)
 	@$(BIN)/sgraf-deploy demo
 
-demo-checkpoints: $(STAMP)
+demo-checkpoints: $(NATIVE)
 	@echo "==> training on synthetic scenes, about ten minutes"
 	mkdir $(DEMO_DIR)
 	$(BIN)/sgraf-deploy synth -o $(DEMO_DIR)/scenes
@@ -47,11 +54,11 @@ demo-checkpoints: $(STAMP)
 	$(BIN)/sgraf-deploy train $(DEMO_DIR)/scenes --module SAF -o $(DEMO_DIR)/saf.pth.tar \
 		--vocab $(DEMO_DIR)/sgr_vocab.json $(DEMO_TRAIN)
 
-test: $(STAMP)
+test: $(NATIVE)
 	@echo "==> tests"
 	@$(BIN)/python -m pytest --cov --cov-report=term
 
-check: $(STAMP)
+check: $(NATIVE)
 	@echo "==> format"
 	@$(BIN)/ruff format --check .
 	@echo "==> lint"
@@ -60,7 +67,7 @@ check: $(STAMP)
 	@$(BIN)/mypy
 	@$(MAKE) --no-print-directory test
 
-format: $(STAMP)
+format: $(NATIVE)
 	@echo "==> format"
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .

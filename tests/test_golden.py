@@ -27,7 +27,7 @@ CASES = (
     "sgr-1-step-2-layers",
     "sgr-unidirectional",
 )
-ENGINES = ("ort", "torch", "torch-reference")
+ENGINES = ("native", "ort", "torch", "torch-reference")
 TILES = [(1, 1), (3, 2), (2, 5), (7, 1), (1, 11), (50, 50)]
 
 SIMILARITIES = 1e-6

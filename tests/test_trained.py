@@ -137,7 +137,8 @@ def test_native_half_kernels_agree_with_rounded_products(
 
     assert native.shape == (HALF_IMAGES, HALF_CAPTIONS)
     deviation = float(exact.std())
-    assert 0 < np.abs(native - rounded).max() <= KERNELS_SHARE * deviation
+    # A processor with units for float16 gives the very same bits.
+    assert np.abs(native - rounded).max() <= KERNELS_SHARE * deviation
     for half in (rounded, native):
         assert 0 < np.abs(half - exact).max() <= ROUNDING_SHARE * deviation
         assert spearman(half.ravel(), exact.ravel()) >= 0.9999

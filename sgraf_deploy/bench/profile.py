@@ -21,7 +21,7 @@ from sgraf_deploy.runtime.engine import Buffer, EngineOptions, Graph
 from sgraf_deploy.runtime.engines.ort import PROVIDER, OrtEngine, session_options
 from sgraf_deploy.runtime.halving import Progress
 from sgraf_deploy.runtime.scorer import Scorer, load
-from sgraf_deploy.runtime.tiles import CPU_INTERMEDIATE_BYTES, TileLimits
+from sgraf_deploy.runtime.tiles import TileLimits
 from sgraf_deploy.versions import tool_versions
 
 KINDS = ("products", "other arithmetic", "moving data")
@@ -145,7 +145,7 @@ class ProfiledEngine(OrtEngine):
             for member in bundle.manifest.members
         }
 
-    def open(self, member: str, graph: GraphName) -> Graph:  # type: ignore[override]
+    def open(self, member: str, graph: GraphName) -> Graph:
         """As `OrtEngine.open`; the scorers are profiled."""
         return self.scorers[member] if graph == "scorer" else super().open(member, graph)
 
@@ -198,7 +198,7 @@ def measure_profile(
     """
     with load(bundle, engine="ort", options=options) as scorer:
         unprofiled, _ = _score(scorer, workload, clock)
-    limits = TileLimits(intermediate_bytes=CPU_INTERMEDIATE_BYTES)
+    limits = TileLimits()
     with tempfile.TemporaryDirectory() as folder:
         engine = ProfiledEngine(bundle, options, Path(folder))
         with Scorer(bundle, engine, precision="fp32", limits=limits) as scorer:

@@ -77,8 +77,9 @@ class BenchOptions:
         return given
 
     def opened(self, engine: str) -> EngineOptions:
-        """What an engine is opened with; ONNX Runtime on the CPU is compared on the CPU."""
-        return replace(self.engine_options, device=None if engine == "ort" else self.device)
+        """What an engine is opened with; one for the CPU alone is compared on the CPU."""
+        on_cpu = engine != "auto" and ENGINES[engine].cpu
+        return replace(self.engine_options, device=None if on_cpu else self.device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +148,7 @@ def available_engines(device: str | None) -> tuple[tuple[str, ...], dict[str, st
     """The engines that work here on a device, fastest first, and why others do not."""
     reasons = {name: unavailable_reason(name) for name in AUTO_ORDER}
     if device not in (None, "cpu"):
-        reasons["ort"] = "it runs on the CPU alone"
+        reasons |= {name: "it runs on the CPU alone" for name in AUTO_ORDER if ENGINES[name].cpu}
     working = tuple(name for name, reason in reasons.items() if reason is None)
     return working, {name: reason for name, reason in reasons.items() if reason is not None}
 

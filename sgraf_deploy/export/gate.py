@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
 
 from sgraf_deploy.config import GRAPHS, GraphName, GraphSignature, Precision
 from sgraf_deploy.errors import BundleError, GateError

@@ -51,6 +51,31 @@ class EngineOptions:
     allow_unverified: bool = False
 
 
+@dataclass(frozen=True)
+class TileAdvice:
+    """The tiles that suit an engine.
+
+    `intermediate_bytes` is what a tile's (images, captions * words, embed) float32 would take, None
+    where tiles are as large as the memory budget allows. A small job is cut up for several threads,
+    into tiles of no fewer pairs than `smallest_share`, and of no less work than `smallest_flop` in
+    the local alignments.
+    """
+
+    intermediate_bytes: int | None = 4 * 2**20
+    """By default what a CPU's caches hold of an engine that works operation by operation: larger
+    tiles fall out of them, smaller ones cost calls."""
+    smallest_share: int = 16
+    smallest_flop: float = 0.0
+    words: int | None = None
+    """Of an engine that computes no padding: so many words of captions of any length, in all.
+
+    None: captions of similar length, which are padded to the longest.
+    """
+
+
+CACHED_TILES, LARGEST_TILES = TileAdvice(), TileAdvice(intermediate_bytes=None)
+
+
 class Graph(Protocol):
     """One opened graph of one member."""
 
@@ -77,6 +102,10 @@ class Engine(Protocol):
     device: str
     workers: int
     """How many runs of the scorers it wants at a time, each from a thread of its own."""
+
+    @property
+    def tile_advice(self) -> TileAdvice:
+        """The tiles that suit it."""
 
     @property
     def unverified(self) -> bool:
@@ -136,15 +165,25 @@ class EngineEntry:
     """What it runs where nothing is said."""
     gpu: bool = False
     """Whether it runs on a GPU alone."""
+    cpu: bool = False
+    """Whether it runs on the CPU alone."""
     precisions: tuple[Precision, ...] = DEFAULT_PRECISIONS
     """What it can run."""
 
 
 ENGINES: dict[str, EngineEntry] = {
+    "native": EngineEntry(
+        "sgraf_deploy.runtime.engines.native:NativeEngine",
+        "pip install 'sgraf-deploy[cpu]'",
+        "ONNX Runtime's encoders, and the scorer in C for the CPU's vector units",
+        cpu=True,
+        precisions=("fp32",),
+    ),
     "ort": EngineEntry(
         "sgraf_deploy.runtime.engines.ort:OrtEngine",
         "pip install 'sgraf-deploy[cpu]'",
         "ONNX Runtime on the bundle's graphs",
+        cpu=True,
     ),
     "torch": EngineEntry(
         "sgraf_deploy.model.engines:TorchEngine",
@@ -189,7 +228,7 @@ ENGINES: dict[str, EngineEntry] = {
     ),
 }
 
-AUTO_ORDER = ("ort", "torch")
+AUTO_ORDER = ("native", "ort", "torch")
 """`auto` takes the first of these that is available, fastest first."""
 
 
@@ -226,7 +265,7 @@ def open_engine(name: str, bundle: Bundle, precision: Precision, options: Engine
     Raises InputError for an unknown name, and UnavailableError for a precision that it does not
     run and, with the command that installs what is missing, for one that does not work here.
     """
-    name = check_engine(name)
+    name = check_engine(name, precision)
     known = ENGINES[name].precisions
     if precision not in known:
         raise UnavailableError(
@@ -240,13 +279,13 @@ def open_engine(name: str, bundle: Bundle, precision: Precision, options: Engine
     return engine
 
 
-def check_engine(name: str) -> str:
-    """The name of an engine that works here; of the fastest for `auto`.
+def check_engine(name: str, precision: Precision | None = None) -> str:
+    """The name of an engine that works here; for `auto` of the fastest that runs the precision.
 
     Raises as `open_engine`.
     """
     if name == "auto":
-        return choose_engine()
+        return choose_engine(precision)
     if name not in ENGINES:
         raise InputError("engine", expected=["auto", *ENGINES], got=name)
     error = unavailable(name)
@@ -255,9 +294,14 @@ def check_engine(name: str) -> str:
     return name
 
 
-def choose_engine() -> str:
-    """The fastest engine that is available here; UnavailableError if there is none."""
+def choose_engine(precision: Precision | None = None) -> str:
+    """The fastest engine that is available here, for a precision if one is given.
+
+    Raises UnavailableError if there is none.
+    """
     for name in AUTO_ORDER:
-        if unavailable_reason(name) is None:
+        runs = precision is None or precision in ENGINES[name].precisions
+        if runs and unavailable_reason(name) is None:
             return name
-    raise UnavailableError("no engine is available", mend=ENGINES[AUTO_ORDER[0]].install)
+    what = "no engine is available" + ("" if precision is None else f" that runs {precision}")
+    raise UnavailableError(what, mend=ENGINES[AUTO_ORDER[0]].install)

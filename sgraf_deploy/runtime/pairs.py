@@ -100,7 +100,7 @@ def _batches(context: Context, lengths: NDArray[np.int32]) -> Iterator[Batch]:
 def _fitting_pairs(context: Context, words: int) -> int:
     """How many pairs fit: each takes its regions twice and its words six times, as gathered."""
     limits = context.limits
-    largest = min(limits.tile_bytes, 4 * (limits.intermediate_bytes or limits.tile_bytes))
+    largest = min(limits.tile_bytes, 4 * (limits.advice.intermediate_bytes or limits.tile_bytes))
     floats = max(
         config.embed * (2 * (config.regions + 1) + 6 * words) for config in context.configs.values()
     )

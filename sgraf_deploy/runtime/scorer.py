@@ -23,7 +23,6 @@ from sgraf_deploy.runtime.logits import Logits, ensemble_logits, similarities
 from sgraf_deploy.runtime.ranks import RankCounts
 from sgraf_deploy.runtime.rerank import RerankResult, check_top_k, query_direction, rank
 from sgraf_deploy.runtime.tiles import (
-    CPU_INTERMEDIATE_BYTES,
     DEFAULT_TILE_BYTES,
     TileLimits,
     TilePlan,
@@ -77,10 +76,7 @@ def load(
     except BaseException:
         running.close()
         raise
-    limits = TileLimits(
-        tile_bytes=memory_budget or DEFAULT_TILE_BYTES,
-        intermediate_bytes=CPU_INTERMEDIATE_BYTES if running.device == "cpu" else None,
-    )
+    limits = TileLimits(memory_budget or DEFAULT_TILE_BYTES, running.tile_advice)
     return Scorer(opened, running, precision=precision, limits=limits, tile=tile)
 
 

@@ -17,15 +17,10 @@ from numpy.typing import NDArray
 
 from sgraf_deploy.config import ModelConfig
 from sgraf_deploy.errors import InputError
+from sgraf_deploy.runtime.engine import CACHED_TILES, TileAdvice
 
-CPU_INTERMEDIATE_BYTES = 4 * 2**20
-"""On a CPU: the size of a tile's (images, captions * words, embed) float32 intermediate.
-
-Larger ones fall out of the cache, smaller ones cost calls.
-"""
-
-SHARES, SMALLEST_SHARE = 16, 16
-"""On a CPU: captions of one length give at least so many tiles, of at least so many pairs."""
+SHARES = 16
+"""On a CPU: captions of one length give at least so many tiles, unless these would be small."""
 
 DEFAULT_TILE_BYTES = 2**30
 """What one tile may take when no memory budget is given."""
@@ -51,13 +46,13 @@ class TileShape:
 
 @dataclass(frozen=True)
 class TileLimits:
-    """How large a tile may be: its estimated bytes, and those of its largest intermediate.
+    """How large a tile may be: its estimated bytes, and what the engine advises.
 
     With `profiles`, it also fits one of them: the largest sizes by axis of a compiled engine.
     """
 
     tile_bytes: int = DEFAULT_TILE_BYTES
-    intermediate_bytes: int | None = CPU_INTERMEDIATE_BYTES
+    advice: TileAdvice = CACHED_TILES
     profiles: tuple[Mapping[str, int], ...] = ()
 
 
@@ -195,6 +190,9 @@ def plan_tiles(
     ordered = caption_lengths[order]
     blocks: list[Block] = []
     first = 0
+    if images and len(ordered) and shape is None and limits.advice.words is not None:
+        blocks.extend(_ragged_blocks(images, ordered, configs, limits))
+        first = len(ordered)
     while images and first < len(ordered):
         if shape is None:
             found = _fitting_shape(images, ordered, first, configs, limits)
@@ -251,24 +249,86 @@ def _fitting_shape(
     limits: TileLimits,
 ) -> TileShape:
     """The tile at caption `first`, within the limits: few images x many captions on a CPU."""
-    similar = similar_end(ordered, first) - first
-    longest = int(ordered[first + similar - 1])
-    if limits.intermediate_bytes is None:
-        pairs = _pairs_within(limits.tile_bytes, longest, configs)
-        wide = math.isqrt(pairs)
-    else:
-        pairs = _pairs_within(limits.intermediate_bytes, longest, configs)
-        # A small job is cut up all the same, or one core would do it alone.
-        pairs = min(pairs, max(SMALLEST_SHARE, images * similar // SHARES))
-        equal = int(np.searchsorted(ordered, ordered[first], side="right")) - first
-        similar = min(similar, max(equal, math.isqrt(pairs)))
-        wide = 2 * math.isqrt(pairs)
-    wide = min(similar, max(wide, pairs // images))
-    wide = math.ceil(similar / math.ceil(similar / wide))  # Or a few would be left over.
+    pairs, wide = _similar_tile(images, ordered[first:], configs, limits)
+    longest = int(ordered[first + wide - 1])
     high = _even_share(images, max(1, pairs // wide), limits)
     while high * wide > 1 and limits.tile_bytes < _members_bytes(configs, high, wide, longest):
         high, wide = (high // 2, wide) if high >= wide else (high, wide // 2)
     return TileShape(high, wide)
+
+
+def _similar_tile(
+    images: int, ordered: NDArray[np.int32], configs: Collection[ModelConfig], limits: TileLimits
+) -> tuple[int, int]:
+    """Pairs and captions of a tile of the first captions, all of about the same length."""
+    similar = similar_end(ordered, 0)
+    longest = int(ordered[similar - 1])
+    advised = limits.advice.intermediate_bytes
+    if advised is None:
+        pairs = _pairs_within(limits.tile_bytes, longest, configs)
+        wide = math.isqrt(pairs)
+    else:
+        most = _pairs_within(advised, longest, configs)
+        pairs = _share(images * similar, most, _smallest_share(longest, configs, limits))
+        equal = int(np.searchsorted(ordered, ordered[0], side="right"))
+        similar = min(similar, max(equal, math.isqrt(pairs)))
+        wide = 2 * math.isqrt(pairs)
+    wide = min(similar, max(wide, pairs // images))
+    return pairs, math.ceil(similar / math.ceil(similar / wide))  # Or a few would be left over.
+
+
+def _ragged_blocks(
+    images: int, ordered: NDArray[np.int32], configs: Collection[ModelConfig], limits: TileLimits
+) -> Iterator[Block]:
+    """Blocks of about the same number of words, for an engine that computes no padding."""
+    ends = np.cumsum(ordered, dtype=np.int64)
+    total, captions = int(ends[-1]), len(ordered)
+    most, least = _pairs_at_length(max(1, round(total / captions)), configs, limits)
+    words = _share(images * captions, most, least) * total // captions  # of a tile, image by image
+    together = limits.advice.words or 1
+    count = math.ceil(total / max(together, words // images))
+    high = _even_share(images, max(1, words * count // total), limits)
+    tiles = count * math.ceil(images / high)
+    if count > 1 and tiles <= SHARES:  # So few tiles are better a power of two.
+        count = 1 << (count.bit_length() - 1)
+    while True:
+        stops = _even_stops(ends, count)
+        widest = int(np.diff(stops, prepend=0).max())
+        if _members_bytes(configs, high, widest, int(ordered[-1])) <= limits.tile_bytes:
+            break
+        if high == 1 and count == captions:
+            break
+        high, count = (math.ceil(high / 2), count) if high > 1 else (1, min(captions, 2 * count))
+    for start, stop in zip([0, *stops[:-1]], stops, strict=True):
+        yield Block(start, stop, int(ordered[stop - 1]), high)
+
+
+def _even_stops(ends: NDArray[np.int64], count: int) -> list[int]:
+    """Where to cut captions, the words up to the end of each given, into so many even blocks."""
+    if count == len(ends):
+        return list(range(1, count + 1))
+    shares = ends[-1] * np.arange(1, count) / count
+    stops: list[int] = np.unique([*(np.searchsorted(ends, shares) + 1), len(ends)]).tolist()
+    return stops
+
+
+def _pairs_at_length(
+    words: int, configs: Collection[ModelConfig], limits: TileLimits
+) -> tuple[int, int]:
+    """The most pairs of a tile of captions of so many words, and the least of a small job."""
+    most = _pairs_within(limits.advice.intermediate_bytes or limits.tile_bytes, words, configs)
+    return most, _smallest_share(words, configs, limits)
+
+
+def _share(job: int, most: int, least: int) -> int:
+    """At most so many pairs; a small job is cut up, or one core would do it alone."""
+    return min(most, max(least, job // SHARES))
+
+
+def _smallest_share(words: int, configs: Collection[ModelConfig], limits: TileLimits) -> int:
+    """The pairs that a small job is cut up into."""
+    flop = sum(2 * config.embed * config.sim_dim * words for config in configs)
+    return max(limits.advice.smallest_share, round(limits.advice.smallest_flop / flop))
 
 
 def _even_share(images: int, most: int, limits: TileLimits) -> int:
@@ -277,7 +337,7 @@ def _even_share(images: int, most: int, limits: TileLimits) -> int:
     Seven tiles keep the second of two cores idle for a while, eight do not.
     """
     tiles = math.ceil(images / most)
-    if limits.intermediate_bytes is None or tiles > SHARES:
+    if limits.advice.intermediate_bytes is None or tiles > SHARES:
         return min(images, most)
     return math.ceil(images / (1 << (tiles - 1).bit_length()))
 

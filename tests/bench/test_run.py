@@ -49,8 +49,9 @@ def test_of_several_bundles_none_is_guessed(tmp_path: Path) -> None:
         run.default_bundle(tmp_path)
 
 
-def test_on_a_gpu_onnx_runtime_is_left_out() -> None:
+def test_on_a_gpu_what_runs_on_the_cpu_alone_is_left_out() -> None:
     working, reasons = run.available_engines("cuda")
-    assert "ort" not in working
-    assert "CPU" in reasons["ort"]
-    assert run.available_engines(None)[0] == ("ort", "torch")
+    for name in ("native", "ort"):
+        assert name not in working
+        assert "CPU" in reasons[name]
+    assert run.available_engines(None)[0][-2:] == ("ort", "torch")

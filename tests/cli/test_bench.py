@@ -12,6 +12,7 @@ from small_models import SAF, SGR
 
 from sgraf_deploy.bench import measure
 from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.runtime.engine import AUTO_ORDER, unavailable
 
 ONCE = ("--repeats", 1, "--warmup", 0, "--threads", 1)
 FEW = ("--images", 4, "--captions", 5, *ONCE)
@@ -57,7 +58,9 @@ def test_data_bring_recall(world: World) -> None:
 
 
 def test_every_engine_that_works_is_taken(world: World) -> None:
-    assert list(bench(world.bundle, *FEW)[1]["parity"]) == ["ort fp32", "torch fp32"]
+    found = list(bench(world.bundle, *FEW)[1]["parity"])
+    assert found == [f"{name} fp32" for name in AUTO_ORDER if unavailable(name) is None]
+    assert found[-2:] == ["ort fp32", "torch fp32"]
 
 
 def test_an_engine_has_its_own_precision(world: World) -> None:

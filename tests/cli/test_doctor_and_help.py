@@ -10,7 +10,7 @@ from cli.world import done, run
 
 import sgraf_deploy
 from sgraf_deploy.cli import main
-from sgraf_deploy.runtime.engine import ENGINES
+from sgraf_deploy.runtime.engine import ENGINES, choose_engine
 from sgraf_deploy.runtime.engines.ort import OrtEngine
 from sgraf_deploy.runtime.gpu import Driver, Gpu
 
@@ -39,7 +39,7 @@ def test_doctor_where_all_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert stdout.startswith(f"sgraf-deploy {sgraf_deploy.__version__}, python {sys.version[:4]}")
     assert working(stdout) == set(ENGINES)
-    assert "--engine auto takes ort" in stdout
+    assert f"--engine auto takes {choose_engine()}" in stdout
     assert "export works" in stdout
     assert "pip install" not in stdout
 
@@ -53,7 +53,7 @@ def test_doctor_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert working(stdout).isdisjoint({"torch", "torch-reference"})
     assert "ort" in working(stdout)
     assert "to have torch, torch-reference: pip install 'sgraf-deploy[torch]'" in stdout
-    assert "--engine auto takes ort" in stdout
+    assert f"--engine auto takes {choose_engine()}" in stdout
     assert "export does not work: Python cannot import" in stdout
 
 
@@ -63,7 +63,7 @@ def test_doctor_without_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     stdout = done("doctor").stdout
 
     assert " ".join(engines(stdout)["ort"]) == "no it is not installed"
-    assert "to have ort: pip install 'sgraf-deploy[cpu]'" in stdout
+    assert "ort: pip install 'sgraf-deploy[cpu]'" in stdout
     assert "--engine auto takes torch" in stdout
 
 

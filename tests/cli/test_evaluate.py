@@ -15,6 +15,7 @@ import sgraf_deploy
 from sgraf_deploy.bench import recall
 from sgraf_deploy.bench.recall import Recall, RecallReport, Ties
 from sgraf_deploy.data.precomp import open_precomp
+from sgraf_deploy.runtime.engine import choose_engine
 from sgraf_deploy.runtime.logits import combine_logits, similarities
 
 MODELS = ("SGR", "SAF", "SGRAF")
@@ -72,7 +73,11 @@ def test_the_report_says_what_ran(world: World) -> None:
 
     run_ = report["run"]
     assert run_["bundle_sha256"] == sgraf_deploy.Bundle.open(world.bundle).sha256
-    assert (run_["engine"], run_["precision"], run_["executed"]) == ("ort", "fp32", "fp32")
+    assert (run_["engine"], run_["precision"], run_["executed"]) == (
+        choose_engine(),
+        "fp32",
+        "fp32",
+    )
     assert (run_["split"], run_["images"], run_["captions"]) == ("dev", IMAGES, 5 * IMAGES)
     assert run_["versions"]["sgraf-deploy"] == sgraf_deploy.__version__
     words = " ".join(open_precomp(world.data, "dev").captions).split()
@@ -80,7 +85,7 @@ def test_the_report_says_what_ran(world: World) -> None:
     assert 0 < unknown < len(words)
     assert report["words"] == {"captions": 30, "tokens": len(words), "unknown": unknown}
     assert f"{unknown} of {len(words)} words unknown ({unknown / len(words):.1%})" in stdout
-    assert "small.sgraf (SGRAF: sgr + saf), engine ort, fp32 on cpu" in stdout
+    assert f"small.sgraf (SGRAF: sgr + saf), engine {choose_engine()}, fp32 on cpu" in stdout
     assert f"split dev of {world.data}: 6 images × 30 captions" in stdout
     assert "scored 180 pairs by SGR and SAF in " in stdout
     assert stdout.splitlines()[-1] == "wrote report.json"

@@ -80,7 +80,9 @@ def test_auto_takes_the_first_that_is_there(only: Any, bundle: Bundle) -> None:
 
 def test_auto_says_how_to_get_one(only: Any, bundle: Bundle) -> None:
     only(gone="no_such_module_anywhere:Engine")
-    with pytest.raises(UnavailableError, match="no engine is available; pip install everything"):
+    with pytest.raises(
+        UnavailableError, match="no engine is available that runs fp32; pip install everything"
+    ):
         open_engine("auto", bundle, "fp32", EngineOptions())
 
 
@@ -92,5 +94,7 @@ def test_an_engine_asked_for_by_name_is_not_replaced(only: Any, bundle: Bundle) 
 
 
 def test_an_unknown_name_lists_the_known(bundle: Bundle) -> None:
-    with pytest.raises(InputError, match=r"engine: expected \['auto', 'ort', .*got turbo"):
+    with pytest.raises(
+        InputError, match=r"engine: expected \['auto', 'native', 'ort', .*got turbo"
+    ):
         open_engine("turbo", bundle, "fp32", EngineOptions())

@@ -22,9 +22,10 @@ from runtime.helpers import CAPTIONS, Faked, make_regions, make_token_ids
 
 import sgraf_deploy
 from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.config import Precision
 from sgraf_deploy.errors import BundleError, InputError, SgrafDeployError
 from sgraf_deploy.runtime import EngineOptions, Scorer, TileShape, load
-from sgraf_deploy.runtime.engine import ENGINES, EngineEntry
+from sgraf_deploy.runtime.engine import ENGINES, LARGEST_TILES, EngineEntry, choose_engine
 
 MakeFaked = Callable[..., Faked]
 
@@ -67,9 +68,13 @@ def test_a_scorer_says_what_it_is(bundle: Bundle, with_fake: list[FakeEngine]) -
     assert repr(scorer) == "Scorer(small.sgraf, fake, fake fp16 on cpu, closed)"
 
 
-def test_auto_takes_an_engine_and_says_which(bundle: Bundle) -> None:
-    with load(bundle) as scorer:
-        assert scorer.engine_name == "ort"
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_auto_takes_an_engine_that_runs_the_precision_and_says_which(
+    exported: Bundle, precision: Precision
+) -> None:
+    with load(exported, precision=precision) as scorer:
+        assert scorer.engine_name == choose_engine(precision)
+    assert choose_engine("fp16") == "ort"
 
 
 def test_the_memory_budget_and_the_tile_reach_the_plan(
@@ -85,10 +90,10 @@ def test_the_memory_budget_and_the_tile_reach_the_plan(
     assert plans[1].tile_bytes <= 10_000
 
 
-def test_a_device_that_is_no_cpu_takes_the_whole_budget(
+def test_the_largest_tiles_take_the_whole_budget(
     bundle: Bundle, with_fake: list[FakeEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FakeEngine, "device", "cuda")
+    monkeypatch.setattr(FakeEngine, "tile_advice", LARGEST_TILES)
     with load(bundle, engine="fake") as scorer:
         images = scorer.encode_images(make_regions(2000))
         plan = scorer.plan(images, scorer.encode_captions([[1, 2, 3]] * 2000))

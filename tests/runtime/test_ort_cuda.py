@@ -22,6 +22,7 @@ from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import DEFAULT_PRECISIONS, Precision
 from sgraf_deploy.errors import EngineMemoryError, GateError, InputError, UnavailableError
 from sgraf_deploy.runtime import EngineOptions, Scorer, load
+from sgraf_deploy.runtime.engine import LARGEST_TILES
 from sgraf_deploy.runtime.engines import ort_cuda
 from sgraf_deploy.runtime.engines.ort_cuda import (
     OrtCudaEngine,
@@ -51,7 +52,7 @@ class OrtWorld:
         return kind(self.bundle, precision, options, onnxruntime=self.module, cuda=self.cuda)
 
     def scorer(self, precision: Precision = "fp16") -> Scorer:
-        limits = TileLimits(intermediate_bytes=None)
+        limits = TileLimits(advice=LARGEST_TILES)
         return Scorer(self.bundle, self.engine(precision), precision=precision, limits=limits)
 
 

@@ -12,11 +12,12 @@ from runtime.helpers import CAPTIONS, Faked, make_regions, make_token_ids
 
 from sgraf_deploy.errors import DataError, EngineMemoryError
 from sgraf_deploy.runtime import Scorer
+from sgraf_deploy.runtime.engine import TileAdvice
 from sgraf_deploy.runtime.tiles import TileLimits
 
 MakeFaked = Callable[..., Faked]
 
-SMALL_BATCHES = TileLimits(tile_bytes=10_000, intermediate_bytes=1_000)
+SMALL_BATCHES = TileLimits(tile_bytes=10_000, advice=TileAdvice(1_000))
 
 
 def random_pairs(images: int, captions: int, pairs: int) -> tuple[NDArray[Any], NDArray[Any]]:

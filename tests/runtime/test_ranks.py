@@ -40,7 +40,7 @@ def inputs(exported: Bundle) -> tuple[Any, Any]:
     return random_regions(config, IMAGES), random_captions(config, LENGTHS)
 
 
-@pytest.fixture(params=["ort", "torch", "trt"])
+@pytest.fixture(params=["native", "ort", "torch", "trt"])
 def scorer(request: pytest.FixtureRequest, exported: Bundle, tmp_path: Path) -> Iterator[Scorer]:
     if request.param == "trt":
         world = TrtWorld(exported, tmp_path / "engines")

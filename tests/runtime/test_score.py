@@ -16,6 +16,7 @@ from runtime.onnx_bundles import write_bundle
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.errors import DataError, EngineMemoryError, InputError
 from sgraf_deploy.runtime import Scorer, TileShape, load
+from sgraf_deploy.runtime.engine import TileAdvice
 from sgraf_deploy.runtime.logits import combine_logits, ensemble_logits, similarities
 from sgraf_deploy.runtime.tiles import TileLimits
 
@@ -300,7 +301,7 @@ def test_a_pair_that_does_not_fit_is_an_error(faked: MakeFaked) -> None:
 
 
 def test_the_plan_is_what_score_does(faked: MakeFaked) -> None:
-    made = faked(limits=TileLimits(intermediate_bytes=400))
+    made = faked(limits=TileLimits(advice=TileAdvice(400)))
     images = made.scorer.encode_images(make_regions(30))
     captions = made.scorer.encode_captions(make_token_ids(40))
     plan = made.scorer.plan(images, captions)
@@ -322,7 +323,7 @@ def test_memory_beyond_the_result_is_that_of_a_tile(
 ) -> None:
     largest = 0
     for size in (20, 80):
-        made = faked(limits=TileLimits(intermediate_bytes=2000))
+        made = faked(limits=TileLimits(advice=TileAdvice(2000)))
         images = made.scorer.encode_images(make_regions(size))
         captions = made.scorer.encode_captions(make_token_ids(size))
         made.engine.largest_gather = 0

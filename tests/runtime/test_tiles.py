@@ -14,6 +14,7 @@ from runtime.onnx_bundles import small_config
 from sgraf_deploy.config import ModelConfig
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.runtime import tiles
+from sgraf_deploy.runtime.engine import LARGEST_TILES, TileAdvice
 from sgraf_deploy.runtime.tiles import (
     Tile,
     TileLimits,
@@ -25,7 +26,7 @@ from sgraf_deploy.runtime.tiles import (
 
 SMALL = small_config()
 PAPER = replace(SMALL, embed=1024, sim_dim=256, regions=36, img_dim=2048)
-TINY_LIMITS = TileLimits(tile_bytes=40_000, intermediate_bytes=4_000)
+TINY_LIMITS = TileLimits(tile_bytes=40_000, advice=TileAdvice(4_000))
 
 
 def lengths_of(captions: int, low: int = 8, high: int = 20) -> NDArray[np.int32]:
@@ -73,7 +74,7 @@ def test_nothing_needs_no_tile(shape: tuple[int, int]) -> None:
 def test_a_tile_is_as_long_as_its_longest_caption(
     images: int, lengths: list[int], budget: int, scale: int
 ) -> None:
-    limits = TileLimits(tile_bytes=budget * 10**scale, intermediate_bytes=None)
+    limits = TileLimits(tile_bytes=budget * 10**scale, advice=LARGEST_TILES)
     given_lengths = np.array(lengths, dtype=np.int32)
     plan = plan_tiles(images, given_lengths, [SMALL], limits)
     assert np.array_equal(counts(plan), np.ones((images, len(lengths))))
@@ -95,7 +96,7 @@ def test_captions_of_one_length_keep_their_order() -> None:
 
 @pytest.mark.parametrize("config", [SMALL, PAPER], ids=["embed-8", "embed-1024"])
 def test_the_intermediate_stays_within_its_limit(config: ModelConfig) -> None:
-    limits = TileLimits(intermediate_bytes=2**20)
+    limits = TileLimits(advice=TileAdvice(2**20))
     plan = plan_tiles(200, lengths_of(200), [SMALL, config], limits)
     sizes = [4 * tile.cost * config.embed for tile in plan]
     assert max(sizes) <= 2**20
@@ -104,14 +105,54 @@ def test_the_intermediate_stays_within_its_limit(config: ModelConfig) -> None:
 
 def test_a_larger_budget_means_fewer_tiles() -> None:
     found = [
-        len(plan_tiles(300, lengths_of(300), [PAPER], TileLimits(budget, None)))
+        len(plan_tiles(300, lengths_of(300), [PAPER], TileLimits(budget, LARGEST_TILES)))
         for budget in (2**20, 2**24, 2**28)
     ]
     assert found[0] > 4 * found[1] > 16 * found[2]
 
 
+@given(
+    st.integers(1, 40),
+    st.lists(st.integers(1, 60), min_size=1, max_size=60),
+    st.integers(1, 200),
+    st.integers(20_000, 10_000_000),
+)
+def test_where_padding_costs_nothing_captions_of_any_length_share_a_tile(
+    images: int, lengths: list[int], words: int, budget: int
+) -> None:
+    limits = TileLimits(budget, TileAdvice(2**24, words=words))
+    given_lengths = np.array(lengths, dtype=np.int32)
+    plan = plan_tiles(images, given_lengths, [PAPER], limits)
+    assert np.array_equal(counts(plan), np.ones((images, len(lengths))))
+    for tile in plan:
+        assert given_lengths[plan.order[tile.captions]].max() == tile.words
+        pairs = (tile.end_image - tile.first_image, tile.end_caption - tile.first_caption)
+        assert estimate_tile_bytes(PAPER, *pairs, tile.words) <= budget or pairs == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("images", "captions", "words"), [(1000, 500, 120), (45, 225, 190), (1, 5000, 9000)]
+)
+def test_such_tiles_have_about_the_same_number_of_words(
+    images: int, captions: int, words: int
+) -> None:
+    lengths = lengths_of(captions)
+    advice = TileAdvice(2**25, smallest_flop=2e10, words=120)
+    plan = plan_tiles(images, lengths, [PAPER], TileLimits(advice=advice))
+    found = [lengths[plan.order[tile.captions]].sum() for tile in plan]
+    assert max(found) - min(found) <= 2 * lengths.max()
+    assert 0.5 * words <= np.mean(found) <= words
+
+
+def test_a_few_such_tiles_are_a_power_of_two() -> None:
+    for captions in (100, 225, 300, 450):
+        advice = TileAdvice(2**25, smallest_flop=6e7, words=120)
+        plan = plan_tiles(45, lengths_of(captions), [SMALL], TileLimits(advice=advice))
+        assert len(plan) in (1, 2, 4, 8, 16)
+
+
 def test_every_members_tile_must_fit() -> None:
-    limits = TileLimits(tile_bytes=2**20, intermediate_bytes=None)
+    limits = TileLimits(tile_bytes=2**20, advice=LARGEST_TILES)
     alone = plan_tiles(50, lengths_of(50), [SMALL], limits)
     both = plan_tiles(50, lengths_of(50), [SMALL, PAPER], limits)
     assert len(both) > len(alone)
@@ -121,7 +162,7 @@ def test_every_members_tile_must_fit() -> None:
 
 def test_few_images_meet_more_captions() -> None:
     (*_, tile) = plan_tiles(1, np.full(5000, 10, np.int32), [PAPER], TileLimits())
-    words = tiles.CPU_INTERMEDIATE_BYTES // (4 * 1024)
+    words = 4 * 2**20 // (4 * 1024)
     assert 0.9 * words // 10 < tile.end_caption - tile.first_caption <= words // 10
 
 

@@ -29,6 +29,7 @@ from sgraf_deploy.errors import (
 )
 from sgraf_deploy.export.profiles import Sizes
 from sgraf_deploy.runtime import EngineOptions, Scorer, load
+from sgraf_deploy.runtime.engine import LARGEST_TILES
 from sgraf_deploy.runtime.engines.trt import TrtEngine
 from sgraf_deploy.runtime.plans import read_sidecar
 from sgraf_deploy.runtime.tiles import TileLimits
@@ -186,7 +187,7 @@ def test_too_little_memory_halves_the_tiles(
     world.build(sizes=Sizes(images=16, captions=16, words=20, candidates=16))
     captions = random_captions(exported.manifest.members["sgr"].config, (9,) * 16)
     engine = world.engine()
-    limits = TileLimits(intermediate_bytes=None)
+    limits = TileLimits(advice=LARGEST_TILES)
     with Scorer(exported, engine, precision="fp16", limits=limits) as scorer:
         images, texts = scorer.encode_images(regions), scorer.encode_captions(captions)
         engine.memory.trim()

@@ -15,6 +15,7 @@ from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import GRAPHS, GraphName, Precision, signature
 from sgraf_deploy.export.profiles import Sizes, profile, uses
 from sgraf_deploy.runtime import EngineOptions, Scorer
+from sgraf_deploy.runtime.engine import LARGEST_TILES
 from sgraf_deploy.runtime.engines.trt import TrtEngine
 from sgraf_deploy.runtime.plans import Sidecar, engine_folder, write_plan
 from sgraf_deploy.runtime.tiles import TileLimits
@@ -96,5 +97,5 @@ class TrtWorld:
         return TrtEngine(self.bundle, precision, options, tensorrt=adaptor, cuda=self.cuda)
 
     def scorer(self, precision: Precision = "fp16") -> Scorer:
-        limits = TileLimits(intermediate_bytes=None)
+        limits = TileLimits(advice=LARGEST_TILES)
         return Scorer(self.bundle, self.engine(precision), precision=precision, limits=limits)

@@ -16,7 +16,7 @@ from sgraf_deploy.runtime.cuda.api import Bytes, Cuda
 from sgraf_deploy.runtime.cuda.lanes import STAGING_BYTES, Lane, Pinned
 from sgraf_deploy.runtime.cuda.memory import DeviceArray, Mark, Pool
 from sgraf_deploy.runtime.cuda.ranks import DeviceRankCounter
-from sgraf_deploy.runtime.engine import Array, Graph
+from sgraf_deploy.runtime.engine import LARGEST_TILES, Array, Graph
 from sgraf_deploy.runtime.ranks import Bars, RankCounter
 
 LANES = 2
@@ -35,6 +35,7 @@ class CudaEngine:
 
     name: str
     executed: str
+    tile_advice = LARGEST_TILES
 
     def __init__(self, cuda: Cuda, device: str, lanes: int = LANES) -> None:
         self.device = device

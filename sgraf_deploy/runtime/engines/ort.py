@@ -21,7 +21,7 @@ from sgraf_deploy.errors import (
     SgrafDeployError,
     UnavailableError,
 )
-from sgraf_deploy.runtime.engine import Array, Buffer, EngineOptions
+from sgraf_deploy.runtime.engine import Array, Buffer, EngineOptions, Graph, TileAdvice
 from sgraf_deploy.runtime.ranks import Bars, HostRankCounter
 
 if TYPE_CHECKING:
@@ -49,29 +49,32 @@ class OrtEngine:
 
     name = "ort"
     device = "cpu"
+    tile_advice = TileAdvice()
     unverified = False
 
     def __init__(self, bundle: Bundle, precision: Precision, options: EngineOptions) -> None:
         """Take the graphs of `bundle` in `precision`; InputError for a device but the CPU."""
         reason = self.unavailable()
         if reason is not None:
-            raise UnavailableError(f"engine ort is not available: {reason}")
+            raise UnavailableError(f"engine {self.name} is not available: {reason}")
         if options.device not in (None, "cpu"):
             raise InputError(
-                "engine ort: device",
+                f"engine {self.name}: device",
                 expected="cpu",
                 got=options.device,
                 mend="on a GPU use --engine ort-cuda",
             )
         if options.threads is not None and options.threads < 1:
-            raise InputError("engine ort: threads", expected="at least 1", got=options.threads)
+            raise InputError(
+                f"engine {self.name}: threads", expected="at least 1", got=options.threads
+            )
         self.executed = EXECUTED[precision]
         self.workers = options.threads or _processors()
         self._bundle = bundle
         self._precision = precision
         self._options = options
         self._lock = Lock()
-        self._graphs: dict[tuple[str, GraphName], OrtGraph] = {}
+        self._graphs: dict[tuple[str, GraphName], Graph] = {}
 
     @staticmethod
     def unavailable() -> str | None:
@@ -82,7 +85,7 @@ class OrtEngine:
             return f"Python cannot import onnxruntime: {error}"
         return None
 
-    def open(self, member: str, graph: GraphName) -> OrtGraph:
+    def open(self, member: str, graph: GraphName) -> Graph:
         """Open a graph; BundleError if it is damaged or is not what the manifest says."""
         key = (member, graph)
         found = self._graphs.get(key)
@@ -130,7 +133,7 @@ class OrtEngine:
         with self._lock:
             self._graphs.clear()
 
-    def _open(self, member: str, graph: GraphName) -> OrtGraph:
+    def _open(self, member: str, graph: GraphName) -> Graph:
         path = self._bundle.graph_path(member, graph, self._precision)
         signature = self._bundle.graph(member, graph, self._precision).signature
         if "scorer" in graph:

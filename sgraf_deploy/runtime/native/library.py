@@ -1,0 +1,197 @@
+"""The compiled scorer through ctypes; its interface is `scorer.h`."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from ctypes import POINTER, Structure, byref, c_int32, c_int64, c_void_p
+from functools import cache
+from pathlib import Path
+from threading import local
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgraf_deploy.config import ModelConfig
+from sgraf_deploy.errors import UnavailableError
+
+LIBRARY = Path(__file__).with_name("libsgraf_scorer.so")
+
+INSTALL = "install a C compiler, then pip install --force-reinstall --no-deps sgraf-deploy"
+
+MAX_STEPS = 16
+
+INSTRUCTIONS = ("none", "generic", "AVX2", "AVX-512")
+"""Instruction sets, the wider the later; x86-64 has the last two, other processors `generic`."""
+
+_Floats = _Ints = c_void_p  # of arrays, whose addresses are numbers
+
+
+class _Linear(Structure):
+    _fields_ = (("weight", _Floats), ("bias", _Floats))
+
+
+class _Model(Structure):
+    _fields_ = (
+        ("instructions", c_int32),
+        ("regions", c_int32),
+        ("embed", c_int32),
+        ("sim_dim", c_int32),
+        ("steps", c_int32),
+        ("filtration_used", c_int32),
+        ("local_alignment", _Linear),
+        ("global_alignment", _Linear),
+        ("key", _Linear * MAX_STEPS),
+        ("update", _Linear * MAX_STEPS),
+        ("filtration", _Linear),
+        ("similarity", _Linear),
+    )
+
+
+class _Images(Structure):
+    _fields_ = (("regions", _Floats), ("image_global", _Floats), ("gram", _Floats))
+
+
+class _Captions(Structure):
+    _fields_ = (
+        ("words", _Floats),
+        ("text_global", _Floats),
+        ("lengths", _Ints),
+        ("longest", c_int32),
+    )
+
+
+class _Pairs(Structure):
+    _fields_ = (
+        ("images", c_int32),
+        ("captions", c_int32),
+        ("image_index", _Ints),
+        ("caption_index", _Ints),
+        ("pairs", c_int64),
+    )
+
+
+@cache
+def open_library(path: Path = LIBRARY) -> ctypes.CDLL:
+    """The library; UnavailableError where it was not built or this processor cannot run it."""
+    if not path.exists():
+        what = "the package was built without a C compiler"
+        raise UnavailableError(f"engine native is not available: {what}", mend=INSTALL)
+    library = ctypes.CDLL(str(path))
+    library.sgraf_widest.restype = c_int32
+    library.sgraf_pack.argtypes = (_Floats, c_int64, c_int64, _Floats)
+    library.sgraf_pack.restype = c_int64
+    library.sgraf_workspace.argtypes = (POINTER(_Model), c_int32)
+    library.sgraf_workspace.restype = c_int64
+    library.sgraf_score.argtypes = (
+        *(POINTER(_Model), POINTER(_Images), POINTER(_Captions), POINTER(_Pairs)),
+        *(c_void_p, _Floats),
+    )
+    library.sgraf_score.restype = None
+    if library.sgraf_widest() == 0:
+        what = "this processor has neither AVX2 nor AVX-512"
+        raise UnavailableError(f"engine native is not available: {what}", mend="use engine ort")
+    return library
+
+
+def widest() -> int:
+    """The place in `INSTRUCTIONS` of the instruction set that is used here."""
+    found: int = open_library().sgraf_widest()
+    return found
+
+
+class NativeModel:
+    """One member's scorer: packed weights, and a workspace for each thread that scores."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: Mapping[str, NDArray[np.float32]],
+        instructions: int | None = None,
+    ) -> None:
+        """Pack the weights of a folded model, by the names that they have in its graphs.
+
+        `instructions` is a place in `INSTRUCTIONS`, by default the widest.
+        """
+        self._library = open_library()
+        self._kept: list[NDArray[np.float32]] = []
+        self._own = local()
+        model = _Model(
+            instructions or widest(),
+            config.regions,
+            config.embed,
+            config.sim_dim,
+            config.sgr_steps,
+        )
+        model.local_alignment = self._packed(weights, "local_alignment")
+        model.global_alignment = self._packed(weights, "global_alignment")
+        for step in range(config.sgr_steps):
+            model.key[step] = self._packed(weights, f"reasoning.{step}.key")
+            model.update[step] = self._packed(weights, f"reasoning.{step}.update")
+        model.filtration_used = config.module == "SAF"
+        if config.module == "SAF":
+            model.filtration = self._plain(weights, "filtration.attention")
+        model.similarity = self._plain(weights, "similarity")
+        self._model = model
+
+    def score(self, inputs: Mapping[str, NDArray[Any]], logits: NDArray[np.float32]) -> None:
+        """Write the logits of a scorer's or a pair scorer's checked inputs."""
+        gram = inputs.get("region_gram")
+        images = _Images(
+            _address(inputs["region_embeddings"]),
+            _address(inputs["image_global"]),
+            None if gram is None else _address(gram),
+        )
+        words = inputs["word_embeddings"]
+        captions = _Captions(
+            _address(words),
+            _address(inputs["text_global"]),
+            _address(inputs["lengths"]),
+            words.shape[1],
+        )
+        pairs = _Pairs(len(inputs["image_global"]), len(words), None, None, logits.size)
+        if "image_index" in inputs:
+            pairs.image_index = _address(inputs["image_index"])
+            pairs.caption_index = _address(inputs["caption_index"])
+        self._library.sgraf_score(
+            byref(self._model),
+            byref(images),
+            byref(captions),
+            byref(pairs),
+            self._workspace(words.shape[1]),
+            _address(logits),
+        )
+
+    def _workspace(self, longest: int) -> int:
+        """The address of this thread's workspace, which grows with the longest caption."""
+        needed = self._library.sgraf_workspace(byref(self._model), longest)
+        held: NDArray[np.uint8] | None = getattr(self._own, "workspace", None)
+        if held is None or held.nbytes < needed:
+            self._own.workspace = None  # Freed before the larger one is taken.
+            held = self._own.workspace = np.empty(needed, np.uint8)
+        return held.ctypes.data
+
+    def _packed(self, weights: Mapping[str, NDArray[np.float32]], name: str) -> _Linear:
+        weight = np.ascontiguousarray(weights[f"{name}.weight"], np.float32)
+        inputs, outputs = weight.shape
+        count = self._library.sgraf_pack(None, inputs, outputs, None)
+        packed = np.empty(count, np.float32)
+        self._library.sgraf_pack(_address(weight), inputs, outputs, _address(packed))
+        bias = np.zeros(count // inputs, np.float32)
+        bias[:outputs] = weights[f"{name}.bias"]
+        return self._linear(packed, bias)
+
+    def _plain(self, weights: Mapping[str, NDArray[np.float32]], name: str) -> _Linear:
+        """A layer of one output."""
+        parts = (weights[f"{name}.{part}"].astype(np.float32) for part in ("weight", "bias"))
+        return self._linear(*(np.ascontiguousarray(part).reshape(-1) for part in parts))
+
+    def _linear(self, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> _Linear:
+        self._kept += [weight, bias]
+        return _Linear(_address(weight), _address(bias))
+
+
+def _address(array: NDArray[Any]) -> int:
+    address: int = array.__array_interface__["data"][0]  # in a third of the time of ctypes.data
+    return address

@@ -1,0 +1,75 @@
+/* The scorer's interface; axes and names as in the ONNX graphs `scorer` and `pair_scorer`.
+ *
+ * All arrays are float32 or int32, contiguous, and checked by the caller: indices in range, lengths
+ * from 1 to `words`. The weights of linear layers are packed by `sgraf_pack`, and as many biases as
+ * packed outputs, the last ones 0; layers of one output are not packed.
+ */
+#ifndef SGRAF_SCORER_H
+#define SGRAF_SCORER_H
+
+#include <stdint.h>
+
+#define PUBLIC __attribute__((visibility("default")))
+
+enum {
+    SGRAF_MAX_STEPS = 16,
+    /* Weights are packed in parts of so many inputs, of these in blocks of so many outputs. */
+    SGRAF_DEPTH = 132,
+    SGRAF_BLOCK = 6
+};
+
+/* Instruction sets, the wider the larger. */
+enum { SGRAF_NONE, SGRAF_GENERIC, SGRAF_AVX2, SGRAF_AVX512 };
+
+typedef struct {
+    const float *weight, *bias;
+} Linear;
+
+typedef struct {
+    int32_t instructions; /* at most `sgraf_widest()` */
+    int32_t regions, embed, sim_dim;
+    int32_t steps; /* of SGR; 0 for SAF and for an SGR of no steps */
+    int32_t filtration_used;
+    Linear local, global;
+    Linear key[SGRAF_MAX_STEPS], update[SGRAF_MAX_STEPS];
+    Linear filtration; /* one output: weight (inputs), bias (1) */
+    Linear similarity; /* likewise */
+} Model;
+
+typedef struct {
+    const float *regions; /* (images, regions, embed) */
+    const float *global;  /* (images, embed) */
+    const float *gram;    /* (images, regions, regions), or null */
+} Images;
+
+typedef struct {
+    const float *words;  /* (captions, words, embed) */
+    const float *global; /* (captions, embed) */
+    const int32_t *lengths;
+    int32_t longest; /* words */
+} Captions;
+
+/* The pairs that are scored: all images x captions where the indices are null. */
+typedef struct {
+    int32_t images, captions;
+    const int32_t *image_index, *caption_index;
+    int64_t pairs;
+} Pairs;
+
+/* The widest instruction set that this processor and the library have. */
+PUBLIC int32_t sgraf_widest(void);
+
+/* Pack the weights (inputs, outputs) of a layer; returns how many numbers that makes.
+ *
+ * Only counts where `packed` is null.
+ */
+PUBLIC int64_t sgraf_pack(const float *weight, int64_t inputs, int64_t outputs, float *packed);
+
+/* Bytes of `workspace` for captions of up to `longest` words. */
+PUBLIC int64_t sgraf_workspace(const Model *model, int32_t longest);
+
+/* Logits of the pairs in their order, image by image for all of them. */
+PUBLIC void sgraf_score(const Model *model, const Images *images, const Captions *captions,
+                        const Pairs *pairs, void *workspace, float *logits);
+
+#endif

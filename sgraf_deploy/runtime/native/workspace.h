@@ -1,0 +1,79 @@
+/* Where a panel of pairs keeps what lies between its products. */
+#ifndef SGRAF_WORKSPACE_H
+#define SGRAF_WORKSPACE_H
+
+#include <stddef.h>
+
+#include "scorer.h"
+#include "vector.h"
+
+enum {
+    GROUP_WORDS = 240,       /* words of a group, whose nodes are computed at once; also of the
+                                captions of a panel: at least one, however long */
+    GROUP_PAIRS = 32,        /* pairs of a group */
+    GROUP_BYTES = 1400 << 10,/* of its images: they stay in the second cache */
+    PANEL_PAIRS = 64,        /* pairs of a panel, whose global alignments are computed at once */
+    DEPTH = SGRAF_DEPTH,     /* of `embed` in one go: what stays in the first cache */
+    SQUARE_STRIDE = WIDE + VL
+};
+
+/* Every buffer is (rows, a stride of columns), and has columns to spare. */
+typedef struct {
+    long rows;     /* sim_dim in whole blocks */
+    long slot_stride, word_stride, node_stride, pair_stride, edge_stride;
+    float *slots;      /* (embed, words of the panel's captions) */
+    float *difference; /* (embed, pairs), squared, of the globals */
+    float *global;     /* (rows, pairs) */
+    float *attention;  /* (regions, words) */
+    float *norm, *total; /* (words) */
+    float *square;     /* (DEPTH, WIDE) */
+    float *nodes, *next; /* (rows, nodes) */
+    float *local;      /* (rows, words), with the nodes' stride */
+    float *message;    /* (rows, nodes), where the local alignments were */
+    float *pair_nodes; /* (rows, nodes of a pair) */
+    float *edges;      /* (nodes of a pair, nodes of a pair) */
+    float *first, *query; /* (rows, pairs) */
+} Workspace;
+
+/* A stride for so many columns: an odd number of cache lines, so that the rows of a column do not
+ * compete for the same places of a cache. */
+static long spare(long columns) {
+    long lines = (columns + WIDE + VL + 15) / 16;
+    return 16 * (lines | 1);
+}
+
+static float *take(char **at, long rows, long columns) {
+    float *found = (float *)*at;
+    *at += (size_t)(rows + 3 * MR) * columns * sizeof(float);
+    *at = (char *)(((uintptr_t)*at + 63) & ~(uintptr_t)63);
+    return found;
+}
+
+/* Lay the buffers out from `base`; returns what they take. */
+static size_t lay_out(Workspace *w, const Model *model, int32_t longest, char *base) {
+    char *at = (char *)(((uintptr_t)base + 63) & ~(uintptr_t)63);
+    long words = GROUP_WORDS + longest;
+    w->rows = (model->sim_dim + MR - 1) / MR * MR;
+    w->slot_stride = spare(GROUP_WORDS + longest);
+    w->word_stride = spare(words);
+    w->node_stride = spare(words + GROUP_PAIRS);
+    w->pair_stride = spare(PANEL_PAIRS);
+    w->edge_stride = spare(longest + 1);
+    w->slots = take(&at, model->embed, w->slot_stride);
+    w->difference = take(&at, model->embed, w->pair_stride);
+    w->global = take(&at, w->rows, w->pair_stride);
+    w->attention = take(&at, model->regions, w->word_stride);
+    w->norm = take(&at, 1, w->word_stride);
+    w->total = take(&at, 1, w->word_stride);
+    w->square = take(&at, DEPTH, SQUARE_STRIDE);
+    w->nodes = take(&at, w->rows, w->node_stride);
+    w->next = take(&at, w->rows, w->node_stride);
+    w->local = w->message = take(&at, w->rows, w->node_stride);
+    w->pair_nodes = take(&at, w->rows, w->edge_stride);
+    w->edges = take(&at, longest + 1, w->edge_stride);
+    w->first = take(&at, w->rows, w->pair_stride);
+    w->query = take(&at, w->rows, w->pair_stride);
+    return (size_t)(at - base) + 64;
+}
+
+#endif
