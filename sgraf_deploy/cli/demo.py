@@ -51,7 +51,7 @@ def demo(context: click.Context, *, output: Path) -> None:
     words = ("--vocab", output / VOCABULARY)
     _run(context, export, *files, *words, *gate, "-o", bundle, "--force")
     _run(context, evaluate, bundle, "--data", data, *split)
-    engines = ("--engine", "ort", "--engine", "torch:fp16")
+    engines = ("--engine", "auto", "--engine", "torch:fp16")
     _run(context, bench, bundle, *engines, "--data", data, *split, "--limit-images", SUBSET)
     caption, scene = _query(data, SPLIT)
     _run(context, rerank, bundle, "--data", data, *split, "--caption", caption, "--top-k", 3)

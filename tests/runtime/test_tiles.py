@@ -20,6 +20,7 @@ from sgraf_deploy.runtime.tiles import (
     TileLimits,
     TilePlan,
     TileShape,
+    estimate_ragged_bytes,
     estimate_tile_bytes,
     plan_tiles,
 )
@@ -126,8 +127,9 @@ def test_where_padding_costs_nothing_captions_of_any_length_share_a_tile(
     assert np.array_equal(counts(plan), np.ones((images, len(lengths))))
     for tile in plan:
         assert given_lengths[plan.order[tile.captions]].max() == tile.words
-        pairs = (tile.end_image - tile.first_image, tile.end_caption - tile.first_caption)
-        assert estimate_tile_bytes(PAPER, *pairs, tile.words) <= budget or pairs == (1, 1)
+        captions = tile.end_caption - tile.first_caption
+        assert estimate_ragged_bytes(PAPER, captions, tile.words) <= budget or captions == 1
+    assert plan.padding == 0.0
 
 
 @pytest.mark.parametrize(
