@@ -35,7 +35,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@# Two things in these stubs are no Python: a parameter `in`, and one without a default at the end.
 	@sed -i -e 's/\([(, ]\)in: /\1in_: /g' -e 's/= None, channel_axis: int)/= None, channel_axis: int = 0)/' \
 		$(VENV)/lib/python*/site-packages/tensorrt_bindings/tensorrt.pyi
-	@touch $@ $(NATIVE)
+	@touch $@
 
 # The scorer in C was compiled with the package; again whenever its sources change.
 $(NATIVE): hatch_build.py $(wildcard sgraf_deploy/runtime/native/*.[ch]) | $(STAMP)

@@ -45,6 +45,12 @@ INLINE vec first_lanes(vec x, long count) {
 
 /* Rows become columns: halves change places, then quarters, and so on. */
 INLINE void transpose_square(vec x[VL]) {
+#if defined(__clang__) /* which shuffles by constants alone */
+    float from[VL][VL];
+    for (int i = 0; i < VL; i++) store(from[i], x[i]);
+    for (int i = 0; i < VL; i++)
+        for (int j = 0; j < VL; j++) x[i][j] = from[j][i];
+#else
     ivec lane;
     for (int i = 0; i < VL; i++) lane[i] = i;
 #pragma GCC unroll 4
@@ -59,6 +65,7 @@ INLINE void transpose_square(vec x[VL]) {
             x[i + side] = __builtin_shuffle(a, b, high);
         }
     }
+#endif
 }
 
 /* exp(x), relative error below 2e-7; 0 far below, a NaN stays one. */
