@@ -11,6 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from small_models import padded
+from torch.overrides import TorchFunctionMode
 
 from sgraf_deploy.bench.literal import LiteralLoop
 from sgraf_deploy.bench.run import split_workload
@@ -123,6 +124,21 @@ def test_the_bundle_knows_the_features_it_was_verified_on(trained: Bundle) -> No
     assert trained.verify_files() == ()
 
 
+class ProductDtypes(TorchFunctionMode):
+    """Notes the dtypes that are multiplied while it is entered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[torch.dtype] = set()
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if function is torch.matmul:
+            self.seen.add(args[0].dtype)
+        return function(*args, **(kwargs or {}))
+
+
 @pytest.mark.parametrize("member", MEMBERS)
 def test_native_half_kernels_agree_with_rounded_products(
     member: str, trained: Bundle, dev: PrecompSplit
@@ -133,8 +149,14 @@ def test_native_half_kernels_agree_with_rounded_products(
     regions = torch.from_numpy(np.asarray(dev.regions[:HALF_IMAGES], dtype=np.float32))
     run = partial(folded_logits, trained, member, regions, captions)
 
-    exact, rounded, native = run("fp32"), run("fp16-rounded"), run("fp16")
+    exact = run("fp32")
+    with ProductDtypes() as in_rounded:
+        rounded = run("fp16-rounded")
+    with ProductDtypes() as in_native:
+        native = run("fp16")
 
+    assert in_rounded.seen == {torch.float32}
+    assert torch.float16 in in_native.seen
     assert native.shape == (HALF_IMAGES, HALF_CAPTIONS)
     deviation = float(exact.std())
     # A processor with units for float16 gives the very same bits.
