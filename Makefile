@@ -30,14 +30,14 @@ $(STAMP): pyproject.toml constraints.txt
 		|| { echo "$(PYTHON) is not; name one that is: make PYTHON=python3.12"; exit 2; }
 	@echo "==> making $(VENV) from constraints.txt"
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(PIP) install --quiet --quiet --constraint constraints.txt --editable '.[dev]'
+	@SGRAF_DEPLOY_NATIVE=0 $(PIP) install --quiet --quiet --constraint constraints.txt --editable '.[dev]'
 	@$(PIP) install --quiet --quiet --constraint constraints.txt --no-deps tensorrt-stubs
 	@# Two things in these stubs are no Python: a parameter `in`, and one without a default at the end.
 	@sed -i -e 's/\([(, ]\)in: /\1in_: /g' -e 's/= None, channel_axis: int)/= None, channel_axis: int = 0)/' \
 		$(VENV)/lib/python*/site-packages/tensorrt_bindings/tensorrt.pyi
 	@touch $@
 
-# The scorer in C was compiled with the package; again whenever its sources change.
+# The scorer in C: once the rest is installed, and whenever its sources change.
 $(NATIVE): hatch_build.py $(wildcard sgraf_deploy/runtime/native/*.[ch]) | $(STAMP)
 	@echo "==> compiling engine native"
 	@$(PIP) install --quiet --quiet --no-deps --editable .
