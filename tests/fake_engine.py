@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import GraphName, GraphSignature, ModelConfig, Precision
 from sgraf_deploy.errors import EngineMemoryError
-from sgraf_deploy.runtime.engine import EngineOptions, TileAdvice
+from sgraf_deploy.runtime.engine import CACHED_TILES, EngineOptions
 from sgraf_deploy.runtime.ranks import Bars, HostRankCounter
 
 Array = NDArray[Any]
@@ -47,7 +47,7 @@ class FakeEngine:
     name = "fake"
     device = "cpu"
     workers = 1
-    tile_advice = TileAdvice()
+    tile_advice = CACHED_TILES
     unverified = False
 
     def __init__(

@@ -22,7 +22,7 @@ from sgraf_deploy.model.folding import fold
 from sgraf_deploy.model.members import member_weights
 from sgraf_deploy.model.torch_ops import Arithmetic, TorchOps
 from sgraf_deploy.model.torch_ranks import TorchRankCounter
-from sgraf_deploy.runtime.engine import LARGEST_TILES, TileAdvice
+from sgraf_deploy.runtime.engine import CACHED_TILES, LARGEST_TILES, TileAdvice
 from sgraf_deploy.runtime.ranks import Bars, HostRankCounter, RankCounter
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class _TorchEngine:
     @property
     def tile_advice(self) -> TileAdvice:
         """What stays in a CPU's caches; a GPU takes what memory allows."""
-        return TileAdvice() if self._device.type == "cpu" else LARGEST_TILES
+        return CACHED_TILES if self._device.type == "cpu" else LARGEST_TILES
 
     def open(self, member: str, graph: GraphName) -> TorchGraph:
         """Open a member's graph; its weights are read once."""

@@ -39,7 +39,6 @@ class NativeEngine(OrtEngine):
     def __init__(self, bundle: Bundle, precision: Precision, options: EngineOptions) -> None:
         """Take the graphs of `bundle`, in fp32; InputError for a device but the CPU."""
         super().__init__(bundle, precision, options)
-        open_library()
         self._models: dict[str, NativeModel] = {}
 
     @staticmethod

@@ -21,7 +21,7 @@ from sgraf_deploy.errors import (
     SgrafDeployError,
     UnavailableError,
 )
-from sgraf_deploy.runtime.engine import Array, Buffer, EngineOptions, Graph, TileAdvice
+from sgraf_deploy.runtime.engine import CACHED_TILES, Array, Buffer, EngineOptions, Graph
 from sgraf_deploy.runtime.ranks import Bars, HostRankCounter
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class OrtEngine:
 
     name = "ort"
     device = "cpu"
-    tile_advice = TileAdvice()
+    tile_advice = CACHED_TILES
     unverified = False
 
     def __init__(self, bundle: Bundle, precision: Precision, options: EngineOptions) -> None:

@@ -79,12 +79,17 @@ static long slot_of(Panel *panel, int32_t caption) {
     return panel->slot_count++;
 }
 
+/* What every column (rows, columns) is multiplied by to have norm 1. */
+static void inverse_norms(const float *x, long rows, long stride, long columns, float *inverse) {
+    memset(inverse, 0, (size_t)columns * sizeof(float));
+    for (long m = 0; m < rows; m++)
+        for (long t = 0; t < columns; t++) inverse[t] += x[m * stride + t] * x[m * stride + t];
+    for (long t = 0; t < columns; t++) inverse[t] = 1.0f / (__builtin_sqrtf(inverse[t]) + EPSILON);
+}
+
 /* Divide every column (rows, columns) by its norm. */
 static void normalise(float *x, long rows, long stride, long columns, float *norm) {
-    memset(norm, 0, (size_t)columns * sizeof(float));
-    for (long m = 0; m < rows; m++)
-        for (long t = 0; t < columns; t++) norm[t] += x[m * stride + t] * x[m * stride + t];
-    for (long t = 0; t < columns; t++) norm[t] = 1.0f / (__builtin_sqrtf(norm[t]) + EPSILON);
+    inverse_norms(x, rows, stride, columns, norm);
     for (long m = 0; m < rows; m++)
         for (long t = 0; t < columns; t++) x[m * stride + t] *= norm[t];
 }

@@ -15,13 +15,7 @@ static long node_count(const Group *group, long pair) {
 static void make_nodes(Panel *panel, const Group *group) {
     Workspace *w = &panel->work;
     long pairs = group->end - group->first;
-    memset(w->norm, 0, (size_t)group->words * sizeof(float));
-    for (long m = 0; m < w->rows; m++) {
-        const float *x = w->local + m * w->node_stride;
-        for (long t = 0; t < group->words; t++) w->norm[t] += x[t] * x[t];
-    }
-    for (long t = 0; t < group->words; t++)
-        w->norm[t] = 1.0f / (__builtin_sqrtf(w->norm[t]) + EPSILON);
+    inverse_norms(w->local, w->rows, w->node_stride, group->words, w->norm);
     for (long m = 0; m < w->rows; m++) {
         const float *x = w->local + m * w->node_stride;
         const float *global = w->global + m * w->pair_stride + group->first;
