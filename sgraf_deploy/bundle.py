@@ -1,25 +1,39 @@
 """The artifact on disk: open a bundle, verify its files, write its manifest.
 
-A bundle is a folder that `atomic.staged_folder` publishes whole; what is in it is described in
-`manifest`. Nothing of it is trusted before its size and sha256 have been compared.
+A bundle is a folder that `staged_bundle` publishes whole; what is in it is described in `manifest`.
+Nothing of it is trusted before its size and sha256 have been compared.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import stat
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
-from sgraf_deploy.atomic import MANIFEST, recover
-from sgraf_deploy.config import GraphName, Precision
+from sgraf_deploy.config import GRAPHS, PRECISIONS, GraphName, Precision
 from sgraf_deploy.errors import BundleError
+from sgraf_deploy.files import write_json
+from sgraf_deploy.folders import Rules, foreign, recover, staged_folder
 from sgraf_deploy.manifest import FileRef, GraphFile, Manifest, Member, migrate, parse_json
+
+MANIFEST = "manifest.json"
+"""The file that makes a folder a bundle."""
 
 ENGINES_FOLDER = "engines"
 """Compiled plans: each has its own sidecar, and they are no part of the bundle's identity."""
+
+_ENGINE_FILES = re.compile(
+    rf"[\w-]+-({'|'.join(PRECISIONS)})-({'|'.join(GRAPHS)})(\.json|-[0-9a-f]{{16}}\.plan)"
+    r"|timing\.cache|\.[^/]+\.tmp-[0-9a-f]{16}"
+    r"|onnxruntime/TensorrtExecutionProvider_[^/]*\.(engine|profile|timing)"
+)
+"""What this program and ONNX Runtime write below `engines/`."""
 
 _EXPORT = "export the bundle again with `sgraf-deploy export --force`"
 _OPEN_ATTEMPTS = 5
@@ -158,8 +172,7 @@ class Bundle:
                 f"missing or damaged: {', '.join(name for name, _ in failures)}",
                 mend=self._mend(),
             ) from failures[0][1]
-        named = {MANIFEST, *(ref.file for ref in self.manifest.files)}
-        return tuple(name for name in _names(self.path) if name not in named)
+        return tuple(_strangers(self.path, self.manifest))
 
     def _optional(self, ref: FileRef | None, what: str, mend: str) -> Path:
         if ref is None:
@@ -191,32 +204,58 @@ def hash_file(path: Path, *, relative_to: Path) -> FileRef:
         raise BundleError(f"file {path} cannot be put into a bundle", got=error) from error
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write JSON for people: in the given order, one field a line; BundleError if it is none."""
-    text = _layout(path, value)
-    try:
-        path.write_text(text, encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise BundleError(f"cannot write {path}", got=error) from error
-
-
 def write_manifest(folder: Path, manifest: Manifest) -> Path:
     """Write `manifest.json`; BundleError, and nothing written, if it could not be read back."""
     path = folder / MANIFEST
     value = manifest.to_json()
     try:
-        Manifest.from_json(parse_json(_layout(path, value)))
-    except BundleError as error:
+        Manifest.from_json(parse_json(json.dumps(value)))
+    except (BundleError, TypeError, ValueError, RecursionError) as error:
         raise BundleError(f"{path} would not be readable: {error}") from error
-    write_json(path, value)
+    write_json(path, value, what="manifest", error=BundleError)
     return path
 
 
-def _layout(path: Path, value: object) -> str:
+def staged_bundle(
+    target: Path,
+    *,
+    force: bool = False,
+    step: Callable[[str], None] | None = None,
+    exchange: Callable[[Path, Path], bool] | None = None,
+) -> AbstractContextManager[Path]:
+    """`staged_folder` for a bundle; `force` replaces one that `check_replaceable` lets pass."""
+    rules = Rules("bundle", BundleError, check_replaceable)
+    return staged_folder(target, rules, force=force, step=step, exchange=exchange)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raise BundleError unless a folder is a bundle and holds nothing but what belongs to one.
+
+    That is what its manifest names, and compiled engines below `engines/`.
+    """
+    away = "choose another name or move it away"
     try:
-        return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    except (TypeError, ValueError, RecursionError) as error:
-        raise BundleError(f"cannot write {path}", got=error) from error
+        text = (folder / MANIFEST).read_bytes()
+    except OSError as error:
+        found = f"no {MANIFEST}" if isinstance(error, FileNotFoundError) else error.strerror
+        raise BundleError(f"{folder} exists and is not a bundle", got=found, mend=away) from error
+    try:
+        manifest = Manifest.from_json(migrate(parse_json(text)))
+    except BundleError as error:
+        reason = f"{MANIFEST}: {error.reason}"
+        raise BundleError(f"{folder} exists and is not a bundle", got=reason, mend=away) from error
+    strangers = _strangers(folder, manifest)
+    engines = folder / ENGINES_FOLDER
+    strangers += [
+        f"{ENGINES_FOLDER}/{name}" for name in _names(engines) if not _ENGINE_FILES.fullmatch(name)
+    ]
+    if strangers:
+        raise BundleError(
+            f"bundle {folder} is not replaced",
+            expected="nothing in it but what its manifest names",
+            got=foreign(strangers),
+            mend="move them away or choose another name",
+        )
 
 
 def _read_manifest(folder: Path) -> bytes:
@@ -255,12 +294,17 @@ def _hash(path: Path) -> str:
         return file_digest(file, "sha256").hexdigest()
 
 
+def _strangers(folder: Path, manifest: Manifest) -> list[str]:
+    """The files of a bundle that its manifest does not name, compiled engines left out."""
+    named = {MANIFEST, *(ref.file for ref in manifest.files)}
+    apart = f"{ENGINES_FOLDER}/"
+    return [name for name in _names(folder) if name not in named and not name.startswith(apart)]
+
+
 def _names(folder: Path) -> list[str]:
-    """The files and links below a folder as relative POSIX paths, compiled engines left out."""
+    """The files and links below a folder as relative POSIX paths."""
     names = []
     for parent, folders, files in os.walk(folder):
-        if Path(parent) == folder and ENGINES_FOLDER in folders:
-            folders.remove(ENGINES_FOLDER)
         links = [name for name in folders if Path(parent, name).is_symlink()]
         names += [Path(parent, name).relative_to(folder).as_posix() for name in (*files, *links)]
     return sorted(names)

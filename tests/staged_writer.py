@@ -1,4 +1,4 @@
-"""Small bundles to publish, and writers in processes of their own, to be killed at will.
+"""Small folders and files to publish, and writers in processes of their own, to be killed at will.
 
 Run as a script, `staged_writer.py WRITER TARGET …` is one of the functions in `WRITERS`.
 """
@@ -17,14 +17,18 @@ from typing import Any
 
 import pytest
 
-from sgraf_deploy import atomic
-from sgraf_deploy.atomic import EXCHANGE_STEPS, FRESH_STEPS, RENAME_STEPS
+from sgraf_deploy import disk, folders
+from sgraf_deploy.errors import BundleError
+from sgraf_deploy.folders import EXCHANGE_STEPS, FRESH_STEPS, RENAME_STEPS, Rules
 
 NAME = "a+b [1].sgraf"
 """The name of every target: no regular expression, and no pattern for file names."""
 
 WAYS = {"fresh": FRESH_STEPS, "exchange": EXCHANGE_STEPS, "renames": RENAME_STEPS}
 """The ways of publishing, and the steps of each."""
+
+ANY = Rules("bundle", BundleError, lambda folder: None)
+"""Every folder may be replaced."""
 
 Step = Callable[[str], None]
 
@@ -53,8 +57,8 @@ def never(first: Path, second: Path) -> bool:
 
 
 def write(target: Path, content: str, way: str, step: Step | None = None) -> None:
-    exchange = never if way == "renames" else atomic.exchange_folders
-    with atomic.staged_folder(target, force=True, step=step, exchange=exchange) as folder:
+    exchange = never if way == "renames" else disk.exchange
+    with folders.staged_folder(target, ANY, force=True, step=step, exchange=exchange) as folder:
         fill(folder, content)
 
 
@@ -62,7 +66,7 @@ def prepare(folder: Path, way: str) -> Path:
     """The target as `way` needs it: absent, or with `old`; skips where no exchange works."""
     for name in ("first", "second"):
         (folder / name).mkdir()
-    if way == "exchange" and not atomic.exchange_folders(folder / "first", folder / "second"):
+    if way == "exchange" and not disk.exchange(folder / "first", folder / "second"):
         pytest.skip("this file system cannot exchange two folders")
     for name in ("first", "second"):
         (folder / name).rmdir()
@@ -76,7 +80,7 @@ def start(writer: str, *arguments: object, **options: Any) -> subprocess.Popen[s
     """Start this file as a script."""
     return subprocess.Popen(
         [sys.executable, __file__, writer, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(Path(atomic.__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(folders.__file__).parents[1])},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -147,7 +151,7 @@ def killed_at_every_call(target: Path, way: str, first: str) -> None:
         if first:
             forked(lambda: killed(target, way, first))
         finished = forked(lambda call=call: killed_at_call(target, way, call)) == 0  # type: ignore[misc]
-        atomic.recover(target)
+        folders.recover(target)
         found = read(target) if target.exists() else "nothing"
         allowed = ("nothing", "newer") if way == "fresh" else ("old", "new", "newer")
         if found not in (("newer",) if finished else allowed):

@@ -13,10 +13,11 @@ import pytest
 from small_bundle import config, fill, manifest, without_extras
 from staged_writer import never
 
-from sgraf_deploy import atomic, bundle
-from sgraf_deploy.bundle import Bundle, hash_file, write_json, write_manifest
+from sgraf_deploy import bundle, disk
+from sgraf_deploy.bundle import Bundle, hash_file, staged_bundle, write_manifest
 from sgraf_deploy.config import GRAPHS, signature
 from sgraf_deploy.errors import BundleError
+from sgraf_deploy.files import write_json
 from sgraf_deploy.manifest import FileRef
 
 FILES = [
@@ -281,7 +282,7 @@ def test_the_identity_is_that_of_the_content(folder: Path, tmp_path: Path) -> No
 
 
 def test_a_bundle_that_was_replaced_is_to_be_opened_again(opened: Bundle) -> None:
-    with atomic.staged_folder(opened.path, force=True) as staged:
+    with staged_bundle(opened.path, force=True) as staged:
         fill(staged, manifest(content="another"))
 
     assert "the bundle was replaced meanwhile: open it again" in message(opened.vocabulary_path)
@@ -300,9 +301,7 @@ def test_opening_completes_an_interrupted_replacement(opened: Bundle) -> None:
     assert Bundle.open(opened.path).manifest == made
 
 
-@pytest.mark.parametrize(
-    "exchange", [atomic.exchange_folders, never], ids=["exchange", "two-renames"]
-)
+@pytest.mark.parametrize("exchange", [disk.exchange, never], ids=["exchange", "two-renames"])
 def test_readers_find_a_bundle_while_it_is_replaced(
     folder: Path, exchange: Callable[[Path, Path], bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,7 +322,7 @@ def test_readers_find_a_bundle_while_it_is_replaced(
     reader.start()
     try:
         for turn in range(1, 40):
-            with atomic.staged_folder(folder, force=True, exchange=exchange) as staged:
+            with staged_bundle(folder, force=True, exchange=exchange) as staged:
                 fill(staged, manifest(content=str(turn)))
     finally:
         done.set()
@@ -362,7 +361,7 @@ def test_a_file_is_described_by_its_content(folder: Path) -> None:
 def test_a_manifest_that_is_no_json_is_not_written(folder: Path, parity: dict[str, Any]) -> None:
     made = replace(manifest(), parity=parity)
 
-    assert "cannot write" in message(lambda: write_manifest(folder, made))
+    assert "would not be readable" in message(lambda: write_manifest(folder, made))
     assert not (folder / "manifest.json").exists()
 
 

@@ -19,17 +19,19 @@ TESTS = sorted(Path(__file__).parent.rglob("*.py"))
 
 HEAVY = {"torch", "onnx", "onnxruntime", "tensorrt", "triton", "nltk"}
 TYPES = {"errors", "config"}
-PLAIN = TYPES | {"versions", "__version__"}
-ARTIFACT = {"bundle", "manifest", "atomic"}
+WRITER = {"disk", "locks", "files", "folders"}
+PLAIN = TYPES | WRITER | {"versions", "__version__"}
+ARTIFACT = {"bundle", "manifest"}
 
 MAY_IMPORT = {
-    "model": TYPES | {"model"},
-    "data": TYPES | {"data"},
+    "model": TYPES | WRITER | {"model"},
+    "data": TYPES | WRITER | {"data"},
     "runtime": PLAIN | ARTIFACT | {"runtime", "data"},
     "export": PLAIN | ARTIFACT | {"export", "model", "data", "runtime"},
     "bench": PLAIN | ARTIFACT | {"bench", "model", "data", "runtime", "export"},
     "train": PLAIN | {"train", "bench", "model", "data", "runtime"},
-    **dict.fromkeys(ARTIFACT, TYPES | ARTIFACT | {"data"}),
+    **dict.fromkeys(ARTIFACT, TYPES | WRITER | ARTIFACT | {"data"}),
+    **dict.fromkeys(WRITER, {"errors"} | WRITER),
     **dict.fromkeys(TYPES, TYPES),
     "versions": {"__version__"},
 }
@@ -44,7 +46,7 @@ SEAMS = {
 """Engines that need torch live beside the model, implement the runtime's interface and read a
 bundle's weights."""
 
-NEVER_TORCH = {"data", "runtime", "versions", *ARTIFACT, *TYPES}
+NEVER_TORCH = {"data", "runtime", "versions", *WRITER, *ARTIFACT, *TYPES}
 HEAVY_AT_THE_TOP = {"model": {"torch", "triton"}, "export": {"onnx"}, "train": {"torch"}}
 
 
@@ -150,6 +152,7 @@ def test_files_and_functions_stay_small(path: Path) -> None:
         ("runtime.scorer", "if TYPE_CHECKING:\n    from sgraf_deploy.model.layers import Layer"),
         ("runtime.scorer", "import sgraf_deploy.export.gate"),
         ("bundle", "from sgraf_deploy import runtime"),
+        ("files", "from sgraf_deploy.config import Precision"),
         ("config", "from sgraf_deploy.bundle import Bundle"),
         ("export.exporter", "from sgraf_deploy.bench.recall import evaluate"),
     ],
@@ -162,7 +165,7 @@ def test_the_layer_rule_sees(module: str, source: str) -> None:
     ("module", "source"),
     [
         ("runtime.engines.ort", "def f():\n    import torch"),
-        ("atomic", "from torch.nn import functional"),
+        ("files", "from torch.nn import functional"),
         ("data.tokenizer", "import nltk"),
         ("export.gate", "import torch"),
         ("model.checkpoint", "class A:\n    import onnx.helper"),

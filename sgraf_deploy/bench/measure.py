@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import resource
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -170,9 +170,17 @@ class MemoryWatch:
     def read(self) -> PeakMemory:
         """The peak so far."""
         peak = _status("VmHWM")
-        if peak is None:
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return PeakMemory(self._start, peak)
+        return PeakMemory(self._start, _largest() if peak is None else peak)
+
+
+def _largest() -> int | None:
+    """The most memory that this process has had, bytes; None on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def resident() -> dict[str, int]:

@@ -30,18 +30,13 @@ from sgraf_deploy.cli.rerank import rerank
 from sgraf_deploy.cli.synth import synth
 from sgraf_deploy.cli.train import train
 from sgraf_deploy.cli.verify import verify
+from sgraf_deploy.disk import hint
 from sgraf_deploy.errors import InputError, SgrafDeployError
 
 INTERRUPTED = 130
 PIPE_CLOSED = 141
 
 _EXIT_CODES = "Exit codes: 0 done, 1 a bound or the gate failed, 2 bad usage or input."
-_MEND = {
-    errno.EACCES: "check its permissions",
-    errno.EPERM: "check its permissions",
-    errno.EROFS: "choose a folder that can be written",
-    errno.ENOSPC: "free disk space",
-}
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +101,7 @@ def _system_error(error: OSError) -> InputError:
     """What the operating system refused, and of which file if it says so."""
     named = error.filename is not None
     what = os.fsdecode(error.filename) if named else "standard output or an open file"
-    mend = _MEND.get(error.errno or 0, "`sgraf-deploy --verbose …` shows where")
+    mend = hint(error) or "`sgraf-deploy --verbose …` shows where"
     return InputError(what, got=error.strerror or error, mend=mend)
 
 

@@ -206,11 +206,13 @@ def _profile(options: dict[str, Any]) -> None:
 
 def _show(report: Report, lines: Iterator[str], options: dict[str, Any]) -> None:
     """Write the report if that is asked for; show it in any case."""
-    from sgraf_deploy.bundle import write_json
+    from sgraf_deploy.files import write_json
 
     try:
         if options["json_file"] is not None:
-            write_json(options["json_file"], report.to_json() | {"command": _command()})
+            write_json(
+                options["json_file"], report.to_json() | {"command": _command()}, what="--json"
+            )
     finally:
         for line in lines:
             click.echo(line)

@@ -88,6 +88,7 @@ def _bytes(size: int | None) -> str:
 def write_plot(path: Path, report: ScalingReport) -> None:
     """Pairs per second over pairs, and over words, side by side."""
     from sgraf_deploy.bench.plot import Panel, svg
+    from sgraf_deploy.files import write_file
 
     run = report.run
     sizes = [(float(point.pairs), point.pairs_per_second) for point in report.sizes]
@@ -97,4 +98,4 @@ def write_plot(path: Path, report: ScalingReport) -> None:
         Panel("Captions grow", "words of every caption", "pairs/s", lengths),
     )
     caption = f"{run['module']}, {run['engine']} {run['executed']} on {run['processor']}"
-    path.write_text(svg(panels, caption), encoding="utf-8")
+    write_file(path, svg(panels, caption), what="--plot")

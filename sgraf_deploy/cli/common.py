@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 
@@ -157,25 +156,27 @@ def _finish(bars: list[Any]) -> None:
 def check_result_file(path: Path | None, option: str) -> None:
     """Refuse a file that could not be written, before the work that it is to hold the result of."""
     from sgraf_deploy.errors import InputError
+    from sgraf_deploy.files import check_file
 
     if path is None:
         return
-    if path.is_dir():
-        raise InputError(f"{option} {path}", expected="a file", got="a folder")
-    if not path.parent.is_dir():
-        raise InputError(
-            f"{option} {path}",
-            expected="a file in a folder that exists",
-            got=f"no folder {path.parent}",
-            mend="create it first",
-        )
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise InputError(
-            f"{option} {path}",
-            expected="a file that can be written",
-            got=os.strerror(errno.EACCES),
-            mend="choose another one",
-        )
+    target, _ = check_file(path, what=option)
+    for stream in (sys.stdout, sys.stderr):
+        if _goes_to(stream, target):
+            raise InputError(
+                f"{option} {path}",
+                expected="a file of its own",
+                got="the one that this command's output goes to",
+                mend="choose another name",
+            )
+
+
+def _goes_to(stream: TextIO, path: Path) -> bool:
+    """Whether an output stream is redirected to a file: replacing that would lose the output."""
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
+    except (OSError, ValueError):  # there is no such file yet, or no file behind the stream
+        return False
 
 
 def warn(message: str) -> None:

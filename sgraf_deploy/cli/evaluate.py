@@ -65,8 +65,8 @@ def evaluate(
 ) -> None:
     """Measure R@K of a BUNDLE on a split of precomp data, in both directions."""
     from sgraf_deploy.bench.evaluate import EvalOptions, evaluate_split
-    from sgraf_deploy.bundle import write_json
     from sgraf_deploy.data.precomp import open_precomp
+    from sgraf_deploy.files import write_json
 
     check_result_file(json_file, "--json")
     opened = open_precomp(data, split, limit_images=limit_images, authors_dev=authors_dev)
@@ -77,7 +77,7 @@ def evaluate(
         result = evaluate_split(scorer, opened, EvalOptions(ties, folds), stage=bars, warn=warn)
     try:
         if json_file is not None:
-            write_json(json_file, result.to_json())
+            write_json(json_file, result.to_json(), what="--json")
     finally:
         # Not even a full disk may lose what took an hour.
         for line in _lines(result):

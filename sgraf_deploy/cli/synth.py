@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import secrets
 import shlex
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,12 +74,16 @@ def synth(
     No scene is in two splits, and a split does not depend on the size of the others.
     """
     from sgraf_deploy.data.synthesis import SceneOptions, scene_split, write_split
+    from sgraf_deploy.errors import InputError
+    from sgraf_deploy.files import write_json
+    from sgraf_deploy.folders import Rules, staged_folder
 
+    rules = Rules("scenes", InputError, _check_ours)
     options = SceneOptions(seed=seed, img_dim=img_dim, noise=noise)
     sizes = dict(zip(SPLITS, (train, dev, test), strict=True))
     made_by = {"seed": seed, "img_dim": img_dim, "noise": noise, "images": sizes}
     rows, examples = [], []
-    with _new_folder(output, force=force) as folder, progress_bars() as bars:
+    with staged_folder(output, rules, force=force) as folder, progress_bars() as bars:
         progress = bars("writing scenes")
         for done, (name, images) in enumerate(sizes.items()):
             progress(done, len(sizes))
@@ -93,7 +91,7 @@ def synth(
             write_split(folder, split)
             rows.append(_row(split))
             examples = _examples(split)
-        (folder / RECORD).write_text(json.dumps(made_by, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / RECORD, made_by)
         progress(len(sizes), len(sizes))
     click.echo(table(rows, ("split", "images", "captions", "features"), ("images", "captions")))
     for line in examples:
@@ -103,63 +101,20 @@ def synth(
     click.echo(f"next: {shlex.join([*command, '--warmup-epochs', '1'])}")
 
 
-@contextmanager
-def _new_folder(output: Path, *, force: bool) -> Iterator[Path]:
-    """Give an empty folder that becomes `output`, links followed, if the block ends without error.
-
-    After an error it is gone. Raises InputError where `output` cannot be made, or must not be
-    replaced.
-    """
-    target = Path(os.path.realpath(output))
-    _check_target(output, target, force)
-    staged = target.with_name(f".synth-{secrets.token_hex(8)}")
-    staged.mkdir()
-    try:
-        yield staged
-        _check_target(output, target, force)
-        _publish(staged, target)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
-
-
-def _check_target(output: Path, target: Path, force: bool) -> None:
+def _check_ours(target: Path) -> None:
+    """Raise InputError for a folder that holds anything but what synth wrote."""
     from sgraf_deploy.errors import InputError
+    from sgraf_deploy.folders import foreign
 
-    if not target.parent.is_dir():
-        got = f"no folder {output.parent}"
-        raise InputError(f"-o {output}", expected="a folder to put it in", got=got)
-    if not target.exists():
-        return
-    if not force:
-        mend = "replace it with --force, or choose another -o"
-        raise InputError(f"{output} exists already", mend=mend)
-    names = {path.name for path in target.iterdir()} if target.is_dir() else set()
-    if RECORD not in names or names - _OURS:
-        other = sorted(names - _OURS)
-        got = other[0] if other else f"no {RECORD}"
+    names = {path.name for path in target.iterdir()}
+    others = sorted(names - _OURS)
+    if RECORD not in names or others:
         raise InputError(
-            f"{output} is not replaced",
+            f"{target} exists already and is not replaced",
             expected="a folder of nothing but what synth wrote",
-            got=got,
+            got=foreign(others) if others else f"no {RECORD}",
             mend="remove it, or choose another -o",
         )
-
-
-def _publish(staged: Path, target: Path) -> None:
-    """Move a folder into place; what it replaces ends up where it was, to be removed."""
-    from sgraf_deploy.atomic import exchange_folders
-
-    if not target.exists():
-        staged.rename(target)
-    elif not exchange_folders(staged, target):
-        old = staged.with_name(f"{staged.name}-old")
-        target.rename(old)
-        try:
-            staged.rename(target)
-        except BaseException:
-            old.rename(target)
-            raise
-        old.rename(staged)
 
 
 def _row(split: PrecompSplit) -> tuple[str, str, str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -85,7 +86,9 @@ def _schedule_options(command: F) -> F:
 @_schedule_options
 @click.option("--threads", type=_LEAST_ONE, metavar="N", help="CPU threads.")
 @_number("--device", str, "cpu", "cpu, cuda or cuda:N.")
-@click.option("--force", is_flag=True, help="Replace an existing checkpoint.")
+@click.option(
+    "--force", is_flag=True, help="Replace an existing FILE, and the vocabulary beside it."
+)
 def train(
     *,
     data: Path,
@@ -132,10 +135,19 @@ def train(
         f"validating on {count(validation.images, 'image')} of {val_split}; "
         f"vocabulary of {vocabulary.size:,} words"
     )
-    write = None if vocab else built
-    _run(schedule, (training, validation), tokenizer, vocabulary, (output, write), threads, device)
+    files = _Files(output, None if vocab else built, force)
+    _run(schedule, (training, validation), tokenizer, vocabulary, files, threads, device)
     click.echo(f"wrote {output}" + ("" if vocab else f" and {built}"))
     click.echo(f"next: sgraf-deploy export {output} --vocab {vocab or built}")
+
+
+@dataclass(frozen=True)
+class _Files:
+    """What a training writes: without `force` nothing that is there, or appears meanwhile."""
+
+    checkpoint: Path
+    vocabulary: Path | None
+    force: bool
 
 
 def _run(
@@ -143,7 +155,7 @@ def _run(
     splits: tuple[Any, Any],
     tokenizer: Tokenizer,
     vocabulary: Vocabulary,
-    files: tuple[Path, Path | None],
+    files: _Files,
     threads: int | None,
     device: str,
 ) -> None:
@@ -158,12 +170,14 @@ def _run(
     parse_device(device)
     if threads is not None:
         torch.set_num_threads(threads)
-    output, built = files
+    replace = files.force
 
     def save(checkpoint: Checkpoint) -> None:
-        if built is not None:
-            vocabulary.save(built)
-        write_checkpoint(output, checkpoint)
+        nonlocal replace
+        if files.vocabulary is not None:
+            vocabulary.save(files.vocabulary, replace=replace)
+        write_checkpoint(files.checkpoint, checkpoint, replace=replace)
+        replace = True  # From now on it is this training's own.
 
     training, validation = (TrainingData.of(part, tokenizer, vocabulary) for part in splits)
     with progress_bars() as bars:
@@ -207,13 +221,21 @@ def _options(data: Path, given: dict[str, Any]) -> TrainOptions:
 def _check_output(output: Path, built: Path | None, *, force: bool) -> None:
     """Refuse a result that could not be written, or that is there, before the training."""
     from sgraf_deploy.cli.common import check_result_file
-    from sgraf_deploy.errors import InputError
+    from sgraf_deploy.data.vocabulary import Vocabulary
+    from sgraf_deploy.errors import DataError, InputError
 
     for path in filter(None, (output, built)):
         check_result_file(path, "-o" if path is output else "the vocabulary beside it")
         if path.exists() and not force:
             mend = "--force replaces it, or choose another -o"
             raise InputError(f"{path} exists already", mend=mend)
+    if built is not None and built.exists():
+        # It was not named: --force means a vocabulary, not whatever has the name of one.
+        try:
+            Vocabulary.load(built)
+        except DataError as error:
+            mend = "move it away, or choose another -o"
+            raise InputError(f"{built} is not replaced", got=error.reason, mend=mend) from error
 
 
 def _check_packages() -> None:

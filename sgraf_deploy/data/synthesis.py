@@ -12,7 +12,8 @@ from sgraf_deploy.data.precomp import PrecompSplit
 from sgraf_deploy.data.scene_captions import CAPTIONS, captions_of
 from sgraf_deploy.data.scene_regions import Codebook, render_regions
 from sgraf_deploy.data.scenes import make_scenes
-from sgraf_deploy.errors import InputError
+from sgraf_deploy.errors import DataError, InputError
+from sgraf_deploy.files import staged_file, write_file
 
 MOST_SCENES = 100_000
 """Of a split: there are far more, but they are held in memory while they are written."""
@@ -64,11 +65,22 @@ def scene_split(options: SceneOptions, name: str, images: int) -> PrecompSplit:
 
 
 def write_split(folder: Path, split: PrecompSplit) -> None:
-    """Write `NAME_ims.npy`, `NAME_caps.txt` and `NAME_ids.txt` into a folder."""
-    np.save(folder / f"{split.name}_ims.npy", split.regions)
-    for suffix, lines in (("caps", split.captions), ("ids", split.ids or [])):
-        text = "".join(f"{line}\n" for line in lines)
-        (folder / f"{split.name}_{suffix}.txt").write_text(text, encoding="utf-8")
+    """Write `NAME_ims.npy`, `NAME_caps.txt` and `NAME_ids.txt` into a folder.
+
+    Raises DataError where a file cannot be written.
+    """
+    with staged_file(folder / f"{split.name}_ims.npy", what="regions", error=DataError) as file:
+        np.save(file, split.regions)
+    for name, text in texts_of(split).items():
+        write_file(folder / name, text, what="scenes", error=DataError)
+
+
+def texts_of(split: PrecompSplit) -> dict[str, str]:
+    """The content of a split's text files, by name."""
+    return {
+        f"{split.name}_{suffix}.txt": "".join(f"{line}\n" for line in lines)
+        for suffix, lines in (("caps", split.captions), ("ids", split.ids or []))
+    }
 
 
 def write_splits(folder: Path, options: SceneOptions, sizes: Mapping[str, int]) -> None:

@@ -6,11 +6,11 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgraf_deploy.data.files import PathLike, read_bytes
 from sgraf_deploy.errors import DataError
+from sgraf_deploy.files import write_file
 
 if TYPE_CHECKING:
     from sgraf_deploy.data.tokenizer import Tokenizer
@@ -129,13 +129,13 @@ class Vocabulary:
             "idx": len(self.words),
         }
 
-    def save(self, path: PathLike) -> None:
-        """Write the authors' format as JSON; DataError where the file cannot be written."""
-        try:
-            Path(path).write_text(json.dumps(self.to_json()), encoding="utf-8")
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise DataError(f"vocabulary {path} cannot be written", got=reason) from error
+    def save(self, path: PathLike, *, replace: bool = True) -> None:
+        """Write the authors' format as JSON, whole or not at all.
+
+        Raises DataError where the file cannot be written, or is there and not to be replaced.
+        """
+        text = json.dumps(self.to_json())
+        write_file(path, text, what="vocabulary", error=DataError, replace=replace)
 
 
 def _unique(pairs: list[tuple[str, Any]], name: str) -> dict[str, Any]:

@@ -10,20 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 
-from sgraf_deploy.atomic import staged_folder
-from sgraf_deploy.bundle import Bundle, hash_file, write_manifest
+from sgraf_deploy.bundle import Bundle, hash_file, staged_bundle, write_manifest
 from sgraf_deploy.config import DEFAULT_PRECISIONS, GRAPHS, GraphName, Precision, signature
 from sgraf_deploy.data.precomp import PrecompSplit, list_splits, open_precomp
 from sgraf_deploy.data.regions import region_statistics
 from sgraf_deploy.data.tokenizer import UNTRAINED, Tokenizer
 from sgraf_deploy.data.vocabulary import Vocabulary
-from sgraf_deploy.errors import InputError
+from sgraf_deploy.errors import BundleError, InputError
 from sgraf_deploy.export.gate import gate_members
 from sgraf_deploy.export.gate_data import data_inputs, reference_outputs, synthetic_inputs
 from sgraf_deploy.export.graphs import build_graph
 from sgraf_deploy.export.onnx_ops import OPSETS
+from sgraf_deploy.files import write_file
 from sgraf_deploy.manifest import (
     SCHEMA_VERSION,
     BundleModule,
@@ -46,7 +45,7 @@ RECALL_IMAGES = 200
 """Of `--gate-data`, that R@K is compared on."""
 
 STEPS = ("graphs", "reference", "gate", "manifest")
-"""Told to `step` before each begins, between those of `atomic.staged_folder`."""
+"""Told to `step` before each begins, between those of `folders.staged_folder`."""
 
 _PREFERRED_SPLITS = ("dev", "val", "test", "train")
 
@@ -119,7 +118,7 @@ def export_bundle(
             "precision fp8", expected="--gate-data DIR, to compare R@K on", got="no real data"
         )
     inputs = _read_inputs(paths, options)
-    with staged_folder(target, force=options.force, step=step) as folder:
+    with staged_bundle(target, force=options.force, step=step) as folder:
         members = {}
         for name, checkpoint in inputs.checkpoints.items():
             members[name] = _write_member(folder, name, checkpoint, inputs, options, report)
@@ -212,7 +211,8 @@ def _write_member(
         graphs[precision] = {}
         for graph in GRAPHS:
             path = place / f"{graph}.onnx"
-            onnx.save(build_graph(folded, graph, precision), path)
+            model = build_graph(folded, graph, precision)
+            write_file(path, model.SerializeToString(), what="graph", error=BundleError)
             ref = hash_file(path, relative_to=folder)
             spec = signature(graph, checkpoint.config, precision)
             graphs[precision][graph] = GraphFile(ref, OPSETS[precision], spec)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
-import secrets
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +15,7 @@ from numpy.typing import NDArray
 
 from sgraf_deploy.config import ModelConfig
 from sgraf_deploy.errors import CheckpointError
+from sgraf_deploy.files import staged_file, write_file
 from sgraf_deploy.model.infer import COUNTER, check_weights, ordered
 from sgraf_deploy.model.keys import PARTS, describe, to_parts, to_weights
 from sgraf_deploy.model.options import Plain, options_of, plain_options, reconcile
@@ -66,11 +64,11 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def write_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
+def write_checkpoint(path: str | Path, checkpoint: Checkpoint, *, replace: bool = True) -> None:
     """Write a checkpoint in the authors' format, whole or not at all.
 
-    Raises CheckpointError if its weights do not fit its config or the file cannot be written;
-    UnavailableError without PyTorch.
+    Raises CheckpointError if its weights do not fit its config, or the file cannot be written, or
+    is there and not to be replaced; UnavailableError without PyTorch.
     """
     torch = import_torch()
     check_weights(checkpoint.weights, checkpoint.config, describe)
@@ -90,8 +88,12 @@ def write_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         "Eiters": checkpoint.iterations or 0,
     }
     # torch would name what is in a file after the file: the same weights then differ by its name.
-    with _replacing(Path(path)) as staged, staged.open("xb") as file:
-        torch.save(payload, file)
+    with staged_file(path, what="checkpoint", error=CheckpointError, replace=replace) as file:
+        try:
+            torch.save(payload, file)
+        except RuntimeError as error:
+            # So torch reports what the system refused.
+            raise OSError(str(error).split("\n", 1)[0]) from error
 
 
 def read_reference(path: str | Path, config: ModelConfig) -> dict[str, NDArray[Any]]:
@@ -123,9 +125,7 @@ def write_reference(path: str | Path, weights: Mapping[str, NDArray[Any]]) -> No
     from safetensors.numpy import save
 
     contiguous = {name: np.asarray(weight, order="C") for name, weight in weights.items()}
-    with _replacing(Path(path)) as staged:
-        # Their own writing to a file makes one that only its owner may read.
-        staged.write_bytes(save(contiguous))
+    write_file(path, save(contiguous), what="reference", error=CheckpointError)
 
 
 def _from_payload(loaded: object, path: Path, sha256: str) -> Checkpoint:
@@ -249,20 +249,3 @@ def _finite(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if math.isfinite(value) else None
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary sibling that takes the place of `path` when the block ends without error."""
-    staged = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        yield staged
-        with staged.open("rb") as file:
-            os.fsync(file.fileno())
-        staged.replace(path)
-    except (OSError, RuntimeError) as error:
-        # torch reports what the system refused as a RuntimeError.
-        reason = getattr(error, "strerror", None) or str(error).split("\n", 1)[0]
-        raise CheckpointError(f"{path}: cannot be written", got=reason) from error
-    finally:
-        staged.unlink(missing_ok=True)

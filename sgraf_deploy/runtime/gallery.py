@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sgraf_deploy.config import GraphName
 from sgraf_deploy.errors import DataError, InputError
+from sgraf_deploy.files import staged_file
 from sgraf_deploy.runtime.encoded import (
     EncodedCaptions,
     EncodedImages,
@@ -61,17 +62,8 @@ def save_gallery(gallery: EncodedImages | EncodedCaptions, path: PathLike) -> Pa
     }
     arrays = _image_arrays(gallery) if isinstance(gallery, EncodedImages) else _arrays(gallery)
     arrays[_HEADER] = np.array(json.dumps(header))
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        try:
-            with partial.open("wb") as file:
-                np.savez(file, allow_pickle=False, **arrays)
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise InputError(f"gallery {target} cannot be written", got=reason) from error
+    with staged_file(target, what="gallery", error=InputError) as file:
+        np.savez(file, allow_pickle=False, **arrays)
     return target
 
 

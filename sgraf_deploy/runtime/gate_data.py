@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from sgraf_deploy.config import Precision
 from sgraf_deploy.errors import BundleError
+from sgraf_deploy.files import staged_file
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +58,7 @@ class GateReference:
 
 
 def write_gate(path: Path, inputs: GateInputs, references: Mapping[str, GateReference]) -> None:
-    """Write inputs and every member's reference outputs as one `.npz`."""
+    """Write inputs and every member's reference outputs as one `.npz`; BundleError if it fails."""
     arrays: dict[str, NDArray[Any]] = {
         "regions": inputs.regions,
         "token_ids": inputs.token_ids,
@@ -69,7 +70,8 @@ def write_gate(path: Path, inputs: GateInputs, references: Mapping[str, GateRefe
         for field in fields(GateReference):
             if getattr(outputs, field.name) is not None:
                 arrays[f"{member}.{field.name}"] = getattr(outputs, field.name)
-    np.savez(path, allow_pickle=False, **arrays)
+    with staged_file(path, what="gate file", error=BundleError) as file:
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def read_gate(path: Path, members: tuple[str, ...]) -> tuple[GateInputs, dict[str, GateReference]]:

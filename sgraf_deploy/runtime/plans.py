@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sgraf_deploy.disk import os_errors
 from sgraf_deploy.errors import BundleError
+from sgraf_deploy.files import write_file
 
 if TYPE_CHECKING:
     from sgraf_deploy.bundle import Bundle
@@ -30,6 +30,8 @@ ENGINES = "engines"
 SCHEMA = 1
 PORTABLE = "portable"
 """The compute capability of a plan that names none."""
+
+_ELSEWHERE = "choose a folder that can be written with --engine-dir"
 
 Shape = tuple[int, ...]
 Profile = dict[str, tuple[Shape, Shape, Shape]]
@@ -109,40 +111,21 @@ def write_plan(folder: Path, plan: bytes, sidecar: Sidecar) -> Path:
     Returns the sidecar's path. Raises BundleError where the folder cannot be written.
     """
     path = folder / f"{sidecar.name}.json"
-    with _writing(path):
+    with os_errors(f"engine {path}", BundleError, _ELSEWHERE):
         folder.mkdir(parents=True, exist_ok=True)
     replace_file(folder / sidecar.plan, plan)
     replace_file(path, sidecar.to_bytes())
-    with _writing(path):
-        for old in folder.glob(f"{sidecar.name}-*.plan"):
-            if old.name != sidecar.plan:
+    ours = re.compile(rf"{re.escape(sidecar.name)}-[0-9a-f]{{16}}\.plan")
+    with os_errors(f"engine {path}", BundleError, _ELSEWHERE):
+        for old in folder.iterdir():
+            if ours.fullmatch(old.name) and old.name != sidecar.plan:
                 old.unlink()
     return path
 
 
 def replace_file(target: Path, content: bytes) -> None:
     """Write a file whole or not at all; BundleError where that cannot be done."""
-    staged = target.with_name(f".{secrets.token_hex(8)}")
-    with _writing(target):
-        try:
-            with staged.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            staged.replace(target)
-        finally:
-            with suppress(OSError):
-                staged.unlink()
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        mend = "choose a folder that can be written with --engine-dir"
-        raise BundleError(f"engine {path}: cannot be written", got=reason, mend=mend) from error
+    write_file(target, content, what="engine", error=BundleError, mend=_ELSEWHERE)
 
 
 def read_sidecar(folder: Path, member: str, precision: str, graph: str) -> Sidecar:

@@ -105,7 +105,9 @@ def _onto(make: Callable[[World], object], *more: object) -> Arguments:
 
 
 def _locked(world: World) -> Path:
-    lock = world.until_the_end.enter_context(world.write(".busy.sgraf.lock", "12345\n").open())
+    lock = world.until_the_end.enter_context(
+        world.write(".busy.sgraf.sgraf-deploy-lock", "sgraf-deploy, process 12345\n").open()
+    )
     fcntl.flock(lock, fcntl.LOCK_EX)
     return world.folder / "busy.sgraf"
 
@@ -162,7 +164,7 @@ BAD_EXPORTS = [
     Bad("bundle-in-the-way", _onto(World.copy), ("copy.sgraf exists already", "--force")),
     Bad("file-in-the-way", _onto(lambda w: w.write("x", "x"), "--force"), ("x is a file",)),
     Bad("folder-in-the-way", _onto(_empty, "--force"), ("empty exists and is not a bundle", "mov")),
-    Bad("no-parent", _onto(lambda w: Path("no/new.sgraf")), ("no does not exist", "create it")),
-    Bad("name-too-long", _onto(lambda w: "a" * 250), ("cannot write bundle", "too long")),
+    Bad("no-parent", _onto(lambda w: Path("no/new.sgraf")), ("no folder no", "create it")),
+    Bad("name-too-long", _onto(lambda w: "a" * 256), ("cannot be written", "too long", "shorter")),
     Bad("another-writer", _onto(_locked), ("another writer (process 12345)", "try again")),
 ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -200,16 +202,23 @@ def test_foreign_regions_are_warned_of(world: World) -> None:
     assert again.stderr == ""
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_does_not_lose_the_result(world: World) -> None:
-    arguments = ("--data", world.data, "--split", "dev", "--json", "/dev/full")
+def test_a_full_disk_loses_neither_the_result_nor_the_old_report(world: World) -> None:
+    def fill_up(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    old = world.write("r.json", b"old")
+    arguments = ("--data", world.data, "--split", "dev", "--json", "r.json")
+    world.monkeypatch.setattr(os, "fsync", fill_up)
 
     result = run("eval", world.bundle, *arguments)
 
     assert result.exit_code == 2
-    assert "cannot write /dev/full: got [Errno 28] No space left" in error_line(result)
+    assert "--json r.json cannot be written: got No space left" in error_line(result)
+    assert "free disk space" in error_line(result)
     assert len(rows(result.stdout)) == 2 * len(MODELS) + 2
     assert "wrote" not in result.stdout
+    assert old.read_bytes() == b"old"
+    assert [path.name for path in world.folder.iterdir()] == ["r.json"]
 
 
 def test_a_gpu_is_torchs(world: World) -> None:

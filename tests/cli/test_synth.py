@@ -6,12 +6,13 @@ import errno
 import os
 import shlex
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
 from cli.world import done, error_line, run, tree
 
-from sgraf_deploy import atomic
+from sgraf_deploy import disk
 from sgraf_deploy.data.precomp import open_precomp
 from sgraf_deploy.data.synthesis import SceneOptions, scene_split
 
@@ -102,7 +103,7 @@ def test_force_replaces_what_synth_wrote(here: Path, monkeypatch: pytest.MonkeyP
         done("synth", "-o", "scenes", *SMALL, "--force")
         assert "exists already" in error_line(run("synth", "-o", "scenes", *SMALL, "--seed", 1))
         if renames:
-            monkeypatch.setattr(atomic, "exchange_folders", lambda first, second: False)
+            monkeypatch.setattr(disk, "exchange", lambda first, second: False)
         done("synth", "-o", "scenes", *SMALL, "--seed", 1, "--force")
         expected = scene_split(SceneOptions(seed=1, img_dim=16), "dev", 3)
         assert open_precomp("scenes", "dev").captions == expected.captions
@@ -116,21 +117,21 @@ def test_a_failed_force_leaves_the_old_folder(
     done("synth", "-o", "scenes", *SMALL)
     before = tree(here)
     if renames:
-        monkeypatch.setattr(atomic, "exchange_folders", lambda first, second: False)
-        rename = Path.rename
+        monkeypatch.setattr(disk, "exchange", lambda first, second: False)
+        rename = os.rename
 
-        def fail_late(path: Path, target: Path) -> Path:
-            if target.name == "scenes" and not path.name.endswith("-old"):
+        def fail_late(path: Path, target: Path) -> None:
+            if target.name == "scenes" and ".old-" not in path.name:
                 raise OSError(errno.EIO, os.strerror(errno.EIO), str(target))
-            return rename(path, target)
+            rename(path, target)
 
-        monkeypatch.setattr(Path, "rename", fail_late)
+        monkeypatch.setattr(os, "rename", fail_late)
     else:
 
         def refuse(first: Path, second: Path) -> bool:
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(second))
 
-        monkeypatch.setattr(atomic, "exchange_folders", refuse)
+        monkeypatch.setattr(disk, "exchange", refuse)
     result = run("synth", "-o", "scenes", *SMALL, "--seed", 1, "--force")
     assert result.exit_code == 2
     assert os.strerror(errno.EIO) in error_line(result)
@@ -148,17 +149,18 @@ def test_force_replaces_nothing_else(here: Path, stranger: str | None) -> None:
     before = tree(here)
     result = run("synth", "-o", "scenes", *SMALL, "--force")
     assert result.exit_code == 2
-    assert f"got {stranger or 'no synth.json'}" in error_line(result)
+    found = f"1 other file: {stranger}" if stranger else "no synth.json"
+    assert f"got {found}" in error_line(result)
     assert tree(here) == before
 
 
 def test_a_full_disk_leaves_nothing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save = np.save
 
-    def fill(path: Path, array: np.ndarray) -> None:
-        if path.name.startswith("test"):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        save(path, array)
+    def fill(file: BinaryIO, array: np.ndarray) -> None:
+        save(file, array)
+        if len(array) == 4:  # the third split
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(np, "save", fill)
     result = run("synth", "-o", "scenes", *SMALL)

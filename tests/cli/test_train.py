@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from cli.world import World, done, error_line, run, tree
 
 from sgraf_deploy.data.vocabulary import SPECIAL_WORDS, Vocabulary
 from sgraf_deploy.model.checkpoint import read_checkpoint
+from sgraf_deploy.train.batches import TrainingData
 
 Arguments = Callable[[World], Sequence[object]]
 
@@ -132,11 +134,36 @@ def test_regions_that_are_no_numbers_are_named(world: World) -> None:
 
 
 def test_force_replaces_both_files(world: World) -> None:
-    for name in ("own.pth.tar", "own_vocab.json"):
-        world.write(name, b"old")
+    world.write("own.pth.tar", b"old")
+    Vocabulary(SPECIAL_WORDS).save("own_vocab.json")
     done("train", world.data, "--module", "SAF", "-o", "own.pth.tar", "--force", *SMALL)
     assert read_checkpoint("own.pth.tar").config.module == "SAF"
-    Vocabulary.load("own_vocab.json")
+    assert Vocabulary.load("own_vocab.json").size > len(SPECIAL_WORDS)
+
+
+def test_force_replaces_no_file_that_only_has_a_vocabularys_name(world: World) -> None:
+    own = world.write("own_vocab.json", b'{"mine": 1}')
+    result = run("train", world.data, "--module", "SAF", "-o", "own.pth.tar", "--force", *SMALL)
+    assert result.exit_code == 2
+    assert "own_vocab.json is not replaced" in error_line(result)
+    assert own.read_bytes() == b'{"mine": 1}'
+
+
+@pytest.mark.parametrize("name", ["own.pth.tar", "own_vocab.json"])
+def test_a_file_that_appears_during_the_training_is_not_replaced(
+    world: World, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    before = TrainingData.of
+
+    def appear(*arguments: Any) -> TrainingData:
+        world.write(name, b"theirs")
+        return before(*arguments)
+
+    monkeypatch.setattr(TrainingData, "of", appear)
+    result = run("train", world.data, "--module", "SAF", "-o", "own.pth.tar", *SMALL)
+    assert result.exit_code == 2
+    assert f"{name} exists already" in error_line(result)
+    assert (world.folder / name).read_bytes() == b"theirs"
 
 
 def test_threads_are_set(world: World) -> None:

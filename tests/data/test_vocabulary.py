@@ -76,7 +76,7 @@ def test_the_hash_is_frozen() -> None:
 
 
 def test_saving_where_nothing_can_be_written(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"absent.vocab\.json cannot be written.*No such file"):
+    with pytest.raises(DataError, match=r"absent.vocab\.json cannot be written.*no folder"):
         Vocabulary(WORDS).save(tmp_path / "absent" / "vocab.json")
 
 

@@ -20,7 +20,7 @@ import staged_writer
 from staged_writer import die, forked, never
 
 import sgraf_deploy
-from sgraf_deploy.atomic import staged_folder
+from sgraf_deploy.bundle import staged_bundle
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def export(job: Job) -> None:
             die()
 
     if job.renames:
-        setattr(exporter, "staged_folder", partial(staged_folder, exchange=never))  # noqa: B010
+        setattr(exporter, "staged_bundle", partial(staged_bundle, exchange=never))  # noqa: B010
     options = exporter.ExportOptions(precisions=("fp32",), force=job.force)
     exporter.export_bundle([*map(Path, job.checkpoints)], Path(job.target), options, step=step)
 

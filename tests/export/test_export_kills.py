@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from export.killed_exporter import Exporters, Job
 
-from sgraf_deploy import atomic
-from sgraf_deploy.atomic import EXCHANGE_STEPS, FRESH_STEPS, RENAME_STEPS
+from sgraf_deploy import disk, folders
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.errors import BundleError
 from sgraf_deploy.export.exporter import STEPS, ExportOptions, export_bundle
+from sgraf_deploy.folders import EXCHANGE_STEPS, FRESH_STEPS, RENAME_STEPS
 
 NAME = "made.sgraf"
 KILLED = -signal.SIGKILL
@@ -99,7 +99,7 @@ def check_the_next(target: Path, checkpoint: Path, *, force: bool) -> None:
 
 
 def test_the_kills_cover_every_step() -> None:
-    assert {step for step, _ in (*FRESH, *EXCHANGE, *RENAMES)} == {*STEPS, *atomic.STEPS}
+    assert {step for step, _ in (*FRESH, *EXCHANGE, *RENAMES)} == {*STEPS, *folders.STEPS}
 
 
 @pytest.mark.parametrize("kill", FRESH, ids=name_of)
@@ -153,7 +153,7 @@ def skip_without_exchange(folder: Path) -> None:
     pair = folder / "one", folder / "two"
     for path in pair:
         path.mkdir()
-    works = atomic.exchange_folders(*pair)
+    works = disk.exchange(*pair)
     for path in pair:
         path.rmdir()
     if not works:

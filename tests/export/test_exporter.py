@@ -11,7 +11,6 @@ from export.splits import write_split
 from random_weights import random_weights
 from small_models import SAF, SGR, WORDS, write_checkpoint_file, write_vocabulary_file
 
-from sgraf_deploy.atomic import FRESH_STEPS
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import DEFAULT_PRECISIONS, GRAPHS, Precision
 from sgraf_deploy.data.tokenizer import UNTRAINED
@@ -25,6 +24,7 @@ from sgraf_deploy.export.exporter import (
     export_bundle,
     image_encoder_fingerprint,
 )
+from sgraf_deploy.folders import FRESH_STEPS
 from sgraf_deploy.model.checkpoint import read_checkpoint, read_reference
 from sgraf_deploy.runtime.gate_data import read_gate
 

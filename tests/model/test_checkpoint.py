@@ -293,7 +293,7 @@ def test_a_missing_folder_cannot_be_written_to(tmp_path: Path, kind: str) -> Non
         "checkpoint": lambda: write_checkpoint(path, checkpoint),
         "reference": lambda: write_reference(path, checkpoint.weights),
     }
-    with pytest.raises(CheckpointError, match="absent/file: cannot be written: got No such file"):
+    with pytest.raises(CheckpointError, match=r"absent/file cannot be written.*no folder .*absent"):
         writing[kind]()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -74,21 +75,30 @@ def test_a_newer_plan_takes_the_place_of_the_older(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == [name, "sgr-fp16-scorer.json"]
 
 
+def test_a_file_that_no_build_wrote_stays(folder: Path) -> None:
+    kept = folder / "sgr-fp16-scorer-of-june.plan"
+    kept.write_bytes(b"mine")
+    newer = replace(SIDECAR, plan=f"sgr-fp16-scorer-{'0' * 16}.plan")
+    write_plan(folder, PLAN, newer)
+    assert kept.read_bytes() == b"mine"
+    assert not (folder / SIDECAR.plan).exists()
+
+
 @pytest.mark.parametrize("step", [1, 2], ids=["before-the-plan", "before-the-sidecar"])
 def test_a_killed_write_leaves_the_older_plan(
     folder: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = 0
-    real = Path.replace
+    real = os.replace
 
-    def kill(self: Path, target: Path) -> Path:
+    def kill(source: Path, target: Path) -> None:
         nonlocal calls
         calls += 1
         if calls == step:
             raise KeyboardInterrupt
-        return real(self, target)
+        real(source, target)
 
-    monkeypatch.setattr(Path, "replace", kill)
+    monkeypatch.setattr(os, "replace", kill)
     other = replace(SIDECAR, plan="sgr-fp16-scorer-0000.plan", plan_sha256="0" * 64)
     with pytest.raises(KeyboardInterrupt):
         write_plan(folder, b"newer", other)

@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
-from staged_writer import NAME, WAYS, fill, names, prepare, read, run, start, write
+from staged_writer import ANY, NAME, WAYS, fill, names, prepare, read, run, start, write
 
-from sgraf_deploy import atomic
-from sgraf_deploy.atomic import RENAME_STEPS, recover, staged_folder
+from sgraf_deploy import folders, locks
 from sgraf_deploy.errors import BundleError
+from sgraf_deploy.folders import RENAME_STEPS, recover, staged_folder
 
 KILLS = [(way, step) for way, steps in WAYS.items() for step in steps]
 
@@ -95,7 +95,7 @@ def test_a_new_writer_without_force_completes_the_swap_and_stops(old: Path) -> N
     run("killed", old, "renames", "moved-old")
     assert not old.exists()
 
-    with pytest.raises(BundleError, match="exists already"), staged_folder(old):
+    with pytest.raises(BundleError, match="exists already"), staged_folder(old, ANY):
         pytest.fail("the block must not run")
 
     assert read(old) == "new"
@@ -152,7 +152,7 @@ def test_leftovers_make_room_before_the_next_writer_fills_the_disk(target: Path)
     run("killed", target, "fresh", "written")
     (leftover,) = target.parent.glob(".*.tmp-*")
 
-    with staged_folder(target) as folder:
+    with staged_folder(target, ANY) as folder:
         assert list(target.parent.glob(".*.tmp-*")) == [folder]
         fill(folder, "new")
 
@@ -180,7 +180,7 @@ def test_a_complete_folder_outlives_a_target_that_vanished(old: Path) -> None:
         if name == "marked":
             shutil.rmtree(old)
 
-    with pytest.raises(BundleError, match="cannot write bundle"):
+    with pytest.raises(BundleError, match="cannot be written"):
         write(old, "new", "renames", step)
     recover(old)
 
@@ -188,11 +188,11 @@ def test_a_complete_folder_outlives_a_target_that_vanished(old: Path) -> None:
 
 
 def test_two_writers_of_one_target_are_an_error(target: Path) -> None:
-    with staged_folder(target) as folder:
+    with staged_folder(target, ANY) as folder:
         fill(folder, "first")
         with (
             pytest.raises(BundleError, match=rf"another writer \(process {os.getpid()}\) is at"),
-            staged_folder(target),
+            staged_folder(target, ANY),
         ):
             pytest.fail("the block must not run")
 
@@ -201,7 +201,7 @@ def test_two_writers_of_one_target_are_an_error(target: Path) -> None:
 
 
 def test_writers_of_two_targets_do_not_meet(tmp_path: Path) -> None:
-    with staged_folder(tmp_path / "a") as first, staged_folder(tmp_path / "b") as second:
+    with staged_folder(tmp_path / "a", ANY) as first, staged_folder(tmp_path / "b", ANY) as second:
         fill(first, "a")
         fill(second, "b")
 
@@ -237,16 +237,16 @@ def test_a_lock_that_was_removed_while_it_was_taken_is_taken_again(
 
     def flock(descriptor: int, operation: int) -> None:
         if not locked:
-            (target.parent / f".{NAME}.lock").unlink()
+            (target.parent / f".{NAME}.sgraf-deploy-lock").unlink()
         locked.append(descriptor)
         fcntl_flock(descriptor, operation)
 
     fcntl_flock = fcntl.flock
     monkeypatch.setattr(fcntl, "flock", flock)
 
-    with staged_folder(target) as folder:
+    with staged_folder(target, ANY) as folder:
         fill(folder, "new")
-        with pytest.raises(BundleError, match="another writer"), staged_folder(target):
+        with pytest.raises(BundleError, match="another writer"), staged_folder(target, ANY):
             pytest.fail("the block must not run")
 
     assert names(target.parent) == [NAME]
@@ -255,7 +255,7 @@ def test_a_lock_that_was_removed_while_it_was_taken_is_taken_again(
 def test_a_reader_waits_for_a_live_writer_only_so_long(
     old: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(atomic, "SWAP_PATIENCE", 0)
+    monkeypatch.setattr(folders, "SWAP_PATIENCE", 0)
     met: list[str] = []
 
     def step(name: str) -> None:
@@ -275,9 +275,9 @@ def test_a_reader_waits_for_a_live_writer_only_so_long(
 def test_a_writer_waits_for_a_reader_that_has_the_lock(
     target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock = atomic._take_lock(target)
+    lock = locks.take_lock(target)
     assert lock is not None
-    monkeypatch.setattr(time, "sleep", lambda seconds: atomic._drop_lock(target, lock))
+    monkeypatch.setattr(time, "sleep", lambda seconds: lock.drop())
 
     write(target, "new", "fresh")
 
@@ -295,7 +295,7 @@ def test_a_target_that_cannot_be_put_back_is_put_back_by_the_next_reader(
     os_rename = os.rename
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", refuse)
-        with pytest.raises(BundleError, match="cannot write bundle"):
+        with pytest.raises(BundleError, match="cannot be written"):
             write(old, "new", "renames")
     assert not old.exists()
     assert "could not clean up" in caplog.text
