@@ -19,6 +19,7 @@ import numpy as np
 from sgraf_deploy.bench.measure import resident
 from sgraf_deploy.bench.run import SEED, processor
 from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.files import write_json
 from sgraf_deploy.runtime.encoded import EncodedImages
 from sgraf_deploy.runtime.engine import ENGINES, default_precision
 from sgraf_deploy.runtime.scorer import load
@@ -88,7 +89,7 @@ def main(path: Path, engine: str, images: int, json_file: Path | None) -> None:
     text = json.dumps(report, indent=1)
     sys.stdout.write(text + "\n")
     if json_file is not None:
-        json_file.write_text(text + "\n")
+        write_json(json_file, report)
 
 
 if __name__ == "__main__":

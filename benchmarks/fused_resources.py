@@ -5,7 +5,6 @@ Run it without TRITON_INTERPRET: `python benchmarks/fused_resources.py --json FI
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -16,6 +15,7 @@ import click
 import triton
 
 from sgraf_deploy.config import Module, Precision
+from sgraf_deploy.files import write_json
 from sgraf_deploy.model.fused.resources import CAPABILITY, PAPER, Resources, kernel_resources
 from sgraf_deploy.versions import tool_versions
 
@@ -46,7 +46,7 @@ def main(json_file: Path | None) -> None:
         "kernels": rows,
     }
     if json_file is not None:
-        json_file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_json(json_file, report)
     raise SystemExit(0 if fits else 1)
 
 

@@ -27,6 +27,7 @@ import click
 from sgraf_deploy.bench.random_model import export_random, model_config, random_checkpoint
 from sgraf_deploy.bench.run import processor
 from sgraf_deploy.config import MODULES, Module
+from sgraf_deploy.files import write_json
 from sgraf_deploy.runtime.engine import ENGINES
 from sgraf_deploy.versions import tool_versions
 
@@ -159,7 +160,7 @@ def main(
     if small:
         for bound in summary["bounds"]:
             bound["met"] = f"trial of the script, {bound['met']}"
-    (results / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    write_json(results / "summary.json", summary)
     for bound in summary["bounds"]:
         click.echo("{met}: {what}, wanted {wanted}, found {found}".format(**bound))
 

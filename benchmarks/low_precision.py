@@ -25,6 +25,7 @@ from sgraf_deploy.data.captions import encode_captions
 from sgraf_deploy.data.precomp import PrecompSplit, open_precomp
 from sgraf_deploy.data.tokenizer import UNTRAINED, Tokenizer
 from sgraf_deploy.data.vocabulary import Vocabulary
+from sgraf_deploy.files import write_json
 from sgraf_deploy.model.checkpoint import read_checkpoint
 from sgraf_deploy.model.folded import LARGEST_SQUARE, Encoded, FoldedModel
 from sgraf_deploy.model.folding import FoldedWeights, fold
@@ -182,7 +183,7 @@ def main(
     text = json.dumps(report, indent=1)
     sys.stdout.write(text + "\n")
     if json_file is not None:
-        json_file.write_text(text + "\n")
+        write_json(json_file, report)
 
 
 def _command(checkpoints: tuple[Path, ...], vocab: Path, data: Path, split: PrecompSplit) -> str:

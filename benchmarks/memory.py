@@ -20,6 +20,7 @@ from sgraf_deploy.bench.measure import ResidentPeak, resident
 from sgraf_deploy.bench.random_model import export_random, model_config, random_checkpoint
 from sgraf_deploy.bench.run import processor
 from sgraf_deploy.config import MODULES, Module
+from sgraf_deploy.files import write_json
 from sgraf_deploy.runtime.engine import EngineOptions
 from sgraf_deploy.runtime.scorer import load
 from sgraf_deploy.versions import tool_versions
@@ -77,7 +78,7 @@ def main(
     }
     click.echo(json.dumps(report, indent=1))
     if json_file is not None:
-        json_file.write_text(json.dumps(report, indent=1) + "\n")
+        write_json(json_file, report)
     raise SystemExit(0 if report["within_bound"] else 1)
 
 
