@@ -56,7 +56,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
     Raises CheckpointError if it is not one of the authors', is damaged, holds anything but
     tensors and plain values, or if its tensors and options do not make a model; UnavailableError
-    without PyTorch.
+    without a PyTorch that is safe to read it with.
     """
     path = Path(path)
     try:
