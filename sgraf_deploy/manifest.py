@@ -170,13 +170,17 @@ class Manifest:
 
     @property
     def files(self) -> tuple[FileRef, ...]:
-        """Every file that the manifest names, each once, in the order of the JSON."""
-        found: list[FileRef | None] = []
-        for member in self.members.values():
-            found += [graph.ref for graphs in member.graphs.values() for graph in graphs.values()]
-            found.append(member.reference)
+        """Every file that the manifest names, each once: the graphs first."""
+        found: list[FileRef | None] = [*self.graphs]
+        found += [member.reference for member in self.members.values()]
         found += [self.vocabulary, self.gate]
         return tuple(dict.fromkeys(ref for ref in found if ref is not None))
+
+    @property
+    def graphs(self) -> tuple[FileRef, ...]:
+        """The files of every member's graphs, in the order of the JSON."""
+        by_precision = [each for member in self.members.values() for each in member.graphs.values()]
+        return tuple(graph.ref for graphs in by_precision for graph in graphs.values())
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object that `from_json` reads back."""

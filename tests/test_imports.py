@@ -20,7 +20,7 @@ TESTS = sorted(Path(__file__).parent.rglob("*.py"))
 HEAVY = {"torch", "onnx", "onnxruntime", "tensorrt", "triton", "nltk"}
 TYPES = {"errors", "config"}
 PLAIN = TYPES | {"versions", "__version__"}
-ARTIFACT = {"bundle", "manifest", "atomic"}
+ARTIFACT = {"bundle", "manifest", "atomic", "graph_check"}
 
 MAY_IMPORT = {
     "model": TYPES | {"model"},
