@@ -61,9 +61,9 @@ def _answer(ask: Callable[[], object], right: str, wrong: str) -> str:
 
 def _checkpoints() -> str:
     """Nothing, where there is a PyTorch that may read them."""
-    from sgraf_deploy.model.untrusted import import_torch
+    from sgraf_deploy.model.untrusted import torch_that_reads
 
-    import_torch()
+    torch_that_reads()
     return ""
 
 

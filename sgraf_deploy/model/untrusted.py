@@ -56,7 +56,7 @@ def load_untrusted(path: Path) -> tuple[Any, str]:
     a class or function that is not on the allow-list; UnavailableError, before the file is opened,
     without a PyTorch that is safe to read it with.
     """
-    torch = import_torch()
+    torch = torch_that_reads()
     try:
         if not path.exists():
             raise CheckpointError("no such file")
@@ -72,16 +72,22 @@ def load_untrusted(path: Path) -> tuple[Any, str]:
 
 
 def import_torch() -> ModuleType:
-    """The torch module; UnavailableError, with the command that installs it, without it.
-
-    An older one than `OLDEST_TORCH` counts as none, and so does a pre-release of that version.
-    """
+    """The torch module; UnavailableError, with the command that installs it, without it."""
     try:
         import torch
     except ImportError as error:
         raise UnavailableError(
             "the authors' checkpoints need PyTorch", mend="pip install 'sgraf-deploy[torch]'"
         ) from error
+    return torch
+
+
+def torch_that_reads() -> ModuleType:
+    """The torch module, as `import_torch`, if it is safe to read checkpoints with.
+
+    An older one than `OLDEST_TORCH` counts as none, and so does a pre-release of that version.
+    """
+    torch = import_torch()
     if torch.torch_version.TorchVersion(torch.__version__) < OLDEST_TORCH:
         raise UnavailableError(
             "PyTorch for checkpoints, which are untrusted",
