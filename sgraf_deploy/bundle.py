@@ -1,7 +1,8 @@
 """The artifact on disk: open a bundle, verify its files, write its manifest.
 
 A bundle is a folder that `staged_bundle` publishes whole; what is in it is described in `manifest`.
-Nothing of it is trusted before its size and sha256 have been compared.
+Nothing of it is trusted before its size and sha256 have been compared, and no graph that needs more
+than its own file.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from sgraf_deploy.config import GRAPHS, PRECISIONS, GraphName, Precision
 from sgraf_deploy.errors import BundleError
 from sgraf_deploy.files import write_json
 from sgraf_deploy.folders import Rules, foreign, recover, staged_folder
+from sgraf_deploy.graph_check import check_graph
 from sgraf_deploy.manifest import FileRef, GraphFile, Manifest, Member, migrate, parse_json
 
 MANIFEST = "manifest.json"
@@ -52,6 +54,7 @@ class Bundle:
         self.manifest = manifest
         self.sha256 = sha256
         self._verified: dict[FileRef, tuple[int, int]] = {}
+        self._graphs = frozenset(manifest.graphs)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Bundle:
@@ -71,7 +74,8 @@ class Bundle:
     def file(self, ref: FileRef) -> Path:
         """The absolute path of a file, once its size and sha256 are as the manifest says.
 
-        A file is hashed again only if its size or modification time changed. Raises BundleError.
+        Of a graph once it is whole by itself, too. A file is looked at again only if its size or
+        modification time changed. Raises BundleError.
         """
         try:
             path = (self.path / ref.file).resolve(strict=True)
@@ -90,10 +94,12 @@ class Bundle:
         if self._verified.get(ref) != stamp:
             try:
                 found = _hash(path)
+                if found != ref.sha256:
+                    raise self._damaged(ref, f"sha256 {ref.sha256}", found)
+                if ref in self._graphs:
+                    check_graph(path)
             except OSError as error:
                 raise self._damaged(ref, "a readable file", error) from error
-            if found != ref.sha256:
-                raise self._damaged(ref, f"sha256 {ref.sha256}", found)
             self._verified[ref] = stamp
         return path
 
@@ -156,7 +162,7 @@ class Bundle:
     def verify_files(self) -> tuple[str, ...]:
         """Check every file; return those that the manifest does not name, `engines/` aside.
 
-        Raises BundleError that names each missing or damaged file.
+        Raises BundleError that names each missing, damaged or refused file.
         """
         failures = []
         for ref in self.manifest.files:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from itertools import zip_longest
 from pathlib import PurePosixPath
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from sgraf_deploy.config import (
     GRAPHS,
@@ -32,6 +32,7 @@ SCHEMA_VERSION = 1
 
 BundleModule = Literal["SGR", "SAF", "SGRAF"]
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
+Frozen = TypeVar("Frozen")
 
 MIGRATIONS: dict[int, Migration] = {}
 """From a version to the one after it: takes a manifest's JSON object, returns the next one's."""
@@ -170,13 +171,17 @@ class Manifest:
 
     @property
     def files(self) -> tuple[FileRef, ...]:
-        """Every file that the manifest names, each once, in the order of the JSON."""
-        found: list[FileRef | None] = []
-        for member in self.members.values():
-            found += [graph.ref for graphs in member.graphs.values() for graph in graphs.values()]
-            found.append(member.reference)
+        """Every file that the manifest names, each once: the graphs first."""
+        found: list[FileRef | None] = [*self.graphs]
+        found += [member.reference for member in self.members.values()]
         found += [self.vocabulary, self.gate]
         return tuple(dict.fromkeys(ref for ref in found if ref is not None))
+
+    @property
+    def graphs(self) -> tuple[FileRef, ...]:
+        """The files of every member's graphs, in the order of the JSON."""
+        by_precision = [each for member in self.members.values() for each in member.graphs.values()]
+        return tuple(graph.ref for graphs in by_precision for graph in graphs.values())
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object that `from_json` reads back."""
@@ -186,8 +191,16 @@ class Manifest:
     @classmethod
     def from_json(cls, value: object) -> Manifest:
         """Read a JSON object of the current schema version; BundleError names what is off."""
-        manifest: Manifest = _decode(cls, value, "")
-        return manifest
+        return decode(cls, value)
+
+
+def decode(kind: type[Frozen], value: object) -> Frozen:
+    """Read a JSON value as a frozen type, every field of exactly its type.
+
+    Raises BundleError that names the field that is missing, unknown, mistyped or refused.
+    """
+    decoded: Frozen = _decode(kind, value, "")
+    return decoded
 
 
 def parse_json(text: bytes | str) -> Any:
@@ -267,8 +280,9 @@ def _decode(kind: Any, value: Any, path: str) -> Any:
             _decode(args[0], key, f"{_join(path, key)} (field name)")
         return {key: _decode(args[1], item, _join(path, key)) for key, item in value.items()}
     if origin is tuple:
-        if not isinstance(value, list):
-            raise _wrong(path, "a list", value)
+        size = None if args[-1] is Ellipsis else len(args)
+        if not isinstance(value, list) or size not in (None, len(value)):
+            raise _wrong(path, "a list" if size is None else f"a list of {size}", value)
         return tuple(_decode(args[0], item, _join(path, row)) for row, item in enumerate(value))
     return _decode_scalar(kind, value, path)
 

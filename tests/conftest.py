@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,13 +12,25 @@ import pytest
 if TYPE_CHECKING:
     from sgraf_deploy.bundle import Bundle
 
+_NUMBERS = count()
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 # The tests' models are so small that torch's threads wait for each other more than they compute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# No test may read or write what this user found out on this machine; `_state` gives each its own.
+os.environ["SGRAF_DEPLOY_STATE"] = str(Path(os.devnull).resolve() / "none")
+
 # Engine fused needs a GPU or this, which counts only if it is set before anything imports triton.
 os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+@pytest.fixture(autouse=True)
+def _state(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A folder for the state of this test, which is made only where something is kept."""
+    name = f"state-{next(_NUMBERS)}"
+    monkeypatch.setenv("SGRAF_DEPLOY_STATE", str(tmp_path_factory.getbasetemp() / name))
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,9 @@ from sgraf_deploy.manifest import (
 
 
 def content_of(file: str, content: str) -> bytes:
-    return f"{content} {file}".encode()
+    text = f"{content} {file}".encode()
+    # Of a graph the name of the program that made it, field 2 of an ONNX file.
+    return b"\x12" + bytes([len(text)]) + text if file.endswith(".onnx") else text
 
 
 def ref(file: str, content: str) -> FileRef:

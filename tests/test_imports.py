@@ -21,7 +21,7 @@ HEAVY = {"torch", "onnx", "onnxruntime", "tensorrt", "triton", "nltk"}
 TYPES = {"errors", "config"}
 WRITER = {"disk", "locks", "files", "folders"}
 PLAIN = TYPES | WRITER | {"versions", "__version__"}
-ARTIFACT = {"bundle", "manifest"}
+ARTIFACT = {"bundle", "manifest", "graph_check"}
 
 MAY_IMPORT = {
     "model": TYPES | WRITER | {"model"},

@@ -22,7 +22,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 BUNDLE = click.argument("bundle", type=PATH)
 ENGINE_DIR_HELP = "Where TensorRT engines are, if not in engines/ inside the bundle."
-UNVERIFIED_HELP = "Use TensorRT engines never compared with the reference; compare them first."
+UNVERIFIED_HELP = (
+    "Open TensorRT engines that you never compared with the reference on this GPU, trusting who "
+    "built them; they are compared before they are used."
+)
 CHECKPOINT_HELP = "Original weights, for a bundle exported with --no-reference; repeatable."
 
 

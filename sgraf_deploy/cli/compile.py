@@ -83,7 +83,8 @@ def compile_(
     """Build TensorRT engines of a BUNDLE, each with a sidecar that says what it was built from.
 
     Where there is a GPU they must then give the reference's values on it, or none is published. A
-    build needs no GPU with TensorRT for RTX: what is built without one is marked unverified.
+    build needs no GPU with TensorRT for RTX: what is built without one is not verified. That an
+    engine was verified is remembered for this user and this kind of GPU, outside the bundle.
     """
     from sgraf_deploy.bundle import Bundle
     from sgraf_deploy.export.engines import publish_engines
@@ -112,7 +113,7 @@ def compile_(
     rows = []
     for sidecar in published.sidecars:
         layers = ", ".join(f"{count} {kind}" for kind, count in sidecar.layers.items())
-        values = "verified" if sidecar.verified else "not verified"
+        values = "verified" if published.unverified is None else "not verified"
         rows.append((sidecar.name, megabytes(sidecar.plan_bytes), layers, values))
     click.echo(table(rows, ("engine", "size", "matrix products", "values"), ("size",)))
     click.echo(f"wrote {len(rows)} engines to {published.folder}")

@@ -38,7 +38,7 @@ def doctor() -> None:
     click.echo(_answer(choose_engine, *auto))
     click.echo(_answer(find_tensorrt, *compiles))
     if errors["torch"] is None:
-        click.echo("export works")
+        click.echo(_answer(_checkpoints, "export works{}", "export does not work: {}"))
     else:
         click.echo(f"export does not work: {_why(errors['torch'])}; {ENGINES['torch'].install}")
     click.echo(_answer(_gpus, "GPU: {}", "GPU: none, {}"))
@@ -57,6 +57,14 @@ def _answer(ask: Callable[[], object], right: str, wrong: str) -> str:
         return right.format(ask())
     except UnavailableError as error:
         return wrong.format(error)
+
+
+def _checkpoints() -> str:
+    """Nothing, where there is a PyTorch that may read them."""
+    from sgraf_deploy.model.untrusted import torch_that_reads
+
+    torch_that_reads()
+    return ""
 
 
 def _gpus() -> str:

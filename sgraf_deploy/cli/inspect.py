@@ -24,11 +24,16 @@ _ITEM_BYTES = {"float32": 4, "float16": 2}
 @BUNDLE
 @click.option("--json", "as_json", is_flag=True, help="Print the whole manifest as JSON instead.")
 def inspect(bundle: Path, as_json: bool) -> None:
-    """Show what is in a BUNDLE: models, graphs, axes, precisions and sizes."""
+    """Show what is in a BUNDLE: models, graphs, axes, precisions and sizes.
+
+    Its graphs are checked first: their hashes, and that they need no other file.
+    """
     from sgraf_deploy.bundle import Bundle
 
     opened = Bundle.open(bundle)
     manifest = opened.manifest
+    for graph in manifest.graphs:
+        opened.file(graph)
     if as_json:
         click.echo(json.dumps(manifest.to_json(), indent=1))
         return

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import GRAPHS
-from sgraf_deploy.errors import UnavailableError
-from sgraf_deploy.export.tensorrt import CompileOptions, Planned, compile_graph
+from sgraf_deploy.errors import BundleError, UnavailableError
+from sgraf_deploy.export.tensorrt import CompileOptions, Planned, compile_graph, target
 from sgraf_deploy.runtime.engine import EngineOptions, unavailable
 from sgraf_deploy.runtime.halving import Progress
 from sgraf_deploy.runtime.plans import Sidecar, engine_folder, replace_file, write_plan
 from sgraf_deploy.runtime.scorer import Scorer, load
+from sgraf_deploy.runtime.state import keep, state_folder
 from sgraf_deploy.runtime.tensorrt import TensorRT
 
 Check = Callable[[Scorer], object]
 """Raises GateError for engines that must not be published."""
 
-TIMING = "timing.cache"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,26 +49,41 @@ def publish_engines(
     `compile_graph` raises and GateError for a bound; nothing is published then.
     """
     folder = engine_folder(bundle, options.engine_dir)
-    timing = folder / TIMING
+    timing = _timing(tensorrt)
     with tempfile.TemporaryDirectory(prefix="sgraf-engines-") as temporary:
         staging = Path(temporary)
         staged = engine_folder(bundle, staging)
         staged.mkdir()
-        if timing.is_file():
-            replace_file(staged / TIMING, timing.read_bytes())
+        measured = staging / "timing.cache"
+        if timing is not None and timing.is_file():
+            replace_file(measured, timing.read_bytes())
         built = []
         for one in planned:
             progress = stage(one.name)
-            sidecar, plan = compile_graph(one, tensorrt, options, staged / TIMING, progress)
+            sidecar, plan = compile_graph(one, tensorrt, options, measured, progress)
             write_plan(staged, plan, sidecar)
             built.append(sidecar)
         reason = _verify(bundle, built, options, staging, check)
-        final = tuple(replace(sidecar, verified=reason is None) for sidecar in built)
-        for sidecar in final:
+        for sidecar in built:
             write_plan(folder, (staged / sidecar.plan).read_bytes(), sidecar)
-        if (staged / TIMING).is_file():
-            replace_file(timing, (staged / TIMING).read_bytes())
-    return Published(folder, final, reason)
+        if timing is not None and measured.is_file():
+            _keep_timing(timing, measured.read_bytes())
+    return Published(folder, tuple(built), reason)
+
+
+def _timing(tensorrt: TensorRT) -> Path | None:
+    """Where TensorRT's measurements are kept: with this user, as a bundle's would be untrusted."""
+    state = state_folder()
+    if state is None:
+        return None
+    return state / "timing" / f"{tensorrt.flavour}-{tensorrt.version}-{target(tensorrt)}.cache"
+
+
+def _keep_timing(path: Path, content: bytes) -> None:
+    try:
+        keep(path, content)
+    except BundleError as error:
+        log.warning("%s; the next build measures again", error)
 
 
 def _verify(

@@ -1,4 +1,4 @@
-"""Compile a bundle's graphs to TensorRT engines: parse, profile, build, publish with a sidecar."""
+"""Compile a bundle's graphs to TensorRT engines: parse, profile, build."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sgraf_deploy.errors import BundleError, GateError, SgrafDeployError
 from sgraf_deploy.export.profiles import GIB, Sizes, Use, check_scratch, profile, uses
 from sgraf_deploy.runtime.gpu import find_driver
 from sgraf_deploy.runtime.halving import Progress
-from sgraf_deploy.runtime.plans import PORTABLE, Profile, Sidecar, plan_name, replace_file
+from sgraf_deploy.runtime.plans import PORTABLE, Profile, Sidecar, replace_file
 from sgraf_deploy.runtime.tensorrt import SILENT, TensorRT, check_capability
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def compile_graph(
     timing: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Sidecar, bytes]:
-    """Build one engine: its sidecar, unverified, since there is no GPU in a build, and its plan.
+    """Build one engine: its sidecar and its plan, which nobody has run yet.
 
     `timing` is TensorRT's timing cache, read and written where it has one. Raises BundleError for
     a graph that TensorRT cannot parse or build, with node and reason, GateError for one whose
@@ -98,13 +98,11 @@ def compile_graph(
     plan, layers = build(content, planned, tensorrt, options.workspace_bytes, timing, progress)
     check_precision(planned, options.precision, layers)
     digest = hashlib.sha256(plan).hexdigest()
-    name = plan_name(planned.member, options.precision, planned.graph)
     return Sidecar(
         member=planned.member,
         graph=planned.graph,
         precision=options.precision,
         onnx_sha256=hashlib.sha256(content).hexdigest(),
-        plan=f"{name}-{digest[:16]}.plan",
         plan_sha256=digest,
         plan_bytes=len(plan),
         flavour=tensorrt.flavour,
@@ -113,7 +111,6 @@ def compile_graph(
         profiles=planned.profiles,
         workspace_bytes=options.workspace_bytes,
         layers=layers,
-        verified=False,
     ), plan
 
 

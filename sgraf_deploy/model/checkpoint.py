@@ -24,6 +24,10 @@ from sgraf_deploy.model.untrusted import import_torch, load_untrusted
 if TYPE_CHECKING:
     import torch
 
+_FLOATS = frozenset({"float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"})
+_INTEGERS = frozenset({"int64", "int32", "int16", "int8", "uint8", "bool"})
+"""What PyTorch may store numbers as; it has more kinds, not all of which it can convert."""
+
 _FIELDS = "a dict of epoch, model, best_rsum, opt and Eiters"
 
 
@@ -54,7 +58,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
     Raises CheckpointError if it is not one of the authors', is damaged, holds anything but
     tensors and plain values, or if its tensors and options do not make a model; UnavailableError
-    without PyTorch.
+    without a PyTorch that is safe to read it with.
     """
     path = Path(path)
     try:
@@ -187,16 +191,36 @@ def _parts(model: object) -> list[dict[str, torch.Tensor]]:
             raise CheckpointError(f"the {part} part", expected="a state dict", got=kind)
         for key, value in state.items():
             if not isinstance(key, str) or not _is_tensor(value):
-                got = f"{type(value).__name__} under {key!r}"
+                got = f"{_kind(value)} under {key!r}"
                 raise CheckpointError(f"the {part} part", expected="tensors by name", got=got)
     return list(model)
 
 
 def _is_tensor(value: object) -> bool:
-    """Whether this is a tensor in memory with its own numbers."""
+    """Whether this is a plain tensor in memory: no subclass, and a number for every element."""
     import torch
 
-    return isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_meta
+    if not isinstance(value, torch.Tensor) or type(value) not in (torch.Tensor, torch.nn.Parameter):
+        return False
+    plain = value.layout == torch.strided and not value.is_nested
+    return plain and not value.is_quantized and value.device.type == "cpu"
+
+
+def _kind(value: object) -> str:
+    """What a value is, for people."""
+    import torch
+
+    name = type(value).__name__
+    if not isinstance(value, torch.Tensor):
+        return name
+    layout = str(value.layout).removeprefix("torch.")
+    kinds = {
+        layout: value.layout != torch.strided,
+        "nested": value.is_nested,
+        "quantized": value.is_quantized,
+        str(value.device): value.device.type != "cpu",
+    }
+    return " ".join(["a", *(kind for kind, found in kinds.items() if found), name])
 
 
 def _add_counters(tensors: dict[str, torch.Tensor]) -> list[str]:
@@ -233,12 +257,11 @@ def _array(name: str, tensor: torch.Tensor) -> NDArray[Any]:
             got=tensor.untyped_storage().nbytes(),
         )
     counter = name.endswith(COUNTER)
-    whole = not tensor.is_quantized and not tensor.is_complex()
-    if not tensor.is_floating_point() and not (counter and whole):
-        kind = str(tensor.dtype).removeprefix("torch.")
+    kind = str(tensor.dtype).removeprefix("torch.")
+    if kind not in (_FLOATS | _INTEGERS if counter else _FLOATS):
         raise CheckpointError(f"{describe(name)}", expected="floating-point numbers", got=kind)
     plain = tensor.detach().to(torch.int64 if counter else torch.float32)
-    return np.array(plain.contiguous().numpy())
+    return np.array(plain.resolve_neg().contiguous().numpy())
 
 
 def _whole(value: object) -> int | None:

@@ -6,6 +6,8 @@ Axis names: `images`, `regions`, `words`, `nodes` (= 1 + words, the global align
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -14,8 +16,39 @@ from sgraf_deploy.model.constants import EPSILON
 
 
 def l2norm(x: Tensor, dim: int = -1) -> Tensor:
-    """x / (‖x‖₂ + 1e-8) along `dim`; a zero vector stays zero."""
-    return x / (x.square().sum(dim=dim, keepdim=True).sqrt() + EPSILON)
+    """x / (‖x‖₂ + 1e-8) along `dim`; a zero vector stays zero, and passes no gradient on."""
+    if torch.is_grad_enabled() and x.requires_grad:
+        normalised: Tensor = _L2Norm.apply(x, dim)  # type: ignore[no-untyped-call]
+        return normalised
+    return x / (_norm(x, dim) + EPSILON)
+
+
+def _norm(x: Tensor, dim: int) -> Tensor:
+    return x.square().sum(dim=dim, keepdim=True).sqrt()
+
+
+class _L2Norm(torch.autograd.Function):
+    """`l2norm` with a gradient that is finite at zero, where that of a square root is not.
+
+    The formula's own there is 1e8 times what comes in: regions of zeros, which fill up images with
+    fewer boxes, would be all that a training step heeds. They show nothing, and pass nothing on.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dim: int) -> Tensor:
+        norm = _norm(x, dim)
+        ctx.save_for_backward(x, norm)
+        ctx.dim = dim
+        return x / (norm + EPSILON)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = gradients
+        x, norm = ctx.saved_tensors
+        zero = norm == 0
+        scale = (norm + EPSILON).reciprocal().masked_fill(zero, 0)
+        along = (gradient * x).sum(dim=ctx.dim, keepdim=True) / norm.masked_fill(zero, 1)
+        return (gradient - x * (along * scale)) * scale, None
 
 
 def l1norm(x: Tensor, dim: int = -1) -> Tensor:

@@ -27,6 +27,9 @@ from sgraf_deploy.errors import CheckpointError, UnavailableError
 LEGACY_HEAD = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
 """torch's magic number as protocol 2 pickles it: how files before torch 1.6 begin."""
 
+OLDEST_TORCH = "2.10"
+"""Before it, `weights_only` itself can be made to corrupt memory (CVE-2026-24747)."""
+
 _ZIP_HEAD = b"PK\x03\x04"
 _SAVE = "a file by torch.save, as the authors' train.py writes it"
 _REFUSED = (
@@ -50,8 +53,10 @@ def load_untrusted(path: Path) -> tuple[Any, str]:
     """The object that `torch.save` wrote to `path`, tensors on the CPU, and the file's sha256.
 
     Raises CheckpointError, without the path, if the file is anything else, is damaged, or needs
-    a class or function that is not on the allow-list.
+    a class or function that is not on the allow-list; UnavailableError, before the file is opened,
+    without a PyTorch that is safe to read it with.
     """
+    torch = torch_that_reads()
     try:
         if not path.exists():
             raise CheckpointError("no such file")
@@ -61,7 +66,7 @@ def load_untrusted(path: Path) -> tuple[Any, str]:
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             _check_format(file)
-            return _load(file), sha256
+            return _load(torch, file), sha256
     except OSError as error:
         raise CheckpointError("cannot be read", got=error.strerror or error) from error
 
@@ -74,6 +79,22 @@ def import_torch() -> ModuleType:
         raise UnavailableError(
             "the authors' checkpoints need PyTorch", mend="pip install 'sgraf-deploy[torch]'"
         ) from error
+    return torch
+
+
+def torch_that_reads() -> ModuleType:
+    """The torch module, as `import_torch`, if it is safe to read checkpoints with.
+
+    An older one than `OLDEST_TORCH` counts as none, and so does a pre-release of that version.
+    """
+    torch = import_torch()
+    if torch.torch_version.TorchVersion(torch.__version__) < OLDEST_TORCH:
+        raise UnavailableError(
+            "PyTorch for checkpoints, which are untrusted",
+            expected=f"version {OLDEST_TORCH} or later: CVE-2026-24747 is mended there",
+            got=torch.__version__,
+            mend=f"pip install 'torch>={OLDEST_TORCH}'",
+        )
     return torch
 
 
@@ -125,8 +146,7 @@ def _check_zip(file: IO[bytes]) -> None:
         raise _damaged(f"{broken} does not match its checksum")
 
 
-def _load(file: IO[bytes]) -> Any:
-    torch = import_torch()
+def _load(torch: ModuleType, file: IO[bytes]) -> Any:
     allowed: list[Any] = [
         (argparse.Namespace, "argparse.Namespace"),
         (_NumpyType, "numpy.dtype"),

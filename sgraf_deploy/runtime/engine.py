@@ -40,8 +40,9 @@ class EngineOptions:
 
     `threads` bounds the CPU threads that score (None: the engine's own choice). `checkpoints`
     are files that stand in for `reference/` in a bundle that was exported without it.
-    `engine_dir` is where compiled engines are, if not in the bundle; one that was never compared
-    with the reference is used only if `allow_unverified`, and compared then.
+    `engine_dir` is where compiled engines are, if not in the bundle; one that this user never
+    compared with the reference on this kind of GPU is opened only if `allow_unverified`, and
+    compared then.
     """
 
     threads: int | None = None

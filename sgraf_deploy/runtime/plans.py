@@ -1,25 +1,32 @@
 """Compiled engines on disk: a plan, and the sidecar that says exactly what it was built from.
 
     ENGINES/MEMBER-PRECISION-GRAPH.json           the sidecar
-    ENGINES/MEMBER-PRECISION-GRAPH-HASH.plan      the plan that it names
+    ENGINES/MEMBER-PRECISION-GRAPH-HASH.plan      the plan, named after the sidecar's fields
 
 The sidecar is replaced in one step, after its plan: what it names is always whole. Nothing of a
-plan is given to TensorRT before every field has been compared.
+plan is given to TensorRT before every field has been compared, and before this user has either
+compared its values here (`state.Mark`) or allowed it: a plan is code, and a folder may have been
+downloaded.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sgraf_deploy.config import GraphName, Precision
 from sgraf_deploy.disk import os_errors
 from sgraf_deploy.errors import BundleError
 from sgraf_deploy.files import write_file
+from sgraf_deploy.manifest import decode, parse_json
+from sgraf_deploy.runtime.tensorrt import Flavour
 
 if TYPE_CHECKING:
     from sgraf_deploy.bundle import Bundle
@@ -27,9 +34,11 @@ if TYPE_CHECKING:
 ENGINES = "engines"
 """The folder inside a bundle; no part of its hash."""
 
-SCHEMA = 1
+SCHEMA = 2
+"""Of sidecars; 1 held `plan` and `verified`, which the file itself could claim."""
 PORTABLE = "portable"
 """The compute capability of a plan that names none."""
+REBUILD = "build it with `sgraf-deploy compile BUNDLE`"
 
 _ELSEWHERE = "choose a folder that can be written with --engine-dir"
 
@@ -37,35 +46,52 @@ Shape = tuple[int, ...]
 Profile = dict[str, tuple[Shape, Shape, Shape]]
 """By input: the smallest, the best and the largest shape."""
 
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]*")
+_SHA256 = re.compile("[0-9a-f]{64}")
+_MOST_BYTES = 2**20
+"""Of a sidecar."""
+
 
 @dataclass(frozen=True)
 class Sidecar:
     """What a plan was built from, by what, and for which shapes.
 
     `layers` counts the matrix products by data type, as the strongly typed network has them:
-    TensorRT may not change them. `verified` says whether its values were compared with the
-    reference's on a GPU.
+    TensorRT may not change them. Raises BundleError for a field that cannot be true.
     """
 
     member: str
-    graph: str
-    precision: str
+    graph: GraphName
+    precision: Precision
     onnx_sha256: str
-    plan: str
     plan_sha256: str
     plan_bytes: int
-    flavour: str
+    flavour: Flavour
     version: str
     compute_capability: str
     profiles: tuple[Profile, ...]
     workspace_bytes: int
     layers: dict[str, int]
-    verified: bool
+
+    def __post_init__(self) -> None:
+        for name in ("member", "version", "compute_capability"):
+            _check_text(name, getattr(self, name), _WORD)
+        for name in ("onnx_sha256", "plan_sha256"):
+            _check_text(name, getattr(self, name), _SHA256)
+        for profile in self.profiles:
+            for name, (low, best, high) in profile.items():
+                if not len(low) == len(best) == len(high):
+                    raise BundleError(f"profiles: {name!r}", expected="shapes of as many axes each")
 
     @property
     def name(self) -> str:
         """MEMBER-PRECISION-GRAPH."""
         return plan_name(self.member, self.precision, self.graph)
+
+    @property
+    def plan(self) -> str:
+        """The plan's file, which no field can choose."""
+        return f"{self.name}-{self.plan_sha256[:16]}.plan"
 
     def to_json(self) -> dict[str, Any]:
         """The fields, the schema, and a checksum over both."""
@@ -77,27 +103,26 @@ class Sidecar:
         return json.dumps(self.to_json(), indent=1).encode() + b"\n"
 
     @classmethod
-    def from_json(cls, value: object, path: Path) -> Sidecar:
-        """Read `to_json`'s object back; BundleError for any defect."""
-        names = {"schema", "checksum", *(each.name for each in fields(cls))}
-        if not isinstance(value, dict) or set(value) != names:
-            raise _defect(path, "its fields", f"{sorted(names)}", "others")
-        if value["schema"] != SCHEMA:
-            raise _defect(path, "its schema", str(SCHEMA), value["schema"])
-        content = {name: item for name, item in value.items() if name != "checksum"}
-        if value["checksum"] != _checksum(content):
-            raise _defect(
-                path, "its checksum", _checksum(content)[:12], str(value["checksum"])[:12]
-            )
-        profiles = tuple(
-            {
-                name: (tuple(low), tuple(best), tuple(high))
-                for name, (low, best, high) in profile.items()
-            }
-            for profile in content.pop("profiles")
-        )
-        del content["schema"]
-        return cls(**content, profiles=profiles)
+    def from_json(cls, value: object) -> Sidecar:
+        """Read `to_json`'s object back, or one of schema 1; BundleError for any defect."""
+        if not isinstance(value, dict):
+            raise BundleError("a sidecar", expected="a JSON object", got=type(value).__name__)
+        content = dict(value)
+        checksum = content.pop("checksum", None)
+        if checksum != _checksum(content):
+            raise BundleError("checksum", expected=_checksum(content)[:12], got=_shown(checksum))
+        schema = content.pop("schema", None)
+        if schema == 1:
+            plan, verified = content.pop("plan", None), content.pop("verified", None)
+            if type(verified) is not bool:
+                raise BundleError("verified", expected="true or false", got=_shown(verified))
+            sidecar = decode(cls, content)
+            if plan != sidecar.plan:
+                raise BundleError("plan", expected=sidecar.plan, got=_shown(plan))
+            return sidecar
+        if schema != SCHEMA:
+            raise BundleError("schema", expected=SCHEMA, got=_shown(schema))
+        return decode(cls, content)
 
 
 def plan_name(member: str, precision: str, graph: str) -> str:
@@ -131,46 +156,39 @@ def replace_file(target: Path, content: bytes) -> None:
 def read_sidecar(folder: Path, member: str, precision: str, graph: str) -> Sidecar:
     """The sidecar of a plan; BundleError if there is none or it is damaged."""
     path = folder / f"{plan_name(member, precision, graph)}.json"
+    content = _read(path, lambda size: size <= _MOST_BYTES, f"at most {_MOST_BYTES}")
     try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise BundleError(f"no engine {path}", mend=REBUILD) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"engine {path} cannot be read", got=error, mend=REBUILD) from error
-    return Sidecar.from_json(value, path)
-
-
-REBUILD = "build it with `sgraf-deploy compile BUNDLE`"
+        return Sidecar.from_json(parse_json(content))
+    except (BundleError, RecursionError) as error:
+        reason = error.reason if isinstance(error, BundleError) else "nested too deeply"
+        raise BundleError(f"engine {path}: {reason}", mend=REBUILD) from error
 
 
 def engine_folder(bundle: Bundle, engine_dir: Path | None) -> Path:
-    """Where a bundle's engines are: inside it, or in a folder by its hash elsewhere."""
-    if engine_dir is None:
-        return bundle.path / ENGINES
-    return engine_dir / bundle.sha256[:16]
+    """Where a bundle's engines are: inside it, or in a folder by its hash elsewhere.
 
-
-def mark_verified(folder: Path, sidecar: Sidecar) -> Sidecar:
-    """Write down that a plan's values were compared with the reference's; returns the sidecar.
-
-    Raises BundleError where the folder cannot be written, or holds another plan by now.
+    Raises BundleError where the folder inside is a link, which a download may have brought.
     """
-    now = read_sidecar(folder, sidecar.member, sidecar.precision, sidecar.graph)
-    if now.plan_sha256 != sidecar.plan_sha256:
-        raise _defect(folder / now.plan, "its sha256", sidecar.plan_sha256[:12], now.plan_sha256)
-    verified = replace(sidecar, verified=True)
-    replace_file(folder / f"{sidecar.name}.json", verified.to_bytes())
-    return verified
+    if engine_dir is not None:
+        return engine_dir / bundle.sha256[:16]
+    folder = bundle.path / ENGINES
+    if Path(os.path.realpath(folder)) != folder:
+        raise BundleError(
+            f"{folder} is a link",
+            expected="a folder in the bundle",
+            mend="name another place for engines with --engine-dir",
+        )
+    return folder
 
 
 def load_plan(
-    folder: Path, expected: Mapping[str, object], *, allow_unverified: bool
+    folder: Path, expected: Mapping[str, object], allowed: Callable[[Sidecar], bool]
 ) -> tuple[Sidecar, bytes]:
     """A plan and its sidecar, once that has every expected field and the plan's hash is right.
 
     `expected` holds at least member, precision and graph; also what the machine and the bundle
-    say: onnx_sha256, flavour, version, compute_capability. Raises BundleError that names what
-    differs.
+    say: onnx_sha256, flavour, version, compute_capability. `allowed` says whether the plan may be
+    deserialised. Raises BundleError that names what differs.
     """
     member, precision, graph = (str(expected[key]) for key in ("member", "precision", "graph"))
     sidecar = read_sidecar(folder, member, precision, graph)
@@ -181,26 +199,51 @@ def load_plan(
             continue
         if found != value:
             raise _defect(where, name.replace("_", " "), value, found)
-    try:
-        plan = where.read_bytes()
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise BundleError(f"engine {where} cannot be read", got=reason, mend=REBUILD) from error
-    if len(plan) != sidecar.plan_bytes:
-        raise _defect(where, "its size", sidecar.plan_bytes, len(plan))
+    right = sidecar.plan_bytes
+    plan = _read(where, lambda size: size == right, str(right))
     digest = hashlib.sha256(plan).hexdigest()
     if digest != sidecar.plan_sha256:
         raise _defect(where, "its sha256", sidecar.plan_sha256[:12], digest[:12])
-    if not sidecar.verified and not allow_unverified:
+    if not allowed(sidecar):
         raise BundleError(
-            f"engine {where} has never been compared with the reference on a GPU",
-            mend="allow it with --allow-unverified: it is then verified on first use",
+            f"engine {where} was never compared with the reference by this user on this GPU",
+            mend="if you trust who built it, allow it with --allow-unverified: it is then compared "
+            "before it is used, and remembered",
         )
     return sidecar, plan
 
 
+def _read(path: Path, fits: Callable[[int], bool], size: str) -> bytes:
+    """A file of a folder of engines, once it is known to be one, there, of the right size."""
+    try:
+        real = path.resolve(strict=True)
+        status = real.stat()
+        if real.parent != path.parent.resolve():
+            raise _defect(path, "its place", "a file in the folder", "a link out of it")
+        if not stat.S_ISREG(status.st_mode):
+            raise _defect(path, "its kind", "a file", "something else")
+        if not fits(status.st_size):
+            raise _defect(path, "its size", size, status.st_size)
+        return real.read_bytes()
+    except FileNotFoundError as error:
+        raise BundleError(f"no engine {path}", mend=REBUILD) from error
+    except (OSError, RuntimeError) as error:  # Before Python 3.13 a circle of links is the latter.
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise BundleError(f"engine {path} cannot be read", got=reason, mend=REBUILD) from error
+
+
 def _defect(path: Path, what: str, expected: object, got: object) -> BundleError:
     return BundleError(f"engine {path}: {what}", expected=expected, got=got, mend=REBUILD)
+
+
+def _check_text(name: str, value: str, pattern: re.Pattern[str]) -> None:
+    if not pattern.fullmatch(value):
+        raise BundleError(name, expected=f"text like {pattern.pattern}", got=_shown(value))
+
+
+def _shown(value: object) -> str:
+    """A value from a file, fit for a terminal and not too long."""
+    return ascii(value)[:60]
 
 
 def _checksum(value: Mapping[str, Any]) -> str:

@@ -20,11 +20,16 @@ from sgraf_deploy.data.vocabulary import Vocabulary
 @dataclass(frozen=True)
 class Batch:
     """Regions (images, regions, img_dim) float32, token_ids (captions, words) int64 and lengths
-    (captions,) int64 on the CPU; image i belongs to caption i."""
+    (captions,) int64 on the CPU; image i belongs to caption i.
+
+    `images` and `captions` are their rows in the split, counted from 0.
+    """
 
     regions: Tensor
     token_ids: Tensor
     lengths: Tensor
+    images: NDArray[np.int32]
+    captions: NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,9 +57,11 @@ class TrainingData:
 
     def batch(self, captions: NDArray[np.int64], device: torch.device) -> Batch:
         """These captions, each with its image."""
-        regions = self.regions[self.image_of_caption[captions]].astype(np.float32)
+        images = self.image_of_caption[captions]
+        regions = self.regions[images].astype(np.float32)
         token_ids, lengths = pad([self.token_ids[caption] for caption in captions])
-        return Batch(torch.from_numpy(regions).to(device), token_ids.to(device), lengths)
+        on_device = torch.from_numpy(regions).to(device), token_ids.to(device)
+        return Batch(*on_device, lengths, images, captions)
 
 
 def pad(token_ids: Sequence[NDArray[np.int32]]) -> tuple[Tensor, Tensor]:

@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 from sgraf_deploy.bench.recall import RecallReport, evaluate
-from sgraf_deploy.errors import DataError, InputError
+from sgraf_deploy.errors import DataError
 from sgraf_deploy.model.checkpoint import Checkpoint
 from sgraf_deploy.model.layers import SimilarityModel
 from sgraf_deploy.runtime.halving import Progress
 from sgraf_deploy.train.batches import TrainingData
+from sgraf_deploy.train.diagnosis import not_finite
 from sgraf_deploy.train.forward import batch_logits
 from sgraf_deploy.train.loss import CollapseWatch, collapsed_loss, hinge_loss
 from sgraf_deploy.train.options import TrainOptions
@@ -66,7 +67,8 @@ def train(
     """Train one member and return its best checkpoint, by the validation's rsum.
 
     The same options, data, device and number of threads give the same weights. Raises DataError
-    for data that fill no batch or do not fit together, InputError for a loss that is not finite.
+    for data that fill no batch or do not fit together, and as `not_finite` for a loss or a gradient
+    that is not finite.
     """
     model = new_model(options, vocab_size, training)
     _check_data(options, model, training, validation)
@@ -146,25 +148,22 @@ class _Trainer:
             hardest = options.hardest_in(epoch)
             loss = hinge_loss(torch.sigmoid(logits), options.margin, hardest=hardest)
             loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(self._model.parameters(), options.grad_clip)
-            self._optimizer.step()
+            steepness = nn.utils.clip_grad_norm_(self._model.parameters(), options.grad_clip)
             self._iterations += 1
-            self._look_at(value := float(loss.detach()), hardest)
+            value = float(loss.detach())
+            if not (math.isfinite(value) and math.isfinite(steepness)):
+                when = f"epoch {epoch + 1}, iteration {self._iterations}"
+                raise not_finite(self._model, batch, when)
+            self._optimizer.step()
+            self._look_at(value, hardest)
             total += value
             if progress is not None:
                 progress(done, count)
         return total / count
 
     def _look_at(self, loss: float, hardest: bool) -> None:
-        """Refuse a loss that is no number; warn, once, of one that has collapsed."""
+        """Warn, once, of a loss that has collapsed."""
         options = self._options
-        if not math.isfinite(loss):
-            raise InputError(
-                f"the loss of iteration {self._iterations}",
-                expected="a finite number",
-                got=loss,
-                mend="take a smaller --learning-rate, and look at the regions' values",
-            )
         size, margin = options.batch_size, options.margin
         if hardest and self._watch.collapsed(loss, size, margin) and not self._warned:
             self._warned = True

@@ -57,6 +57,18 @@ def test_doctor_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "export does not work: Python cannot import" in stdout
 
 
+def test_doctor_with_a_pytorch_that_may_not_read_checkpoints(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.__version__", "2.9.1")
+
+    stdout = done("doctor").stdout
+
+    assert "torch" in working(stdout)
+    assert "export does not work: PyTorch for checkpoints" in stdout
+    assert "pip install 'torch>=2.10'" in stdout
+
+
 def test_doctor_without_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OrtEngine, "unavailable", lambda: "it is not installed")
 

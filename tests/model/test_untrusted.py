@@ -8,6 +8,7 @@ import os
 import pickle
 import random
 import re
+import tomllib
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +22,9 @@ import torch
 from authors_checkpoint import SAF, SGR, authors_payload
 from python2_pickle import python2_checkpoint
 
-from sgraf_deploy.errors import CheckpointError
+from sgraf_deploy.errors import CheckpointError, UnavailableError
 from sgraf_deploy.model.checkpoint import read_checkpoint
+from sgraf_deploy.model.untrusted import OLDEST_TORCH
 
 ZIPPED = {"zip": True, "legacy": False}
 
@@ -107,6 +109,30 @@ def test_a_foreign_name_cannot_write_to_the_terminal(tmp_path: Path) -> None:
     hostile = content.replace(b"argparse\nNamespace\n", b"argp\x1b[2J\nNamespace\n")
     assert hostile != content
     assert "argp\\x1b[2J.Namespace" in refusal(tmp_path, hostile)
+
+
+@pytest.mark.parametrize("version", ["1.13.1", "2.9.1+cu130", "2.10.0a0+12345"])
+def test_a_pytorch_that_reads_unsafely_is_refused_before_the_file_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    path = tmp_path / "checkpoint.pth.tar"
+    path.write_bytes(torch_bytes(authors_payload(SGR)))
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the file was opened")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(torch, "__version__", version)
+    with pytest.raises(UnavailableError, match=f"got {re.escape(version)}") as caught:
+        read_checkpoint(path)
+    assert caught.value.mend == f"pip install 'torch>={OLDEST_TORCH}'"
+
+
+def test_every_extra_asks_for_a_pytorch_that_reads_safely() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
+    extras = project["project"]["optional-dependencies"].values()
+    asked = {name for extra in extras for name in extra if re.match(r"torch\b", name)}
+    assert asked == {f"torch>={OLDEST_TORCH}"}
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["unknown-before", "known-before"])

@@ -29,6 +29,7 @@ from sgraf_deploy.runtime.engines.ort_cuda import (
     OrtTensorrtEngine,
     find_provider,
 )
+from sgraf_deploy.runtime.state import state_folder
 from sgraf_deploy.runtime.tiles import TileLimits
 
 ATOL = {"fp32": 1e-5, "fp16": 4e-3}
@@ -204,22 +205,27 @@ def test_load_compares_it_with_the_reference(
         load(world.bundle, engine="ort-cuda", precision="fp16")
 
 
-def test_tensorrt_comes_before_cuda_and_keeps_its_engines(world: OrtWorld, tmp_path: Path) -> None:
+def test_tensorrt_comes_before_cuda_and_keeps_its_engines_where_no_bundle_brings_any(
+    world: OrtWorld, tmp_path: Path
+) -> None:
     engine = world.engine(kind=OrtTensorrtEngine, engine_dir=tmp_path)
     engine.open("saf", "scorer")
     (name, options), (second, _) = world.module.opened[0]
     assert (name, second) == ("TensorrtExecutionProvider", CUDA)
     folder = Path(options["trt_engine_cache_path"])
     assert folder.is_dir()
-    assert tmp_path in folder.parents
+    assert state_folder() in folder.parents
+    assert not list(tmp_path.iterdir())
+    assert not (world.bundle.path / "engines").exists()
     engine.close()
 
 
 def test_a_folder_that_cannot_be_written_is_said(
-    world: OrtWorld, tmp_path: Path, caplog: Any
+    world: OrtWorld, tmp_path: Path, caplog: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
-    engine = world.engine(kind=OrtTensorrtEngine, engine_dir=tmp_path / "file")
+    monkeypatch.setenv("SGRAF_DEPLOY_STATE", str(tmp_path / "file"))
+    engine = world.engine(kind=OrtTensorrtEngine)
     with caplog.at_level(logging.WARNING):
         engine.open("saf", "scorer")
     assert "nothing is kept" in caplog.text

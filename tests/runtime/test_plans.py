@@ -5,14 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from runtime.onnx_bundles import write_bundle
+from runtime.sidecars import schema_1, signed
 
 from sgraf_deploy.errors import BundleError
-from sgraf_deploy.runtime.plans import PORTABLE, Sidecar, load_plan, read_sidecar, write_plan
+from sgraf_deploy.runtime.plans import (
+    PORTABLE,
+    Sidecar,
+    engine_folder,
+    load_plan,
+    read_sidecar,
+    write_plan,
+)
 
 PLAN = bytes(range(256)) * 8
 DIGEST = hashlib.sha256(PLAN).hexdigest()
@@ -22,7 +32,6 @@ SIDECAR = Sidecar(
     graph="scorer",
     precision="fp16",
     onnx_sha256="ab" * 32,
-    plan=f"sgr-fp16-scorer-{DIGEST[:16]}.plan",
     plan_sha256=DIGEST,
     plan_bytes=len(PLAN),
     flavour="tensorrt-rtx",
@@ -31,7 +40,6 @@ SIDECAR = Sidecar(
     profiles=({"lengths": ((1,), (4,), (8,))}, {"lengths": ((1,), (1,), (1,))}),
     workspace_bytes=2**30,
     layers={"FLOAT": 1, "HALF": 16},
-    verified=True,
 )
 
 EXPECTED: dict[str, object] = {
@@ -43,6 +51,9 @@ EXPECTED: dict[str, object] = {
 }
 
 
+SIDECAR_FILE = "sgr-fp16-scorer.json"
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     write_plan(tmp_path / "engines", PLAN, SIDECAR)
@@ -50,7 +61,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def load(folder: Path, **changes: object) -> bytes:
-    sidecar, plan = load_plan(folder, EXPECTED | changes, allow_unverified=False)
+    sidecar, plan = load_plan(folder, EXPECTED | changes, lambda sidecar: True)
     assert sidecar == read_sidecar(folder, "sgr", "fp16", "scorer")
     return plan
 
@@ -58,6 +69,17 @@ def load(folder: Path, **changes: object) -> bytes:
 def edit(folder: Path, change: dict[str, Any]) -> None:
     path = folder / "sgr-fp16-scorer.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
+
+
+def forge(folder: Path, change: dict[str, Any]) -> None:
+    """Change a sidecar and its checksum, as anybody can."""
+    path = folder / SIDECAR_FILE
+    path.write_text(json.dumps(signed(json.loads(path.read_text()) | change)))
+
+
+def write_schema_1(folder: Path, **changes: object) -> None:
+    path = folder / SIDECAR_FILE
+    path.write_text(json.dumps(schema_1(json.loads(path.read_text()), **changes)))
 
 
 def test_what_was_written_is_read(folder: Path) -> None:
@@ -69,7 +91,7 @@ def test_a_newer_plan_takes_the_place_of_the_older(folder: Path) -> None:
     newer = b"newer" * 100
     digest = hashlib.sha256(newer).hexdigest()
     name = f"sgr-fp16-scorer-{digest[:16]}.plan"
-    sidecar = replace(SIDECAR, plan=name, plan_sha256=digest, plan_bytes=len(newer))
+    sidecar = replace(SIDECAR, plan_sha256=digest, plan_bytes=len(newer))
     write_plan(folder, newer, sidecar)
     assert load(folder) == newer
     assert sorted(path.name for path in folder.iterdir()) == [name, "sgr-fp16-scorer.json"]
@@ -78,7 +100,7 @@ def test_a_newer_plan_takes_the_place_of_the_older(folder: Path) -> None:
 def test_a_file_that_no_build_wrote_stays(folder: Path) -> None:
     kept = folder / "sgr-fp16-scorer-of-june.plan"
     kept.write_bytes(b"mine")
-    newer = replace(SIDECAR, plan=f"sgr-fp16-scorer-{'0' * 16}.plan")
+    newer = replace(SIDECAR, plan_sha256="0" * 64)
     write_plan(folder, PLAN, newer)
     assert kept.read_bytes() == b"mine"
     assert not (folder / SIDECAR.plan).exists()
@@ -99,7 +121,7 @@ def test_a_killed_write_leaves_the_older_plan(
         real(source, target)
 
     monkeypatch.setattr(os, "replace", kill)
-    other = replace(SIDECAR, plan="sgr-fp16-scorer-0000.plan", plan_sha256="0" * 64)
+    other = replace(SIDECAR, plan_sha256="0" * 64)
     with pytest.raises(KeyboardInterrupt):
         write_plan(folder, b"newer", other)
     assert load(folder) == PLAN
@@ -110,9 +132,7 @@ def test_a_killed_write_leaves_the_older_plan(
 def test_an_altered_field_is_caught(folder: Path, field: str) -> None:
     value = SIDECAR.to_json()[field]
     altered: Any
-    if isinstance(value, bool):
-        altered = not value
-    elif isinstance(value, int):
+    if isinstance(value, int):
         altered = value + 1
     elif isinstance(value, str):
         altered = value[:-1] + ("0" if value[-1] != "0" else "1")
@@ -123,10 +143,143 @@ def test_an_altered_field_is_caught(folder: Path, field: str) -> None:
         load(folder)
 
 
-def test_a_missing_or_unknown_field_is_caught(folder: Path) -> None:
-    edit(folder, {"extra": 1})
-    with pytest.raises(BundleError, match="its fields"):
+def test_an_unknown_field_is_caught(folder: Path) -> None:
+    forge(folder, {"extra": 1})
+    with pytest.raises(BundleError, match=r"extra: unknown field; build it"):
         load(folder)
+
+
+@pytest.mark.parametrize("field", sorted(set(SIDECAR.to_json()) - {"checksum"}))
+def test_a_missing_field_is_caught(folder: Path, field: str) -> None:
+    path = folder / SIDECAR_FILE
+    content = json.loads(path.read_text())
+    del content[field]
+    path.write_text(json.dumps(signed(content)))
+    with pytest.raises(BundleError, match=rf"{field}.*; build it"):
+        load(folder)
+
+
+WRONG: dict[str, list[object]] = {
+    "schema": [None, 0, 3, "2", [2]],
+    "member": [5, None, ["sgr"], "", "../sgr", "a/b", "s\x1b[2J"],
+    "graph": [5, "explain", ["scorer"]],
+    "precision": [16, "bf16", None],
+    "onnx_sha256": [5, "ab", "AB" * 32, None],
+    "plan_sha256": [5, "ab", "../" * 21 + "x", None],
+    "plan_bytes": ["many", 1.5, True, None, [1]],
+    "flavour": [5, "onnxruntime", None],
+    "version": [1.7, "", "1.7\n", "\x1b]0;owned\x07"],
+    "compute_capability": [8.9, "", None, "8.9\x00"],
+    "profiles": [
+        *(3, [3], "x", None, {}, [{"lengths": 3}], [{"lengths": [[1], [4]]}]),
+        *([{"lengths": [[1], [4], ["8"]]}], [{"lengths": [[1], [4], [8.0]]}]),
+        *([{"lengths": [[1], [4], [True]]}], [{"lengths": [[1], [4], [8, 8]]}], [[1, 2, 3]]),
+    ],
+    "workspace_bytes": ["2", None, True, 2.0],
+    "layers": [3, ["HALF"], {"HALF": "16"}, {"HALF": True}, None],
+}
+"""By field what a file with the right checksum may hold there, and nobody can use."""
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        pytest.param(field, value, id=f"{field}-{place}")
+        for field, values in WRONG.items()
+        for place, value in enumerate(values)
+    ],
+)
+def test_a_field_of_another_kind_is_refused(folder: Path, field: str, value: object) -> None:
+    forge(folder, {field: value})
+    with pytest.raises(BundleError) as caught:
+        load(folder)
+    assert SIDECAR_FILE in caught.value.reason
+    assert field in caught.value.reason
+    assert str(caught.value).isprintable()
+
+
+def test_every_field_has_wrong_values_above() -> None:
+    assert set(WRONG) == set(SIDECAR.to_json()) - {"checksum"}
+
+
+def test_a_sidecar_of_version_0_1_is_read(folder: Path) -> None:
+    write_schema_1(folder)
+    assert read_sidecar(folder, "sgr", "fp16", "scorer") == SIDECAR
+    assert load(folder) == PLAN
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        *(({"plan": value}, "plan") for value in (5, None, "other.plan", "../x.plan", "/etc/x")),
+        *(({"verified": value}, "verified") for value in ("yes", 1, None)),
+    ],
+)
+def test_a_sidecar_of_version_0_1_must_be_whole(
+    folder: Path, changes: dict[str, object], field: str
+) -> None:
+    write_schema_1(folder, **changes)
+    with pytest.raises(BundleError, match=f"{field}: expected"):
+        load(folder)
+
+
+def test_a_plan_of_another_name_is_not_read(folder: Path) -> None:
+    (folder / SIDECAR.plan).rename(folder / "sgr-fp16-scorer-0000.plan")
+    with pytest.raises(BundleError, match=f"no engine .*{SIDECAR.plan}"):
+        load(folder)
+
+
+@pytest.mark.parametrize("file", [SIDECAR_FILE, SIDECAR.plan], ids=["sidecar", "plan"])
+def test_a_link_out_of_the_folder_is_refused(folder: Path, file: str) -> None:
+    (folder / file).rename(folder.parent / "elsewhere")
+    (folder / file).symlink_to(folder.parent / "elsewhere")
+    with pytest.raises(BundleError, match=r"its place: .*a link out of it"):
+        load(folder)
+
+
+@pytest.mark.parametrize("file", [SIDECAR_FILE, SIDECAR.plan], ids=["sidecar", "plan"])
+@pytest.mark.parametrize("kind", ["folder", "fifo", "circle"])
+def test_what_is_no_file_is_refused(folder: Path, file: str, kind: str) -> None:
+    path = folder / file
+    path.unlink()
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)  # Reading it would wait forever.
+    else:
+        path.symlink_to(path)
+    with pytest.raises(BundleError, match=re.escape(str(path))):
+        load(folder)
+
+
+def test_a_huge_sidecar_is_not_read(folder: Path) -> None:
+    with (folder / SIDECAR_FILE).open("r+b") as file:
+        file.truncate(2**40)
+    with pytest.raises(BundleError, match="its size"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"[" * 100_000, b'{"a":' * 100_000, b'{"schema": 2, "schema": 2}', b'{"schema": NaN}'],
+    ids=["lists", "objects", "twice", "nan"],
+)
+def test_json_that_is_a_trap_is_refused(folder: Path, content: bytes) -> None:
+    (folder / SIDECAR_FILE).write_bytes(content)
+    with pytest.raises(BundleError, match="sgr-fp16-scorer"):
+        load(folder)
+
+
+def test_engines_are_not_looked_for_behind_a_link(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "small.sgraf", "SAF", precisions=["fp32"])
+    assert engine_folder(bundle, None) == bundle.path / "engines"
+    (bundle.path / "engines").mkdir()
+    assert engine_folder(bundle, None) == bundle.path / "engines"
+    (bundle.path / "engines").rmdir()
+    (bundle.path / "engines").symlink_to(tmp_path)
+    with pytest.raises(BundleError, match="--engine-dir"):
+        engine_folder(bundle, None)
+    assert engine_folder(bundle, tmp_path) == tmp_path / bundle.sha256[:16]
 
 
 @pytest.mark.parametrize("place", [0, 1, 64, len(PLAN) // 2, len(PLAN) - 1])
@@ -164,16 +317,21 @@ def test_a_portable_plan_is_for_every_gpu(folder: Path) -> None:
     assert load(folder, compute_capability="12.0") == PLAN
 
 
-def test_an_unverified_plan_must_be_allowed(folder: Path) -> None:
-    write_plan(folder, PLAN, replace(SIDECAR, verified=False))
+def test_a_plan_must_be_allowed(folder: Path) -> None:
+    asked: list[Sidecar] = []
+
+    def refuse(sidecar: Sidecar) -> bool:
+        asked.append(sidecar)
+        return False
+
     with pytest.raises(BundleError, match="--allow-unverified"):
-        load(folder)
-    assert load_plan(folder, EXPECTED, allow_unverified=True)[1] == PLAN
+        load_plan(folder, EXPECTED, refuse)
+    assert asked == [SIDECAR]
 
 
 @pytest.mark.parametrize(
     ("file", "says"),
-    [("sgr-fp16-scorer.json", "no engine"), (SIDECAR.plan, "cannot be read")],
+    [(SIDECAR_FILE, "no engine"), (SIDECAR.plan, "no engine")],
     ids=["sidecar", "plan"],
 )
 def test_a_missing_file_is_named(folder: Path, file: str, says: str) -> None:

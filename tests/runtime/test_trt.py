@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from fake_cuda import FakeCuda
 from runtime.trt_world import SIZES, TrtWorld
@@ -31,7 +30,6 @@ from sgraf_deploy.export.profiles import Sizes
 from sgraf_deploy.runtime import EngineOptions, Scorer, load
 from sgraf_deploy.runtime.engine import LARGEST_TILES
 from sgraf_deploy.runtime.engines.trt import TrtEngine
-from sgraf_deploy.runtime.plans import read_sidecar
 from sgraf_deploy.runtime.tiles import TileLimits
 from sgraf_deploy.runtime.verify import verify_engine
 
@@ -309,60 +307,6 @@ def test_what_tensorrt_refuses_is_an_error(
         world.tensorrt.refuses = call
         with pytest.raises(kind):
             scorer.encode_images(regions)
-
-
-def shift_the_weights(onnx_bytes: bytes) -> bytes:
-    model = onnx.load_from_string(onnx_bytes)
-    for tensor in model.graph.initializer:
-        if tensor.name.startswith("similarity") and tensor.name.endswith("weight"):
-            values = onnx.numpy_helper.to_array(tensor)
-            tensor.CopyFrom(onnx.numpy_helper.from_array(values * np.float32(1.5), tensor.name))
-    return bytes(model.SerializeToString())
-
-
-def opened(world: TrtWorld, monkeypatch: pytest.MonkeyPatch, *, allow: bool) -> Scorer:
-    """`load`, which finds the fake GPU."""
-    made = world.engine(allow_unverified=allow)
-    monkeypatch.setattr("sgraf_deploy.runtime.scorer.open_engine", lambda *_: made)
-    return load(world.bundle, engine="trt", precision="fp16")
-
-
-def test_an_unverified_engine_is_refused_or_verified_on_first_use(
-    world: TrtWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world.build(verified=False)
-    with pytest.raises(BundleError, match="--allow-unverified"):
-        opened(world, monkeypatch, allow=False)
-    assert world.tensorrt.opened == 0
-    opened(world, monkeypatch, allow=True).close()
-    assert read_sidecar(world.plans, "saf", "fp16", "scorer").verified
-    opened(world, monkeypatch, allow=False).close()
-
-
-def test_an_engine_of_other_values_is_never_used(
-    world: TrtWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world.build(verified=False)
-    world.build_one("saf", "scorer", "fp16", damage=shift_the_weights, verified=False)
-    with pytest.raises(GateError, match=r"gate failed for saf fp16 on trt, cuda:0: .*logits"):
-        opened(world, monkeypatch, allow=True)
-    assert not read_sidecar(world.plans, "saf", "fp16", "scorer").verified
-    gc.collect()
-    assert world.cuda.blocks == {}
-
-
-def test_a_folder_that_cannot_be_written_is_no_reason_not_to_score(
-    world: TrtWorld, monkeypatch: pytest.MonkeyPatch, caplog: Any
-) -> None:
-    world.build(verified=False)
-
-    def refuse(*_: object) -> None:
-        raise BundleError("engine x: cannot be written")
-
-    monkeypatch.setattr("sgraf_deploy.runtime.engines.trt.mark_verified", refuse)
-    with opened(world, monkeypatch, allow=True) as scorer:
-        assert not scorer._context.engine.unverified
-    assert "compared again next time" in caplog.text
 
 
 def test_the_gate_takes_what_fits_the_profiles(world: TrtWorld) -> None:

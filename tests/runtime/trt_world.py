@@ -18,6 +18,7 @@ from sgraf_deploy.runtime import EngineOptions, Scorer
 from sgraf_deploy.runtime.engine import LARGEST_TILES
 from sgraf_deploy.runtime.engines.trt import TrtEngine
 from sgraf_deploy.runtime.plans import Sidecar, engine_folder, write_plan
+from sgraf_deploy.runtime.state import Mark, mark_verified
 from sgraf_deploy.runtime.tiles import TileLimits
 
 SIZES = Sizes(images=4, captions=3, words=20, candidates=7)
@@ -41,12 +42,18 @@ class TrtWorld:
         precision: Precision = "fp16",
         sizes: Sizes = SIZES,
         damage: Damage = lambda onnx: onnx,
+        verified: bool = True,
         **changes: Any,
     ) -> None:
-        """Write a plan for every graph; `damage` changes its ONNX, `changes` its sidecar."""
+        """Write a plan for every graph; `damage` changes its ONNX, `changes` its sidecar.
+
+        Those that are `verified` this user has compared with the reference here.
+        """
         for member in self.bundle.manifest.members:
             for graph in GRAPHS:
-                self.build_one(member, graph, precision, sizes, damage, **changes)
+                sidecar = self.build_one(member, graph, precision, sizes, damage, **changes)
+                if verified:
+                    mark_verified(self.mark(sidecar))
 
     def build_one(
         self,
@@ -56,19 +63,33 @@ class TrtWorld:
         sizes: Sizes = SIZES,
         damage: Damage = lambda onnx: onnx,
         **changes: Any,
-    ) -> Path:
+    ) -> Sidecar:
+        """Write one plan, which nobody compared."""
+        sidecar, plan = self.made(member, graph, precision, sizes, damage)
+        sidecar = replace(sidecar, **changes)
+        write_plan(self.plans, plan, sidecar)
+        return sidecar
+
+    def made(
+        self,
+        member: str,
+        graph: GraphName,
+        precision: Precision,
+        sizes: Sizes = SIZES,
+        damage: Damage = lambda onnx: onnx,
+    ) -> tuple[Sidecar, bytes]:
+        """One plan for the fake GPU, and its sidecar."""
         config = self.bundle.manifest.members[member].config
         spec = signature(graph, config, precision)
         profiles = tuple(profile(spec, use) for use in uses(graph, sizes))
         onnx = self.bundle.graph_path(member, graph, precision).read_bytes()
         plan = fake_plan(damage(onnx), profiles)
         digest = hashlib.sha256(plan).hexdigest()
-        sidecar = Sidecar(
+        return Sidecar(
             member=member,
             graph=graph,
             precision=precision,
             onnx_sha256=hashlib.sha256(onnx).hexdigest(),
-            plan=f"{member}-{precision}-{graph}-{digest[:16]}.plan",
             plan_sha256=digest,
             plan_bytes=len(plan),
             flavour="tensorrt",
@@ -77,9 +98,20 @@ class TrtWorld:
             profiles=profiles,
             workspace_bytes=2**30,
             layers={"HALF": 1},
-            verified=True,
+        ), plan
+
+    def mark(self, sidecar: Sidecar) -> Mark:
+        """What says that a plan was compared on the fake GPU."""
+        gate = self.bundle.manifest.gate
+        return Mark(
+            plan_sha256=sidecar.plan_sha256,
+            onnx_sha256=sidecar.onnx_sha256,
+            reference_sha256=gate.sha256 if gate else "",
+            flavour="tensorrt",
+            version=VERSION,
+            device=FakeCuda.name,
+            compute_capability=self.cuda.compute_capability,
         )
-        return write_plan(self.plans, plan, replace(sidecar, **changes))
 
     @property
     def plans(self) -> Path:
@@ -91,8 +123,10 @@ class TrtWorld:
         *,
         version: str = VERSION,
         allow_unverified: bool = False,
+        folder: Path | None = None,
     ) -> TrtEngine:
-        options = EngineOptions(engine_dir=self.folder, allow_unverified=allow_unverified)
+        """An engine on the fake GPU, with the plans of this world or those in another folder."""
+        options = EngineOptions(engine_dir=folder or self.folder, allow_unverified=allow_unverified)
         adaptor = self.tensorrt.adaptor(version)
         return TrtEngine(self.bundle, precision, options, tensorrt=adaptor, cuda=self.cuda)
 

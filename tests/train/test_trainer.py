@@ -116,12 +116,25 @@ def test_a_collapsed_loss_is_warned_of_once(
     assert "--warmup-epochs" in warning
 
 
-def test_a_loss_that_is_no_number_stops_the_training(
-    data: tuple[TrainingData, TrainingData],
+@pytest.mark.parametrize("module", ["SGR", "SAF"])
+@pytest.mark.parametrize("norm", [True, False], ids=["normalised", "unnormalised"])
+def test_images_with_fewer_boxes_train(
+    module: str, norm: bool, data: tuple[TrainingData, TrainingData]
 ) -> None:
-    training = replace(data[0], regions=np.full_like(data[0].regions, np.nan))
-    with pytest.raises(InputError, match=r"the loss of iteration 1.*finite"):
-        train(SMALL, 4 + THINGS, training, data[1])
+    regions = data[0].regions.copy()
+    regions[::2, 3:] = 0
+    regions[7] = 0
+    model = replace(SMALL.model, module=module, image_norm=norm)  # type: ignore[arg-type]  # a module
+    epochs: list[Epoch] = []
+    best = train(
+        replace(SMALL, model=model, epochs=8, warmup_epochs=6),
+        4 + THINGS,
+        replace(data[0], regions=regions),
+        data[1],
+        Hooks(epoch=epochs.append),
+    )
+    assert all(np.isfinite(weight).all() for weight in best.weights.values())
+    assert epochs[5].loss < 0.8 * epochs[0].loss
 
 
 def test_every_caption_is_taken_once_an_epoch(data: tuple[TrainingData, TrainingData]) -> None:

@@ -28,7 +28,7 @@ from sgraf_deploy.runtime.cuda.memory import DeviceArray
 from sgraf_deploy.runtime.cuda.shapes import shape_of, sizes_of
 from sgraf_deploy.runtime.engine import CUDA_INSTALL, EngineOptions
 from sgraf_deploy.runtime.engines.ort import check_interface, open_session, translated
-from sgraf_deploy.runtime.plans import engine_folder
+from sgraf_deploy.runtime.state import state_folder
 
 if TYPE_CHECKING:
     from sgraf_deploy.bundle import Bundle
@@ -112,7 +112,9 @@ class OrtCudaEngine(CudaEngine):
 
 
 class OrtTensorrtEngine(OrtCudaEngine):
-    """The same through TensorRT, whose engines ONNX Runtime builds and keeps beside the bundle's.
+    """The same through TensorRT, whose engines ONNX Runtime builds and keeps in the user's state.
+
+    It deserialises what it finds there: such a folder must not come with a bundle.
 
     A shape beyond those that it has met makes it build anew: the first evaluation is slow. Engine
     `trt` builds once, for ranges of sizes.
@@ -124,9 +126,12 @@ class OrtTensorrtEngine(OrtCudaEngine):
     def providers(self, lane: Lane) -> list[Provider]:
         """TensorRT, and CUDA for what it does not take."""
         options = self._common(lane)
-        folder = engine_folder(self._bundle, self._options.engine_dir) / "onnxruntime"
+        state = state_folder()
+        if state is None:
+            return [(TENSORRT, options), *super().providers(lane)]
+        folder = state / "onnxruntime" / self._bundle.sha256[:16]
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             log.warning("engine ort-trt: %s cannot be written, nothing is kept: %s", folder, error)
         else:

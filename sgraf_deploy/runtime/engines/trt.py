@@ -1,14 +1,13 @@
 """TensorRT, or TensorRT for RTX: compiled plans, run on a GPU without PyTorch.
 
 A plan is deserialised only after every field of its sidecar was compared with the bundle, the
-GPU and the TensorRT that are there.
+GPU and the TensorRT that are there, and only if this user compared its values here or allows it.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -25,7 +24,8 @@ from sgraf_deploy.runtime.cuda.memory import DeviceArray
 from sgraf_deploy.runtime.cuda.shapes import shape_of, sizes_of
 from sgraf_deploy.runtime.engine import EngineOptions
 from sgraf_deploy.runtime.engines.trt_context import Tensors, TrtContext
-from sgraf_deploy.runtime.plans import Profile, Sidecar, engine_folder, load_plan, mark_verified
+from sgraf_deploy.runtime.plans import REBUILD, Profile, Sidecar, engine_folder, load_plan
+from sgraf_deploy.runtime.state import Mark, is_verified, mark_verified
 from sgraf_deploy.runtime.tensorrt import TensorRT, check_capability, find_tensorrt
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class TrtEngine(CudaEngine):
         self.executed = f"{precision} in {self._tensorrt}"
         self._bundle, self._precision, self._options = bundle, precision, options
         self._folder = engine_folder(bundle, options.engine_dir)
-        self._sidecars: dict[tuple[str, GraphName], Sidecar] = {}
+        self._unmarked: dict[str, Mark] = {}
 
     @staticmethod
     def unavailable() -> str | None:
@@ -71,19 +71,17 @@ class TrtEngine(CudaEngine):
 
     @property
     def unverified(self) -> bool:
-        """Whether a plan that is open was never compared with the reference."""
-        return not all(sidecar.verified for sidecar in self._sidecars.values())
+        """Whether a plan that is open was never compared with the reference here."""
+        return bool(self._unmarked)
 
     def mark_verified(self) -> None:
-        """Write it into the sidecars; a warning where they cannot be written."""
-        for key, sidecar in self._sidecars.items():
-            if sidecar.verified:
-                continue
-            self._sidecars[key] = replace(sidecar, verified=True)
-            try:
-                mark_verified(self._folder, sidecar)
-            except BundleError as error:
-                log.warning("%s; engine %s is compared again next time", error, sidecar.name)
+        """Write it into this user's state; a warning where that cannot be done."""
+        marks, self._unmarked = self._unmarked, {}
+        try:
+            for mark in marks.values():
+                mark_verified(mark)
+        except BundleError as error:
+            log.warning("%s; until then engines need --allow-unverified, and are compared", error)
 
     def largest(self, graph: GraphName) -> tuple[Mapping[str, int], ...]:
         """The largest sizes of each profile, of the smallest member."""
@@ -111,9 +109,9 @@ class TrtEngine(CudaEngine):
             "version": self._tensorrt.version,
             "compute_capability": self.cuda.compute_capability,
         }
-        sidecar, plan = load_plan(
-            self._folder, expected, allow_unverified=self._options.allow_unverified
-        )
+        sidecar, plan = load_plan(self._folder, expected, self._allowed)
+        if not is_verified(mark := self._mark(sidecar)):
+            self._unmarked[sidecar.name] = mark
         engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise DeviceError(
@@ -121,8 +119,23 @@ class TrtEngine(CudaEngine):
                 got=self._logger.recent(),
                 mend="build it on this machine with `sgraf-deploy compile BUNDLE`",
             )
-        self._sidecars[member, graph] = sidecar
         return TrtGraph(self, engine, sidecar, file.signature)
+
+    def _allowed(self, sidecar: Sidecar) -> bool:
+        return self._options.allow_unverified or is_verified(self._mark(sidecar))
+
+    def _mark(self, sidecar: Sidecar) -> Mark:
+        """What there is to remember of a plan once it was compared on this GPU."""
+        gate = self._bundle.manifest.gate
+        return Mark(
+            plan_sha256=sidecar.plan_sha256,
+            onnx_sha256=sidecar.onnx_sha256,
+            reference_sha256="" if gate is None else gate.sha256,
+            flavour=self._tensorrt.flavour,
+            version=self._tensorrt.version,
+            device=self.cuda.name,
+            compute_capability=self.cuda.compute_capability,
+        )
 
     def new_context(self, engine: api.ICudaEngine, profile: int, lane: Lane) -> TrtContext:
         """An execution context whose intermediates lie in the lane's scratch memory."""
@@ -148,7 +161,7 @@ class TrtGraph:
             expected = f"{sorted(names)} in {len(sidecar.profiles)} profiles"
             got = f"{sorted(found)} in {engine.num_optimization_profiles}"
             raise DeviceError(f"tensors of engine {sidecar.plan}", expected=expected, got=got)
-        self.largest = tuple(_largest(signature, profile) for profile in sidecar.profiles)
+        self.largest = tuple(_largest(signature, profile, sidecar) for profile in sidecar.profiles)
 
     def run(
         self, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray] | None = None
@@ -207,8 +220,13 @@ class TrtGraph:
         return found
 
 
-def _largest(signature: GraphSignature, profile: Profile) -> dict[str, int]:
-    """A profile's largest sizes by dynamic axis."""
+def _largest(signature: GraphSignature, profile: Profile, sidecar: Sidecar) -> dict[str, int]:
+    """A profile's largest sizes by dynamic axis; BundleError for one of other inputs."""
+    expected = {spec.name: len(spec.axes) for spec in signature.inputs}
+    found = {name: len(high) for name, (_, _, high) in profile.items()}
+    if found != expected:
+        what = f"profiles of engine {sidecar.plan}, by input the axes"
+        raise BundleError(what, expected=expected, got=found, mend=REBUILD)
     return {
         axis: size
         for spec in signature.inputs

@@ -1,0 +1,131 @@
+"""A loss or a gradient that is not finite is traced to its tensor, and to its image or caption."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from train.test_trainer import SMALL, THINGS, made_up
+
+from sgraf_deploy.errors import DataError, InputError, SgrafDeployError
+from sgraf_deploy.model.layers import SimilarityModel
+from sgraf_deploy.train import trainer
+from sgraf_deploy.train.batches import Batch, TrainingData
+from sgraf_deploy.train.diagnosis import not_finite
+from sgraf_deploy.train.trainer import new_model, train
+
+IMAGE = 17
+
+Spoil = Callable[[NDArray[np.float32]], None]
+
+
+@pytest.fixture(scope="module")
+def data() -> TrainingData:
+    return made_up(30, 1)
+
+
+def put(value: float) -> Spoil:
+    def spoil(regions: NDArray[np.float32]) -> None:
+        regions[IMAGE, 2, 3] = value
+
+    return spoil
+
+
+def refused(data: TrainingData, spoil: Spoil, *, norm: bool = True) -> SgrafDeployError:
+    """The error of a training on regions that something is wrong with."""
+    regions = data.regions.copy()
+    spoil(regions)
+    options = replace(SMALL, model=replace(SMALL.model, image_norm=norm))
+    with pytest.raises(InputError) as caught:
+        train(options, 4 + THINGS, replace(data, regions=regions), data)
+    return caught.value
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("norm", [True, False], ids=["normalised", "unnormalised"])
+def test_an_image_with_a_number_that_is_none_is_named(
+    data: TrainingData, value: float, norm: bool
+) -> None:
+    error = refused(data, put(value), norm=norm)
+    assert isinstance(error, DataError)
+    assert f"the regions of image {IMAGE} " in error.reason
+    assert "epoch 1, iteration " in error.reason
+    assert f"image {IMAGE}" in (error.mend or "")
+    assert "--learning-rate" not in (error.mend or "")
+
+
+def test_an_image_whose_embedding_overflows_is_named(data: TrainingData) -> None:
+    def spoil(regions: NDArray[np.float32]) -> None:
+        regions[IMAGE, 2] = 3e38
+
+    error = refused(data, spoil)
+    assert isinstance(error, DataError)
+    assert f"region_embeddings of image {IMAGE} " in error.reason
+    assert "3e+38" in (error.mend or "")
+
+
+def batch_and_model(data: TrainingData) -> tuple[Batch, SimilarityModel]:
+    captions = np.array([40, 3, 88, 12])
+    return data.batch(captions, torch.device("cpu")), new_model(SMALL, 4 + THINGS, data)
+
+
+def test_a_weight_that_is_none_is_named_and_blamed_on_the_rate(data: TrainingData) -> None:
+    batch, model = batch_and_model(data)
+    with torch.no_grad():
+        model.local_alignment.weight[1, 2] = torch.nan
+    error = not_finite(model, batch, "here")
+    assert not isinstance(error, DataError)
+    assert error.reason.startswith("here: weight local_alignment.weight: ")
+    assert "--learning-rate" in (error.mend or "")
+
+
+def test_a_caption_is_named(data: TrainingData) -> None:
+    batch, model = batch_and_model(data)
+    word = int(batch.token_ids[2, 1])
+    first = next(row for row, ids in enumerate(batch.token_ids) if word in ids)
+    with torch.no_grad():
+        model.text_encoder.embedding.weight[word] = 3e38
+        model.text_encoder.gru.get_parameter("weight_ih_l0")[:] = 3e38
+    error = not_finite(model, batch, "here")
+    assert f"word_embeddings of caption {batch.captions[first]} " in error.reason
+
+
+def test_logits_name_image_and_caption(data: TrainingData) -> None:
+    batch, model = batch_and_model(data)
+    with torch.no_grad():
+        model.similarity.weight[:] = 3e38
+        model.similarity.bias[:] = 3e38
+    error = not_finite(model, batch, "here")
+    assert "the logit of image " in error.reason
+    assert " and caption " in error.reason
+    assert not isinstance(error, DataError)
+
+
+def test_a_gradient_is_named(data: TrainingData) -> None:
+    batch, model = batch_and_model(data)
+    bias = model.image_encoder.projection.bias
+    bias.grad = torch.full_like(bias, torch.inf)
+    error = not_finite(model, batch, "here")
+    assert error.reason.startswith("here: the gradient of image_encoder.projection.bias: ")
+
+
+def test_a_gradient_that_is_none_does_not_reach_the_weights(
+    data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[SimilarityModel] = []
+
+    def look(model: SimilarityModel, batch: Batch, when: str) -> InputError:
+        seen.append(model)
+        return InputError(when)
+
+    monkeypatch.setattr(trainer, "not_finite", look)
+    hook = "sgraf_deploy.train.trainer.hinge_loss"
+    monkeypatch.setattr(hook, lambda values, *_, **__: (values - values.detach()).sqrt().sum())
+    with pytest.raises(InputError, match="epoch 1, iteration 1"):
+        train(SMALL, 4 + THINGS, data, data)
+    (model,) = seen
+    assert all(weight.isfinite().all() for weight in model.parameters())
