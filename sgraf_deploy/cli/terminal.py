@@ -55,8 +55,7 @@ def warn(message: object) -> None:
 
 def echo_json(value: object) -> None:
     """Print a JSON document, whose own escapes keep every value as it is."""
-    # DEL is the one control character that JSON leaves alone.
-    for line in json.dumps(value, indent=1).replace("\x7f", "\\u007f").split("\n"):
+    for line in json.dumps(value, indent=1).split("\n"):
         echo(line)
 
 

@@ -98,6 +98,7 @@ def test_a_cell_of_several_values_has_a_line_for_each() -> None:
 
 
 @given(st.dictionaries(texts(), texts(), max_size=3))
+@example({"": "\x7f\x85"})
 def test_json_on_the_terminal_keeps_every_value(value: dict[str, str]) -> None:
     @click.command()
     def show() -> None:
@@ -121,8 +122,14 @@ def test_a_file_name_is_one_line_of_an_error(world: World, name: str) -> None:
 
 @QUIET
 @given(names())
+@example(HOSTILE.replace("\x00", ""))
 def test_wrong_usage_shows_no_more_than_text(name: str) -> None:
-    for words in (["-" + name], ["inspect", "a", "-" + name], ["export", "a", "--precision", name]):
+    for words in (
+        ["-" + name],
+        ["inspect", "a", name],
+        ["inspect", "a", "-" + name],
+        ["export", "a", "--precision", name],
+    ):
         result = run(*words)
         lines = printed(result)
         assert sum(line.startswith(("wrote", "Error")) for line in lines) <= 1
