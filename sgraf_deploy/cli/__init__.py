@@ -8,13 +8,12 @@ Ctrl-C and 141 when the reader of a pipe has gone, as shells have them.
 from __future__ import annotations
 
 import errno
-import io
 import logging
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -28,6 +27,7 @@ from sgraf_deploy.cli.export import export
 from sgraf_deploy.cli.inspect import inspect
 from sgraf_deploy.cli.rerank import rerank
 from sgraf_deploy.cli.synth import synth
+from sgraf_deploy.cli.terminal import echo, echo_error, show_any_text, shown_messages
 from sgraf_deploy.cli.train import train
 from sgraf_deploy.cli.verify import verify
 from sgraf_deploy.disk import hint
@@ -46,6 +46,10 @@ class _Failure(click.ClickException):
 
     exit_code = 2
 
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print it through the one function that prints."""
+        echo(f"Error: {self.message}", err=True)
+
 
 class _Failed(_Failure):
     """The same with exit code 1: a bound or a gate."""
@@ -53,8 +57,38 @@ class _Failed(_Failure):
     exit_code = 1
 
 
+class _Misused(_Failure):
+    """Bad usage: the command's usage above the line."""
+
+    def __init__(self, error: click.UsageError) -> None:
+        super().__init__(error.format_message())
+        self._context = error.ctx
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print what click prints."""
+        if self._context is not None:
+            for line in self._context.get_usage().splitlines():
+                echo(line, err=True)
+            echo(f"Try '{self._context.command_path} -h' for help.", err=True)
+            echo(err=True)
+        super().show(file)
+
+
 class _Group(click.Group):
     """Turns errors, those of printing help included, into one line and an exit code."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """Run as a command; an error that nobody expected shows where it comes from, and is 1."""
+        show_any_text()
+        run: Any = super().main
+        try:
+            return run(*args, standalone_mode=standalone_mode, **extra)
+        except Exception as error:
+            if not standalone_mode:
+                raise
+            echo_error(error)
+            echo(f"Error: this should not happen: {type(error).__name__}: {error}", err=True)
+            sys.exit(_Failed.exit_code)
 
     def make_context(
         self,
@@ -63,7 +97,6 @@ class _Group(click.Group):
         parent: click.Context | None = None,
         **extra: Any,
     ) -> click.Context:
-        _print_any_text()
         with _in_one_line():
             return super().make_context(info_name, args, parent, **extra)
 
@@ -81,8 +114,12 @@ def _in_one_line() -> Iterator[None]:
     except MemoryError as error:
         mend = "free memory or take fewer images with --limit-images"
         raise _failure(error, InputError("out of memory", got=error, mend=mend)) from error
+    except click.UsageError as error:
+        if type(error).show is not click.UsageError.show:
+            raise  # no error but a group without a command: click shows the help
+        raise _Misused(error) from error
     except KeyboardInterrupt as error:
-        click.echo("Interrupted", err=True)
+        echo("Interrupted", err=True)
         raise click.exceptions.Exit(INTERRUPTED) from error
     except OSError as error:
         if not _can_print():
@@ -119,21 +156,13 @@ def _abandon_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _print_any_text() -> None:
-    """Show a terminal that lacks a character a `?` in its place, not a traceback."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-
-
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="sgraf-deploy")
 @click.option("-v", "--verbose", is_flag=True, help="Log what happens in between.")
-def main(verbose: bool) -> None:
+@click.pass_context
+def main(context: click.Context, /, *, verbose: bool) -> None:
     """Turn trained SGRAF checkpoints into verified, fast image-text rerankers."""
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.WARNING, format="%(levelname)s %(message)s"
-    )
+    context.with_resource(shown_messages(verbose=verbose))
 
 
 main.epilog = (

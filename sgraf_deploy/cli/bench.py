@@ -21,9 +21,8 @@ from sgraf_deploy.cli.common import (
     PATH,
     UNVERIFIED_HELP,
     check_result_file,
-    progress_bars,
-    warn,
 )
+from sgraf_deploy.cli.terminal import echo, progress_bars, warn
 from sgraf_deploy.config import MODULES, PRECISIONS, Precision
 
 if TYPE_CHECKING:
@@ -152,7 +151,7 @@ def _compare(options: dict[str, Any]) -> None:
     chosen = _bench_options(options)
     with _opened(options, _precisions(chosen.engines)) as (opened, demo), progress_bars() as bars:
         workload = _workload(opened, options, demo=demo)
-        click.echo(f"{opened.path.name} ({opened.manifest.module}), {workload.name}")
+        echo(f"{opened.path.name} ({opened.manifest.module}), {workload.name}")
         for message in workload.warnings:
             warn(message)
         report = run_bench(opened, workload, chosen, bars)
@@ -180,7 +179,7 @@ def _scaling(options: dict[str, Any]) -> None:
         chosen = replace(chosen, sizes=parse_sizes(options["sizes"]))
     chosen.chosen_sizes()  # raises before the work
     with _opened(options, _precisions((engine,))) as (opened, _), progress_bars() as bars:
-        click.echo(f"{opened.path.name} ({opened.manifest.module}), random regions and ids")
+        echo(f"{opened.path.name} ({opened.manifest.module}), random regions and ids")
         report = measure_scaling(opened, chosen, bars("scaling"))
     _show(report, scaling_lines(report), options)
     if options["plot"] is not None:
@@ -198,7 +197,7 @@ def _profile(options: dict[str, Any]) -> None:
     with _opened(options, ("fp32",)) as (opened, _), progress_bars() as bars:
         images, captions = options["images"] or 200, options["captions"] or 1000
         workload = random_workload(opened, images, captions)
-        click.echo(f"{opened.path.name} ({opened.manifest.module}), {workload.name}")
+        echo(f"{opened.path.name} ({opened.manifest.module}), {workload.name}")
         threads = EngineOptions(options["threads"])
         report = measure_profile(opened, workload, threads, bars("profiling"))
     _show(report, profile_lines(report), options)
@@ -215,7 +214,7 @@ def _show(report: Report, lines: Iterator[str], options: dict[str, Any]) -> None
             )
     finally:
         for line in lines:
-            click.echo(line)
+            echo(line)
 
 
 def _fail_on(report: BenchReport) -> None:
@@ -257,7 +256,7 @@ def _bench_options(options: dict[str, Any]) -> BenchOptions:
     if not engines:
         engines, reasons = available_engines(options["device"])
         for name, reason in reasons.items():
-            click.echo(f"note: engine {name} is left out: {reason}")
+            echo(f"note: engine {name} is left out: {reason}")
         if not engines:
             choose_engine()  # raises, with the command that installs one
     return BenchOptions(

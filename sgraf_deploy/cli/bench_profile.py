@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from sgraf_deploy.cli.common import table
+from sgraf_deploy.cli.terminal import table
 
 if TYPE_CHECKING:
     from sgraf_deploy.bench.profile import ProfileReport
@@ -19,13 +19,13 @@ def profile_lines(report: ProfileReport) -> Iterator[str]:
         f"{report.seconds:.2f} s, {100 * report.slowdown:+.0f} % by the profiler"
     )
     yield "milliseconds of all threads; GFLOP/s of one thread, in products alone"
-    yield stage_table(report)
+    yield from stage_table(report)
     yield ""
-    yield kind_table(report)
+    yield from kind_table(report)
     yield f"not arithmetic: {100 * report.not_arithmetic:.1f} %"
 
 
-def stage_table(report: ProfileReport) -> str:
+def stage_table(report: ProfileReport) -> list[str]:
     """Time, share and rate by stage."""
     rows = [
         (
@@ -41,7 +41,7 @@ def stage_table(report: ProfileReport) -> str:
     return table(rows, headers, headers[2:])
 
 
-def kind_table(report: ProfileReport) -> str:
+def kind_table(report: ProfileReport) -> list[str]:
     """Time and share by what is done."""
     rows = [
         (kind, f"{milliseconds:,.1f}", _share(milliseconds, report))

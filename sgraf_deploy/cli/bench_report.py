@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from sgraf_deploy.cli.common import megabytes, table
+from sgraf_deploy.cli.common import megabytes
+from sgraf_deploy.cli.terminal import table
 
 if TYPE_CHECKING:
     from sgraf_deploy.bench.parity import Parity
@@ -20,7 +21,7 @@ def report_lines(report: BenchReport) -> Iterator[str]:
     yield ""
     if any(report.reference.values()):
         yield "R@K; differences from the literal loop in brackets"
-        yield recall_table(report)
+        yield from recall_table(report)
         yield ""
     yield from parity_lines(report)
     yield ""
@@ -35,7 +36,7 @@ def report_lines(report: BenchReport) -> Iterator[str]:
             yield f"memory on the device, {engine}: {parts}"
 
 
-def recall_table(report: BenchReport) -> str:
+def recall_table(report: BenchReport) -> list[str]:
     """R@K of every model by every engine."""
     rows = []
     for model, reference in report.reference.items():
@@ -73,7 +74,7 @@ def parity_lines(report: BenchReport) -> Iterator[str]:
     ]
     numbers = ["largest", "mean", "of std", "Spearman", *(["ranks changed"] if ranked else [])]
     yield "difference of logits from the literal loop's, in float32"
-    yield table(rows, ("engine", "model", *numbers, "bounds"), numbers)
+    yield from table(rows, ("engine", "model", *numbers, "bounds"), numbers)
 
 
 def _parity_row(parity: Parity, *, ranked: bool) -> tuple[str, ...]:
@@ -106,7 +107,7 @@ def speed_lines(report: BenchReport) -> Iterator[str]:
         f"{found.product_rate / 1e9:,.0f} GFLOP/s ({found.product_dtype})"
     )
     units = ("images/s", "captions/s", "pairs/s scored", "pairs/s end to end", "× literal")
-    yield table(rows, ("engine", *units, "of product rate"), (*units, "of product rate"))
+    yield from table(rows, ("engine", *units, "of product rate"), (*units, "of product rate"))
 
 
 def latency_lines(report: BenchReport) -> Iterator[str]:
@@ -128,7 +129,7 @@ def latency_lines(report: BenchReport) -> Iterator[str]:
         "× floor: p50 over the arithmetic at the rate of the matrix products; "
         "tail: p99/p50 over that of a matrix product of the same size, run in between"
     )
-    yield table(rows, ("engine", "images", *numbers), ("images", *numbers))
+    yield from table(rows, ("engine", "images", *numbers), ("images", *numbers))
 
 
 def _percentiles(timing: Any) -> list[str]:

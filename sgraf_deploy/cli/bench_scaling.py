@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sgraf_deploy.cli.common import megabytes, table
+from sgraf_deploy.cli.common import megabytes
+from sgraf_deploy.cli.terminal import table
 
 if TYPE_CHECKING:
     from sgraf_deploy.bench.scaling import Point, ScalingReport, Size
@@ -39,14 +40,14 @@ def scaling_lines(report: ScalingReport) -> Iterator[str]:
     )
     yield ""
     yield f"the matrix grows: captions of {fewest} to {most} words; MB, of RssAnon at the peak"
-    yield size_table(report.sizes)
+    yield from size_table(report.sizes)
     yield ""
     size = report.lengths[0].plan
     yield f"captions grow: {size['images']:,} images × {size['captions']:,} captions of one length"
-    yield length_table(report.lengths)
+    yield from length_table(report.lengths)
 
 
-def size_table(points: Sequence[Point]) -> str:
+def size_table(points: Sequence[Point]) -> list[str]:
     """Speed, cost and memory by size."""
     sides = ("images", "captions", "pairs")
     headers = (*sides, "pairs/s", "cost per pair", "peak", "encoded", "result", "beyond these")
@@ -65,7 +66,7 @@ def size_table(points: Sequence[Point]) -> str:
     return table(rows, headers, headers)
 
 
-def length_table(points: Sequence[Point]) -> str:
+def length_table(points: Sequence[Point]) -> list[str]:
     """Speed, cost and the arithmetic by words."""
     headers = ("words", "pairs/s", "cost per pair", "arithmetic per pair", "GFLOP/s")
     rows = [

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
@@ -14,7 +12,6 @@ import click
 from sgraf_deploy.config import PRECISIONS, Precision
 
 if TYPE_CHECKING:
-    from sgraf_deploy.runtime.halving import Progress
     from sgraf_deploy.runtime.scorer import Scorer
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -117,45 +114,6 @@ def describe_scorer(scorer: Scorer) -> str:
     return f"{name} ({scorer.bundle.manifest.module}: {members}), {engine}"
 
 
-@contextmanager
-def progress_bars() -> Iterator[Callable[[str], Progress]]:
-    """Give a function from a stage's name to its progress callback.
-
-    Bars with a time estimate go to stderr, and only where that is a terminal.
-    """
-    bars: list[Any] = []
-    stream = sys.stderr
-
-    def stage(label: str) -> Progress:
-        _finish(bars)
-        current: list[Any] = []
-
-        def update(done: int, total: int) -> None:
-            if not current:
-                bar = click.progressbar(
-                    length=total,
-                    label=f"{label:<18}",
-                    file=stream,
-                    show_eta=True,
-                    hidden=not stream.isatty(),
-                )
-                bars.append(bar)
-                current.append(bar.__enter__())
-            current[0].update(done - current[0].pos)
-
-        return update
-
-    try:
-        yield stage
-    finally:
-        _finish(bars)
-
-
-def _finish(bars: list[Any]) -> None:
-    while bars:
-        bars.pop().__exit__(None, None, None)
-
-
 def check_result_file(path: Path | None, option: str) -> None:
     """Refuse a file that could not be written, before the work that it is to hold the result of."""
     from sgraf_deploy.errors import InputError
@@ -182,11 +140,6 @@ def _goes_to(stream: TextIO, path: Path) -> bool:
         return False
 
 
-def warn(message: str) -> None:
-    """A line on stderr."""
-    click.echo(f"Warning: {message}", err=True)
-
-
 def megabytes(size: int) -> str:
     """A size for people, in MB of 10⁶ bytes; in kB below one of them."""
     return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
@@ -195,11 +148,3 @@ def megabytes(size: int) -> str:
 def count(number: int, one: str) -> str:
     """A number with its noun, `1 image` or `1,000 images`."""
     return f"{number:,} {one}{'' if number == 1 else 's'}"
-
-
-def table(rows: Sequence[Sequence[Any]], headers: Sequence[str], right: Sequence[str] = ()) -> str:
-    """A plain text table, cells as they are given; columns with a header in `right` end flush."""
-    from tabulate import tabulate
-
-    align = ["right" if header in right else "left" for header in headers]
-    return tabulate(rows, headers=headers, disable_numparse=True, colalign=align)

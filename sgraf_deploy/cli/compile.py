@@ -12,10 +12,8 @@ from sgraf_deploy.cli.common import (
     ENGINE_DIR_HELP,
     PATH,
     megabytes,
-    progress_bars,
-    table,
-    warn,
 )
+from sgraf_deploy.cli.terminal import echo, progress_bars, table, warn
 from sgraf_deploy.config import PRECISIONS, Precision
 
 if TYPE_CHECKING:
@@ -104,10 +102,11 @@ def compile_(
         engine_dir=engine_dir,
     )
     planned = plan_builds(opened, options)
-    click.echo(f"{opened.path.name} ({opened.manifest.module}), {precision}, {tensorrt}")
+    echo(f"{opened.path.name} ({opened.manifest.module}), {precision}, {tensorrt}")
     if built_for != PORTABLE:
-        click.echo(f"for GPUs of compute capability {built_for}")
-    click.echo(_scratch_table(planned))
+        echo(f"for GPUs of compute capability {built_for}")
+    for line in _scratch_table(planned):
+        echo(line)
     with progress_bars() as bars:
         published = publish_engines(opened, planned, tensorrt, options, stage=bars, check=check)
     rows = []
@@ -115,13 +114,14 @@ def compile_(
         layers = ", ".join(f"{count} {kind}" for kind, count in sidecar.layers.items())
         values = "verified" if published.unverified is None else "not verified"
         rows.append((sidecar.name, megabytes(sidecar.plan_bytes), layers, values))
-    click.echo(table(rows, ("engine", "size", "matrix products", "values"), ("size",)))
-    click.echo(f"wrote {len(rows)} engines to {published.folder}")
+    for line in table(rows, ("engine", "size", "matrix products", "values"), ("size",)):
+        echo(line)
+    echo(f"wrote {len(rows)} engines to {published.folder}")
     if published.unverified is not None:
         warn(f"not compared with the reference: {published.unverified.reason}")
         where = "" if engine_dir is None else f" --engine-dir {engine_dir}"
         command = f"bench {bundle} --engine trt:{precision} --allow-unverified{where}"
-        click.echo(f"next, on a machine with a GPU: sgraf-deploy {command}")
+        echo(f"next, on a machine with a GPU: sgraf-deploy {command}")
 
 
 def _recall_check(
@@ -143,7 +143,7 @@ def _recall_check(
     return lambda scorer: check_recall(bundle, scorer, workload)
 
 
-def _scratch_table(planned: list[Planned]) -> str:
+def _scratch_table(planned: list[Planned]) -> list[str]:
     """Before the build: each profile's largest sizes, and about what scratch memory it takes."""
     rows = []
     for one in planned:

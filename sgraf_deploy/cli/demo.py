@@ -13,6 +13,7 @@ from sgraf_deploy.cli.common import PATH
 from sgraf_deploy.cli.evaluate import evaluate
 from sgraf_deploy.cli.export import export
 from sgraf_deploy.cli.rerank import rerank
+from sgraf_deploy.cli.terminal import echo
 
 FOLDER = Path("sgraf-demo")
 
@@ -44,8 +45,8 @@ def demo(context: click.Context, *, output: Path) -> None:
     start = time.perf_counter()
     lay_out(output)
     bundle, data, split = output / BUNDLE, output / DATA, ("--split", SPLIT)
-    click.echo(f"{output}: an SGR and a SAF checkpoint trained on synthetic scenes, and")
-    click.echo("scenes that they were not trained on: 36 noisy regions and five captions each.")
+    echo(f"{output}: an SGR and a SAF checkpoint trained on synthetic scenes, and")
+    echo("scenes that they were not trained on: 36 noisy regions and five captions each.")
     files = [output / name for name in CHECKPOINTS]
     gate = ("--gate-data", data, "--gate-split", SPLIT)
     words = ("--vocab", output / VOCABULARY)
@@ -55,17 +56,19 @@ def demo(context: click.Context, *, output: Path) -> None:
     _run(context, bench, bundle, *engines, "--data", data, *split, "--limit-images", SUBSET)
     caption, scene = _query(data, SPLIT)
     _run(context, rerank, bundle, "--data", data, *split, "--caption", caption, "--top-k", 3)
-    click.echo(f"the caption was written of: {scene}")
-    click.echo(f"\nThat took {time.perf_counter() - start:.0f} s. Next, on your own checkpoint:")
-    click.echo("    sgraf-deploy export CHECKPOINT --vocab VOCAB.json -o NAME.sgraf")
-    click.echo("    sgraf-deploy eval NAME.sgraf --data DIR --split test")
-    click.echo("or train one: sgraf-deploy synth -o scenes, then sgraf-deploy train --help")
+    echo(f"the caption was written of: {scene}")
+    echo()
+    echo(f"That took {time.perf_counter() - start:.0f} s. Next, on your own checkpoint:")
+    echo("    sgraf-deploy export CHECKPOINT --vocab VOCAB.json -o NAME.sgraf")
+    echo("    sgraf-deploy eval NAME.sgraf --data DIR --split test")
+    echo("or train one: sgraf-deploy synth -o scenes, then sgraf-deploy train --help")
 
 
 def _run(context: click.Context, command: click.Command, *arguments: object) -> None:
     """Print a command as it would be typed, and run it."""
     given = [str(argument) for argument in arguments]
-    click.echo(f"\n$ sgraf-deploy {shlex.join([command.name or '', *given])}")
+    echo()
+    echo(f"$ sgraf-deploy {shlex.join([command.name or '', *given])}")
     with command.make_context(command.name, given, parent=context) as inner:
         command.invoke(inner)
 

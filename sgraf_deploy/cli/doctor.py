@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sgraf_deploy.cli.common import table
+from sgraf_deploy.cli.terminal import echo, table
 
 if TYPE_CHECKING:
     from sgraf_deploy.errors import UnavailableError
@@ -20,29 +20,30 @@ def doctor() -> None:
     from sgraf_deploy.runtime.tensorrt import find_tensorrt
     from sgraf_deploy.versions import tool_versions
 
-    click.echo(", ".join(f"{name} {number}" for name, number in tool_versions().items()))
+    echo(", ".join(f"{name} {number}" for name, number in tool_versions().items()))
     errors = {name: unavailable(name) for name in ENGINES}
     rows = [
         [name, "yes" if errors[name] is None else "no", _why(errors[name]) or entry.purpose]
         for name, entry in ENGINES.items()
     ]
-    click.echo(table(rows, ["engine", "works here", "what it is, or why it does not work"]))
+    for line in table(rows, ["engine", "works here", "what it is, or why it does not work"]):
+        echo(line)
     missing: dict[str | None, list[str]] = {}
     for name, error in errors.items():
         if error is not None:
             missing.setdefault(error.mend, []).append(name)
     for mend, names in missing.items():
-        click.echo(f"to have {', '.join(names)}: {mend}")
+        echo(f"to have {', '.join(names)}: {mend}")
     auto = ("--engine auto takes {}", "--engine auto finds nothing: {}")
     compiles = ("compile works, with {}", "compile does not work: {}")
-    click.echo(_answer(choose_engine, *auto))
-    click.echo(_answer(find_tensorrt, *compiles))
+    echo(_answer(choose_engine, *auto))
+    echo(_answer(find_tensorrt, *compiles))
     if errors["torch"] is None:
-        click.echo(_answer(_checkpoints, "export works{}", "export does not work: {}"))
+        echo(_answer(_checkpoints, "export works{}", "export does not work: {}"))
     else:
-        click.echo(f"export does not work: {_why(errors['torch'])}; {ENGINES['torch'].install}")
-    click.echo(_answer(_gpus, "GPU: {}", "GPU: none, {}"))
-    click.echo(f"ONNX Runtime's providers: {_providers()}")
+        echo(f"export does not work: {_why(errors['torch'])}; {ENGINES['torch'].install}")
+    echo(_answer(_gpus, "GPU: {}", "GPU: none, {}"))
+    echo(f"ONNX Runtime's providers: {_providers()}")
 
 
 def _why(error: UnavailableError | None) -> str:

@@ -17,11 +17,9 @@ from sgraf_deploy.cli.common import (
     describe_scorer,
     load_scorer,
     megabytes,
-    progress_bars,
     scorer_options,
-    table,
-    warn,
 )
+from sgraf_deploy.cli.terminal import echo, progress_bars, table, warn
 
 if TYPE_CHECKING:
     from sgraf_deploy.bench.evaluate import Evaluation
@@ -71,9 +69,9 @@ def evaluate(
     check_result_file(json_file, "--json")
     opened = open_precomp(data, split, limit_images=limit_images, authors_dev=authors_dev)
     with load_scorer(bundle, **scorer_arguments) as scorer, progress_bars() as bars:
-        click.echo(describe_scorer(scorer))
+        echo(describe_scorer(scorer))
         images, captions = count(opened.images, "image"), count(len(opened.captions), "caption")
-        click.echo(f"split {split} of {data}: {images} × {captions}")
+        echo(f"split {split} of {data}: {images} × {captions}")
         result = evaluate_split(scorer, opened, EvalOptions(ties, folds), stage=bars, warn=warn)
     try:
         if json_file is not None:
@@ -81,9 +79,9 @@ def evaluate(
     finally:
         # Not even a full disk may lose what took an hour.
         for line in _lines(result):
-            click.echo(line)
+            echo(line)
     if json_file is not None:
-        click.echo(f"wrote {json_file}")
+        echo(f"wrote {json_file}")
 
 
 def _lines(result: Evaluation) -> Iterator[str]:
@@ -109,12 +107,13 @@ def _lines(result: Evaluation) -> Iterator[str]:
     }
     how = ties[next(iter(result.reports.values())).ties]
     yield f"R@K in percent, ranks from 1 (best); {how}; chance is a random order"
-    yield _recall_table({**result.reports, "chance": chance_level(run["images"])})
+    yield from _recall_table({**result.reports, "chance": chance_level(run["images"])})
     if result.fold_reports:
         number = len(next(iter(result.fold_reports.values())).folds)
         size = count(run["images"] // number, "image")
-        yield f"\nmean of {count(number, 'fold')} of {size}"
-        yield _recall_table({name: fold.mean for name, fold in result.fold_reports.items()})
+        yield ""
+        yield f"mean of {count(number, 'fold')} of {size}"
+        yield from _recall_table({name: fold.mean for name, fold in result.fold_reports.items()})
     tied = [
         f"{name} {report.tied_image_to_text + report.tied_text_to_image}"
         for name, report in result.reports.items()
@@ -123,7 +122,7 @@ def _lines(result: Evaluation) -> Iterator[str]:
     yield f"queries with a tied ground truth, of {queries:,}: {', '.join(tied)}"
 
 
-def _recall_table(reports: dict[str, RecallReport]) -> str:
+def _recall_table(reports: dict[str, RecallReport]) -> list[str]:
     rows = []
     for name, report in reports.items():
         rows.append([name, "image → text", *_cells(report.image_to_text), f"{report.rsum:.2f}"])

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from sgraf_deploy.cli.common import PATH, megabytes, progress_bars, table
+from sgraf_deploy.cli.common import PATH, megabytes
+from sgraf_deploy.cli.terminal import echo, progress_bars, table
 from sgraf_deploy.config import DEFAULT_PRECISIONS, PRECISIONS, Precision
 
 if TYPE_CHECKING:
@@ -110,11 +111,11 @@ def export(
         steps = _steps(len(checkpoints))
         result = export_bundle(checkpoints, target, options, step=steps, check=check)
     for note in result.notes:
-        click.echo(f"note: {note}")
+        echo(f"note: {note}")
     for line in parity_lines(result.bundle.manifest.parity):
-        click.echo(line)
+        echo(line)
     for line in _closing(target, result.bundle, options):
-        click.echo(line)
+        echo(line)
 
 
 def _check_recall(
@@ -158,7 +159,7 @@ def parity_lines(parity: dict[str, Any]) -> Iterator[str]:
         ]
         for name, report in reports.items()
     ]
-    yield table(rows, ["graphs", "executed by", "embeddings", "logits", "similarities"])
+    yield from table(rows, ["graphs", "executed by", "embeddings", "logits", "similarities"])
     for name, report in reports.items():
         correlation = report.get("spearman", {"bound": None})
         if correlation["bound"] is not None:
@@ -202,6 +203,6 @@ def _steps(members: int) -> Callable[[str], None]:
             "recall": "gate: comparing R@K in fp8 with the reference's …",
         }
         if step in lines:
-            click.echo(lines[step], err=True)
+            echo(lines[step], err=True)
 
     return say

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sgraf_deploy.cli.common import BUNDLE, megabytes, table
+from sgraf_deploy.cli.common import BUNDLE, megabytes
+from sgraf_deploy.cli.terminal import echo, echo_json, table
 from sgraf_deploy.config import GRAPHS, Precision
 
 if TYPE_CHECKING:
@@ -35,23 +35,22 @@ def inspect(bundle: Path, as_json: bool) -> None:
     for graph in manifest.graphs:
         opened.file(graph)
     if as_json:
-        click.echo(json.dumps(manifest.to_json(), indent=1))
+        echo_json(manifest.to_json())
         return
     size = megabytes(sum(ref.bytes for ref in manifest.files))
-    click.echo(f"{bundle}: {manifest.module}, {size}, bundle sha256 {opened.sha256[:16]}…")
+    echo(f"{bundle}: {manifest.module}, {size}, bundle sha256 {opened.sha256[:16]}…")
     if manifest.tokenizer is None:
-        click.echo(f"no vocabulary: works on token ids below {manifest.vocab_size:,}")
+        echo(f"no vocabulary: works on token ids below {manifest.vocab_size:,}")
     else:
-        click.echo(f"vocabulary of {manifest.vocab_size:,} words, tokenizer {manifest.tokenizer}")
+        echo(f"vocabulary of {manifest.vocab_size:,} words, tokenizer {manifest.tokenizer}")
     for line in _member_lines(manifest):
-        click.echo(line)
-    for cells in (_interfaces(manifest), _sizes(manifest)):
-        click.echo()
-        click.echo(cells)
-    click.echo()
+        echo(line)
+    for line in ("", *_interfaces(manifest), "", *_sizes(manifest)):
+        echo(line)
+    echo()
     for precision in manifest.precisions:
         image, word = _encoded_bytes(manifest, precision)
-        click.echo(
+        echo(
             f"{precision}: {image:,} bytes per encoded image, "
             f"{word:,} per word of an encoded caption and {word:,} per caption"
         )
@@ -74,9 +73,9 @@ def _member_lines(manifest: Manifest) -> Iterator[str]:
         )
 
 
-def _interfaces(manifest: Manifest) -> str:
+def _interfaces(manifest: Manifest) -> list[str]:
     """A table with a row per graph, or per graph and member where members differ."""
-    owners: dict[tuple[str, str, str], list[str]] = {}
+    owners: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[str]] = {}
     for name, member in manifest.members.items():
         for graph in GRAPHS:
             signatures = {name: files[graph].signature for name, files in member.graphs.items()}
@@ -91,7 +90,7 @@ def _interfaces(manifest: Manifest) -> str:
     return table(rows, ["graph", "inputs", "outputs"])
 
 
-def _axes(by_precision: Mapping[str, tuple[TensorSpec, ...]]) -> str:
+def _axes(by_precision: Mapping[str, tuple[TensorSpec, ...]]) -> tuple[str, ...]:
     """A line per tensor; its type in every precision where they differ, or where it is alone."""
     found: dict[str, dict[str, TensorSpec]] = {}
     for precision, tensors in by_precision.items():
@@ -103,10 +102,10 @@ def _axes(by_precision: Mapping[str, tuple[TensorSpec, ...]]) -> str:
         types = " | ".join(dict.fromkeys(tensor.dtype for tensor in same.values()))
         alone = "" if len(same) == len(by_precision) else f", {' and '.join(same)} alone"
         lines.append(f"{name} ({axes}) {types}{alone}")
-    return "\n".join(lines)
+    return tuple(lines)
 
 
-def _sizes(manifest: Manifest) -> str:
+def _sizes(manifest: Manifest) -> list[str]:
     """A table of file sizes: graphs by member and precision."""
     columns = {
         f"{name} {precision}": _with_sum([graphs[graph].ref.bytes for graph in GRAPHS])

@@ -13,10 +13,9 @@ from sgraf_deploy.cli.common import (
     data_options,
     describe_scorer,
     load_scorer,
-    progress_bars,
     scorer_options,
-    table,
 )
+from sgraf_deploy.cli.terminal import echo, progress_bars, table
 
 if TYPE_CHECKING:
     from sgraf_deploy.bench.evaluate import Stage
@@ -70,13 +69,13 @@ def rerank(
     if image is not None and not 0 <= image < opened.images:
         raise InputError("--image", expected=f"a row from 0 to {opened.images - 1}", got=image)
     with load_scorer(bundle, **scorer_arguments) as scorer, progress_bars() as bars:
-        click.echo(describe_scorer(scorer))
+        echo(describe_scorer(scorer))
         if caption is not None:
             lines = _images_for(scorer, opened, caption, top_k, bars)
         else:
             lines = _captions_for(scorer, opened, image or 0, top_k, bars)
     for line in lines:
-        click.echo(line)
+        echo(line)
 
 
 def _images_for(
@@ -102,7 +101,7 @@ def _images_for(
     return [
         f"caption: {caption} ({words.unknown} of {count(words.tokens, 'word')} unknown)",
         f"the best {len(result)} of {count(split.images, 'image')}",
-        _ranking(result, {"image": names}),
+        *_ranking(result, {"image": names}),
     ]
 
 
@@ -121,11 +120,11 @@ def _captions_for(
     return [
         f"image: row {image}, {_image_name(split, image)}",
         f"the best {len(result)} of {count(len(split.captions), 'caption')}, * the image's own",
-        _ranking(result, {"*": own, "caption": texts}),
+        *_ranking(result, {"*": own, "caption": texts}),
     ]
 
 
-def _ranking(result: RerankResult, more: dict[str, list[str]]) -> str:
+def _ranking(result: RerankResult, more: dict[str, list[str]]) -> list[str]:
     numbers = ["rank", "similarity", "logit", "row"]
     columns = (
         [str(rank) for rank in range(1, len(result) + 1)],

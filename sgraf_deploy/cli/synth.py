@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sgraf_deploy.cli.common import PATH, megabytes, progress_bars, table
+from sgraf_deploy.cli.common import PATH, megabytes
+from sgraf_deploy.cli.terminal import echo, progress_bars, table
 
 if TYPE_CHECKING:
     from sgraf_deploy.data.precomp import PrecompSplit
@@ -93,12 +94,12 @@ def synth(
             examples = _examples(split)
         write_json(folder / RECORD, made_by)
         progress(len(sizes), len(sizes))
-    click.echo(table(rows, ("split", "images", "captions", "features"), ("images", "captions")))
-    for line in examples:
-        click.echo(line)
-    click.echo(f"wrote {output}")
+    headers = ("split", "images", "captions", "features")
+    for line in (*table(rows, headers, headers[1:3]), *examples):
+        echo(line)
+    echo(f"wrote {output}")
     command = ["sgraf-deploy", "train", str(output), "--module", "SGR", "-o", "sgr.pth.tar"]
-    click.echo(f"next: {shlex.join([*command, '--warmup-epochs', '1'])}")
+    echo(f"next: {shlex.join([*command, '--warmup-epochs', '1'])}")
 
 
 def _check_ours(target: Path) -> None:
@@ -124,7 +125,7 @@ def _row(split: PrecompSplit) -> tuple[str, str, str, str]:
 
 def _examples(split: PrecompSplit) -> list[str]:
     """A few scenes in words, each with a caption."""
-    return [
-        f"{name}\n    {split.captions[split.captions_per_image * row]}"
-        for row, name in enumerate((split.ids or [])[:_EXAMPLES])
-    ]
+    lines = []
+    for row, name in enumerate((split.ids or [])[:_EXAMPLES]):
+        lines += [name, f"    {split.captions[split.captions_per_image * row]}"]
+    return lines

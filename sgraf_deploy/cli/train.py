@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sgraf_deploy.cli.common import PATH, count, progress_bars, warn
+from sgraf_deploy.cli.common import PATH, count
+from sgraf_deploy.cli.terminal import echo, progress_bars, warn
 from sgraf_deploy.config import MODULES, Module
 
 if TYPE_CHECKING:
@@ -130,15 +131,15 @@ def train(
     else:
         vocabulary = Vocabulary.load(vocab)
     images, captions = count(training.images, "image"), count(len(training.captions), "caption")
-    click.echo(f"training {schedule.model.module} on {data}: {images}, {captions}")
-    click.echo(
+    echo(f"training {schedule.model.module} on {data}: {images}, {captions}")
+    echo(
         f"validating on {count(validation.images, 'image')} of {val_split}; "
         f"vocabulary of {vocabulary.size:,} words"
     )
     files = _Files(output, None if vocab else built, force)
     _run(schedule, (training, validation), tokenizer, vocabulary, files, threads, device)
-    click.echo(f"wrote {output}" + ("" if vocab else f" and {built}"))
-    click.echo(f"next: sgraf-deploy export {output} --vocab {vocab or built}")
+    echo(f"wrote {output}" + ("" if vocab else f" and {built}"))
+    echo(f"next: sgraf-deploy export {output} --vocab {vocab or built}")
 
 
 @dataclass(frozen=True)
@@ -189,8 +190,8 @@ def _print_epoch(epoch: Epoch) -> None:
     """One line, aligned with those above."""
     report = epoch.report
     if epoch.number == 1:
-        click.echo("epoch      loss  rate      rsum  R@1 i→t  R@1 t→i  seconds")
-    click.echo(
+        echo("epoch      loss  rate      rsum  R@1 i→t  R@1 t→i  seconds")
+    echo(
         f"{epoch.number:>5}  {epoch.loss:>8.3f}  {epoch.learning_rate:.0e}  {report.rsum:>6.2f}"
         f"  {report.image_to_text.r1:>7.2f}  {report.text_to_image.r1:>7.2f}"
         f"  {epoch.seconds:>7.1f}" + ("  best, saved" if epoch.best else "")

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from sgraf_deploy.cli.common import BUNDLE, CHECKPOINT_HELP, PATH, warn
+from sgraf_deploy.cli.common import BUNDLE, CHECKPOINT_HELP, PATH
 from sgraf_deploy.cli.export import parity_lines
+from sgraf_deploy.cli.terminal import echo, warn
 
 
 @click.command(short_help="Check a bundle's files and run the export gate again.")
@@ -22,10 +23,10 @@ def verify(bundle: Path, checkpoints: tuple[Path, ...]) -> None:
 
     opened = Bundle.open(bundle)
     strangers = opened.verify_files()
-    click.echo("every file is as the manifest says; running the gate …", err=True)
+    echo("every file is as the manifest says; running the gate …", err=True)
     parity = verify_bundle(opened, checkpoints)
     if strangers:
         warn(f"files that are no part of the bundle: {', '.join(strangers)}")
     for line in parity_lines(parity):
-        click.echo(line)
-    click.echo(f"{bundle} is intact and within every bound")
+        echo(line)
+    echo(f"{bundle} is intact and within every bound")
