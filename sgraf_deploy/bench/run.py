@@ -16,6 +16,7 @@ from sgraf_deploy.bench.latency import Latency, measure_latency
 from sgraf_deploy.bench.literal import GPU_SHARD, SHARD, LiteralLoop
 from sgraf_deploy.bench.measure import UNSTABLE, MemoryWatch, PeakMemory
 from sgraf_deploy.bench.parity import Parity, compare
+from sgraf_deploy.bench.random_ids import random_token_ids
 from sgraf_deploy.bench.recall import RecallReport, evaluate
 from sgraf_deploy.bench.speed import (
     LITERAL,
@@ -178,9 +179,7 @@ def random_workload(bundle: Bundle, images: int, captions: int) -> Workload:
     manifest, rng = bundle.manifest, np.random.default_rng(SEED)
     shape = (images, manifest.regions, manifest.img_dim)
     regions = rng.standard_normal(shape, dtype=np.float32)
-    size = next(iter(manifest.members.values())).config.vocab_size
-    lengths = rng.integers(8, 21, captions)
-    token_ids = [rng.integers(0, size, length, dtype=np.int32) for length in lengths.tolist()]
+    token_ids = random_token_ids(bundle, rng.integers(8, 21, captions).tolist(), rng)
     name = f"random regions and ids: {images:,} images × {captions:,} captions of 8 to 20 words"
     return Workload(name, Inputs(regions, token_ids), seed=SEED)
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import GRAPHS, Precision
+from sgraf_deploy.data.bound import MAX_WORDS
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.runtime import encode, gallery, matrix, pairs, ranks
 from sgraf_deploy.runtime.context import Context
@@ -28,7 +29,7 @@ from sgraf_deploy.runtime.tiles import (
     TilePlan,
     TileShape,
 )
-from sgraf_deploy.runtime.tokens import CaptionReader, RawCaptions
+from sgraf_deploy.runtime.tokens import CaptionReader, Lengths, RawCaptions
 from sgraf_deploy.runtime.verify import verify_engine
 
 Images = EncodedImages | NDArray[Any]
@@ -45,15 +46,17 @@ def load(
     options: EngineOptions | None = None,
     memory_budget: int | None = None,
     tile: TileShape | None = None,
+    max_words: int | None = MAX_WORDS,
 ) -> Scorer:
     """Open a bundle for scoring, all of its graphs at once, so that no request finds one damaged.
 
     `memory_budget` is what one tile may take, in bytes, beyond encoded inputs and the result;
-    `tile` fixes the tiles' shape instead. A compiled engine that was never compared with the
-    reference is compared now, if `options` allow it at all. Raises GateError if it fails then,
-    BundleError for a bundle that cannot be used, InputError for an unknown engine or a precision
-    that the bundle does not have, and UnavailableError for an engine that does not work on this
-    machine.
+    `tile` fixes the tiles' shape instead. A caption of more than `max_words` tokens, `<start>` and
+    `<end>` included, is refused before it is read; None lifts that. A compiled engine that was
+    never compared with the reference is compared now, if `options` allow it at all. Raises
+    GateError if it fails then, BundleError for a bundle that cannot be used, InputError for an
+    unknown engine, a precision that the bundle does not have or an argument of another type, and
+    UnavailableError for an engine that does not work on this machine.
     """
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     precisions = opened.manifest.precisions
@@ -77,7 +80,9 @@ def load(
         running.close()
         raise
     limits = TileLimits(memory_budget or DEFAULT_TILE_BYTES, running.tile_advice)
-    return Scorer(opened, running, precision=precision, limits=limits, tile=tile)
+    return Scorer(
+        opened, running, precision=precision, limits=limits, tile=tile, max_words=max_words
+    )
 
 
 class Scorer:
@@ -96,6 +101,7 @@ class Scorer:
         precision: Precision,
         limits: TileLimits,
         tile: TileShape | None = None,
+        max_words: int | None = MAX_WORDS,
     ) -> None:
         """Take over an engine that was opened on the bundle."""
         configs = {name: member.config for name, member in bundle.manifest.members.items()}
@@ -104,7 +110,7 @@ class Scorer:
         self._context = Context(origin, limits, tile)
         self._process = os.getpid()
         self._closed = False
-        self._reader = CaptionReader(bundle)
+        self._reader = CaptionReader(bundle, max_words)
 
     @property
     def engine_name(self) -> str:
@@ -131,6 +137,11 @@ class Scorer:
         """The bundle's members: `sgr`, `saf` or both."""
         return tuple(self._context.configs)
 
+    @property
+    def max_words(self) -> int | None:
+        """The most tokens of a caption that is read; None for any number."""
+        return self._reader.bound.max_words
+
     def encode_images(
         self, regions: NDArray[Any], *, progress: Progress | None = None
     ) -> EncodedImages:
@@ -142,15 +153,23 @@ class Scorer:
         return encode.encode_images(self._context, regions, progress)
 
     def encode_captions(
-        self, captions: RawCaptions, *, progress: Progress | None = None
+        self,
+        captions: RawCaptions,
+        lengths: Lengths | None = None,
+        *,
+        progress: Progress | None = None,
     ) -> EncodedCaptions:
         """Encode strings, or token ids with `<start>` and `<end>`, in any order of lengths.
 
-        Raises DataError, which names the caption, for an empty one, ids that are not integers or
-        lie outside the vocabulary; BundleError for strings when the bundle has no vocabulary.
+        Padded ids, such as an array (captions, words), need `lengths`: how many of each caption's
+        ids are real, (captions,) integers. Raises DataError, which names the caption, for an empty
+        one, one longer than `max_words`, and ids that are not integers, lie outside the vocabulary
+        or hold `<pad>` (0 where there is no vocabulary); BundleError for strings when the bundle
+        has no vocabulary. Warns once, with CaptionWarning, of ids without `<start>` or `<end>`.
         """
         self._check_usable()
-        return encode.encode_captions(self._context, self._reader.token_ids(captions), progress)
+        token_ids = self._reader.token_ids(captions, lengths)
+        return encode.encode_captions(self._context, token_ids, progress)
 
     def score(
         self,
@@ -162,7 +181,8 @@ class Scorer:
     ) -> NDArray[np.float32]:
         """Similarities (images, captions) float32, written into `out` if it is given.
 
-        `out` may be a memory map. Beyond encoded inputs and the result, memory does not grow with
+        `out` may be a memory map, or a part of an array; DataError if its elements overlap or share
+        memory with the inputs. Beyond encoded inputs and the result, memory does not grow with
         the matrix. Raises EngineMemoryError when not even one pair fits on the device.
         """
         one, other = self._encoded(images, captions)
@@ -178,8 +198,8 @@ class Scorer:
     ) -> dict[str, NDArray[np.float32]]:
         """Every member's logits (images, captions) float32, for evaluation.
 
-        `out` may hold an array or a memory map for each member; `runtime.logits.ensemble_logits`
-        combines two members.
+        `out` may hold an array or a memory map for each member, which share no memory;
+        `runtime.logits.ensemble_logits` combines two members.
         """
         one, other = self._encoded(images, captions)
         return matrix.member_matrices(self._context, one, other, out, progress)
@@ -324,10 +344,15 @@ class Scorer:
                 if _name(given) != name:
                     raise InputError(name, expected=name, got=f"encoded {_name(given)}")
                 origin.check(given.origin, name)
+        regions = token_ids = None  # What is raw is checked before anything is encoded.
         if not isinstance(images, EncodedImages):
-            images = encode.encode_images(self._context, images)
+            regions = encode.check_regions_layout(images, next(iter(origin.configs.values())))
         if not isinstance(captions, EncodedCaptions):
-            captions = encode.encode_captions(self._context, self._reader.token_ids(captions))
+            token_ids = self._reader.token_ids(captions)
+        if regions is not None:
+            images = encode.encode_images(self._context, regions)
+        if token_ids is not None:
+            captions = encode.encode_captions(self._context, token_ids)
         return images, captions
 
 
