@@ -21,6 +21,7 @@ from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages, Origin
 from sgraf_deploy.runtime.engine import Engine, EngineOptions, open_engine
 from sgraf_deploy.runtime.halving import Progress
 from sgraf_deploy.runtime.logits import Logits, ensemble_logits, similarities
+from sgraf_deploy.runtime.outputs import check_outputs, name_outputs
 from sgraf_deploy.runtime.ranks import RankCounts
 from sgraf_deploy.runtime.rerank import RerankResult, check_top_k, query_direction, rank
 from sgraf_deploy.runtime.tiles import (
@@ -185,7 +186,7 @@ class Scorer:
         memory with the inputs. Beyond encoded inputs and the result, memory does not grow with
         the matrix. Raises EngineMemoryError when not even one pair fits on the device.
         """
-        one, other = self._encoded(images, captions)
+        one, other = self._encoded(images, captions, None if out is None else {"out": out})
         return matrix.similarity_matrix(self._context, one, other, out, progress)
 
     def logits(
@@ -201,7 +202,8 @@ class Scorer:
         `out` may hold an array or a memory map for each member, which share no memory;
         `runtime.logits.ensemble_logits` combines two members.
         """
-        one, other = self._encoded(images, captions)
+        named = None if out is None else name_outputs(out, self.members)
+        one, other = self._encoded(images, captions, named)
         return matrix.member_matrices(self._context, one, other, out, progress)
 
     def count_ranks(
@@ -335,8 +337,10 @@ class Scorer:
                 mend="call load after the fork, in every worker",
             )
 
-    def _encoded(self, images: Any, captions: Any) -> tuple[EncodedImages, EncodedCaptions]:
-        """Both sides encoded by this scorer."""
+    def _encoded(
+        self, images: Any, captions: Any, out: Mapping[str, object] | None = None
+    ) -> tuple[EncodedImages, EncodedCaptions]:
+        """Both sides encoded by this scorer, once `out`, by name, is found fit for the result."""
         self._check_usable()
         origin = self._context.origin
         for given, name in ((images, "images"), (captions, "captions")):
@@ -349,6 +353,10 @@ class Scorer:
             regions = encode.check_regions_layout(images, next(iter(origin.configs.values())))
         if not isinstance(captions, EncodedCaptions):
             token_ids = self._reader.token_ids(captions)
+        if out is not None:
+            rows = len(images if regions is None else regions)
+            columns = len(captions if token_ids is None else token_ids)
+            check_outputs(out, (rows, columns), (images, captions))
         if regions is not None:
             images = encode.encode_images(self._context, regions)
         if token_ids is not None:
