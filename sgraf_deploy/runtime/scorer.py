@@ -16,6 +16,7 @@ from sgraf_deploy.config import GRAPHS, Precision
 from sgraf_deploy.data.bound import MAX_WORDS
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.runtime import encode, gallery, matrix, pairs, ranks
+from sgraf_deploy.runtime.arguments import check_load
 from sgraf_deploy.runtime.context import Context
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages, Origin
 from sgraf_deploy.runtime.engine import Engine, EngineOptions, open_engine
@@ -59,6 +60,15 @@ def load(
     unknown engine, a precision that the bundle does not have or an argument of another type, and
     UnavailableError for an engine that does not work on this machine.
     """
+    check_load(
+        bundle,
+        engine=engine,
+        precision=precision,
+        options=options,
+        memory_budget=memory_budget,
+        tile=tile,
+        max_words=max_words,
+    )
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     precisions = opened.manifest.precisions
     if precision not in precisions:
@@ -67,8 +77,6 @@ def load(
             expected=f"precision {' or '.join(precisions)}",
             got=precision,
         )
-    if memory_budget is not None and memory_budget < 1:
-        raise InputError("memory_budget", expected="a number of bytes", got=memory_budget)
     running = open_engine(engine, opened, precision, options or EngineOptions())
     try:
         for member in opened.manifest.members:
