@@ -27,6 +27,7 @@ from sgraf_deploy.bench.speed import (
 )
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import Precision
+from sgraf_deploy.data.bound import MAX_WORDS
 from sgraf_deploy.data.captions import encode_captions
 from sgraf_deploy.data.precomp import PrecompSplit
 from sgraf_deploy.data.regions import check_regions
@@ -154,8 +155,10 @@ def available_engines(device: str | None) -> tuple[tuple[str, ...], dict[str, st
     return working, {name: reason for name, reason in reasons.items() if reason is not None}
 
 
-def split_workload(bundle: Bundle, split: PrecompSplit) -> Workload:
-    """A split's images and captions.
+def split_workload(
+    bundle: Bundle, split: PrecompSplit, max_words: int | None = MAX_WORDS
+) -> Workload:
+    """A split's images and captions, none of these longer than `max_words`.
 
     Raises BundleError for a bundle without a vocabulary, DataError for regions that do not fit.
     """
@@ -164,7 +167,8 @@ def split_workload(bundle: Bundle, split: PrecompSplit) -> Workload:
         split.regions, manifest.regions, manifest.img_dim, f"regions of split {split.name}"
     )
     vocabulary = Vocabulary.load(bundle.vocabulary_path())
-    token_ids, _ = encode_captions(split.captions, Tokenizer(manifest.tokenizer or ""), vocabulary)
+    tokenizer = Tokenizer(manifest.tokenizer or "", max_words)
+    token_ids, _ = encode_captions(split.captions, tokenizer, vocabulary)
     name = f"split {split.name}: {split.images:,} images × {len(token_ids):,} captions"
     return Workload(
         name,
@@ -218,9 +222,18 @@ def run_bench(
 
 
 def _open(bundle: Bundle, options: BenchOptions, stack: ExitStack) -> dict[str, Scorer]:
-    """The scorers by what they execute, open as long as the stack is."""
+    """The scorers by what they execute, open as long as the stack is.
+
+    Captions were bounded where they were read.
+    """
     scorers = (
-        load(bundle, engine=one.name, precision=one.precision, options=options.opened(one.name))
+        load(
+            bundle,
+            engine=one.name,
+            precision=one.precision,
+            options=options.opened(one.name),
+            max_words=None,
+        )
         for one in options.engines
     )
     return {_label(scorer): stack.enter_context(scorer) for scorer in scorers}

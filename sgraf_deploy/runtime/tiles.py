@@ -40,7 +40,8 @@ class TileShape:
     captions: int
 
     def __post_init__(self) -> None:
-        for count in (self.images, self.captions):
+        sides: tuple[object, ...] = (self.images, self.captions)
+        for count in sides:
             if isinstance(count, bool) or not isinstance(count, int) or count < 1:
                 raise InputError("tile shape", expected="integers, at least 1 x 1", got=self)
 
