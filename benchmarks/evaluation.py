@@ -17,6 +17,7 @@ import click
 import numpy as np
 
 from sgraf_deploy.bench.measure import resident
+from sgraf_deploy.bench.random_ids import random_token_ids
 from sgraf_deploy.bench.run import SEED, processor
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.files import write_json
@@ -41,8 +42,7 @@ def main(path: Path, engine: str, images: int, json_file: Path | None) -> None:
     rng = np.random.default_rng(SEED)
     bundle = Bundle.open(path)
     lengths = rng.integers(FEWEST, MOST + 1, images * CAPTIONS_PER_IMAGE)
-    size = next(iter(bundle.manifest.members.values())).config.vocab_size
-    token_ids = [rng.integers(0, size, length, dtype=np.int32) for length in lengths.tolist()]
+    token_ids = random_token_ids(bundle, lengths.tolist(), rng)
     regions = bundle.manifest.regions, bundle.manifest.img_dim
     seconds = {}
     with load(bundle, engine=engine, precision=default_precision(engine)) as scorer:

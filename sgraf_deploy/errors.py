@@ -76,3 +76,7 @@ class GateError(SgrafDeployError):
     """A numeric bound failed: what was about to be published differs from the reference."""
 
     exit_code = 1
+
+
+class CaptionWarning(UserWarning):
+    """Captions that can be scored, but are unlike those that the model was trained on."""

@@ -72,9 +72,9 @@ def random_regions(config: ModelConfig, images: int, seed: int = 0) -> NDArray[n
 def random_captions(
     config: ModelConfig, lengths: tuple[int, ...] = LENGTHS, seed: int = 0
 ) -> list[NDArray[np.int32]]:
-    """Token ids (words,) of each caption, unpadded."""
+    """Token ids (words,) of each caption, unpadded, none of them `<pad>`."""
     rng = np.random.default_rng(seed)
-    return [rng.integers(0, config.vocab_size, words, dtype=np.int32) for words in lengths]
+    return [rng.integers(1, config.vocab_size, words, dtype=np.int32) for words in lengths]
 
 
 def padded(

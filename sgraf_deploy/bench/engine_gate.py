@@ -11,6 +11,7 @@ from sgraf_deploy.bench.literal import LiteralLoop, fastest_device
 from sgraf_deploy.bench.run import Workload, compare_scorers, split_workload
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import Precision
+from sgraf_deploy.data.bound import MAX_WORDS
 from sgraf_deploy.data.precomp import PrecompSplit
 from sgraf_deploy.errors import GateError
 from sgraf_deploy.runtime.engine import EngineOptions
@@ -48,12 +49,16 @@ def check_recall(
 
 
 def check_fp8(
-    bundle: Bundle, split: PrecompSplit, checkpoints: Sequence[Path], stage: Stage
+    bundle: Bundle,
+    split: PrecompSplit,
+    checkpoints: Sequence[Path],
+    stage: Stage,
+    max_words: int | None = MAX_WORDS,
 ) -> dict[str, Any]:
     """R@K of a bundle's FP8, as PyTorch executes it, on a split; raises as `check_recall`."""
-    workload = split_workload(bundle, split)
+    workload = split_workload(bundle, split, max_words)
     options = EngineOptions(checkpoints=tuple(checkpoints))
-    with load(bundle, engine="torch", precision="fp8", options=options) as scorer:
+    with load(bundle, engine="torch", precision="fp8", options=options, max_words=None) as scorer:
         deltas = check_recall(
             bundle, scorer, workload, stage, command="export", checkpoints=checkpoints
         )

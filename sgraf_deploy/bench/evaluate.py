@@ -140,7 +140,8 @@ def _checked_inputs(
     name = f"regions of split {split.name}"
     check_regions(split.regions, manifest.regions, manifest.img_dim, name)
     vocabulary = Vocabulary.load(scorer.bundle.vocabulary_path())
-    return encode_captions(split.captions, Tokenizer(manifest.tokenizer or ""), vocabulary)
+    tokenizer = Tokenizer(manifest.tokenizer or "", scorer.max_words)
+    return encode_captions(split.captions, tokenizer, vocabulary)
 
 
 def _counted(scorer: Scorer, options: EvalOptions) -> bool:

@@ -18,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgraf_deploy.bench.measure import Clock, ResidentPeak, resident, timed
-from sgraf_deploy.config import ModelConfig, Precision
+from sgraf_deploy.bench.random_ids import random_token_ids
+from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.config import Precision
 from sgraf_deploy.errors import SgrafDeployError
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
 from sgraf_deploy.runtime.engine import EngineOptions
@@ -62,21 +64,20 @@ class Clocks:
     cpu: Clock = time.process_time
 
 
-def random_inputs(
-    job: Job, config: ModelConfig
-) -> tuple[NDArray[np.float32], list[NDArray[np.int32]]]:
+def random_inputs(job: Job, bundle: Bundle) -> tuple[NDArray[np.float32], list[NDArray[np.int32]]]:
     """Standard normal regions (images, regions, img_dim), and random ids of each caption.
 
     An image is a window on one table of rows and shares all but one of them with the next: many
     images then take little memory, and no value makes scoring faster or slower.
     """
+    config = next(iter(bundle.manifest.members.values())).config
     rng = np.random.default_rng(job.seed)
     rows = job.images + config.regions - 1
     table = rng.standard_normal((rows, config.img_dim), dtype=np.float32)
     windows = np.lib.stride_tricks.sliding_window_view(table, config.regions, axis=0)
     lengths = rng.integers(job.fewest, job.most + 1, job.captions).tolist()
-    ids = [rng.integers(0, config.vocab_size, length, dtype=np.int32) for length in lengths]
-    return windows.transpose(0, 2, 1), ids  # (images, regions, img_dim)
+    regions = windows.transpose(0, 2, 1)  # (images, regions, img_dim)
+    return regions, random_token_ids(bundle, lengths, rng)
 
 
 def measure(job: Job, clocks: Clocks = Clocks()) -> dict[str, Any]:
@@ -89,8 +90,7 @@ def measure(job: Job, clocks: Clocks = Clocks()) -> dict[str, Any]:
         job.bundle, engine=job.engine, precision=job.precision, options=job.engine_options()
     ) as scorer:
         loaded = resident().get("RssAnon")
-        config = next(iter(scorer.bundle.manifest.members.values())).config
-        regions, token_ids = random_inputs(job, config)
+        regions, token_ids = random_inputs(job, scorer.bundle)
         start = resident().get("RssAnon")
         with ResidentPeak() as peak:
             images, captions = scorer.encode_images(regions), scorer.encode_captions(token_ids)

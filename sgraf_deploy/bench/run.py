@@ -16,6 +16,7 @@ from sgraf_deploy.bench.latency import Latency, measure_latency
 from sgraf_deploy.bench.literal import GPU_SHARD, SHARD, LiteralLoop
 from sgraf_deploy.bench.measure import UNSTABLE, MemoryWatch, PeakMemory
 from sgraf_deploy.bench.parity import Parity, compare
+from sgraf_deploy.bench.random_ids import random_token_ids
 from sgraf_deploy.bench.recall import RecallReport, evaluate
 from sgraf_deploy.bench.speed import (
     LITERAL,
@@ -26,6 +27,7 @@ from sgraf_deploy.bench.speed import (
 )
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import Precision
+from sgraf_deploy.data.bound import MAX_WORDS
 from sgraf_deploy.data.captions import encode_captions
 from sgraf_deploy.data.precomp import PrecompSplit
 from sgraf_deploy.data.regions import check_regions
@@ -153,8 +155,10 @@ def available_engines(device: str | None) -> tuple[tuple[str, ...], dict[str, st
     return working, {name: reason for name, reason in reasons.items() if reason is not None}
 
 
-def split_workload(bundle: Bundle, split: PrecompSplit) -> Workload:
-    """A split's images and captions.
+def split_workload(
+    bundle: Bundle, split: PrecompSplit, max_words: int | None = MAX_WORDS
+) -> Workload:
+    """A split's images and captions, none of these longer than `max_words`.
 
     Raises BundleError for a bundle without a vocabulary, DataError for regions that do not fit.
     """
@@ -163,7 +167,8 @@ def split_workload(bundle: Bundle, split: PrecompSplit) -> Workload:
         split.regions, manifest.regions, manifest.img_dim, f"regions of split {split.name}"
     )
     vocabulary = Vocabulary.load(bundle.vocabulary_path())
-    token_ids, _ = encode_captions(split.captions, Tokenizer(manifest.tokenizer or ""), vocabulary)
+    tokenizer = Tokenizer(manifest.tokenizer or "", max_words)
+    token_ids, _ = encode_captions(split.captions, tokenizer, vocabulary)
     name = f"split {split.name}: {split.images:,} images × {len(token_ids):,} captions"
     return Workload(
         name,
@@ -178,9 +183,7 @@ def random_workload(bundle: Bundle, images: int, captions: int) -> Workload:
     manifest, rng = bundle.manifest, np.random.default_rng(SEED)
     shape = (images, manifest.regions, manifest.img_dim)
     regions = rng.standard_normal(shape, dtype=np.float32)
-    size = next(iter(manifest.members.values())).config.vocab_size
-    lengths = rng.integers(8, 21, captions)
-    token_ids = [rng.integers(0, size, length, dtype=np.int32) for length in lengths.tolist()]
+    token_ids = random_token_ids(bundle, rng.integers(8, 21, captions).tolist(), rng)
     name = f"random regions and ids: {images:,} images × {captions:,} captions of 8 to 20 words"
     return Workload(name, Inputs(regions, token_ids), seed=SEED)
 
@@ -219,9 +222,18 @@ def run_bench(
 
 
 def _open(bundle: Bundle, options: BenchOptions, stack: ExitStack) -> dict[str, Scorer]:
-    """The scorers by what they execute, open as long as the stack is."""
+    """The scorers by what they execute, open as long as the stack is.
+
+    Captions were bounded where they were read.
+    """
     scorers = (
-        load(bundle, engine=one.name, precision=one.precision, options=options.opened(one.name))
+        load(
+            bundle,
+            engine=one.name,
+            precision=one.precision,
+            options=options.opened(one.name),
+            max_words=None,
+        )
         for one in options.engines
     )
     return {_label(scorer): stack.enter_context(scorer) for scorer in scorers}

@@ -16,6 +16,7 @@ from sgraf_deploy.cli.bench_profile import profile_lines
 from sgraf_deploy.cli.bench_report import report_lines
 from sgraf_deploy.cli.bench_scaling import parse_sizes, scaling_lines, write_plot
 from sgraf_deploy.cli.common import (
+    CAPTION_WORDS,
     CHECKPOINT_HELP,
     ENGINE_DIR_HELP,
     PATH,
@@ -57,6 +58,7 @@ class Report(Protocol):
 @click.option("--data", type=PATH, metavar="DIR", help="Precomp data: R@K is compared, too.")
 @click.option("--split", metavar="NAME", help="The split of --data.")
 @click.option("--limit-images", type=int, metavar="K", help="Only the first K images of it.")
+@CAPTION_WORDS
 @click.option(
     "--random",
     type=click.Choice(MODULES),
@@ -335,7 +337,7 @@ def _workload(bundle: Bundle, options: dict[str, Any], *, demo: bool) -> Workloa
     from sgraf_deploy.data.precomp import open_precomp
 
     opened = open_precomp(data, options["split"], limit_images=options["limit_images"])
-    return split_workload(bundle, opened)
+    return split_workload(bundle, opened, options["max_caption_words"])
 
 
 def _command() -> str:

@@ -7,10 +7,30 @@ from click.core import ParameterSource
 
 _MODES = {
     "scaling": frozenset(
-        {"profile", "data", "split", "limit_images", "images", "captions", "warmup", "queries"}
+        {
+            "profile",
+            "data",
+            "split",
+            "limit_images",
+            "max_caption_words",
+            "images",
+            "captions",
+            "warmup",
+            "queries",
+        }
     ),
     "profile": frozenset(
-        {"scaling", "data", "split", "limit_images", "precision", "repeats", "warmup", "queries"}
+        {
+            "scaling",
+            "data",
+            "split",
+            "limit_images",
+            "max_caption_words",
+            "precision",
+            "repeats",
+            "warmup",
+            "queries",
+        }
         | {"device", "checkpoints", "sizes", "max_pairs", "plot"}
     ),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 import click
 
 from sgraf_deploy.config import PRECISIONS, Precision
+from sgraf_deploy.data.bound import MAX_WORDS
 
 if TYPE_CHECKING:
     from sgraf_deploy.runtime.scorer import Scorer
@@ -26,9 +28,34 @@ UNVERIFIED_HELP = (
 CHECKPOINT_HELP = "Original weights, for a bundle exported with --no-reference; repeatable."
 
 
+def _caption_words(_: click.Context, option: click.Parameter, value: int) -> int | None:
+    """The bound that was asked for, None where 0 lifts it."""
+    from sgraf_deploy.data.bound import LEAST_WORDS
+    from sgraf_deploy.errors import InputError
+
+    if value == 0:
+        return None
+    if value < LEAST_WORDS:
+        expected = f"at least {LEAST_WORDS}, or 0 for any number"
+        raise InputError(option.opts[0], expected=expected, got=value)
+    return value
+
+
+CAPTION_WORDS = click.option(
+    "--max-caption-words",
+    type=int,
+    default=MAX_WORDS,
+    show_default=True,
+    metavar="N",
+    callback=_caption_words,
+    help="Refuse captions of more words, <start> and <end> included; 0 lifts the bound.",
+)
+
+
 def scorer_options(command: F) -> F:
-    """The options that say what a scorer runs on."""
+    """The options that say what a scorer runs on, and how long its captions may be."""
     for option in (
+        CAPTION_WORDS,
         click.option(
             "--checkpoint",
             "checkpoints",
@@ -94,6 +121,7 @@ def load_scorer(
     checkpoints: Sequence[Path],
     engine_dir: Path | None,
     allow_unverified: bool,
+    max_caption_words: int | None,
 ) -> Scorer:
     """Load a bundle as the shared options say."""
     from sgraf_deploy.runtime.engine import EngineOptions, default_precision
@@ -103,7 +131,9 @@ def load_scorer(
         engine = "torch"  # The fastest elsewhere than on a CPU that needs nothing compiled.
     options = EngineOptions(threads, device, tuple(checkpoints), engine_dir, allow_unverified)
     chosen = precision or default_precision(engine)
-    return load(bundle, engine=engine, precision=chosen, options=options)
+    return load(
+        bundle, engine=engine, precision=chosen, options=options, max_words=max_caption_words
+    )
 
 
 def describe_scorer(scorer: Scorer) -> str:

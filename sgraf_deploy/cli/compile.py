@@ -9,6 +9,7 @@ import click
 
 from sgraf_deploy.cli.common import (
     BUNDLE,
+    CAPTION_WORDS,
     ENGINE_DIR_HELP,
     PATH,
     megabytes,
@@ -64,6 +65,7 @@ _COUNT = click.IntRange(min=1)
 )
 @click.option("--split", metavar="NAME", help="The split of --data.")
 @click.option("--limit-images", type=int, metavar="K", help="Only the first K images of it.")
+@CAPTION_WORDS
 def compile_(
     *,
     bundle: Path,
@@ -77,6 +79,7 @@ def compile_(
     data: Path | None,
     split: str | None,
     limit_images: int | None,
+    max_caption_words: int | None,
 ) -> None:
     """Build TensorRT engines of a BUNDLE, each with a sidecar that says what it was built from.
 
@@ -94,7 +97,7 @@ def compile_(
     tensorrt = find_tensorrt()
     built_for = target(tensorrt)
     opened = Bundle.open(bundle)
-    check = _recall_check(opened, data, split, limit_images)
+    check = _recall_check(opened, data, split, limit_images, max_caption_words)
     options = CompileOptions(
         precision=precision,
         sizes=Sizes(max_images, max_captions, max_words, max_candidates),
@@ -125,7 +128,11 @@ def compile_(
 
 
 def _recall_check(
-    bundle: Bundle, data: Path | None, split: str | None, limit_images: int | None
+    bundle: Bundle,
+    data: Path | None,
+    split: str | None,
+    limit_images: int | None,
+    max_words: int | None,
 ) -> Check | None:
     """Compares R@K with the literal loop's on a split; None without one."""
     from sgraf_deploy.bench.engine_gate import check_recall
@@ -139,7 +146,8 @@ def _recall_check(
         if limit_images is not None:
             raise InputError("--limit-images", expected="--data DIR beside it", got="none")
         return None
-    workload = split_workload(bundle, open_precomp(data, split, limit_images=limit_images))
+    opened = open_precomp(data, split, limit_images=limit_images)
+    workload = split_workload(bundle, opened, max_words)
     return lambda scorer: check_recall(bundle, scorer, workload)
 
 

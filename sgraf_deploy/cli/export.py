@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from sgraf_deploy.cli.common import PATH, megabytes
+from sgraf_deploy.cli.common import CAPTION_WORDS, PATH, megabytes
 from sgraf_deploy.cli.terminal import echo, progress_bars, table
 from sgraf_deploy.config import DEFAULT_PRECISIONS, PRECISIONS, Precision
 
@@ -66,6 +66,7 @@ _SETS = {"both": DEFAULT_PRECISIONS, "all": PRECISIONS}
     metavar="NAME",
     help="The split of --gate-data; if absent the first there is of dev, val, test, train.",
 )
+@CAPTION_WORDS
 @click.option(
     "--no-reference",
     is_flag=True,
@@ -82,6 +83,7 @@ def export(
     precision: str,
     gate_data: Path | None,
     gate_split: str | None,
+    max_caption_words: int | None,
     no_reference: bool,
     force: bool,
 ) -> None:
@@ -104,10 +106,13 @@ def export(
         gate_split=gate_split,
         keep_reference=not no_reference,
         force=force,
+        max_caption_words=max_caption_words,
     )
     target = output or default_target(checkpoints)
     with progress_bars() as bars:
-        check = partial(_check_recall, checkpoints=checkpoints, stage=bars)
+        check = partial(
+            _check_recall, checkpoints=checkpoints, stage=bars, max_words=max_caption_words
+        )
         steps = _steps(len(checkpoints))
         result = export_bundle(checkpoints, target, options, step=steps, check=check)
     for note in result.notes:
@@ -119,12 +124,16 @@ def export(
 
 
 def _check_recall(
-    bundle: Bundle, split: PrecompSplit, checkpoints: tuple[Path, ...], stage: Stage
+    bundle: Bundle,
+    split: PrecompSplit,
+    checkpoints: tuple[Path, ...],
+    stage: Stage,
+    max_words: int | None,
 ) -> dict[str, Any]:
     """FP8's R@K beside the literal loop's, for the parity report."""
     from sgraf_deploy.bench.engine_gate import check_fp8
 
-    return check_fp8(bundle, split, checkpoints, stage)
+    return check_fp8(bundle, split, checkpoints, stage, max_words)
 
 
 def _check_packages() -> None:

@@ -91,7 +91,8 @@ def _images_for(
     vocabulary = Vocabulary.load(scorer.bundle.vocabulary_path())
     if not caption.strip():
         raise InputError("--caption", expected="at least one word", got=repr(caption))
-    (query,), words = encode_captions([caption], Tokenizer(manifest.tokenizer or ""), vocabulary)
+    tokenizer = Tokenizer(manifest.tokenizer or "", scorer.max_words)
+    (query,), words = encode_captions([caption], tokenizer, vocabulary)
     check_regions(
         split.regions, manifest.regions, manifest.img_dim, f"regions of split {split.name}"
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sgraf_deploy.cli.common import PATH, count
+from sgraf_deploy.cli.common import CAPTION_WORDS, PATH, count
 from sgraf_deploy.cli.terminal import echo, progress_bars, warn
 from sgraf_deploy.config import MODULES, Module
 
@@ -83,6 +83,7 @@ def _schedule_options(command: F) -> F:
 @_number("--split", str, "train", "The split to train on.")
 @_number("--val-split", str, "dev", "The split to validate on.")
 @click.option("--val-images", type=_LEAST_ONE, metavar="K", help="Validate on the first K images.")
+@CAPTION_WORDS
 @_model_options
 @_schedule_options
 @click.option("--threads", type=_LEAST_ONE, metavar="N", help="CPU threads.")
@@ -99,6 +100,7 @@ def train(
     split: str,
     val_split: str,
     val_images: int | None,
+    max_caption_words: int | None,
     threads: int | None,
     device: str,
     force: bool,
@@ -125,7 +127,7 @@ def train(
     for opened in (training, validation):
         regions, img_dim = opened.regions.shape[1:]
         check_regions(opened.regions, regions, img_dim, f"regions of split {opened.name}")
-    tokenizer = Tokenizer()
+    tokenizer = Tokenizer(max_words=max_caption_words)
     if vocab is None:
         vocabulary = Vocabulary.build(training.captions, tokenizer, min_count=min_count)
     else:

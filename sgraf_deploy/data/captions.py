@@ -42,7 +42,8 @@ def encode_captions(
     """Token ids (words,) int32 per caption, unpadded, `<start>` and `<end>` included.
 
     A word outside the vocabulary becomes `<unk>`; a caption of nothing but such words is
-    encoded like any other. Raises DataError that names the index of a caption without words.
+    encoded like any other. Raises DataError that names the index of a caption without words, or
+    with more than the tokenizer reads.
     """
     if isinstance(captions, str | bytes):
         raise DataError("captions", expected="a sequence of strings", got="one string")
@@ -53,7 +54,7 @@ def encode_captions(
         if not isinstance(caption, str):
             got = type(caption).__name__
             raise DataError(f"caption {index}", expected="a string", got=got)
-        words = tokenizer.tokenize(caption)
+        words = tokenizer.tokenize(caption, f"caption {index}")
         if not words:
             raise DataError(f"caption {index}", expected="at least one word", got=repr(caption))
         encoded.append(np.array(vocabulary.encode(words), dtype=np.int32))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import Protocol
 
+from sgraf_deploy.data.bound import MAX_WORDS, CaptionBound
 from sgraf_deploy.errors import DataError, InputError, UnavailableError
 
 UNTRAINED = "nltk-untrained-punkt"
@@ -42,23 +43,32 @@ class Tokenizer:
 
     variant: str
 
-    def __init__(self, variant: str = UNTRAINED) -> None:
-        """Load the variant's parts of NLTK.
+    def __init__(self, variant: str = UNTRAINED, max_words: int | None = MAX_WORDS) -> None:
+        """Load the variant's parts of NLTK, for captions of at most so many words.
 
-        Raises InputError for an unknown variant, UnavailableError where its data is missing.
+        `max_words` counts `<start>` and `<end>`; None lifts it. Raises InputError for an unknown
+        variant or no bound, UnavailableError where the variant's data is missing.
         """
         if variant not in TOKENIZERS:
             raise InputError("unknown tokenizer", expected=" or ".join(TOKENIZERS), got=variant)
         self.variant = variant
+        self._bound = CaptionBound(max_words)
         self._sentences = _trained() if variant == TRAINED else _untrained()
         self._words = _words()
 
-    def tokenize(self, caption: str) -> list[str]:
+    def tokenize(self, caption: str, name: str | None = None) -> list[str]:
         """The words of a caption, in order; none for an empty or blank one.
 
-        Raises DataError for a caption that takes NLTK's patterns longer than their time limit.
+        Raises DataError, which begins with `name`, for a caption that is longer than the bound, or
+        that takes NLTK's patterns longer than their time limit.
         """
-        text = caption.lower()
+        name = name or f"a caption of {len(caption):,} characters that starts with {caption[:40]!r}"
+        self._bound.check_text(caption, name)
+        words = self._split(caption.lower(), name)
+        self._bound.check_words(len(words) + 2, name)
+        return words
+
+    def _split(self, text: str, name: str) -> list[str]:
         plain = _PLAIN.fullmatch(text)
         if plain and not _CONTRACTIONS.search(text):
             words = plain[1].split(" ")
@@ -71,8 +81,9 @@ class Tokenizer:
             ]
         except TimeoutError as error:
             raise DataError(
-                f"a caption of {len(caption)} characters that starts with {caption[:40]!r}",
-                expected="one that NLTK can split in its time limit",
+                name,
+                expected="a caption that NLTK can split in its time limit",
+                got=f"{len(text):,} characters",
                 mend="shorten it",
             ) from error
 

@@ -66,9 +66,13 @@ class Vocabulary:
     ) -> Vocabulary:
         """The special words, then those that the captions have so many times, as they appear.
 
-        Raises DataError where no word is that frequent.
+        Raises DataError where no word is that frequent, and as the tokenizer does.
         """
-        counts = Counter(word for caption in captions for word in tokenizer.tokenize(caption))
+        counts = Counter(
+            word
+            for index, caption in enumerate(captions)
+            for word in tokenizer.tokenize(caption, f"caption {index}")
+        )
         words = [word for word, count in counts.items() if count >= min_count]
         if not words:
             got = f"the most frequent has {max(counts.values(), default=0)}"

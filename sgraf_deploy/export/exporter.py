@@ -13,6 +13,7 @@ import numpy as np
 
 from sgraf_deploy.bundle import Bundle, hash_file, staged_bundle, write_manifest
 from sgraf_deploy.config import DEFAULT_PRECISIONS, GRAPHS, GraphName, Precision, signature
+from sgraf_deploy.data.bound import MAX_WORDS
 from sgraf_deploy.data.precomp import PrecompSplit, list_splits, open_precomp
 from sgraf_deploy.data.regions import region_statistics
 from sgraf_deploy.data.tokenizer import UNTRAINED, Tokenizer
@@ -55,7 +56,8 @@ class ExportOptions:
     """What an export does beyond the checkpoints.
 
     Without `vocabulary` the bundle works on token ids. `gate_data` is a precomp folder that the
-    gate runs on instead of synthetic regions; it needs the vocabulary.
+    gate runs on instead of synthetic regions; it needs the vocabulary. None of its captions may
+    be longer than `max_caption_words`, unless that is None.
     """
 
     vocabulary: Path | None = None
@@ -65,6 +67,7 @@ class ExportOptions:
     gate_split: str | None = None
     keep_reference: bool = True
     force: bool = False
+    max_caption_words: int | None = MAX_WORDS
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +166,7 @@ def _read_inputs(paths: Sequence[Path], options: ExportOptions) -> _Inputs:
             expected=f"{config.vocab_size} words, as the checkpoint's embedding has",
             got=vocabulary.size,
         )
-    tokenizer = Tokenizer(options.tokenizer)
+    tokenizer = Tokenizer(options.tokenizer, options.max_caption_words)
     split = _gate_split(options)
     if split is None:
         gate = synthetic_inputs(config)

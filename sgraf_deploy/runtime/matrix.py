@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sgraf_deploy.errors import DataError, InputError
 from sgraf_deploy.runtime.context import Context
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
 from sgraf_deploy.runtime.engine import Buffer
@@ -31,8 +30,11 @@ def similarity_matrix(
     out: MatrixOut | None,
     progress: Progress | None = None,
 ) -> MatrixOut:
-    """Similarities (images, captions) float32, the members combined tile by tile."""
-    result = _output(out, (len(images), len(captions)), "out")
+    """Similarities (images, captions) float32, the members combined tile by tile.
+
+    `out` is fit for them: see `outputs.check_outputs`.
+    """
+    result = np.empty((len(images), len(captions)), np.float32) if out is None else out
 
     def sink(rows: slice, columns: NDArray[np.int64], logits: Mapping[str, Logits]) -> None:
         result[rows, columns] = similarities(ensemble_logits(logits))
@@ -61,13 +63,10 @@ def member_matrices(
     out: Mapping[str, MatrixOut] | None,
     progress: Progress | None = None,
 ) -> dict[str, MatrixOut]:
-    """Every member's logits (images, captions) float32."""
-    if out is not None and set(out) != set(context.configs):
-        raise InputError("out", expected=f"the members {sorted(context.configs)}", got=sorted(out))
+    """Every member's logits (images, captions) float32; `out`, by member, is fit for them."""
     shape = (len(images), len(captions))
     result = {
-        name: _output(None if out is None else out[name], shape, f"out[{name!r}]")
-        for name in context.configs
+        name: np.empty(shape, np.float32) if out is None else out[name] for name in context.configs
     }
 
     def sink(rows: slice, columns: NDArray[np.int64], logits: Mapping[str, Logits]) -> None:
@@ -179,17 +178,3 @@ def _image_inputs(
     engine = context.engine
     graph = engine.open(member, "scorer")
     return images.members[member].inputs(graph, lambda each: engine.gather(each, tile.images))
-
-
-def _output(out: MatrixOut | None, shape: tuple[int, int], name: str) -> MatrixOut:
-    if out is None:
-        return np.empty(shape, dtype=np.float32)
-    given: object = out
-    if not isinstance(given, np.ndarray):
-        raise DataError(name, expected="a float32 array", got=type(given).__name__)
-    if given.shape != shape or given.dtype != np.float32:
-        expected, got = f"float32 of shape {shape}", f"{given.dtype} of shape {given.shape}"
-        raise DataError(name, expected=expected, got=got)
-    if not out.flags.writeable:
-        raise DataError(name, expected="a writeable array", got="a read-only one")
-    return out

@@ -13,13 +13,16 @@ from numpy.typing import NDArray
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import GRAPHS, Precision
+from sgraf_deploy.data.bound import MAX_WORDS
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.runtime import encode, gallery, matrix, pairs, ranks
+from sgraf_deploy.runtime.arguments import check_load
 from sgraf_deploy.runtime.context import Context
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages, Origin
 from sgraf_deploy.runtime.engine import Engine, EngineOptions, open_engine
 from sgraf_deploy.runtime.halving import Progress
 from sgraf_deploy.runtime.logits import Logits, ensemble_logits, similarities
+from sgraf_deploy.runtime.outputs import check_outputs, name_outputs
 from sgraf_deploy.runtime.ranks import RankCounts
 from sgraf_deploy.runtime.rerank import RerankResult, check_top_k, query_direction, rank
 from sgraf_deploy.runtime.tiles import (
@@ -28,7 +31,7 @@ from sgraf_deploy.runtime.tiles import (
     TilePlan,
     TileShape,
 )
-from sgraf_deploy.runtime.tokens import CaptionReader, RawCaptions
+from sgraf_deploy.runtime.tokens import CaptionReader, Lengths, RawCaptions
 from sgraf_deploy.runtime.verify import verify_engine
 
 Images = EncodedImages | NDArray[Any]
@@ -45,16 +48,27 @@ def load(
     options: EngineOptions | None = None,
     memory_budget: int | None = None,
     tile: TileShape | None = None,
+    max_words: int | None = MAX_WORDS,
 ) -> Scorer:
     """Open a bundle for scoring, all of its graphs at once, so that no request finds one damaged.
 
     `memory_budget` is what one tile may take, in bytes, beyond encoded inputs and the result;
-    `tile` fixes the tiles' shape instead. A compiled engine that was never compared with the
-    reference is compared now, if `options` allow it at all. Raises GateError if it fails then,
-    BundleError for a bundle that cannot be used, InputError for an unknown engine or a precision
-    that the bundle does not have, and UnavailableError for an engine that does not work on this
-    machine.
+    `tile` fixes the tiles' shape instead. A caption of more than `max_words` tokens, `<start>` and
+    `<end>` included, is refused before it is read; None lifts that. A compiled engine that was
+    never compared with the reference is compared now, if `options` allow it at all. Raises
+    GateError if it fails then, BundleError for a bundle that cannot be used, InputError for an
+    unknown engine, a precision that the bundle does not have or an argument of another type, and
+    UnavailableError for an engine that does not work on this machine.
     """
+    check_load(
+        bundle,
+        engine=engine,
+        precision=precision,
+        options=options,
+        memory_budget=memory_budget,
+        tile=tile,
+        max_words=max_words,
+    )
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     precisions = opened.manifest.precisions
     if precision not in precisions:
@@ -63,8 +77,6 @@ def load(
             expected=f"precision {' or '.join(precisions)}",
             got=precision,
         )
-    if memory_budget is not None and memory_budget < 1:
-        raise InputError("memory_budget", expected="a number of bytes", got=memory_budget)
     running = open_engine(engine, opened, precision, options or EngineOptions())
     try:
         for member in opened.manifest.members:
@@ -77,7 +89,9 @@ def load(
         running.close()
         raise
     limits = TileLimits(memory_budget or DEFAULT_TILE_BYTES, running.tile_advice)
-    return Scorer(opened, running, precision=precision, limits=limits, tile=tile)
+    return Scorer(
+        opened, running, precision=precision, limits=limits, tile=tile, max_words=max_words
+    )
 
 
 class Scorer:
@@ -96,6 +110,7 @@ class Scorer:
         precision: Precision,
         limits: TileLimits,
         tile: TileShape | None = None,
+        max_words: int | None = MAX_WORDS,
     ) -> None:
         """Take over an engine that was opened on the bundle."""
         configs = {name: member.config for name, member in bundle.manifest.members.items()}
@@ -104,7 +119,7 @@ class Scorer:
         self._context = Context(origin, limits, tile)
         self._process = os.getpid()
         self._closed = False
-        self._reader = CaptionReader(bundle)
+        self._reader = CaptionReader(bundle, max_words)
 
     @property
     def engine_name(self) -> str:
@@ -131,6 +146,11 @@ class Scorer:
         """The bundle's members: `sgr`, `saf` or both."""
         return tuple(self._context.configs)
 
+    @property
+    def max_words(self) -> int | None:
+        """The most tokens of a caption that is read; None for any number."""
+        return self._reader.bound.max_words
+
     def encode_images(
         self, regions: NDArray[Any], *, progress: Progress | None = None
     ) -> EncodedImages:
@@ -142,15 +162,23 @@ class Scorer:
         return encode.encode_images(self._context, regions, progress)
 
     def encode_captions(
-        self, captions: RawCaptions, *, progress: Progress | None = None
+        self,
+        captions: RawCaptions,
+        lengths: Lengths | None = None,
+        *,
+        progress: Progress | None = None,
     ) -> EncodedCaptions:
         """Encode strings, or token ids with `<start>` and `<end>`, in any order of lengths.
 
-        Raises DataError, which names the caption, for an empty one, ids that are not integers or
-        lie outside the vocabulary; BundleError for strings when the bundle has no vocabulary.
+        Padded ids, such as an array (captions, words), need `lengths`: how many of each caption's
+        ids are real, (captions,) integers. Raises DataError, which names the caption, for an empty
+        one, one longer than `max_words`, and ids that are not integers, lie outside the vocabulary
+        or hold `<pad>` (0 where there is no vocabulary); BundleError for strings when the bundle
+        has no vocabulary. Warns once, with CaptionWarning, of ids without `<start>` or `<end>`.
         """
         self._check_usable()
-        return encode.encode_captions(self._context, self._reader.token_ids(captions), progress)
+        token_ids = self._reader.token_ids(captions, lengths)
+        return encode.encode_captions(self._context, token_ids, progress)
 
     def score(
         self,
@@ -162,10 +190,11 @@ class Scorer:
     ) -> NDArray[np.float32]:
         """Similarities (images, captions) float32, written into `out` if it is given.
 
-        `out` may be a memory map. Beyond encoded inputs and the result, memory does not grow with
+        `out` may be a memory map, or a part of an array; DataError if its elements overlap or share
+        memory with the inputs. Beyond encoded inputs and the result, memory does not grow with
         the matrix. Raises EngineMemoryError when not even one pair fits on the device.
         """
-        one, other = self._encoded(images, captions)
+        one, other = self._encoded(images, captions, None if out is None else {"out": out})
         return matrix.similarity_matrix(self._context, one, other, out, progress)
 
     def logits(
@@ -178,10 +207,11 @@ class Scorer:
     ) -> dict[str, NDArray[np.float32]]:
         """Every member's logits (images, captions) float32, for evaluation.
 
-        `out` may hold an array or a memory map for each member; `runtime.logits.ensemble_logits`
-        combines two members.
+        `out` may hold an array or a memory map for each member, which share no memory;
+        `runtime.logits.ensemble_logits` combines two members.
         """
-        one, other = self._encoded(images, captions)
+        named = None if out is None else name_outputs(out, self.members)
+        one, other = self._encoded(images, captions, named)
         return matrix.member_matrices(self._context, one, other, out, progress)
 
     def count_ranks(
@@ -315,8 +345,10 @@ class Scorer:
                 mend="call load after the fork, in every worker",
             )
 
-    def _encoded(self, images: Any, captions: Any) -> tuple[EncodedImages, EncodedCaptions]:
-        """Both sides encoded by this scorer."""
+    def _encoded(
+        self, images: Any, captions: Any, out: Mapping[str, object] | None = None
+    ) -> tuple[EncodedImages, EncodedCaptions]:
+        """Both sides encoded by this scorer, once `out`, by name, is found fit for the result."""
         self._check_usable()
         origin = self._context.origin
         for given, name in ((images, "images"), (captions, "captions")):
@@ -324,10 +356,19 @@ class Scorer:
                 if _name(given) != name:
                     raise InputError(name, expected=name, got=f"encoded {_name(given)}")
                 origin.check(given.origin, name)
+        regions = token_ids = None  # What is raw is checked before anything is encoded.
         if not isinstance(images, EncodedImages):
-            images = encode.encode_images(self._context, images)
+            regions = encode.check_regions_layout(images, next(iter(origin.configs.values())))
         if not isinstance(captions, EncodedCaptions):
-            captions = encode.encode_captions(self._context, self._reader.token_ids(captions))
+            token_ids = self._reader.token_ids(captions)
+        if out is not None:
+            rows = len(images if regions is None else regions)
+            columns = len(captions if token_ids is None else token_ids)
+            check_outputs(out, (rows, columns), (images, captions))
+        if regions is not None:
+            images = encode.encode_images(self._context, regions)
+        if token_ids is not None:
+            captions = encode.encode_captions(self._context, token_ids)
         return images, captions
 
 

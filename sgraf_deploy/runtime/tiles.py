@@ -40,8 +40,10 @@ class TileShape:
     captions: int
 
     def __post_init__(self) -> None:
-        if self.images < 1 or self.captions < 1:
-            raise InputError("tile shape", expected="at least 1 x 1", got=self)
+        sides: tuple[object, ...] = (self.images, self.captions)
+        for count in sides:
+            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+                raise InputError("tile shape", expected="integers, at least 1 x 1", got=self)
 
 
 @dataclass(frozen=True)

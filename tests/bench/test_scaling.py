@@ -151,21 +151,21 @@ def test_a_point_is_measured_by_its_clocks(exported: Bundle) -> None:
 def test_random_inputs_are_the_seeds(exported: Bundle) -> None:
     config = exported.manifest.members["sgr"].config
     job = Job("", 9, 30, 2, 4)
-    regions, ids = random_inputs(job, config)
+    regions, ids = random_inputs(job, exported)
 
     assert regions.shape == (9, config.regions, config.img_dim)
     assert regions.std() == pytest.approx(1, abs=0.1)
     assert not np.array_equal(regions[0], regions[1])
     assert {len(one) for one in ids} == {2, 3, 4}
-    again = random_inputs(job, config)
+    again = random_inputs(job, exported)
     np.testing.assert_array_equal(regions, again[0])
-    other = random_inputs(Job("", 9, 30, 2, 4, seed=1), config)
+    other = random_inputs(Job("", 9, 30, 2, 4, seed=1), exported)
     assert not np.array_equal(regions, other[0])
 
 
 def test_many_images_take_little_memory(exported: Bundle) -> None:
     config = exported.manifest.members["sgr"].config
-    regions, _ = random_inputs(Job("", 1000, 1, 2, 4), config)
+    regions, _ = random_inputs(Job("", 1000, 1, 2, 4), exported)
     assert np.shares_memory(regions[0], regions[config.regions - 1])
 
 

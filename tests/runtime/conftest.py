@@ -13,6 +13,7 @@ from runtime.onnx_bundles import write_bundle
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import Precision
+from sgraf_deploy.data.bound import MAX_WORDS
 from sgraf_deploy.runtime import Scorer, TileShape, load
 from sgraf_deploy.runtime.tiles import TileLimits
 
@@ -32,7 +33,7 @@ def sgr_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture
 def faked(bundle: Bundle) -> Callable[..., Faked]:
-    """Make a scorer on a fake engine: precision, memory, tile, limits, bundle."""
+    """Make a scorer on a fake engine: precision, memory, tile, limits, bundle, bound on words."""
 
     def make(
         *,
@@ -41,10 +42,16 @@ def faked(bundle: Bundle) -> Callable[..., Faked]:
         tile: TileShape | None = None,
         limits: TileLimits | None = None,
         of: Bundle | None = None,
+        max_words: int | None = MAX_WORDS,
     ) -> Faked:
         engine = FakeEngine(of or bundle, precision, memory=memory)
         scorer = Scorer(
-            of or bundle, engine, precision=precision, limits=limits or TileLimits(), tile=tile
+            of or bundle,
+            engine,
+            precision=precision,
+            limits=limits or TileLimits(),
+            tile=tile,
+            max_words=max_words,
         )
         return Faked(scorer, engine)
 

@@ -36,10 +36,10 @@ def make_regions(images: int, seed: int = 0) -> NDArray[np.float32]:
 
 
 def make_token_ids(captions: int, seed: int = 0, longest: int = 9) -> list[NDArray[Any]]:
-    """Random captions of 1 … longest words."""
+    """Random captions of 1 … longest words, none of them `<pad>`."""
     rng = np.random.default_rng(seed)
     return [
-        rng.integers(0, 14, size).astype(np.int32)
+        rng.integers(1, 14, size).astype(np.int32)
         for size in rng.integers(1, longest + 1, captions)
     ]
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from threading import Barrier, BrokenBarrierError
-from typing import Any
+from typing import Any, cast
 
 import fake_engine
 import numpy as np
@@ -106,7 +106,7 @@ def test_the_largest_tiles_take_the_whole_budget(
     [
         ({"precision": "int8"}, "no int8 graphs: expected precision fp32 or fp16, got int8"),
         ({"engine": "fastest"}, "engine: expected .*'ort'.* got fastest"),
-        ({"memory_budget": 0}, "memory_budget: expected a number of bytes, got 0"),
+        ({"memory_budget": 0}, "memory_budget: expected a number of bytes, at least 1, .*got 0"),
         ({"engine": "ort", "options": EngineOptions(device="cuda")}, "device: expected cpu"),
         ({"engine": "ort", "options": EngineOptions(threads=0)}, "threads: expected at least 1"),
     ],
@@ -115,6 +115,61 @@ def test_the_largest_tiles_take_the_whole_budget(
 def test_what_is_not_there_is_refused(bundle: Bundle, wanted: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         load(bundle, **wanted)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        *(
+            ({"memory_budget": value}, "memory_budget: expected a number of bytes")
+            for value in (float("nan"), 1e9, float("inf"), True, "1 GB", -1, [1])
+        ),
+        *(({"tile": value}, "tile: expected a TileShape") for value in ((2, 3), 4, "2x3")),
+        *(({"options": value}, "options: expected EngineOptions") for value in (4, {"threads": 2})),
+        *(({"engine": value}, "engine: expected a string") for value in (None, ["ort"], b"ort")),
+        *(({"precision": value}, "precision: expected a string") for value in (None, 16, ["fp32"])),
+        *(({"max_words": value}, "max_words: expected an integer") for value in (2, 0, 1.5, True)),
+        *(
+            ({"options": EngineOptions(**cast(Any, {field: value}))}, f"options.{field}: expected ")
+            for field, value in [
+                *(("threads", value) for value in (2.0, True, "2", float("nan"))),
+                *(("device", 0), ("device", b"cpu"), ("checkpoints", "a.pth"), ("checkpoints", 3)),
+                *(("checkpoints", (None,)), ("engine_dir", 3), ("allow_unverified", "no")),
+            ]
+        ),
+    ],
+    ids=str,
+)
+def test_arguments_of_another_type_are_refused_before_anything_is_opened(
+    bundle: Bundle, with_fake: list[FakeEngine], wanted: Any, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        load(bundle, **{"engine": "fake", **wanted})
+    assert with_fake == []
+
+
+@pytest.mark.parametrize("path", [None, 3, b"small.sgraf", ["small.sgraf"], "a\0b", 1.5], ids=repr)
+def test_what_is_no_path_is_refused(path: Any) -> None:
+    with pytest.raises(InputError, match="bundle: expected a Bundle, or the path of one"):
+        load(path)
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, float("nan"), True, "2", None], ids=repr)
+def test_a_tile_has_whole_sides(size: Any) -> None:
+    for sides in ((size, 2), (2, size)):
+        with pytest.raises(InputError, match="tile shape: expected integers, at least 1 x 1"):
+            TileShape(*sides)
+
+
+def test_a_scorer_says_how_long_a_caption_may_be(
+    bundle: Bundle, with_fake: list[FakeEngine]
+) -> None:
+    asked: list[tuple[dict[str, Any], int | None]] = [
+        *(({}, 512), ({"max_words": 20}, 20), ({"max_words": None}, None))
+    ]
+    for wanted, words in asked:
+        with load(bundle, engine="fake", **wanted) as scorer:
+            assert scorer.max_words == words
 
 
 def test_a_precision_that_was_not_exported_is_refused(sgr_bundle: Bundle) -> None:

@@ -270,7 +270,7 @@ def test_a_bundle_of_before_there_was_a_gram_matrix_is_scored() -> None:
     config = next(iter(frozen.manifest.members.values())).config
     shape = (5, config.regions, config.img_dim)
     regions = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    captions = [ids % config.vocab_size for ids in make_token_ids(6)]
+    captions = [1 + ids % (config.vocab_size - 1) for ids in make_token_ids(6)]
     with load(frozen, engine="native") as scorer, load(frozen, engine="ort") as other:
         found, right = (each.score(regions, captions) for each in (scorer, other))
     assert np.abs(found - right).max() < 1e-6

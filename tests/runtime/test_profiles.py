@@ -64,7 +64,7 @@ def test_a_query_takes_the_profile_that_is_made_for_it(
 def test_a_caption_beyond_every_profile_names_the_command(bundle: Bundle) -> None:
     scorer, engine = scorer_of(bundle, PROFILES)
     captions = make_token_ids(3, longest=9)
-    captions[1] = np.zeros(13, np.int32)
+    captions[1] = np.ones(13, np.int32)
     with pytest.raises(DataError, match=r"caption 1 .* at most 12 .* got 13; .*--max-words 13"):
         scorer.encode_captions(captions)
     assert not engine.calls

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from runtime.onnx_bundles import WORDS
 
 from sgraf_deploy.bundle import Bundle
@@ -29,8 +30,11 @@ def test_strings_become_ids_of_the_bundles_vocabulary(bundle: Bundle) -> None:
         [[1, 4, 2], [1, 5, 6, 2]],
         ([1, 4, 2], (1, 5, 6, 2)),
         [np.array([1, 4, 2], dtype=np.int64), np.array([1, 5, 6, 2], dtype=np.uint8)],
+        [torch.tensor([1, 4, 2]), torch.tensor([1, 5, 6, 2], dtype=torch.uint8)],
+        [list(torch.tensor([1, 4, 2])), [np.int16(1), 5, 6, 2]],
+        np.array([[1, 4, 2], [1, 5, 6, 2]], dtype=object),
     ],
-    ids=["lists", "tuples", "arrays"],
+    ids=["lists", "tuples", "arrays", "tensors", "scalars", "objects"],
 )
 def test_ids_are_taken_as_they_are(sgr_bundle: Bundle, captions: Any) -> None:
     found = CaptionReader(sgr_bundle).token_ids(captions)
@@ -41,6 +45,21 @@ def test_ids_are_taken_as_they_are(sgr_bundle: Bundle, captions: Any) -> None:
 def test_a_rectangle_is_captions_of_one_length(sgr_bundle: Bundle) -> None:
     found = CaptionReader(sgr_bundle).token_ids(np.array([[1, 4, 2], [1, 5, 2]]))
     assert [ids.tolist() for ids in found] == [[1, 4, 2], [1, 5, 2]]
+
+
+@pytest.mark.parametrize(
+    "captions",
+    [
+        np.array(["a dog", "a cat"]),
+        np.array(["a dog", "a cat"], dtype=object),
+        ("a dog", "a cat"),
+        [np.str_("a dog"), "a cat"],
+    ],
+    ids=["array", "objects", "tuple", "scalars"],
+)
+def test_strings_of_any_kind_are_read(bundle: Bundle, captions: Any) -> None:
+    found = CaptionReader(bundle).token_ids(captions)
+    assert [[WORDS[token] for token in ids[1:-1]] for ids in found] == [["a", "dog"], ["a", "cat"]]
 
 
 def test_no_captions_are_no_captions(bundle: Bundle) -> None:
@@ -69,12 +88,25 @@ def test_strings_need_a_vocabulary(sgr_bundle: Bundle) -> None:
         ([[True, False]], "caption 0: .*bool"),
         ([[[1, 2]]], r"caption 0: .*shape \(1, 2\)"),
         ([[1, [2]]], "caption 0: expected a sequence of token ids"),
-        ([[0], [1, 14]], "caption 1: expected token ids in 0 … 13, got 14"),
-        ([[0], [3, -1, 2]], "caption 1: expected token ids in 0 … 13, got -1"),
-        ([[0], [-1, 14]], "caption 1: expected token ids in 0 … 13, got -1"),
+        ([[1], [1, 14]], "caption 1: expected token ids in 0 … 13, got 14"),
+        ([[1], [3, -1, 2]], "caption 1: expected token ids in 0 … 13, got -1"),
+        ([[1], [-1, 14]], "caption 1: expected token ids in 0 … 13, got -1"),
         ([[2**70]], "caption 0"),
         ([[2**40]], "got 1099511627776"),
         ([None], "caption 0"),
+        (np.array("a dog"), "captions: .*got one ndarray"),
+        (np.array(7), "captions: .*got one ndarray"),
+        (np.str_("a dog"), "got one str_"),
+        (np.array([b"a dog"]), "caption 0: .*got bytes_"),
+        (np.array([["a", "dog"]]), "caption 0: .*got ndarray of <U3"),
+        (np.array([[1, 4], [1, 5]], dtype=object), "caption 0: .*got ndarray of object"),
+        (np.array([[True]]), "caption 0: .*bool"),
+        (np.array([[1.0, 2.0]]), "caption 0: .*float64"),
+        (torch.tensor([1, 2]), r"caption 0: .*shape \(\)"),
+        (torch.tensor(1), "captions: .*got one Tensor"),
+        (torch.tensor([[1.0]]), "caption 0: .*float32"),
+        (torch.tensor([[1.0]], requires_grad=True), "captions: .*requires grad"),
+        (iter([[1, 2]]), "got one list_iterator"),
     ],
     ids=repr,
 )

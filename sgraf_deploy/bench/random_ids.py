@@ -1,0 +1,31 @@
+"""Captions of random words, for measuring speed and parity without data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.data.vocabulary import END, PAD, SPECIAL_WORDS, START, Vocabulary
+
+
+def random_token_ids(
+    bundle: Bundle, lengths: Sequence[int], rng: np.random.Generator
+) -> list[NDArray[np.int32]]:
+    """Uniform words between `<start>` and `<end>`: ids (words,) of each caption, at least two.
+
+    Never `<pad>`, which no caption holds. Without a vocabulary the special words are the first
+    ids, as the authors' code numbers them.
+    """
+    manifest = bundle.manifest
+    vocabulary = Vocabulary(SPECIAL_WORDS)
+    if manifest.vocabulary is not None:
+        vocabulary = Vocabulary.load(bundle.vocabulary_path())
+    pad, start, end = map(vocabulary.id, (PAD, START, END))
+    words = np.setdiff1d(np.arange(manifest.vocab_size, dtype=np.int32), (pad, start, end))
+    found = [rng.choice(words, max(2, length)).astype(np.int32) for length in lengths]
+    for ids in found:
+        ids[0], ids[-1] = start, end
+    return found
