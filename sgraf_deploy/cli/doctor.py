@@ -36,6 +36,7 @@ def doctor() -> None:
     auto = ("--engine auto takes {}", "--engine auto finds nothing: {}")
     compiles = ("compile works, with {}", "compile does not work: {}")
     click.echo(_answer(choose_engine, *auto))
+    click.echo(_answer(_instruction_sets, "engine native: {}", "engine native: none, {}"))
     click.echo(_answer(find_tensorrt, *compiles))
     if errors["torch"] is None:
         click.echo("export works")
@@ -57,6 +58,14 @@ def _answer(ask: Callable[[], object], right: str, wrong: str) -> str:
         return right.format(ask())
     except UnavailableError as error:
         return wrong.format(error)
+
+
+def _instruction_sets() -> str:
+    from sgraf_deploy.runtime.native.instructions import VARIABLE
+    from sgraf_deploy.runtime.native.library import instruction_sets
+
+    found = instruction_sets()
+    return f"{found.used} ({found}; {VARIABLE} chooses)"
 
 
 def _gpus() -> str:

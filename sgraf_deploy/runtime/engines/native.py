@@ -18,14 +18,14 @@ from sgraf_deploy.config import GraphName, GraphSignature, ModelConfig, Precisio
 from sgraf_deploy.errors import BundleError, EngineMemoryError, InputError, UnavailableError
 from sgraf_deploy.runtime.engine import Buffer, EngineOptions, Graph, TileAdvice
 from sgraf_deploy.runtime.engines.ort import OrtEngine
-from sgraf_deploy.runtime.native.library import MAX_STEPS, NativeModel, open_library
+from sgraf_deploy.runtime.native.library import MAX_STEPS, NativeModel, instruction_sets
 
 if TYPE_CHECKING:
     from sgraf_deploy.bundle import Bundle
 
 
 class NativeEngine(OrtEngine):
-    """See `Engine`; float32 on the CPU, with AVX-512 or AVX2 on x86-64.
+    """See `Engine`; float32 on the CPU, with the widest instruction set that there is.
 
     Weights come from the bundle's scorer graphs. A tile is scored by one thread.
     """
@@ -43,8 +43,11 @@ class NativeEngine(OrtEngine):
 
     @staticmethod
     def unavailable() -> str | None:
-        """Why it cannot be used here; UnavailableError, with what mends it, for the library."""
-        open_library()
+        """Why it cannot be used here; UnavailableError, with what mends it, for the library.
+
+        And for an instruction set that is asked for and not there.
+        """
+        _ = instruction_sets().used
         return OrtEngine.unavailable()
 
     def close(self) -> None:
