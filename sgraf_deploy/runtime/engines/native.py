@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sgraf_deploy.config import GraphName, GraphSignature, ModelConfig, Precision, TensorSpec
+from sgraf_deploy.config import (
+    GraphName,
+    GraphSignature,
+    ModelConfig,
+    Precision,
+    TensorSpec,
+    signature,
+)
 from sgraf_deploy.errors import BundleError, EngineMemoryError, InputError, UnavailableError
 from sgraf_deploy.runtime.engine import Buffer, EngineOptions, Graph, TileAdvice
 from sgraf_deploy.runtime.engines.ort import OrtEngine
@@ -60,8 +67,17 @@ class NativeEngine(OrtEngine):
             return super()._open(member, graph)
         if member not in self._models:
             self._models[member] = self._read(member)
-        signature = self._bundle.graph(member, graph, self._precision).signature
-        return NativeGraph(signature, self._models[member])
+        return NativeGraph(self._signature(member, graph), self._models[member])
+
+    def _signature(self, member: str, name: GraphName) -> GraphSignature:
+        """A pair scorer takes what the scorer takes, so that a pair has the same bits in both.
+
+        In bundles that were written before theirs took `region_gram` as well.
+        """
+        config = self._bundle.member(member).config
+        taken = self._bundle.graph(member, "scorer", self._precision).signature.inputs
+        gram = any(spec.name == "region_gram" for spec in taken)
+        return signature(name, config, self._precision, gram=gram)
 
     def _read(self, member: str) -> NativeModel:
         """A member's weights, from its scorer's graph."""
