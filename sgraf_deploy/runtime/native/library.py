@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sgraf_deploy.config import ModelConfig
 from sgraf_deploy.errors import UnavailableError
 from sgraf_deploy.runtime.native.instructions import SETS, VARIABLE, InstructionSets, named
+from sgraf_deploy.runtime.native.workspace import KEPT_WORDS
 
 LIBRARY = Path(__file__).with_name("libsgraf_scorer.so")
 
@@ -157,23 +158,36 @@ class NativeModel:
         if "image_index" in inputs:
             pairs.image_index = _address(inputs["image_index"])
             pairs.caption_index = _address(inputs["caption_index"])
+        workspace = self._workspace(words.shape[1])
         self._library.sgraf_score(
             byref(self._model),
             byref(images),
             byref(captions),
             byref(pairs),
-            self._workspace(words.shape[1]),
+            _address(workspace),
             _address(logits),
         )
 
-    def _workspace(self, longest: int) -> int:
-        """The address of this thread's workspace, which grows with the longest caption."""
-        needed = self._library.sgraf_workspace(byref(self._model), longest)
-        held: NDArray[np.uint8] | None = getattr(self._own, "workspace", None)
-        if held is None or held.nbytes < needed:
-            self._own.workspace = None  # Freed before the larger one is taken.
-            held = self._own.workspace = np.empty(needed, np.uint8)
-        return held.ctypes.data
+    @property
+    def kept_bytes(self) -> int:
+        """What this thread's workspace takes between runs."""
+        kept: NDArray[np.uint8] | None = getattr(self._own, "workspace", None)
+        return 0 if kept is None else kept.nbytes
+
+    def workspace_bytes(self, longest: int) -> int:
+        """What scoring takes where the longest caption has so many words."""
+        needed: int = self._library.sgraf_workspace(byref(self._model), longest)
+        return needed
+
+    def _workspace(self, longest: int) -> NDArray[np.uint8]:
+        """This thread's workspace, or a larger one that nobody keeps."""
+        if longest > KEPT_WORDS:
+            return np.empty(self.workspace_bytes(longest), np.uint8)
+        kept: NDArray[np.uint8] | None = getattr(self._own, "workspace", None)
+        if kept is None:
+            kept = np.empty(self.workspace_bytes(KEPT_WORDS), np.uint8)
+            self._own.workspace = kept
+        return kept
 
     def _packed(self, weights: Mapping[str, NDArray[np.float32]], name: str) -> _Linear:
         weight = np.ascontiguousarray(weights[f"{name}.weight"], np.float32)
