@@ -38,7 +38,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 # The scorer in C: once the rest is installed, and whenever its sources change.
-$(NATIVE): hatch_build.py $(wildcard sgraf_deploy/runtime/native/*.[ch]) | $(STAMP)
+$(NATIVE): hatch_build.py $(wildcard $(addprefix sgraf_deploy/runtime/native/,build.py *.[ch])) | $(STAMP)
 	@echo "==> compiling engine native"
 	@$(PIP) install --quiet --quiet --no-deps --editable .
 	@touch $@

@@ -86,7 +86,7 @@ def signature(
 
     Embeddings are stored in the graph's precision, and in float16 for fp8; regions and logits are
     always float32, ids, lengths and indices int32. `region_gram` is part of fp32 graphs alone;
-    bundles that were written before there was one have none (`gram=False`).
+    graphs that were written before they had one have none (`gram=False`).
     """
     stored: Literal["float32", "float16"] = "float32" if precision == "fp32" else "float16"
     image = (
@@ -116,4 +116,4 @@ def signature(
         TensorSpec("caption_index", "int32", ("pairs",)),
     )
     logits = TensorSpec("logits", "float32", ("pairs",))
-    return GraphSignature((*image, *text, lengths, *index), (logits,))
+    return GraphSignature((*image, *text, lengths, *products, *index), (logits,))

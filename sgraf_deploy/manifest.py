@@ -10,7 +10,7 @@ import json
 import re
 import types
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from itertools import zip_longest
@@ -24,6 +24,7 @@ from sgraf_deploy.config import (
     GraphSignature,
     ModelConfig,
     Precision,
+    TensorSpec,
     signature,
 )
 from sgraf_deploy.errors import BundleError
@@ -111,9 +112,10 @@ class Member:
             for name in GRAPHS:
                 if name not in graphs:
                     raise _missing(f"graphs.{precision}.{name}")
-            outputs = graphs["image_encoder"].signature.outputs
-            gram = any(spec.name == "region_gram" for spec in outputs)
+            made = _has_gram(graphs["image_encoder"].signature.outputs)
             for name in GRAPHS:
+                # Scorers came to take it earlier than pair scorers.
+                gram = made and (name != "pair_scorer" or _has_gram(graphs[name].signature.inputs))
                 right = signature(name, self.config, precision, gram=gram)
                 _check_signature(f"graphs.{precision}.{name}", right, graphs[name].signature)
 
@@ -364,6 +366,10 @@ def _check_members(manifest: Manifest) -> None:
             )
     if not manifest.precisions:
         raise BundleError("members.*.graphs", expected="a precision that every member has")
+
+
+def _has_gram(specs: Iterable[TensorSpec]) -> bool:
+    return any(spec.name == "region_gram" for spec in specs)
 
 
 def _check_signature(path: str, right: GraphSignature, stored: GraphSignature) -> None:

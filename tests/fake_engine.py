@@ -198,9 +198,7 @@ class FakeGraph:
         lengths: Array,
         region_gram: Array | None = None,
     ) -> tuple[Array]:
-        if region_gram is not None:
-            wide = region_embeddings.astype(np.float64)
-            np.testing.assert_allclose(region_gram, wide @ wide.transpose(0, 2, 1), atol=1e-4)
+        _check_gram(region_embeddings, region_gram)
         images, captions = len(region_embeddings), len(word_embeddings)
         rows, columns = np.divmod(np.arange(images * captions, dtype=np.int32), captions)
         (logits,) = self._pair_scorer(
@@ -217,7 +215,9 @@ class FakeGraph:
         lengths: Array,
         image_index: Array,
         caption_index: Array,
+        region_gram: Array | None = None,
     ) -> tuple[Array]:
+        _check_gram(region_embeddings, region_gram)
         words = word_embeddings.shape[1]
         real = _mask(lengths, words)
         assert not word_embeddings[real == 0].any(), "padding that is not zero"
@@ -230,6 +230,12 @@ class FakeGraph:
         local = weighted.sum(axis=1) / lengths[caption_index]
         overall = image_global.astype(np.float64)[image_index] * text_global[caption_index]
         return (local + 2 * overall.sum(axis=1),)
+
+
+def _check_gram(region_embeddings: Array, region_gram: Array | None) -> None:
+    if region_gram is not None:
+        wide = region_embeddings.astype(np.float64)
+        np.testing.assert_allclose(region_gram, wide @ wide.transpose(0, 2, 1), atol=1e-4)
 
 
 def _mask(lengths: Array, words: int) -> Array:

@@ -204,10 +204,9 @@ def all_outputs(golden: Golden, extra: int, runs: dict[GraphName, Run]) -> Array
     inputs = outputs | {"lengths": golden.lengths}
     rows, columns = np.divmod(np.arange(77, dtype=np.int32), np.int32(11))
     index = {"image_index": rows, "caption_index": columns}
-    pairs = {name: array for name, array in inputs.items() if name != "region_gram"}
     return outputs | {
         "scorer": runs["scorer"](inputs)["logits"],
-        "pair_scorer": runs["pair_scorer"](pairs | index)["logits"],
+        "pair_scorer": runs["pair_scorer"](inputs | index)["logits"],
     }
 
 

@@ -37,6 +37,7 @@ def doctor() -> None:
     auto = ("--engine auto takes {}", "--engine auto finds nothing: {}")
     compiles = ("compile works, with {}", "compile does not work: {}")
     echo(_answer(choose_engine, *auto))
+    echo(_answer(_instruction_sets, "engine native: {}", "engine native: none, {}"))
     echo(_answer(find_tensorrt, *compiles))
     if errors["torch"] is None:
         echo(_answer(_checkpoints, "export works{}", "export does not work: {}"))
@@ -66,6 +67,14 @@ def _checkpoints() -> str:
 
     torch_that_reads()
     return ""
+
+
+def _instruction_sets() -> str:
+    from sgraf_deploy.runtime.native.instructions import VARIABLE
+    from sgraf_deploy.runtime.native.library import instruction_sets
+
+    found = instruction_sets()
+    return f"{found.used} ({found}; {VARIABLE} chooses)"
 
 
 def _gpus() -> str:

@@ -7,7 +7,7 @@ float32 sums); ONNX Runtime on a CPU runs them in float32 and proves nothing abo
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ def open_graph(path: Path, precision: Precision) -> Run:
     def run(inputs: Arrays) -> Arrays:
         # The gate tries zeros and saturated exponentials, and looks for what is not finite itself.
         with np.errstate(all="ignore"), _refused(path, EVALUATOR, _EVALUATOR_ERRORS):
-            outputs = evaluator.run(None, inputs)
+            outputs = evaluator.run(None, _taken(inputs, evaluator.input_names))
         return dict(zip(evaluator.output_names, outputs, strict=True))
 
     return run
@@ -98,12 +98,18 @@ def _onnxruntime(path: Path) -> Run:
     with _refused(path, ONNXRUNTIME, errors):
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
+    taken = [each.name for each in session.get_inputs()]
 
     def run(inputs: Arrays) -> Arrays:
         with _refused(path, ONNXRUNTIME, errors):
-            return dict(zip(names, session.run(names, inputs), strict=True))
+            outputs = session.run(names, _taken(inputs, taken))
+        return dict(zip(names, outputs, strict=True))
 
     return run
+
+
+def _taken(inputs: Arrays, names: Collection[str]) -> Arrays:
+    return {name: array for name, array in inputs.items() if name in names}
 
 
 def _is_error(kind: object) -> bool:

@@ -24,5 +24,5 @@ def build_graph(weights: FoldedWeights, graph: GraphName, precision: Precision) 
     elif graph == "scorer":
         outputs = [model.scorer(Encoded(**{name: name for name in names}))]
     else:
-        outputs = [model.pair_scorer(Encoded(*names[:5]), *names[5:])]
+        outputs = [model.pair_scorer(Encoded(*names[:-2]), *names[-2:])]
     return ops.model(graph, spec, outputs)

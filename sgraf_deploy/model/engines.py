@@ -181,7 +181,7 @@ class TorchEngine(_TorchEngine):
             return (model.scorer(Encoded(*embeddings)),)
 
         def pair_scorer(*inputs: Tensor) -> tuple[Tensor, ...]:
-            return (model.pair_scorer(Encoded(*inputs[:5]), *inputs[5:]),)
+            return (model.pair_scorer(Encoded(*inputs[:-2]), *inputs[-2:]),)
 
         return {
             "image_encoder": model.image_encoder,
@@ -224,9 +224,9 @@ class ReferenceEngine(_TorchEngine):
             words: Tensor,
             _text: Tensor,
             lengths: Tensor,
-            image_index: Tensor,
-            caption_index: Tensor,
+            *gram_and_index: Tensor,
         ) -> tuple[Tensor, ...]:
+            image_index, caption_index = gram_and_index[-2:]
             logits = regions.new_empty(len(image_index))
             for caption in set(caption_index.tolist()):
                 pairs = caption_index == caption

@@ -158,7 +158,11 @@ class FoldedModel(Generic[V]):
         raw = ops.matmul(regions, ops.transpose(words, 0, 2, 1))  # (P, R, L)
         weights = self._word_attention(raw, ops.reshape(mask, pairs, 1, longest))
         weights = ops.softmax(ops.transpose(weights, 0, 2, 1))
-        context = self._l2norm(ops.matmul(weights, regions))
+        if encoded.region_gram is None:
+            context = self._l2norm(ops.matmul(weights, regions))
+        else:
+            gram = ops.gather(encoded.region_gram, image_index)  # (P, R, R)
+            context = ops.matmul(self._normalise(weights, gram), regions)
         local = self._align_local(ops.sub(context, words))
         image_global = ops.load(ops.gather(encoded.image_global, image_index))
         text_global = ops.load(ops.gather(encoded.text_global, caption_index))

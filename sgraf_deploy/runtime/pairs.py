@@ -15,6 +15,7 @@ from sgraf_deploy.runtime.engine import Buffer
 from sgraf_deploy.runtime.halving import Batch, Progress
 from sgraf_deploy.runtime.logits import Logits, not_a_number
 from sgraf_deploy.runtime.matrix import text_inputs
+from sgraf_deploy.runtime.native.workspace import workspace_bytes
 from sgraf_deploy.runtime.rows import check_index
 from sgraf_deploy.runtime.tiles import similar_end
 
@@ -99,10 +100,13 @@ def _batches(context: Context, lengths: NDArray[np.int32]) -> Iterator[Batch]:
 
 def _fitting_pairs(context: Context, words: int) -> int:
     """How many pairs fit: each takes its regions twice and its words six times, as gathered."""
-    limits = context.limits
+    limits, configs = context.limits, context.configs.values()
     largest = min(limits.tile_bytes, 4 * (limits.advice.intermediate_bytes or limits.tile_bytes))
+    if limits.advice.words is not None:  # Engine native.
+        largest -= sum(workspace_bytes(config, words) for config in configs)
     floats = max(
-        config.embed * (2 * (config.regions + 1) + 6 * words) for config in context.configs.values()
+        config.embed * (2 * (config.regions + 1) + 6 * words) + 2 * config.regions**2
+        for config in configs
     )
     fitting = max(1, largest // (_FLOAT * floats))
     for axis in ("pairs", "images", "captions"):  # A batch may hold as many images as pairs.

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from sgraf_deploy.config import ModelConfig
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.runtime.engine import CACHED_TILES, TileAdvice
+from sgraf_deploy.runtime.native.workspace import workspace_bytes
 
 SHARES = 16
 """On a CPU: captions of one length give at least so many tiles, unless these would be small."""
@@ -239,12 +240,11 @@ def estimate_tile_bytes(config: ModelConfig, images: int, captions: int, words: 
 def estimate_ragged_bytes(config: ModelConfig, captions: int, words: int) -> int:
     """About how many bytes a tile takes that is scored a few hundred words at a time.
 
-    The captions' words as gathered, and for those few hundred: words, their attention, and five
-    like the alignments (measured: 4.3 MB at embed 1024, sim_dim 256 and 20 words).
+    The captions' words as gathered, by rows of which each takes two numbers, and for those few
+    hundred what engine native works in (5.6 MB at embed 1024, sim_dim 256 and usual captions).
     """
-    gathered = captions * (words + 1) * config.embed
-    at_a_time = (config.embed + 5 * config.sim_dim + config.regions) * (words + 440)
-    return _FLOAT * (gathered + at_a_time)
+    gathered = captions * (words + 1) * (config.embed + 2)
+    return _FLOAT * gathered + workspace_bytes(config, words)
 
 
 def _members_bytes(
@@ -252,7 +252,8 @@ def _members_bytes(
 ) -> int:
     """A tile's bytes for all members: each keeps what its scorer took for the next tile."""
     if ragged:
-        return sum(estimate_ragged_bytes(config, captions, words) for config in configs)
+        logits = _FLOAT * images * captions
+        return sum(logits + estimate_ragged_bytes(config, captions, words) for config in configs)
     return sum(estimate_tile_bytes(config, images, captions, words) for config in configs)
 
 

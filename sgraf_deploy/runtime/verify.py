@@ -36,9 +36,11 @@ def verify_engine(bundle: Bundle, engine: Engine, precision: Precision) -> dict[
 
 def _run(engine: Engine, member: str, name: GraphName) -> Run:
     graph = engine.open(member, name)
+    taken = {spec.name for spec in graph.signature.inputs}
 
     def run(inputs: Arrays) -> Arrays:
-        buffers = {name: engine.put(np.ascontiguousarray(each)) for name, each in inputs.items()}
+        arrays = {name: each for name, each in inputs.items() if name in taken}
+        buffers = {name: engine.put(np.ascontiguousarray(each)) for name, each in arrays.items()}
         return {name: engine.fetch(found) for name, found in graph.run(buffers).items()}
 
     return run

@@ -15,7 +15,22 @@ from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import Precision
 from sgraf_deploy.data.bound import MAX_WORDS
 from sgraf_deploy.runtime import Scorer, TileShape, load
+from sgraf_deploy.runtime.native import library
+from sgraf_deploy.runtime.native.instructions import VARIABLE
 from sgraf_deploy.runtime.tiles import TileLimits
+
+
+def usable_sets() -> tuple[str, ...]:
+    """The instruction sets that engine native can use here."""
+    return library.instruction_sets().usable if library.LIBRARY.exists() else ()
+
+
+@pytest.fixture(params=usable_sets())
+def instruction_set(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each instruction set of this machine, which engine native is made to use."""
+    monkeypatch.setenv(VARIABLE, request.param)
+    assert library.instruction_sets().used == request.param
+    return str(request.param)
 
 
 @pytest.fixture(scope="session")

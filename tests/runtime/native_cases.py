@@ -27,7 +27,7 @@ Inputs = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Case:
-    """A model, and the instruction set that it is scored with."""
+    """A model's sizes."""
 
     module: Module = "SGR"
     embed: int = 64
@@ -47,7 +47,7 @@ class Case:
         )
 
 
-CASES = [
+SMALL = [
     Case(),
     Case("SAF"),
     Case(steps=0),
@@ -56,9 +56,8 @@ CASES = [
     Case("SAF", embed=265, sim_dim=7, regions=5),
     Case(embed=8, sim_dim=3, regions=1),
     Case("SAF", embed=132, sim_dim=12, regions=40),
-    Case(embed=1024, sim_dim=256),
-    Case("SAF", embed=1024, sim_dim=256),
 ]
+CASES = [*SMALL, Case(embed=1024, sim_dim=256), Case("SAF", embed=1024, sim_dim=256)]
 
 
 @cache
@@ -74,8 +73,8 @@ def weights_by_name(weights: FoldedWeights) -> dict[str, NDArray[np.float32]]:
     return named | {f"{layer.name}.bias": layer.bias for layer in layers}
 
 
-def native_model(case: Case, instructions: int | None = None) -> NativeModel:
-    return NativeModel(case.config, weights_by_name(folded(case)), instructions)
+def native_model(case: Case) -> NativeModel:
+    return NativeModel(case.config, weights_by_name(folded(case)))
 
 
 def make_inputs(case: Case, images: int, lengths: list[int], *, seed: int = 0) -> Inputs:

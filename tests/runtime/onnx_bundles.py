@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
@@ -147,15 +147,15 @@ def write_bundle(
     precisions: Sequence[Precision] = ("fp32", "fp16"),
     vocabulary: bool = True,
     name: str = "small",
-    gram: bool = True,
+    gram: Collection[GraphName] = GRAPHS,
 ) -> Bundle:
     """Write a bundle whose graphs compute what the fake engine does; `name` makes it another.
 
-    Without `gram` as before there was a Gram matrix.
+    `gram` are the graphs that have a Gram matrix: none or not all, as they once were written.
     """
     modules: tuple[Module, ...] = ("SGR", "SAF") if module == "SGRAF" else (module,)
     members = {
-        each.lower(): _write_member(folder, small_config(each, seed=seed), precisions, gram=gram)
+        each.lower(): _write_member(folder, small_config(each, seed=seed), precisions, gram)
         for seed, each in enumerate(modules)
     }
     folder.mkdir(exist_ok=True)
@@ -205,7 +205,10 @@ def write_graph(
 
 
 def _write_member(
-    folder: Path, config: ModelConfig, precisions: Sequence[Precision], *, gram: bool
+    folder: Path,
+    config: ModelConfig,
+    precisions: Sequence[Precision],
+    gram: Collection[GraphName],
 ) -> Member:
     member = config.module.lower()
     graphs: dict[Precision, dict[GraphName, GraphFile]] = {}
@@ -213,9 +216,9 @@ def _write_member(
         graphs[precision] = {}
         for name in GRAPHS:
             path = folder / member / precision / f"{name}.onnx"
-            write_graph(path, name, config, precision, gram=gram)
+            write_graph(path, name, config, precision, gram=name in gram)
             ref = hash_file(path, relative_to=folder)
-            spec = signature(name, config, precision, gram=gram)
+            spec = signature(name, config, precision, gram=name in gram)
             graphs[precision][name] = GraphFile(ref, OPSET, spec)
     checkpoint = CheckpointInfo("c.pth", sha256(member.encode()).hexdigest(), None, None, None)
     return Member(config, checkpoint, sha256(b"images").hexdigest(), graphs, None)

@@ -1,4 +1,4 @@
-"""Bundles that were written before images had Gram matrices score as ever."""
+"""Bundles from before images had Gram matrices, or pairs took them, score as ever."""
 
 from __future__ import annotations
 
@@ -10,23 +10,36 @@ from numpy.typing import NDArray
 from runtime.helpers import CAPTIONS
 from runtime.onnx_bundles import write_bundle
 
+from sgraf_deploy.config import GraphName
 from sgraf_deploy.runtime import load
+
+EARLIER: dict[str, tuple[GraphName, ...]] = {
+    "none": (),
+    "scorers alone": ("image_encoder", "scorer"),
+}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("gram", EARLIER.values(), ids=EARLIER)
 def test_they_score_and_are_saved(
-    precision: str, regions: NDArray[np.float32], tmp_path: Path
+    precision: str, gram: tuple[GraphName, ...], regions: NDArray[np.float32], tmp_path: Path
 ) -> None:
-    old, new = (write_bundle(tmp_path / f"{gram}.sgraf", gram=gram) for gram in (False, True))
+    old = write_bundle(tmp_path / "old.sgraf", gram=gram)
+    new = write_bundle(tmp_path / "new.sgraf")
     with (
         load(old, engine="ort", precision=precision) as before,  # type: ignore[arg-type]
         load(new, engine="ort", precision=precision) as after,  # type: ignore[arg-type]
     ):
         images = before.encode_images(regions)
-        assert all(member.region_gram is None for member in images.members.values())
+        made = {member.region_gram is not None for member in images.members.values()}
+        assert made == {bool(gram) and precision == "fp32"}
         again = before.load_images(before.save_encoded(images, tmp_path / "images"))
         found = before.score(again[[3, 1, 2]], CAPTIONS)
         expected = after.score(regions[[3, 1, 2]], CAPTIONS)
+        assert np.array_equal(found, expected)
+        pairs = ([1, 0, 2], [0, 1, 0])
+        found = before.score_pairs(again[[3, 1, 2]], CAPTIONS, *pairs)
+        expected = after.score_pairs(regions[[3, 1, 2]], CAPTIONS, *pairs)
         assert np.array_equal(found, expected)
 
 

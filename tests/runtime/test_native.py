@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from runtime.helpers import make_token_ids
 from runtime.native_cases import (
     CASES,
+    SMALL,
     Case,
     Inputs,
     assert_close,
@@ -27,28 +27,22 @@ from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import Module, signature
 from sgraf_deploy.errors import BundleError, EngineMemoryError, InputError, UnavailableError
 from sgraf_deploy.runtime import load
-from sgraf_deploy.runtime.engine import EngineOptions, unavailable
+from sgraf_deploy.runtime.engine import EngineOptions
 from sgraf_deploy.runtime.engines import native
 from sgraf_deploy.runtime.native import library
-from sgraf_deploy.runtime.native.library import INSTRUCTIONS, NativeModel
+from sgraf_deploy.runtime.native.library import NativeModel
 
-pytestmark = pytest.mark.skipif(
-    unavailable("native") is not None, reason=f"engine native: {unavailable('native')}"
-)
-
-
-def usable() -> list[int]:
-    """The instruction sets that this processor and the library have."""
-    lowest = INSTRUCTIONS.index("AVX2") if library.widest() > 1 else 1
-    return list(range(lowest, library.widest() + 1)) if unavailable("native") is None else []
+pytestmark = [
+    pytest.mark.skipif(not library.LIBRARY.exists(), reason="engine native was not compiled"),
+    pytest.mark.usefixtures("instruction_set"),
+]
 
 
-@pytest.mark.parametrize("instructions", usable(), ids=lambda place: INSTRUCTIONS[place])
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_the_values_are_those_of_the_folded_model(case: Case, instructions: int) -> None:
+def test_the_values_are_those_of_the_folded_model(case: Case) -> None:
     inputs = make_inputs(case, 3, [5, 1, 2, 17, 16, 33, 80])
 
-    logits = scored(native_model(case, instructions), inputs)
+    logits = scored(native_model(case), inputs)
 
     assert logits.std() > 1e-3
     assert_close(logits, expected(case, inputs))
@@ -60,6 +54,7 @@ SHAPES = [
     (150, [7]),
     (1, [3] * 150),
     (2, [300, 2]),
+    (1, [500]),
     (70, [14, 3, 20]),
     (9, list(range(1, 60))),
 ]
@@ -147,7 +142,7 @@ def test_a_nan_is_not_hidden_and_spoils_its_own_pairs_alone(case: Case, name: st
 GUARDED = """
 import ctypes, mmap, sys
 import numpy as np
-from runtime.native_cases import CASES, make_inputs, native_model, scored
+from runtime.native_cases import SMALL, make_inputs, native_model, scored
 
 PAGE, libc = mmap.PAGESIZE, ctypes.CDLL(None, use_errno=True)
 kept = []
@@ -162,7 +157,7 @@ def before_the_end_of_memory(array):
     whole[:] = array.reshape(-1)
     return whole.reshape(array.shape)
 
-for case in CASES:
+for case in SMALL:
     for images, lengths in ((3, [5, 1, 17]), (1, [14])):
         inputs = make_inputs(case, images, lengths)
         right = scored(native_model(case), inputs)
@@ -181,7 +176,7 @@ def test_no_array_is_read_past_its_end() -> None:
         cwd=Path(__file__).parents[1],
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"read {len(CASES) * 12} arrays to their ends\n"
+    assert done.stdout == f"read {len(SMALL) * 12} arrays to their ends\n"
 
 
 def scorer_graph(case: Case) -> native.NativeGraph:
@@ -284,28 +279,6 @@ def test_other_precisions_are_refused(exported: Bundle) -> None:
 def test_other_devices_are_refused(exported: Bundle) -> None:
     with pytest.raises(InputError, match="engine native: device: expected cpu, got cuda"):
         load(exported, engine="native", options=EngineOptions(device="cuda"))
-
-
-def test_a_package_without_the_library_says_how_to_have_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(native, "open_library", lambda: library.open_library(tmp_path / "no.so"))
-    error = unavailable("native")
-    assert error is not None
-    assert "the package was built without a C compiler" in error.reason
-    assert error.mend == library.INSTALL
-
-
-def test_an_old_processor_is_refused(tmp_path: Path) -> None:
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("needs a C compiler")
-    functions = ("sgraf_widest", "sgraf_pack", "sgraf_workspace", "sgraf_score")
-    source, old = tmp_path / "old.c", tmp_path / "old.so"
-    source.write_text("".join(f"int {name}(void) {{ return 0; }}\n" for name in functions))
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", old, source], check=True)
-    with pytest.raises(UnavailableError, match="neither AVX2 nor AVX-512; use engine ort"):
-        library.open_library(old)
 
 
 def test_weights_that_are_not_there_are_named(tmp_path: Path, exported: Bundle) -> None:

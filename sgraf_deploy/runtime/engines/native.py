@@ -14,18 +14,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sgraf_deploy.config import GraphName, GraphSignature, ModelConfig, Precision, TensorSpec
+from sgraf_deploy.config import (
+    GraphName,
+    GraphSignature,
+    ModelConfig,
+    Precision,
+    TensorSpec,
+    signature,
+)
 from sgraf_deploy.errors import BundleError, EngineMemoryError, InputError, UnavailableError
 from sgraf_deploy.runtime.engine import Buffer, EngineOptions, Graph, TileAdvice
 from sgraf_deploy.runtime.engines.ort import OrtEngine
-from sgraf_deploy.runtime.native.library import MAX_STEPS, NativeModel, open_library
+from sgraf_deploy.runtime.native.library import MAX_STEPS, NativeModel, instruction_sets
 
 if TYPE_CHECKING:
     from sgraf_deploy.bundle import Bundle
 
 
 class NativeEngine(OrtEngine):
-    """See `Engine`; float32 on the CPU, with AVX-512 or AVX2 on x86-64.
+    """See `Engine`; float32 on the CPU, with the widest instruction set that there is.
 
     Weights come from the bundle's scorer graphs. A tile is scored by one thread.
     """
@@ -43,8 +50,11 @@ class NativeEngine(OrtEngine):
 
     @staticmethod
     def unavailable() -> str | None:
-        """Why it cannot be used here; UnavailableError, with what mends it, for the library."""
-        open_library()
+        """Why it cannot be used here; UnavailableError, with what mends it, for the library.
+
+        And for an instruction set that is asked for and not there.
+        """
+        _ = instruction_sets().used
         return OrtEngine.unavailable()
 
     def close(self) -> None:
@@ -57,8 +67,17 @@ class NativeEngine(OrtEngine):
             return super()._open(member, graph)
         if member not in self._models:
             self._models[member] = self._read(member)
-        signature = self._bundle.graph(member, graph, self._precision).signature
-        return NativeGraph(signature, self._models[member])
+        return NativeGraph(self._signature(member, graph), self._models[member])
+
+    def _signature(self, member: str, name: GraphName) -> GraphSignature:
+        """A pair scorer takes what the scorer takes, so that a pair has the same bits in both.
+
+        In bundles that were written before theirs took `region_gram` as well.
+        """
+        config = self._bundle.member(member).config
+        taken = self._bundle.graph(member, "scorer", self._precision).signature.inputs
+        gram = any(spec.name == "region_gram" for spec in taken)
+        return signature(name, config, self._precision, gram=gram)
 
     def _read(self, member: str) -> NativeModel:
         """A member's weights, from its scorer's graph."""

@@ -1,4 +1,7 @@
-/* Chooses among the scorers that were compiled, and packs weights for all of them. */
+/* Chooses among the scorers that were compiled, and packs weights for all of them.
+ *
+ * HAVE_AVX2 and HAVE_AVX512 say which ones there are beside the generic one.
+ */
 #include "scorer.h"
 
 #define DECLARE(isa)                                                                           \
@@ -6,26 +9,47 @@
     void sgraf_score_##isa(const Model *, const Images *, const Captions *, const Pairs *,     \
                            void *, float *);
 
-#if defined(__x86_64__)
-DECLARE(avx512)
-DECLARE(avx2)
-#define CALL(name, model, ...)                                                          \
-    ((model)->instructions >= SGRAF_AVX512 ? name##_avx512(model, __VA_ARGS__)          \
-                                           : name##_avx2(model, __VA_ARGS__))
-#define HAS(feature) __builtin_cpu_supports(feature)
+typedef struct {
+    int64_t (*workspace)(const Model *, int32_t);
+    void (*score)(const Model *, const Images *, const Captions *, const Pairs *, void *, float *);
+} Scorer;
 
-int32_t sgraf_widest(void) {
-    if (!HAS("avx2") || !HAS("fma") || !HAS("bmi") || !HAS("bmi2")) return SGRAF_NONE;
-    if (HAS("avx512f") && HAS("avx512bw") && HAS("avx512cd") && HAS("avx512dq") && HAS("avx512vl"))
-        return SGRAF_AVX512;
-    return SGRAF_AVX2;
-}
-#else
 DECLARE(generic)
-#define CALL(name, ...) name##_generic(__VA_ARGS__)
-
-int32_t sgraf_widest(void) { return SGRAF_GENERIC; }
+#ifdef HAVE_AVX2
+DECLARE(avx2)
 #endif
+#ifdef HAVE_AVX512
+DECLARE(avx512)
+#endif
+
+static const Scorer scorers[] = {
+    [SGRAF_GENERIC] = {sgraf_workspace_generic, sgraf_score_generic},
+#ifdef HAVE_AVX2
+    [SGRAF_AVX2] = {sgraf_workspace_avx2, sgraf_score_avx2},
+#endif
+#ifdef HAVE_AVX512
+    [SGRAF_AVX512] = {sgraf_workspace_avx512, sgraf_score_avx512},
+#endif
+};
+
+int32_t sgraf_built(void) {
+    int32_t found = 0;
+    for (uint32_t set = 0; set < sizeof(scorers) / sizeof(scorers[0]); set++)
+        if (scorers[set].score) found |= 1 << set;
+    return found;
+}
+
+int32_t sgraf_runnable(void) {
+    int32_t found = 1 << SGRAF_GENERIC;
+#if defined(__x86_64__)
+#define HAS(feature) __builtin_cpu_supports(feature)
+    if (!HAS("avx2") || !HAS("fma") || !HAS("bmi") || !HAS("bmi2")) return found;
+    found |= 1 << SGRAF_AVX2;
+    if (HAS("avx512f") && HAS("avx512bw") && HAS("avx512cd") && HAS("avx512dq") && HAS("avx512vl"))
+        found |= 1 << SGRAF_AVX512;
+#endif
+    return found;
+}
 
 int64_t sgraf_pack(const float *weight, int64_t inputs, int64_t outputs, float *packed) {
     int64_t rows = (outputs + SGRAF_BLOCK - 1) / SGRAF_BLOCK * SGRAF_BLOCK;
@@ -38,10 +62,10 @@ int64_t sgraf_pack(const float *weight, int64_t inputs, int64_t outputs, float *
 }
 
 int64_t sgraf_workspace(const Model *model, int32_t longest) {
-    return CALL(sgraf_workspace, model, longest);
+    return scorers[model->instructions].workspace(model, longest);
 }
 
 void sgraf_score(const Model *model, const Images *images, const Captions *captions,
                  const Pairs *pairs, void *workspace, float *logits) {
-    CALL(sgraf_score, model, images, captions, pairs, workspace, logits);
+    scorers[model->instructions].score(model, images, captions, pairs, workspace, logits);
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Mapping
 from ctypes import POINTER, Structure, byref, c_int32, c_int64, c_void_p
 from functools import cache
@@ -15,15 +16,14 @@ from numpy.typing import NDArray
 
 from sgraf_deploy.config import ModelConfig
 from sgraf_deploy.errors import UnavailableError
+from sgraf_deploy.runtime.native.instructions import SETS, VARIABLE, InstructionSets, named
+from sgraf_deploy.runtime.native.workspace import KEPT_WORDS
 
 LIBRARY = Path(__file__).with_name("libsgraf_scorer.so")
 
 INSTALL = "install a C compiler, then pip install --force-reinstall --no-deps sgraf-deploy"
 
 MAX_STEPS = 16
-
-INSTRUCTIONS = ("none", "generic", "AVX2", "AVX-512")
-"""Instruction sets, the wider the later; x86-64 has the last two, other processors `generic`."""
 
 _Floats = _Ints = c_void_p  # of arrays, whose addresses are numbers
 
@@ -74,31 +74,36 @@ class _Pairs(Structure):
 
 @cache
 def open_library(path: Path = LIBRARY) -> ctypes.CDLL:
-    """The library; UnavailableError where it was not built or this processor cannot run it."""
+    """The library; UnavailableError where it was not built, or cannot be loaded."""
     if not path.exists():
-        what = "the package was built without a C compiler"
-        raise UnavailableError(f"engine native is not available: {what}", mend=INSTALL)
-    library = ctypes.CDLL(str(path))
-    library.sgraf_widest.restype = c_int32
-    library.sgraf_pack.argtypes = (_Floats, c_int64, c_int64, _Floats)
-    library.sgraf_pack.restype = c_int64
-    library.sgraf_workspace.argtypes = (POINTER(_Model), c_int32)
-    library.sgraf_workspace.restype = c_int64
-    library.sgraf_score.argtypes = (
-        *(POINTER(_Model), POINTER(_Images), POINTER(_Captions), POINTER(_Pairs)),
-        *(c_void_p, _Floats),
-    )
-    library.sgraf_score.restype = None
-    if library.sgraf_widest() == 0:
-        what = "this processor has neither AVX2 nor AVX-512"
-        raise UnavailableError(f"engine native is not available: {what}", mend="use engine ort")
+        raise UnavailableError("the package was built without a C compiler", mend=INSTALL)
+    try:
+        library = ctypes.CDLL(str(path))
+        library.sgraf_built.restype = c_int32
+        library.sgraf_runnable.restype = c_int32
+        library.sgraf_pack.argtypes = (_Floats, c_int64, c_int64, _Floats)
+        library.sgraf_pack.restype = c_int64
+        library.sgraf_workspace.argtypes = (POINTER(_Model), c_int32)
+        library.sgraf_workspace.restype = c_int64
+        library.sgraf_score.argtypes = (
+            *(POINTER(_Model), POINTER(_Images), POINTER(_Captions), POINTER(_Pairs)),
+            *(c_void_p, _Floats),
+        )
+        library.sgraf_score.restype = None
+    except (OSError, AttributeError) as error:
+        what = f"{path.name} cannot be loaded"
+        raise UnavailableError(what, got=error, mend=INSTALL) from error
     return library
 
 
-def widest() -> int:
-    """The place in `INSTRUCTIONS` of the instruction set that is used here."""
-    found: int = open_library().sgraf_widest()
-    return found
+def instruction_sets() -> InstructionSets:
+    """What the library was built for and this processor runs; UnavailableError as above."""
+    library = open_library()
+    return InstructionSets(
+        named(library.sgraf_built()),
+        named(library.sgraf_runnable()),
+        os.environ.get(VARIABLE) or None,
+    )
 
 
 class NativeModel:
@@ -108,17 +113,16 @@ class NativeModel:
         self,
         config: ModelConfig,
         weights: Mapping[str, NDArray[np.float32]],
-        instructions: int | None = None,
     ) -> None:
         """Pack the weights of a folded model, by the names that they have in its graphs.
 
-        `instructions` is a place in `INSTRUCTIONS`, by default the widest.
+        Raises UnavailableError where there is no library, or not the instruction set asked for.
         """
         self._library = open_library()
         self._kept: list[NDArray[np.float32]] = []
         self._own = local()
         model = _Model(
-            instructions or widest(),
+            SETS.index(instruction_sets().used),
             config.regions,
             config.embed,
             config.sim_dim,
@@ -154,23 +158,36 @@ class NativeModel:
         if "image_index" in inputs:
             pairs.image_index = _address(inputs["image_index"])
             pairs.caption_index = _address(inputs["caption_index"])
+        workspace = self._workspace(words.shape[1])
         self._library.sgraf_score(
             byref(self._model),
             byref(images),
             byref(captions),
             byref(pairs),
-            self._workspace(words.shape[1]),
+            _address(workspace),
             _address(logits),
         )
 
-    def _workspace(self, longest: int) -> int:
-        """The address of this thread's workspace, which grows with the longest caption."""
-        needed = self._library.sgraf_workspace(byref(self._model), longest)
-        held: NDArray[np.uint8] | None = getattr(self._own, "workspace", None)
-        if held is None or held.nbytes < needed:
-            self._own.workspace = None  # Freed before the larger one is taken.
-            held = self._own.workspace = np.empty(needed, np.uint8)
-        return held.ctypes.data
+    @property
+    def kept_bytes(self) -> int:
+        """What this thread's workspace takes between runs."""
+        kept: NDArray[np.uint8] | None = getattr(self._own, "workspace", None)
+        return 0 if kept is None else kept.nbytes
+
+    def workspace_bytes(self, longest: int) -> int:
+        """What scoring takes where the longest caption has so many words."""
+        needed: int = self._library.sgraf_workspace(byref(self._model), longest)
+        return needed
+
+    def _workspace(self, longest: int) -> NDArray[np.uint8]:
+        """This thread's workspace, or a larger one that nobody keeps."""
+        if longest > KEPT_WORDS:
+            return np.empty(self.workspace_bytes(longest), np.uint8)
+        kept: NDArray[np.uint8] | None = getattr(self._own, "workspace", None)
+        if kept is None:
+            kept = np.empty(self.workspace_bytes(KEPT_WORDS), np.uint8)
+            self._own.workspace = kept
+        return kept
 
     def _packed(self, weights: Mapping[str, NDArray[np.float32]], name: str) -> _Linear:
         weight = np.ascontiguousarray(weights[f"{name}.weight"], np.float32)

@@ -57,24 +57,27 @@ static void gather_columns(const float *from, long from_stride, long rows, long 
         for (long m = 0; m < rows; m++) store(to + m * to_stride + t, load(from + m * from_stride + t));
 }
 
-/* message (rows, queries) = nodes softmax(nodes^T query), for one pair. */
+/* message (rows, queries) = nodes softmax(nodes^T query), for one pair, some queries at a time. */
 static void messages(const Workspace *w, long sim_dim, const float *nodes, long count,
                      const float *query, float *message) {
     long stride = (count + VL - 1) / VL * VL;
     gather_columns(nodes, w->node_stride, w->rows, count, w->pair_nodes, stride);
-    Product edges = {
-        .m = (count + MR - 1) / MR * MR, .k = sim_dim, .t = count, /* rows past the last: unused */
-        .a = w->pair_nodes, .a_k = stride, .a_block = 1,
-        .b = query, .b_k = w->node_stride, .out = w->edges, .out_m = w->edge_stride,
-    };
-    edge_product(&edges);
-    softmax(w->edges, count, w->edge_stride, count);
-    Product sums = {
-        .m = w->rows, .k = count, .t = count,
-        .a = w->pair_nodes, .a_m = stride, .a_block = stride,
-        .b = w->edges, .b_k = w->edge_stride, .out = message, .out_m = w->node_stride,
-    };
-    message_product(&sums);
+    for (long first = 0; first < count; first += QUERIES) {
+        long queries = first + QUERIES < count ? QUERIES : count - first;
+        Product edges = { /* rows past the last are unused */
+            .m = (count + MR - 1) / MR * MR, .k = sim_dim, .t = queries,
+            .a = w->pair_nodes, .a_k = stride, .a_block = 1,
+            .b = query + first, .b_k = w->node_stride, .out = w->edges, .out_m = w->edge_stride,
+        };
+        edge_product(&edges);
+        softmax(w->edges, count, w->edge_stride, queries);
+        Product sums = {
+            .m = w->rows, .k = count, .t = queries,
+            .a = w->pair_nodes, .a_m = stride, .a_block = stride,
+            .b = w->edges, .b_k = w->edge_stride, .out = message + first, .out_m = w->node_stride,
+        };
+        message_product(&sums);
+    }
 }
 
 /* out[m * stride] = sum over t of x[m][t] weight[t], a pair's nodes by their weights. */

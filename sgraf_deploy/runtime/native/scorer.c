@@ -111,14 +111,14 @@ static void score_all(Panel *panel, const Pairs *pairs, float *logits) {
 
 int64_t NAMED(sgraf_workspace_, ISA)(const Model *model, int32_t longest) {
     Workspace workspace;
-    return (int64_t)(lay_out(&workspace, model, longest, (char *)0) + sizeof(Panel) + 64);
+    return (int64_t)(lay_out(&workspace, model, longest, 0) + sizeof(Panel) + 2 * 64);
 }
 
 void NAMED(sgraf_score_, ISA)(const Model *model, const Images *images, const Captions *captions,
                               const Pairs *pairs, void *workspace, float *logits) {
-    Panel *panel = (Panel *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
+    Panel *panel = (Panel *)line_from((uintptr_t)workspace);
     *panel = (Panel){.model = model, .images = images, .captions = captions};
-    lay_out(&panel->work, model, captions->longest, (char *)(panel + 1));
+    lay_out(&panel->work, model, captions->longest, (uintptr_t)(panel + 1));
     if (pairs->image_index) score_listed(panel, pairs, logits);
     else score_all(panel, pairs, logits);
 }

@@ -18,15 +18,15 @@ enum {
     SGRAF_BLOCK = 6
 };
 
-/* Instruction sets, the wider the larger. */
-enum { SGRAF_NONE, SGRAF_GENERIC, SGRAF_AVX2, SGRAF_AVX512 };
+/* Instruction sets, the wider the later: what the architecture's oldest processors have, and more. */
+enum { SGRAF_GENERIC, SGRAF_AVX2, SGRAF_AVX512 };
 
 typedef struct {
     const float *weight, *bias;
 } Linear;
 
 typedef struct {
-    int32_t instructions; /* at most `sgraf_widest()` */
+    int32_t instructions; /* a set that is built and that this processor runs */
     int32_t regions, embed, sim_dim;
     int32_t steps; /* of SGR; 0 for SAF and for an SGR of no steps */
     int32_t filtration_used;
@@ -56,8 +56,11 @@ typedef struct {
     int64_t pairs;
 } Pairs;
 
-/* The widest instruction set that this processor and the library have. */
-PUBLIC int32_t sgraf_widest(void);
+/* The instruction sets that this library was compiled for, a bit `1 << set` for each. */
+PUBLIC int32_t sgraf_built(void);
+
+/* Those that this processor and its operating system run, built or not. */
+PUBLIC int32_t sgraf_runnable(void);
 
 /* Pack the weights (inputs, outputs) of a layer; returns how many numbers that makes.
  *

@@ -14,6 +14,7 @@ enum {
     GROUP_BYTES = 1400 << 10,/* of its images: they stay in the second cache */
     PANEL_PAIRS = 64,        /* pairs of a panel, whose global alignments are computed at once */
     DEPTH = SGRAF_DEPTH,     /* of `embed` in one go: what stays in the first cache */
+    QUERIES = 240,           /* whose edges are held at once: whole vectors */
     SQUARE_STRIDE = WIDE + VL
 };
 
@@ -31,7 +32,7 @@ typedef struct {
     float *local;      /* (rows, words), with the nodes' stride */
     float *message;    /* (rows, nodes), where the local alignments were */
     float *pair_nodes; /* (rows, nodes of a pair) */
-    float *edges;      /* (nodes of a pair, nodes of a pair) */
+    float *edges;      /* (nodes of a pair, queries); also a weight for each node of a pair */
     float *first, *query; /* (rows, pairs) */
 } Workspace;
 
@@ -42,23 +43,28 @@ static long spare(long columns) {
     return 16 * (lines | 1);
 }
 
-static float *take(char **at, long rows, long columns) {
+/* The next multiple of a cache line's bytes. */
+static uintptr_t line_from(uintptr_t address) { return (address + 63) & ~(uintptr_t)63; }
+
+static float *take(uintptr_t *at, long rows, long columns) {
     float *found = (float *)*at;
-    *at += (size_t)(rows + 3 * MR) * columns * sizeof(float);
-    *at = (char *)(((uintptr_t)*at + 63) & ~(uintptr_t)63);
+    *at = line_from(*at + (size_t)(rows + 3 * MR) * (size_t)columns * sizeof(float));
     return found;
 }
 
-/* Lay the buffers out from `base`; returns what they take. */
-static size_t lay_out(Workspace *w, const Model *model, int32_t longest, char *base) {
-    char *at = (char *)(((uintptr_t)base + 63) & ~(uintptr_t)63);
-    long words = GROUP_WORDS + longest;
+/* Lay the buffers out from an address; returns what they take.
+ *
+ * `workspace.py` says how much that is at most: what is added here is added there.
+ */
+static size_t lay_out(Workspace *w, const Model *model, int32_t longest, uintptr_t base) {
+    uintptr_t at = line_from(base);
+    long words = GROUP_WORDS + (long)longest, nodes = (long)longest + 1;
     w->rows = (model->sim_dim + MR - 1) / MR * MR;
-    w->slot_stride = spare(GROUP_WORDS + longest);
+    w->slot_stride = spare(words);
     w->word_stride = spare(words);
     w->node_stride = spare(words + GROUP_PAIRS);
     w->pair_stride = spare(PANEL_PAIRS);
-    w->edge_stride = spare(longest + 1);
+    w->edge_stride = spare(nodes < QUERIES ? nodes : QUERIES);
     w->slots = take(&at, model->embed, w->slot_stride);
     w->difference = take(&at, model->embed, w->pair_stride);
     w->global = take(&at, w->rows, w->pair_stride);
@@ -69,11 +75,11 @@ static size_t lay_out(Workspace *w, const Model *model, int32_t longest, char *b
     w->nodes = take(&at, w->rows, w->node_stride);
     w->next = take(&at, w->rows, w->node_stride);
     w->local = w->message = take(&at, w->rows, w->node_stride);
-    w->pair_nodes = take(&at, w->rows, w->edge_stride);
-    w->edges = take(&at, longest + 1, w->edge_stride);
+    w->pair_nodes = take(&at, w->rows, spare(nodes));
+    w->edges = take(&at, nodes, w->edge_stride);
     w->first = take(&at, w->rows, w->pair_stride);
     w->query = take(&at, w->rows, w->pair_stride);
-    return (size_t)(at - base) + 64;
+    return at - base;
 }
 
 #endif

@@ -1,0 +1,44 @@
+"""How much memory the compiled scorer works in: what `workspace.h` lays out, at most."""
+
+from __future__ import annotations
+
+from sgraf_deploy.config import ModelConfig
+
+KEPT_WORDS = 128
+"""A thread keeps a workspace for captions of so many words, and gives a larger one back."""
+
+_GROUP_WORDS, _GROUP_PAIRS, _PANEL_PAIRS, _QUERIES = 240, 32, 64, 240
+_DEPTH, _BLOCK, _WIDEST, _VECTOR = 132, 6, 64, 16
+"""As in C; the widest product and vector are those of AVX-512, which no other set exceeds."""
+
+_BUFFERS = 14
+_PANEL = 8192
+"""Bytes of the panel itself, and what aligning it takes."""
+
+_FLOAT = 4
+
+
+def workspace_bytes(config: ModelConfig, words: int) -> int:
+    """At most so many bytes are taken by a thread that scores captions of up to so many words."""
+    words = max(words, KEPT_WORDS)
+    nodes, sim_dim = words + 1, -(-config.sim_dim // _BLOCK) * _BLOCK
+    pairs, queries = _spare(_PANEL_PAIRS), _spare(min(nodes, _QUERIES))
+    floats = (
+        _columns(_spare(words + _GROUP_WORDS), config.embed, config.regions, 1, 1)
+        + _columns(_spare(words + _GROUP_WORDS + _GROUP_PAIRS), sim_dim, sim_dim, sim_dim)
+        + _columns(pairs, config.embed, sim_dim, sim_dim, sim_dim)
+        + _columns(_WIDEST + _VECTOR, _DEPTH)
+        + _columns(_spare(nodes), sim_dim)
+        + _columns(queries, nodes)
+    )
+    return _FLOAT * (floats + _BUFFERS * _VECTOR) + _PANEL
+
+
+def _spare(columns: int) -> int:
+    """A buffer's stride: an odd number of cache lines."""
+    return 16 * ((columns + _WIDEST + _VECTOR + 15) // 16 | 1)
+
+
+def _columns(stride: int, *rows: int) -> int:
+    """Buffers of one stride, each with the rows that a product may read or write past its end."""
+    return stride * sum(each + 3 * _BLOCK for each in rows)
