@@ -129,8 +129,8 @@ def check_file(
     """
     named = f"{what} {os.fspath(path)}"
     with os_errors(named, error):
-        target = Path(os.path.realpath(path))
         try:
+            target = Path(os.path.realpath(path))
             mode = os.stat(path).st_mode
         except (FileNotFoundError, NotADirectoryError):
             if target.parent.is_dir():

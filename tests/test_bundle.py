@@ -372,9 +372,3 @@ def test_a_manifest_that_could_not_be_read_back_is_not_written(folder: Path) -> 
 
     assert "would not be readable: tools.torch: expected a text, got 2" in text
     assert not (folder / "manifest.json").exists()
-
-
-def test_json_is_written_for_people(tmp_path: Path) -> None:
-    write_json(tmp_path / "a.json", {"b": [1], "a": "é"})
-
-    assert (tmp_path / "a.json").read_bytes() == '{\n "b": [\n  1\n ],\n "a": "é"\n}\n'.encode()

@@ -96,8 +96,7 @@ def write_checkpoint(path: str | Path, checkpoint: Checkpoint, *, replace: bool 
         try:
             torch.save(payload, file)
         except RuntimeError as error:
-            # So torch reports what the system refused.
-            raise OSError(str(error).split("\n", 1)[0]) from error
+            raise _refusal(error) from error
 
 
 def read_reference(path: str | Path, config: ModelConfig) -> dict[str, NDArray[Any]]:
@@ -272,3 +271,13 @@ def _finite(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if math.isfinite(value) else None
+
+
+def _refusal(error: RuntimeError) -> OSError:
+    """What the system refused, which torch follows up with an error of its own."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__context__
+    if cause is None:
+        return OSError(str(error).split("\n", 1)[0])
+    return OSError(cause.errno, cause.strerror)
