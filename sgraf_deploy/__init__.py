@@ -12,12 +12,13 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sgraf_deploy import errors
     from sgraf_deploy.bundle import Bundle
     from sgraf_deploy.runtime.scorer import Scorer, load
 
 __version__ = "0.1.0"
 
-__all__ = ["Bundle", "Scorer", "__version__", "load"]
+__all__ = ["Bundle", "Scorer", "__version__", "errors", "load"]
 
 _HOMES = {
     "Bundle": "sgraf_deploy.bundle",
@@ -28,6 +29,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> object:
     """Import a public name on first use, so that `import sgraf_deploy` itself stays light."""
+    if name == "errors":
+        return importlib.import_module("sgraf_deploy.errors")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)

@@ -204,6 +204,18 @@ def test_importing_loads_nothing_heavy(module: str) -> None:
     assert done.stdout.split() == []
 
 
+def test_the_errors_are_there_without_an_import_of_their_own() -> None:
+    code = "import sgraf_deploy; print(sgraf_deploy.errors.SgrafDeployError.__name__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=PACKAGE.parent,
+    )
+    assert done.stdout.split() == ["SgrafDeployError"], done.stderr
+
+
 def test_public_names_are_found_on_first_use() -> None:
     from sgraf_deploy.bundle import Bundle
     from sgraf_deploy.runtime.scorer import Scorer, load

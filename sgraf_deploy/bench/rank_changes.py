@@ -1,4 +1,4 @@
-"""Which ranks differ from a reference's, by how narrow a gap, and rank correlation."""
+"""Which ranks differ from a reference's, and by how narrow a gap."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def _gpus() -> str:
 
 
 def _providers() -> str:
-    """This version uses the CPU's alone."""
+    """What the installed ONNX Runtime was built with: engines ort, ort-cuda and ort-trt use it."""
     try:
         import onnxruntime
     except ImportError:

@@ -78,7 +78,7 @@ class TrtEngine(CudaEngine):
         """Write it into this user's state; a warning where that cannot be done."""
         marks, self._unmarked = self._unmarked, {}
         try:
-            for mark in marks.values():
+            for mark in list(marks.values()):  # Another thread may be opening a graph.
                 mark_verified(mark)
         except BundleError as error:
             log.warning("%s; until then engines need --allow-unverified, and are compared", error)
