@@ -115,8 +115,21 @@ def test_a_lock_that_fails_otherwise_is_an_error(
     def refuse(descriptor: int, operation: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
+    theirs = b"sgraf-deploy, process 123\n"
+    lock_path(target).write_bytes(theirs)
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(BundleError, match="Input/output error"):
+        write(target, "new", "fresh")
+    assert lock_path(target).read_bytes() == theirs, "it may be a live writer's"
+    assert not target.exists()
+
+
+def test_a_full_disk_leaves_no_lock(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(descriptor: int, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", fail)
+    with pytest.raises(BundleError, match="No space left"):
         write(target, "new", "fresh")
     assert names(target.parent) == []
 
