@@ -95,6 +95,7 @@ def take_lock(target: Path) -> Lock | None:
     while True:
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
         descriptor = os.open(path, flags, 0o666)
+        held: bool | None = False
         try:
             held = try_lock(descriptor)
             # Between the two calls the last holder may have removed the file: it locks no one.
@@ -105,7 +106,8 @@ def take_lock(target: Path) -> Lock | None:
             if held is None:
                 _remove(descriptor, path)
         except BaseException:
-            _remove(descriptor, path)
+            if held:
+                _remove(descriptor, path)
             os.close(descriptor)
             raise
         os.close(descriptor)

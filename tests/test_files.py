@@ -6,8 +6,8 @@ import errno
 import os
 import socket
 import stat
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -25,13 +25,6 @@ LONGEST = 255
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
     return tmp_path / "r [1].json"
-
-
-@pytest.fixture
-def short() -> Iterator[Path]:
-    """A folder with a path short enough for a socket, which holds about a hundred bytes."""
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
 
 
 def mode_of(path: Path) -> int:
@@ -131,8 +124,9 @@ def test_a_link_is_followed_and_stays(tmp_path: Path, chain: int, there: bool) -
 
 
 def _socket(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as made:
-        made.bind(str(path))
+    # By its name alone: a socket's path may have about a hundred bytes.
+    with chdir(path.parent), socket.socket(socket.AF_UNIX) as made:
+        made.bind(path.name)
 
 
 @pytest.mark.parametrize("linked", [False, True], ids=["itself", "by-a-link"])
@@ -146,21 +140,21 @@ def _socket(path: Path) -> None:
     ids=["pipe", "socket", "folder"],
 )
 def test_only_a_file_is_replaced(
-    short: Path, make: Callable[[Path], None], got: str, linked: bool
+    tmp_path: Path, make: Callable[[Path], None], got: str, linked: bool
 ) -> None:
-    path = short / "there"
+    path = tmp_path / "there"
     make(path)
     if linked:
-        (short / "link").symlink_to("there")
-    before, inside = path.lstat(), names(short)
+        (tmp_path / "link").symlink_to("there")
+    before, inside = path.lstat(), names(tmp_path)
 
     with pytest.raises(InputError) as caught:
-        write_file(short / "link" if linked else path, b"new")
+        write_file(tmp_path / "link" if linked else path, b"new")
 
     assert caught.value.reason.endswith(f"expected a file, got {got}")
     assert caught.value.mend is not None
     assert path.lstat() == before
-    assert names(short) == inside
+    assert names(tmp_path) == inside
 
 
 def test_a_device_is_refused_before_anything_is_touched(

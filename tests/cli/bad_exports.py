@@ -99,6 +99,20 @@ def _empty(world: World) -> Path:
     return world.folder / "empty"
 
 
+def _with_notes(world: World) -> Path:
+    bundle = world.copy()
+    world.write("copy.sgraf/notes.txt", "mine")
+    return bundle
+
+
+def _web_app(world: World) -> Path:
+    """A folder with a manifest.json as web pages have one."""
+    _empty(world)
+    world.write("empty/index.html", "mine")
+    world.write("empty/manifest.json", '{"name": "my page", "icons": []}')
+    return world.folder / "empty"
+
+
 def _onto(make: Callable[[World], object], *more: object) -> Arguments:
     """Export onto what `make` puts into the way."""
     return lambda world: ("export", world.sgr, "-o", make(world), *more)
@@ -164,6 +178,8 @@ BAD_EXPORTS = [
     Bad("bundle-in-the-way", _onto(World.copy), ("copy.sgraf exists already", "--force")),
     Bad("file-in-the-way", _onto(lambda w: w.write("x", "x"), "--force"), ("x is a file",)),
     Bad("folder-in-the-way", _onto(_empty, "--force"), ("empty exists and is not a bundle", "mov")),
+    Bad("own-files-in-the-way", _onto(_with_notes, "--force"), ("1 other file: notes.txt", "move")),
+    Bad("own-manifest-in-the-way", _onto(_web_app, "--force"), ("is not a bundle", "move")),
     Bad("no-parent", _onto(lambda w: Path("no/new.sgraf")), ("no folder no", "create it")),
     Bad("name-too-long", _onto(lambda w: "a" * 256), ("cannot be written", "too long", "shorter")),
     Bad("another-writer", _onto(_locked), ("another writer (process 12345)", "try again")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -87,6 +88,16 @@ def _truncated(world: World) -> Sequence[object]:
     content = (data / "dev_ims.npy").read_bytes()
     (data / "dev_ims.npy").write_bytes(content[:-100])
     return _eval(world, data=data)
+
+
+def _pipe(world: World) -> Path:
+    os.mkfifo(world.folder / "pipe")
+    return Path("pipe")
+
+
+def _link(world: World) -> Path:
+    (world.folder / "link.json").symlink_to("no/r.json")
+    return Path("link.json")
 
 
 def _no_gpu(world: World) -> Sequence[object]:
@@ -232,6 +243,12 @@ BAD_OPTIONS = [
     Bad("other-weights", _checkpoint(lambda w: w.saf), ("expected small_SGR", "--checkpoint")),
     Bad("no-weights", _checkpoint(lambda w: Path("no.pth")), ("no.pth: no such file",)),
     Bad("json-without-folder", _options("--json", "no/r.json"), ("--json no/r.json", "create it")),
+    Bad("json-onto-a-pipe", lambda w: _eval(w, "--json", _pipe(w)), ("a file", "a named pipe")),
+    Bad(
+        "json-by-a-link-to-no-folder",
+        lambda w: _eval(w, "--json", _link(w)),
+        ("no folder", "create it"),
+    ),
     Bad("json-onto-a-folder", lambda w: _eval(w, "--json", w.data), ("a file", "got a folder")),
     Bad("no-query", _rerank(), ("--caption TEXT or --image ROW", "got neither")),
     Bad("two-queries", _rerank("--caption", "a", "--image", 1), ("--caption TEXT or", "got both")),

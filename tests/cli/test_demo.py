@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ from cli.world import done, error_line, run, tree
 import sgraf_deploy
 from sgraf_deploy.bench import measure
 from sgraf_deploy.bench.evaluate import evaluate_split
+from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.demo import assets
+from sgraf_deploy.errors import InputError
 from sgraf_deploy.model.checkpoint import read_checkpoint
 
 QUERY = 1
@@ -75,6 +78,39 @@ def test_a_folder_of_somebody_else_is_left_alone(here: Path) -> None:
     result = run("demo")
     assert result.exit_code == 2
     assert "sgraf-demo exists and holds no demo" in error_line(result)
+    assert tree(here) == before
+
+
+def _another_checkpoint(folder: Path) -> str:
+    (folder / "saf.pth.tar").write_bytes(b"trained for a week")
+    return "saf.pth.tar"
+
+
+def _another_scene(folder: Path) -> str:
+    (folder / "scenes" / "test_caps.txt").write_text("mine\n")
+    return "scenes/test_caps.txt, scenes/test_ims.npy"
+
+
+def _another_bundle(folder: Path) -> str:
+    path = folder / "demo.sgraf" / "manifest.json"
+    text = path.read_text(encoding="utf-8")
+    sha256 = Bundle.open(folder / "demo.sgraf").manifest.members["sgr"].checkpoint.sha256
+    path.write_text(text.replace(sha256, "0" * 64), encoding="utf-8")
+    return "demo.sgraf"
+
+
+@pytest.mark.parametrize("change", [_another_checkpoint, _another_scene, _another_bundle])
+def test_what_took_the_place_of_the_demos_files_stays(
+    here: Path, change: Callable[[Path], str]
+) -> None:
+    assets.lay_out(here / "mine")
+    assets.export_demo(here / "mine" / "demo.sgraf")
+    assets.lay_out(here / "mine")
+    changed = change(here / "mine")
+    before = tree(here)
+    with pytest.raises(InputError, match="is not written over") as caught:
+        assets.lay_out(here / "mine")
+    assert caught.value.reason.endswith(f": {changed}")
     assert tree(here) == before
 
 

@@ -208,3 +208,12 @@ def test_there_are_no_bars_without_a_terminal(world: World) -> None:
 
     assert result.exit_code == 0
     assert result.stderr == ""
+
+
+def test_a_report_does_not_replace_the_file_that_the_output_goes_to(world: World) -> None:
+    data = ("--data", world.data, "--split", "dev")
+    with (world.folder / "r.txt").open("w") as output:
+        finished = start("eval", world.bundle, *data, "--json", "r.txt", stdout=output)
+    assert finished.returncode == 2
+    assert "--json r.txt: expected a file of its own" in finished.stderr
+    assert [path.name for path in world.folder.iterdir()] == ["r.txt"]

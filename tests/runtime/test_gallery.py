@@ -197,6 +197,19 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     assert os.listdir(tmp_path) == ["images"]
 
 
+def test_a_gallery_takes_the_place_of_files_alone(faked: MakeFaked, tmp_path: Path) -> None:
+    scorer = faked().scorer
+    captions = scorer.encode_captions(CAPTIONS)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("file")
+    with pytest.raises(InputError, match="a named pipe"):
+        scorer.save_encoded(captions, tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
+    scorer.save_encoded(captions, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert sorted(os.listdir(tmp_path)) == ["file", "link", "pipe"]
+
+
 def test_a_reader_of_the_old_file_is_not_disturbed(faked: MakeFaked, tmp_path: Path) -> None:
     scorer = faked().scorer
     path = scorer.save_encoded(scorer.encode_captions(CAPTIONS), tmp_path / "captions")
