@@ -175,7 +175,8 @@ class Bundle:
         if failures:
             raise BundleError(
                 f"{len(failures)} of {len(self.manifest.files)} files of bundle {self.path} are "
-                f"missing or damaged: {', '.join(name for name, _ in failures)}",
+                f"missing, damaged or refused: {', '.join(name for name, _ in failures)}",
+                got=failures[0][1].reason,
                 mend=self._mend(),
             ) from failures[0][1]
         return tuple(_strangers(self.path, self.manifest))

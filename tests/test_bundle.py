@@ -219,7 +219,7 @@ def test_several_damaged_files_are_all_named(opened: Bundle) -> None:
     for file in FILES[1:4]:
         (opened.path / file).unlink()
 
-    assert f"3 of 7 files of bundle {opened.path} are missing or damaged: " + ", ".join(
+    assert f"3 of 7 files of bundle {opened.path} are missing, damaged or refused: " + ", ".join(
         FILES[1:4]
     ) in message(opened.verify_files)
 

@@ -110,8 +110,6 @@ class TrtEngine(CudaEngine):
             "compute_capability": self.cuda.compute_capability,
         }
         sidecar, plan = load_plan(self._folder, expected, self._allowed)
-        if not is_verified(mark := self._mark(sidecar)):
-            self._unmarked[sidecar.name] = mark
         engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise DeviceError(
@@ -119,6 +117,8 @@ class TrtEngine(CudaEngine):
                 got=self._logger.recent(),
                 mend="build it on this machine with `sgraf-deploy compile BUNDLE`",
             )
+        if not is_verified(mark := self._mark(sidecar)):
+            self._unmarked[sidecar.name] = mark
         return TrtGraph(self, engine, sidecar, file.signature)
 
     def _allowed(self, sidecar: Sidecar) -> bool:
