@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sgraf_deploy.cli.bench_report import withheld_lines
 from sgraf_deploy.cli.common import megabytes, table
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def scaling_lines(report: ScalingReport) -> Iterator[str]:
     size = report.lengths[0].plan
     yield f"captions grow: {size['images']:,} images × {size['captions']:,} captions of one length"
     yield length_table(report.lengths)
+    yield from withheld_lines([point.cost for point in (*report.sizes, *report.lengths)])
 
 
 def size_table(points: Sequence[Point]) -> str:
@@ -54,7 +56,7 @@ def size_table(points: Sequence[Point]) -> str:
         (
             *(f"{point.plan[name]:,}" for name in sides),
             f"{point.pairs_per_second:,.0f}",
-            f"{point.cost:.3f}",
+            point.cost.shown(".3f"),
             _bytes(point.rss_anon_peak),
             _bytes(point.plan["encoded_bytes"]),
             _bytes(point.plan["result_bytes"]),
@@ -72,7 +74,7 @@ def length_table(points: Sequence[Point]) -> str:
         (
             f"{point.plan['mean_words']:.0f}",
             f"{point.pairs_per_second:,.0f}",
-            f"{point.cost:.3f}",
+            point.cost.shown(".3f"),
             f"{point.flop_per_pair / points[0].flop_per_pair:.3f}",
             f"{point.flop_per_pair * point.pairs_per_second / 1e9:.1f}",
         )
