@@ -18,10 +18,13 @@ from sgraf_deploy.bench.literal import LiteralCaptions, LiteralLoop
 from sgraf_deploy.bench.measure import (
     Product,
     ProductRate,
+    Ratio,
     Timing,
     pair_flop,
+    ratios_to_json,
     synchronised,
     timed,
+    times_faster,
 )
 from sgraf_deploy.bench.speed import Inputs, SpeedOptions
 from sgraf_deploy.runtime.halving import Progress
@@ -45,7 +48,7 @@ class Latency:
     """One caption against so many encoded images; seconds.
 
     `score`: the caption is encoded already. `end_to_end`: from its token ids. `floor`: what the
-    score's arithmetic takes at the matrix-product rate.
+    score's arithmetic takes at the matrix-product rate. The rounds of a ratio are the blocks.
     """
 
     engine: str
@@ -54,22 +57,46 @@ class Latency:
     end_to_end: Timing
     literal: Timing
     control: Timing
-    floor: float
+    product: Timing
+    """Seconds per operation at the matrix-product rate, block by block."""
+    flop: float
+    """Operations of the score's arithmetic, at the mean length of the captions."""
 
     @property
-    def times_floor(self) -> float:
-        """The median of the score over the floor."""
-        return self.score.median / self.floor
+    def floor(self) -> float:
+        """What these take at the best rate of all blocks."""
+        return self.flop * min(self.product.seconds)
 
     @property
-    def times_literal(self) -> float:
-        """How many times faster than the literal loop on the same caption, of the medians."""
-        return self.literal.median / self.score.median
+    def times_floor(self) -> Ratio:
+        """The median of the score over the floor; scatters as the more unsteady one's blocks."""
+        scatter = max(_blocks(self.score).spread, self.product.spread)
+        return Ratio(self.score.median / self.floor, scatter)
 
     @property
-    def tail(self) -> float:
-        """p99 / p50 of the score over that of the control product."""
-        return _tail(self.score) / _tail(self.control)
+    def times_literal(self) -> Ratio:
+        """How many times faster than the literal loop, of the medians.
+
+        Scatters as the ratios on the same caption do, the first of each block.
+        """
+        same = Timing(self.score.seconds[::BLOCK])
+        scatter = times_faster(same, self.literal).scatter
+        return Ratio(self.literal.median / self.score.median, scatter)
+
+    @property
+    def tail(self) -> Ratio:
+        """p99 / p50 of the score over that of the control product; scatters as their blocks."""
+        scatter = max(_blocks(self.score).spread, _blocks(self.control).spread)
+        return Ratio(_tail(self.score) / _tail(self.control), scatter)
+
+    @property
+    def ratios(self) -> dict[str, Ratio]:
+        """By their names in a report."""
+        return {
+            "times_floor": self.times_floor,
+            "times_literal": self.times_literal,
+            "tail_over_control": self.tail,
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Percentiles in milliseconds by scope, and the ratios."""
@@ -84,9 +111,7 @@ class Latency:
             "candidates": self.candidates,
             **{f"{scope}_ms": _percentiles(timing) for scope, timing in scopes.items()},
             "floor_ms": 1e3 * self.floor,
-            "times_floor": self.times_floor,
-            "times_literal": self.times_literal,
-            "tail_over_control": self.tail,
+            **ratios_to_json(self.ratios),
         }
 
 
@@ -146,10 +171,10 @@ class _Queries:
         calls = self._calls()
         for call in calls.values():  # warm up
             call(0)
-        rate = 0.0
+        product = []
         for first in range(0, repeats, BLOCK):
             rows = [row % len(self.token_ids) for row in range(first, min(repeats, first + BLOCK))]
-            rate = max(rate, rates.measure())
+            product.append(1 / rates.measure())
             for scope, call in calls.items():
                 options.settle()
                 for row in rows[:1] if scope == "literal" else rows:
@@ -162,7 +187,8 @@ class _Queries:
             end_to_end=timings["end to end"],
             literal=timings["literal"],
             control=timings["control"],
-            floor=self._flop() / rate,
+            product=Timing(tuple(product)),
+            flop=self._flop(),
         )
 
     def _calls(self) -> dict[str, Callable[[int], object]]:
@@ -198,6 +224,12 @@ def _percentiles(timing: Timing) -> dict[str, float]:
     return {f"p{percent}": 1e3 * timing.percentile(percent) for percent in PERCENTILES} | {
         "repeats": len(timing.seconds)
     }
+
+
+def _blocks(timing: Timing) -> Timing:
+    """The median of each block: it hardly depends on how long the block's captions are."""
+    starts = range(0, len(timing.seconds), BLOCK)
+    return Timing(tuple(Timing(timing.seconds[at : at + BLOCK]).median for at in starts))
 
 
 def _tail(timing: Timing) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +29,13 @@ _GPU_REPEATS = 20
 UNSTABLE = 0.2
 """A spread above this share of the median makes a timing a poor basis for a comparison."""
 
+UNSTABLE_RATIO = 0.5
+"""Rounds that scatter over more than this share of a ratio withhold it: the next run may as well
+give three quarters of it, or five. Of two timings that are each just stable it has 0.3."""
+
+WITHHELD = "unstable"
+"""What a table shows in place of such a ratio."""
+
 INTERVAL = 0.02
 """Seconds between two looks at the process's memory."""
 
@@ -50,7 +57,7 @@ class Timing:
     @property
     def spread(self) -> float:
         """The 90th less the 10th percentile, as a share of the median."""
-        return (self.percentile(90) - self.percentile(10)) / self.median
+        return spread(self.seconds)
 
     def percentile(self, percent: float) -> float:
         """Linear between the two nearest, seconds."""
@@ -85,10 +92,47 @@ def synchronised(work: Callable[[], object], device: str) -> Callable[[], object
     return waiting
 
 
-def times_faster(work: Timing, yardstick: Timing) -> float:
-    """How many times faster, round by round: the median of the ratios."""
+def spread(values: Sequence[float]) -> float:
+    """The 90th less the 10th percentile, as a share of the median; 0 for a single value."""
+    low, median, high = np.percentile(values, (10, 50, 90))
+    return float((high - low) / median)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio of timings, and how far its rounds scatter, as a share of their median.
+
+    One that scatters too far is told to nobody: tables show `unstable`, reports null and why.
+    """
+
+    value: float
+    scatter: float
+
+    @property
+    def withheld(self) -> str | None:
+        """Why it is; None for a stable one."""
+        if self.scatter <= UNSTABLE_RATIO:
+            return None
+        most = f"{100 * UNSTABLE_RATIO:.0f} %"
+        return f"the rounds scatter over {100 * self.scatter:.0f} % of the median, above {most}"
+
+    def shown(self, form: str = ".2f", unit: str = "") -> str:
+        """For a table."""
+        return f"{self.value:{form}}{unit}" if self.withheld is None else WITHHELD
+
+
+def ratios_to_json(ratios: Mapping[str, Ratio]) -> dict[str, Any]:
+    """Values by name, null for one that is withheld, and under `withheld` why it is."""
+    reasons = {name: ratio.withheld for name, ratio in ratios.items() if ratio.withheld}
+    values = {name: None if name in reasons else ratio.value for name, ratio in ratios.items()}
+    return values | {"withheld": reasons}
+
+
+def times_faster(work: Timing, yardstick: Timing) -> Ratio:
+    """How many times faster, round by round: the median of the ratios, which may scatter less
+    than the timings do."""
     ratios = [b / a for a, b in zip(work.seconds, yardstick.seconds, strict=True)]
-    return float(np.median(ratios))
+    return Ratio(float(np.median(ratios)), spread(ratios))
 
 
 def pair_flop(config: ModelConfig, words: float) -> float:

@@ -34,7 +34,11 @@ from sgraf_deploy.data.regions import check_regions
 from sgraf_deploy.data.tokenizer import Tokenizer
 from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.errors import BundleError
-from sgraf_deploy.runtime.engine import AUTO_ORDER, ENGINES, EngineOptions, unavailable_reason
+from sgraf_deploy.runtime.engine import (
+    ENGINES,
+    EngineOptions,
+    choose_engine,
+)
 from sgraf_deploy.runtime.logits import combine_logits
 from sgraf_deploy.runtime.scorer import Scorer, load
 from sgraf_deploy.versions import tool_versions
@@ -146,13 +150,14 @@ class BenchReport:
         }
 
 
-def available_engines(device: str | None) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The engines that work here on a device, fastest first, and why others do not."""
-    reasons = {name: unavailable_reason(name) for name in AUTO_ORDER}
+def default_engines(device: str | None, precision: Precision | None = None) -> tuple[str, ...]:
+    """What `auto` takes for a precision, and torch, which the literal loop needs in any case.
+
+    On another device than the CPU torch alone. Raises UnavailableError where `auto` finds none.
+    """
     if device not in (None, "cpu"):
-        reasons |= {name: "it runs on the CPU alone" for name in AUTO_ORDER if ENGINES[name].cpu}
-    working = tuple(name for name, reason in reasons.items() if reason is None)
-    return working, {name: reason for name, reason in reasons.items() if reason is not None}
+        return ("torch",)
+    return tuple(dict.fromkeys((choose_engine(precision), "torch")))
 
 
 def split_workload(

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sgraf_deploy.bench.measure import Timing, pair_flop, times_faster
+from sgraf_deploy.bench.measure import Ratio, Timing, pair_flop, ratios_to_json, times_faster
 from sgraf_deploy.bench.point import Job, to_json
 from sgraf_deploy.bench.run import SEED, EngineChoice, processor
 from sgraf_deploy.bundle import Bundle
@@ -99,7 +99,7 @@ class Point:
     plan: dict[str, Any]
     timing: Timing
     cpu: Timing
-    cost: float
+    cost: Ratio
     flop_per_pair: float
     rss_anon_peak: int | None
     rss_anon_inputs: int | None
@@ -130,7 +130,7 @@ class Point:
             "seconds": self.timing.to_json(),
             "cpu_seconds": self.cpu.to_json(),
             "pairs_per_second": self.pairs_per_second,
-            "cost_per_pair_relative_to_first": self.cost,
+            **ratios_to_json({"cost_per_pair_relative_to_first": self.cost}),
             "flop_per_pair": self.flop_per_pair,
             "rss_anon_peak": self.rss_anon_peak,
             "rss_anon_of_raw_inputs": self.rss_anon_inputs,

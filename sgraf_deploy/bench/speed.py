@@ -15,8 +15,10 @@ from sgraf_deploy.bench.measure import (
     UNSTABLE,
     Clock,
     ProductRate,
+    Ratio,
     Timing,
     pair_flop,
+    ratios_to_json,
     synchronised,
     timed,
     times_faster,
@@ -77,19 +79,29 @@ class Speed:
     """One engine's timings by scope, in units per second; `end_to_end` is all three together.
 
     `percent_of_product_rate` is the work per pair after the exact rewrites at the measured pairs
-    per second; None for the literal loop, which does more work.
+    per second; None for the literal loop, which does more work. It scatters as the scores or the
+    products do, whichever more.
     """
 
     engine: str
     timings: dict[str, Timing]
     rates: dict[str, float]
-    times_literal: float
-    percent_of_product_rate: float | None
+    times_literal: Ratio
+    percent_of_product_rate: Ratio | None
 
     @property
     def unstable(self) -> bool:
         """Whether the scores' timings spread too far to compare."""
         return self.timings["score"].spread > UNSTABLE
+
+    @property
+    def ratios(self) -> dict[str, Ratio]:
+        """Those that there are, by their names in a report."""
+        found = {
+            "times_literal": self.times_literal,
+            "percent_of_product_rate": self.percent_of_product_rate,
+        }
+        return {name: ratio for name, ratio in found.items() if ratio is not None}
 
     def to_json(self) -> dict[str, Any]:
         """Everything."""
@@ -97,8 +109,8 @@ class Speed:
             "engine": self.engine,
             "seconds": {scope: timing.to_json() for scope, timing in self.timings.items()},
             "per_second": self.rates,
-            "times_literal": self.times_literal,
-            "percent_of_product_rate": self.percent_of_product_rate,
+            "percent_of_product_rate": None,
+            **ratios_to_json(self.ratios),
             "unstable": self.unstable,
         }
 
@@ -170,14 +182,15 @@ def measure_throughput(
             progress(index + 1, rounds)
     configs = [member.config for member in bundle.manifest.members.values()]
     flop = sum(pair_flop(config, inputs.mean_words) for config in configs)
-    best = max(rates)
+    product = Timing(tuple(1e9 / rate for rate in rates))
+    floor = flop / 1e9 * min(product.seconds)
     return Throughput(
         speeds=tuple(
-            _speed(name, runner, runners[next(iter(yardsticks))], inputs, flop / best)
+            _speed(name, runner, runners[next(iter(yardsticks))], inputs, (floor, product.spread))
             for name, runner in runners.items()
         ),
-        product_rate=best,
-        product_timing=Timing(tuple(1e9 / rate for rate in rates)),
+        product_rate=max(rates),
+        product_timing=product,
         product_library=products.library,
         product_dtype=products.dtype,
         flop_per_pair=flop,
@@ -217,8 +230,10 @@ def _literal_runner(literal: LiteralLoop, inputs: Inputs) -> _Runner:
     )
 
 
-def _speed(name: str, runner: _Runner, literal: _Runner, inputs: Inputs, floor: float) -> Speed:
-    """`floor`: the seconds that a pair takes at the product rate."""
+def _speed(
+    name: str, runner: _Runner, literal: _Runner, inputs: Inputs, floor: tuple[float, float]
+) -> Speed:
+    """`floor`: the seconds that a pair takes at the product rate, and that rate's spread."""
     timings = {scope: Timing(tuple(seconds)) for scope, seconds in runner.seconds.items()}
     whole = Timing(tuple(map(sum, zip(*runner.seconds.values(), strict=True))))
     timings["end to end"] = whole
@@ -233,5 +248,7 @@ def _speed(name: str, runner: _Runner, literal: _Runner, inputs: Inputs, floor: 
         timings=timings,
         rates=rates,
         times_literal=times_faster(timings["score"], score),
-        percent_of_product_rate=None if name.startswith(LITERAL) else 100 * floor * rates["score"],
+        percent_of_product_rate=None
+        if name.startswith(LITERAL)
+        else Ratio(100 * floor[0] * rates["score"], max(floor[1], timings["score"].spread)),
     )

@@ -48,7 +48,8 @@ class Report(Protocol):
     "engines",
     multiple=True,
     metavar="NAME[:PRECISION]",
-    help="One of those that doctor lists, or auto; repeatable. If absent, ort and torch.",
+    help="One of those that doctor lists, or auto; repeatable. If absent, auto and torch; with "
+    "--scaling auto, with --profile ort.",
 )
 @click.option(
     "--precision",
@@ -242,9 +243,9 @@ def _check_options(context: click.Context, options: dict[str, Any]) -> None:
 
 
 def _bench_options(options: dict[str, Any]) -> BenchOptions:
-    from sgraf_deploy.bench.run import BenchOptions, available_engines
+    from sgraf_deploy.bench.run import BenchOptions, default_engines
     from sgraf_deploy.bench.speed import SpeedOptions
-    from sgraf_deploy.runtime.engine import EngineOptions, choose_engine
+    from sgraf_deploy.runtime.engine import EngineOptions
 
     threads = options["threads"]
     try:
@@ -254,13 +255,7 @@ def _bench_options(options: dict[str, Any]) -> BenchOptions:
         torch.set_num_threads(threads)
     except ImportError:  # said, with the command that installs it, where the reference is opened
         pass
-    engines = options["engines"]
-    if not engines:
-        engines, reasons = available_engines(options["device"])
-        for name, reason in reasons.items():
-            echo(f"note: engine {name} is left out: {reason}")
-        if not engines:
-            choose_engine()  # raises, with the command that installs one
+    engines = options["engines"] or default_engines(options["device"], options["precision"])
     return BenchOptions(
         tuple(_engine(text, options["precision"]) for text in engines),
         EngineOptions(

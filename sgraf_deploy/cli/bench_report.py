@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from sgraf_deploy.cli.common import megabytes
 from sgraf_deploy.cli.terminal import table
 
 if TYPE_CHECKING:
+    from sgraf_deploy.bench.measure import Ratio
     from sgraf_deploy.bench.parity import Parity
     from sgraf_deploy.bench.run import BenchReport
 
@@ -28,12 +29,27 @@ def report_lines(report: BenchReport) -> Iterator[str]:
     yield from speed_lines(report)
     yield ""
     yield from latency_lines(report)
+    yield from withheld_lines(
+        [ratio for one in report.throughput.speeds for ratio in one.ratios.values()]
+        + [ratio for one in report.latency for ratio in one.ratios.values()]
+    )
     if report.memory.peak is not None:
         yield f"peak memory of this process: {megabytes(report.memory.peak)}"
     for engine, sizes in report.device_memory.items():
         if sizes:
             parts = ", ".join(f"{name} {megabytes(size)}" for name, size in sizes.items())
             yield f"memory on the device, {engine}: {parts}"
+
+
+def withheld_lines(ratios: Iterable[Ratio]) -> Iterator[str]:
+    """What `unstable` means, if a table says it."""
+    from sgraf_deploy.bench.measure import UNSTABLE_RATIO, WITHHELD
+
+    if any(ratio.withheld for ratio in ratios):
+        yield (
+            f"{WITHHELD}: a ratio whose rounds scatter over more than {100 * UNSTABLE_RATIO:.0f} % "
+            "of it; take more --repeats and --queries, on a quiet machine"
+        )
 
 
 def recall_table(report: BenchReport) -> list[str]:
@@ -97,8 +113,8 @@ def speed_lines(report: BenchReport) -> Iterator[str]:
             (
                 speed.engine,
                 *(f"{rate:,.0f}" for rate in speed.rates.values()),
-                f"{speed.times_literal:.2f}",
-                "" if share is None else f"{share:.0f} %",
+                speed.times_literal.shown(),
+                "" if share is None else share.shown(".0f", " %"),
             )
         )
     yield (
@@ -116,7 +132,7 @@ def latency_lines(report: BenchReport) -> Iterator[str]:
         (
             *(one.engine, f"{one.candidates:,}"),
             *(*_percentiles(one.score), *_percentiles(one.end_to_end)),
-            *(f"{each:.2f}" for each in (one.times_floor, one.times_literal, one.tail)),
+            *(each.shown() for each in (one.times_floor, one.times_literal, one.tail)),
         )
         for one in report.latency
     ]

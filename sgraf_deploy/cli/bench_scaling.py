@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sgraf_deploy.cli.bench_report import withheld_lines
 from sgraf_deploy.cli.common import megabytes
 from sgraf_deploy.cli.terminal import table
 
@@ -45,6 +46,7 @@ def scaling_lines(report: ScalingReport) -> Iterator[str]:
     size = report.lengths[0].plan
     yield f"captions grow: {size['images']:,} images × {size['captions']:,} captions of one length"
     yield from length_table(report.lengths)
+    yield from withheld_lines([point.cost for point in (*report.sizes, *report.lengths)])
 
 
 def size_table(points: Sequence[Point]) -> list[str]:
@@ -55,7 +57,7 @@ def size_table(points: Sequence[Point]) -> list[str]:
         (
             *(f"{point.plan[name]:,}" for name in sides),
             f"{point.pairs_per_second:,.0f}",
-            f"{point.cost:.3f}",
+            point.cost.shown(".3f"),
             _bytes(point.rss_anon_peak),
             _bytes(point.plan["encoded_bytes"]),
             _bytes(point.plan["result_bytes"]),
@@ -73,7 +75,7 @@ def length_table(points: Sequence[Point]) -> list[str]:
         (
             f"{point.plan['mean_words']:.0f}",
             f"{point.pairs_per_second:,.0f}",
-            f"{point.cost:.3f}",
+            point.cost.shown(".3f"),
             f"{point.flop_per_pair / points[0].flop_per_pair:.3f}",
             f"{point.flop_per_pair * point.pairs_per_second / 1e9:.1f}",
         )

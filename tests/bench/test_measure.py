@@ -10,11 +10,15 @@ import pytest
 
 from sgraf_deploy.bench import measure
 from sgraf_deploy.bench.measure import (
+    UNSTABLE,
+    UNSTABLE_RATIO,
     MemoryWatch,
     ProductRate,
+    Ratio,
     ResidentPeak,
     Timing,
     pair_flop,
+    ratios_to_json,
     resident,
     timed,
     times_faster,
@@ -47,7 +51,43 @@ def test_a_call_is_timed_by_the_clock() -> None:
 
 def test_ratios_are_taken_round_by_round() -> None:
     work, yardstick = Timing((1.0, 4.0, 1.0)), Timing((3.0, 8.0, 5.0))
-    assert times_faster(work, yardstick) == 3.0
+    assert times_faster(work, yardstick).value == 3.0
+
+
+def test_rounds_that_drift_together_give_a_stable_ratio() -> None:
+    """A machine that slows down tenfold meanwhile: timings scatter, their ratio does not."""
+    work = Timing((1.0, 2.0, 5.0, 10.0))
+    ratio = times_faster(work, Timing(tuple(4 * seconds for seconds in work.seconds)))
+    assert work.spread > 1
+    assert (ratio, ratio.withheld, ratio.shown()) == (Ratio(4.0, 0.0), None, "4.00")
+
+
+def test_a_ratio_whose_rounds_scatter_is_withheld() -> None:
+    work, yardstick = Timing((1.0,) * 5), Timing((2.0, 30.0, 15.65, 16.0, 15.0))
+    ratio = times_faster(work, yardstick)
+    assert ratio.value == 15.65
+    assert ratio.scatter == pytest.approx((24.4 - 7.2) / 15.65)  # 110 %
+    assert ratio.shown() == "unstable"
+    assert ratio.withheld == "the rounds scatter over 110 % of the median, above 50 %"
+
+
+@pytest.mark.parametrize(
+    ("scatter", "stable"),
+    [(0.0, True), (UNSTABLE_RATIO, True), (0.501, False), (float("nan"), False)],
+)
+def test_the_threshold_of_a_ratio(scatter: float, stable: bool) -> None:
+    ratio = Ratio(2.5, scatter)
+    assert (ratio.withheld is None) == stable
+    assert ratio.shown(".0f", " %") == ("2 %" if stable else "unstable")
+    report = ratios_to_json({"times_literal": ratio, "sure": Ratio(1.5, 0.1)})
+    assert report["times_literal"] == (2.5 if stable else None)
+    assert report["sure"] == 1.5
+    assert list(report["withheld"]) == ([] if stable else ["times_literal"])
+
+
+def test_two_timings_that_are_just_stable_give_a_stable_ratio() -> None:
+    """As far as independent scatter adds up."""
+    assert 2**0.5 * UNSTABLE < UNSTABLE_RATIO
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from sgraf_deploy.bench.point import Clocks, Job, measure, random_inputs
 from sgraf_deploy.bench.run import EngineChoice
 from sgraf_deploy.bench.scaling import ScalingOptions, Size, in_a_child, measure_scaling
 from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.cli.bench_scaling import scaling_lines, size_table
 from sgraf_deploy.errors import InputError, SgrafDeployError
 
 MB = 10**6
@@ -97,9 +98,30 @@ def test_costs_are_compared_round_by_round(exported: Bundle) -> None:
     """A machine that slows down threefold meanwhile changes no cost."""
     report = measure_scaling(exported, options(repeats=2), measure=Machine(1.0, 3.0))
     # The small one: 500 pairs in 1.5 s; the large one: 50,000 in 50 s.
-    assert [one.cost for one in report.sizes] == [1.0, pytest.approx(1 / 3)]
+    assert [one.cost.value for one in report.sizes] == [1.0, pytest.approx(1 / 3)]
     assert [one.pairs_per_second for one in report.sizes] == pytest.approx([500 / 3, 500])
-    assert [one.cost for one in report.lengths] == pytest.approx([1.0, 1.0])
+    assert [one.cost.value for one in report.lengths] == pytest.approx([1.0, 1.0])
+
+
+def test_costs_whose_rounds_scatter_are_withheld(exported: Bundle) -> None:
+    """The large matrix takes four times as long in every other round, the small one never."""
+    machine = Machine(1.0, 1.0, 1.0)
+    turns = iter([1.0, 4.0, 1.0])
+
+    def measure(job: Job) -> dict[str, Any]:
+        found = machine(job)
+        slowness = next(turns) if job.pairs == LARGE.pairs else 1.0
+        return found | {"seconds": slowness * found["seconds"]}
+
+    report = measure_scaling(exported, options(repeats=3), measure=measure)
+    small, large = report.to_json()["sizes"]
+    assert (small["cost_per_pair_relative_to_first"], small["withheld"]) == (1.0, {})
+    assert large["cost_per_pair_relative_to_first"] is None
+    assert list(large["withheld"]) == ["cost_per_pair_relative_to_first"]
+    table = size_table(report.sizes)
+    assert table.count("unstable") == 1
+    (said,) = (line for line in scaling_lines(report) if line.startswith("unstable: "))
+    assert "50 %" in said
 
 
 def test_memory_beyond_inputs_and_result(exported: Bundle) -> None:

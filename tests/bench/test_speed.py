@@ -13,7 +13,7 @@ from small_models import SGR, random_captions, random_regions
 import sgraf_deploy
 from sgraf_deploy.bench import measure
 from sgraf_deploy.bench.literal import LiteralLoop
-from sgraf_deploy.bench.measure import pair_flop
+from sgraf_deploy.bench.measure import Ratio, pair_flop
 from sgraf_deploy.bench.speed import (
     LITERAL,
     Inputs,
@@ -97,10 +97,71 @@ def test_rates_are_units_over_the_median(exported: Bundle, inputs: Inputs) -> No
             "end to end": pytest.approx(inputs.pairs / 3),
         }
         assert len(speed.timings["score"].seconds) == 3  # the warm-up is not among them
-        assert speed.times_literal == 1.0
+        assert speed.times_literal == Ratio(1.0, 0.0)
         assert not speed.unstable
     literal, ort = found.speeds
     flop = sum(pair_flop(m.config, inputs.mean_words) for m in exported.manifest.members.values())
     assert (found.product_rate, found.flop_per_pair) == (200.0, flop)
     assert literal.percent_of_product_rate is None
-    assert ort.percent_of_product_rate == pytest.approx(100 * inputs.pairs * flop / 200)
+    percent = ort.percent_of_product_rate
+    assert percent is not None
+    assert percent.value == pytest.approx(100 * inputs.pairs * flop / 200)
+    assert percent.scatter == 0.0
+    value = literal.to_json()
+    assert (value["times_literal"], value["percent_of_product_rate"]) == (1.0, None)
+    assert value["withheld"] == {}
+
+
+def test_scores_that_scatter_withhold_what_is_made_of_them(
+    exported: Bundle, inputs: Inputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine's scores take 1, 9, 1, 9, 1 seconds; all else takes one."""
+    rounds: list[float] = [1.0, 9.0, 1.0, 9.0, 1.0]
+    scored, ticks = iter(rounds), [0.0]
+
+    def clock() -> float:
+        ticks[0] += 0.5
+        return ticks[0]
+
+    with sgraf_deploy.load(exported, engine="ort") as scorer:
+        logits = scorer.logits
+
+        def slow(*encoded: Any) -> Any:
+            ticks[0] += next(scored) - 0.5
+            return logits(*encoded)
+
+        monkeypatch.setattr(scorer, "logits", slow)
+        found = measure_throughput(
+            exported,
+            {"ort": scorer},
+            {LITERAL: LiteralLoop(exported)},
+            inputs,
+            options(clock, repeats=5, warmup=0),
+        )
+
+    literal, ort = found.speeds
+    assert ort.timings["score"].seconds == tuple(rounds)
+    assert ort.unstable
+    value = ort.to_json()
+    assert (value["times_literal"], value["percent_of_product_rate"]) == (None, None)
+    assert set(value["withheld"]) == {"times_literal", "percent_of_product_rate"}
+    assert value["per_second"]["score"] == inputs.pairs
+    assert value["unstable"]
+    assert literal.to_json()["withheld"] == {}
+
+
+def test_products_that_scatter_withhold_the_share_of_their_rate(
+    exported: Bundle, inputs: Inputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = iter([1e9, 4e9, 1e9, 4e9])
+    monkeypatch.setattr(measure.ProductRate, "measure", lambda self: next(rates))
+    with sgraf_deploy.load(exported, engine="ort") as scorer:
+        found = measure_throughput(
+            exported,
+            {"ort": scorer},
+            {LITERAL: LiteralLoop(exported)},
+            inputs,
+            options(second_by_second(), repeats=4, warmup=0),
+        )
+    value = found.speeds[1].to_json()
+    assert (value["times_literal"], value["percent_of_product_rate"]) == (1.0, None)
