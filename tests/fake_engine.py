@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from locked import Locked
 from numpy.typing import NDArray
 
 from sgraf_deploy.bundle import Bundle
@@ -36,7 +37,7 @@ def fake_weights(member: str, config: ModelConfig) -> dict[str, NDArray[np.float
     }
 
 
-class FakeEngine:
+class FakeEngine(Locked):
     """See `Engine`. `calls` counts runs by graph, `shapes` lists their leading sizes.
 
     `memory` is the largest images x captions x words (pairs x words, rows x words, images) that
@@ -109,6 +110,11 @@ class FakeEngine:
     def rank_counter(self, bars: Bars) -> HostRankCounter:
         return HostRankCounter(self, bars)
 
+    def note(self, graph: GraphName, sizes: tuple[int, ...]) -> None:
+        """A run of a graph, by the sizes of its dynamic axes."""
+        self.calls[graph] += 1
+        self.shapes.append((graph, sizes))
+
     def mark_verified(self) -> None:
         self.unverified = False
 
@@ -144,10 +150,9 @@ class FakeGraph:
         profiles = engine.largest(self._name)
         fits = [all(size <= most[axis] for axis, size in sizes.items()) for most in profiles]
         assert not profiles or any(fits), (self._name, sizes, profiles)
-        engine.calls[self._name] += 1
         axes = tuple(dict.fromkeys(axis for spec in self.signature.inputs for axis in spec.axes))
         names = [axis for axis in axes if isinstance(axis, str)]
-        engine.shapes.append((self._name, tuple(sizes[name] for name in names)))
+        engine.note(self._name, tuple(sizes[name] for name in names))
         axes_of_cost = {"pair_scorer": ("pairs", "words")}.get(self._name, tuple(names))
         cost = int(np.prod([sizes[name] for name in axes_of_cost]))
         if engine.memory is not None and cost > engine.memory:
