@@ -72,11 +72,11 @@ class TrtEngine(CudaEngine):
     @property
     def unverified(self) -> bool:
         """Whether a plan that is open was never compared with the reference."""
-        return not all(sidecar.verified for sidecar in self._sidecars.values())
+        return not all(sidecar.verified for sidecar in self._sidecars.copy().values())
 
     def mark_verified(self) -> None:
         """Write it into the sidecars; a warning where they cannot be written."""
-        for key, sidecar in self._sidecars.items():
+        for key, sidecar in self._sidecars.copy().items():
             if sidecar.verified:
                 continue
             self._sidecars[key] = replace(sidecar, verified=True)

@@ -169,6 +169,24 @@ def test_duplicates_score_alike(module: ModelConfig) -> None:
     np.testing.assert_allclose(found[:, 3], found[:, 5], rtol=0, atol=1e-6)
 
 
+def test_threads_that_come_first_share_the_constants() -> None:
+    """A second thread asks for a layer at the moment at which the first has kept a part of it."""
+    scorer = FusedScorer(fold(SGR, random_weights(SGR, 3)), "fp32", CPU)
+    layer = scorer._weights.similarity
+    seen: list[dict[str, Tensor]] = []
+
+    class Kept(dict[str, Any]):
+        def __setitem__(self, name: str, value: Any) -> None:
+            super().__setitem__(name, value)
+            seen.append(scorer._linear(layer))
+
+    scorer._constants = Kept()
+    found = scorer._linear(layer)
+
+    assert found.keys() == {"weight", "bias"}
+    assert all(each[name] is found[name] for each in seen for name in found)
+
+
 @pytest.mark.parametrize(("images", "captions"), [(0, 6), (3, 0), (0, 0)])
 def test_nothing_to_score(images: int, captions: int) -> None:
     whole = make_case(SGR).stored("fp32")
