@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from closeness import assert_close
 from locked import Locked
 from numpy.typing import NDArray
 
@@ -205,7 +206,7 @@ class FakeGraph:
     ) -> tuple[Array]:
         if region_gram is not None:
             wide = region_embeddings.astype(np.float64)
-            np.testing.assert_allclose(region_gram, wide @ wide.transpose(0, 2, 1), atol=1e-4)
+            assert_close(region_gram, wide @ wide.transpose(0, 2, 1), depth=wide.shape[-1])
         images, captions = len(region_embeddings), len(word_embeddings)
         rows, columns = np.divmod(np.arange(images * captions, dtype=np.int32), captions)
         (logits,) = self._pair_scorer(
