@@ -1,29 +1,94 @@
-"""Fixtures shared by every test."""
+"""Fixtures shared by every test, and the surroundings that all of them run in."""
 
 from __future__ import annotations
 
 import os
+import sys
+import tempfile
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
+from built_once import BuiltOnce
+
+from sgraf_deploy.bundle import Bundle
 
 if TYPE_CHECKING:
-    from sgraf_deploy.bundle import Bundle
+    from sgraf_deploy.data.precomp import PrecompSplit
 
 _NUMBERS = count()
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
-# The tests' models are so small that torch's threads wait for each other more than they compute.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+SURROUNDINGS = {
+    # The tests' models are so small that threads wait for each other more than they compute.
+    "OMP_NUM_THREADS": "1",
+    # Engine fused needs a GPU or this, which counts only if it is set before triton is imported.
+    "TRITON_INTERPRET": "1",
+    # What whoever runs the tests has set for themselves.
+    "COLUMNS": "80",
+    "LINES": "24",
+    "TERM": "xterm",
+    "LC_ALL": "C.UTF-8",
+    "TZ": "UTC",
+    # Whatever would be written there is refused, to root as well.
+    "HOME": f"{os.devnull}/home",
+    # ONNX Runtime keeps an identifier of the machine there, for reports to its maker.
+    "ORT_DISABLE_TELEMETRY": "1",
+    # What this user found out on this machine; `_state` gives each test a folder of its own.
+    "SGRAF_DEPLOY_STATE": str(Path(os.devnull).resolve() / "none"),
+}
+UNSET = (
+    *("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "NLTK_DATA", "PYTHONOPTIMIZE"),
+    *("PYTHONIOENCODING", "PYTHONUTF8", "PYTHONWARNINGS", "PYTHONUNBUFFERED", "PYTHONHASHSEED"),
+    *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"),
+)
+if "PYTEST_XDIST_WORKER" not in os.environ:  # A worker inherits it.
+    # PyTorch makes such a folder, and this entry, when it first trains.
+    _cache = tempfile.TemporaryDirectory(prefix="sgraf-deploy-tests-")
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = _cache.name
+os.environ.update(SURROUNDINGS)
+for _name in UNSET:
+    os.environ.pop(_name, None)
+os.umask(0o022)
 
-# No test may read or write what this user found out on this machine; `_state` gives each its own.
-os.environ["SGRAF_DEPLOY_STATE"] = str(Path(os.devnull).resolve() / "none")
+def pytest_configure(config: pytest.Config) -> None:
+    """As many examples on a slow machine as on a fast one; the same ones, but in random order."""
+    hypothesis.settings.register_profile(
+        "here",
+        database=None,
+        deadline=None,
+        derandomize=not config.pluginmanager.hasplugin("randomly"),
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
+    hypothesis.settings.load_profile("here")
 
-# Engine fused needs a GPU or this, which counts only if it is set before anything imports triton.
-os.environ.setdefault("TRITON_INTERPRET", "1")
+
+def surroundings() -> dict[str, Any]:
+    """What a test could leave changed for the next one, by name."""
+    umask = os.umask(0o022)
+    os.umask(umask)
+    found: dict[str, Any] = {f"${name}": value for name, value in os.environ.items()}
+    found.pop("$PYTEST_CURRENT_TEST", None)
+    found |= {"folder": Path.cwd(), "umask": oct(umask), "path": sys.path.copy()}
+    found["switch interval"] = sys.getswitchinterval()
+    if torch := sys.modules.get("torch"):
+        found["torch's threads"] = torch.get_num_threads()
+        found["torch's gradients"] = torch.is_grad_enabled()
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_changed() -> Iterator[None]:
+    before = surroundings()
+    yield
+    after = surroundings()
+    imported = {name for name in after if name.startswith("torch's")} - set(before)
+    changed = {name for name in before | after if before.get(name) != after.get(name)}
+    assert changed - imported == set()
 
 
 @pytest.fixture(autouse=True)
@@ -42,15 +107,27 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def checkpoint_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def built_once(tmp_path_factory: pytest.TempPathFactory) -> BuiltOnce:
+    """Find a folder that the first process to ask builds; nobody changes it."""
+    base = tmp_path_factory.getbasetemp()
+    alone = "PYTEST_XDIST_WORKER" not in os.environ
+    return BuiltOnce(base if alone else base.parent)
+
+
+@pytest.fixture(scope="session")
+def checkpoint_files(built_once: BuiltOnce) -> dict[str, Path]:
     """Checkpoints `sgr` and `saf` of random weights, of `small_models.SGR` and `SAF`."""
     from small_models import SAF, SGR, write_checkpoint_file
 
-    folder = tmp_path_factory.mktemp("checkpoints")
-    return {
-        "sgr": write_checkpoint_file(folder / "small_SGR.pth.tar", SGR, seed=1),
-        "saf": write_checkpoint_file(folder / "small_SAF.pth.tar", SAF, seed=2),
-    }
+    names = {"sgr": "small_SGR.pth.tar", "saf": "small_SAF.pth.tar"}
+
+    def build(folder: Path) -> None:
+        folder.mkdir()
+        write_checkpoint_file(folder / names["sgr"], SGR, seed=1)
+        write_checkpoint_file(folder / names["saf"], SAF, seed=2)
+
+    folder = built_once("checkpoints", build)
+    return {member: folder / name for member, name in names.items()}
 
 
 @pytest.fixture(scope="session")
@@ -63,29 +140,32 @@ def vocabulary_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def exported(
-    checkpoint_files: dict[str, Path],
-    vocabulary_file: Path,
-    tmp_path_factory: pytest.TempPathFactory,
+    checkpoint_files: dict[str, Path], vocabulary_file: Path, built_once: BuiltOnce
 ) -> Bundle:
     """An SGRAF bundle of both checkpoints, in both precisions; nobody changes it."""
     from sgraf_deploy.export.exporter import ExportOptions, export_bundle
 
-    target = tmp_path_factory.mktemp("exported") / "small.sgraf"
-    options = ExportOptions(vocabulary=vocabulary_file)
-    return export_bundle([*checkpoint_files.values()], target, options).bundle
+    def build(target: Path) -> None:
+        options = ExportOptions(vocabulary=vocabulary_file)
+        export_bundle([*checkpoint_files.values()], target, options)
+
+    return Bundle.open(built_once("small.sgraf", build))
 
 
 @pytest.fixture(scope="session")
-def trained(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def trained(shared: Path, built_once: BuiltOnce) -> Bundle:
     """The shared trained checkpoints, SGR and SAF, verified on their data; nobody changes it."""
     from sgraf_deploy.export.exporter import ExportOptions, export_bundle
 
-    paths = [shared / "checkpoints" / f"f8k_{module}.pth.tar" for module in ("SGR", "SAF")]
-    options = ExportOptions(
-        vocabulary=shared / "data" / "f8k_precomp_vocab.json",
-        gate_data=shared / "data" / "f8k_precomp",
-    )
-    return export_bundle(paths, tmp_path_factory.mktemp("trained") / "f8k.sgraf", options).bundle
+    def build(target: Path) -> None:
+        paths = [shared / "checkpoints" / f"f8k_{module}.pth.tar" for module in ("SGR", "SAF")]
+        options = ExportOptions(
+            vocabulary=shared / "data" / "f8k_precomp_vocab.json",
+            gate_data=shared / "data" / "f8k_precomp",
+        )
+        export_bundle(paths, target, options)
+
+    return Bundle.open(built_once("f8k.sgraf", build))
 
 
 @pytest.fixture(scope="session")
@@ -93,17 +173,22 @@ def exported_fp8(
     checkpoint_files: dict[str, Path],
     vocabulary_file: Path,
     tmp_path_factory: pytest.TempPathFactory,
+    built_once: BuiltOnce,
 ) -> Bundle:
     """An SGRAF bundle in fp32 and fp8, whose R@K nobody compared; nobody changes it."""
     from export.splits import write_split
 
     from sgraf_deploy.export.exporter import ExportOptions, export_bundle
 
-    folder = tmp_path_factory.mktemp("exported_fp8")
-    write_split(folder, "dev", images=12)
-    options = ExportOptions(
-        vocabulary=vocabulary_file, precisions=("fp32", "fp8"), gate_data=folder
-    )
-    paths = [*checkpoint_files.values()]
-    unchecked = lambda bundle, split: {"on": split.name, "points": {}}  # noqa: E731
-    return export_bundle(paths, folder / "small.sgraf", options, check=unchecked).bundle
+    def unchecked(bundle: Bundle, split: PrecompSplit) -> dict[str, Any]:
+        return {"on": split.name, "points": {}}
+
+    def build(target: Path) -> None:
+        folder = tmp_path_factory.mktemp("exported_fp8")
+        write_split(folder, "dev", images=12)
+        options = ExportOptions(
+            vocabulary=vocabulary_file, precisions=("fp32", "fp8"), gate_data=folder
+        )
+        export_bundle([*checkpoint_files.values()], target, options, check=unchecked)
+
+    return Bundle.open(built_once("small-fp8.sgraf", build))

@@ -3,6 +3,8 @@
 What is put into a stream runs only when somebody waits for it, memory is garbage until it is
 written, and what touches memory that was freed, or that was never the device's, fails. So a
 missing wait, or memory that goes back too early, fails every time and not once in a while.
+
+Any number of threads may use it, as they may a real one: see `Locked`.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from locked import Locked
 from numpy.typing import NDArray
 
 from sgraf_deploy.errors import EngineMemoryError
@@ -61,10 +64,11 @@ class FakeEvent:
     place: int = 0
 
 
-class FakeCuda:
+class FakeCuda(Locked):
     """See `Cuda`. `limit` is the device's memory in bytes; `calls` counts."""
 
     name = "Fake GPU"
+    unlocked = frozenset({"free", "free_pinned", "destroy_event"})
 
     def __init__(self, compute_capability: str = "9.0", limit: int = TOTAL) -> None:
         self.compute_capability = compute_capability
@@ -76,15 +80,14 @@ class FakeCuda:
         self.events: set[FakeEvent] = set()
         self.graphs: list[list[Operation]] = []
         self._thread = threading.local()
-        self._lock = threading.RLock()
 
     @property
     def used(self) -> int:
-        return sum(block.nbytes for block in self.blocks.values())
+        return sum(block.nbytes for block in self.blocks.copy().values())
 
     def view(self, pointer: int, size: int) -> Bytes:
         """Device memory, which must be there, as a host array."""
-        for start, block in self.blocks.items():
+        for start, block in self.blocks.copy().items():
             if start <= pointer and pointer + size <= start + block.nbytes:
                 return block[pointer - start : pointer - start + size]
         raise AssertionError(f"no device memory of {size} bytes at {pointer:#x}")
@@ -97,8 +100,11 @@ class FakeCuda:
     def put(self, stream: FakeStream, operation: Operation) -> None:
         """What a library on top of CUDA does."""
         self._check()
-        with self._lock:
-            stream.enqueue(operation)
+        stream.enqueue(operation)
+
+    def stream_of(self, handle: str) -> FakeStream:
+        """The stream that a library was given as text."""
+        return next(stream for stream in self.streams if str(stream) == handle)
 
     def activate(self) -> None:
         self._thread.active = True
@@ -108,29 +114,25 @@ class FakeCuda:
 
     def allocate(self, size: int) -> int:
         self._check()
-        with self._lock:
-            self.calls["allocate"] += 1
-            if self.used + size > self.limit:
-                raise EngineMemoryError("the fake GPU is out of memory", got=size)
-            block = np.full(size, GARBAGE, dtype=np.uint8)
-            pointer = int(block.ctypes.data)
-            self.blocks[pointer] = block
-            return pointer
+        self.calls["allocate"] += 1
+        if self.used + size > self.limit:
+            raise EngineMemoryError("the fake GPU is out of memory", got=size)
+        block = np.full(size, GARBAGE, dtype=np.uint8)
+        pointer = int(block.ctypes.data)
+        self.blocks[pointer] = block
+        return pointer
 
     def free(self, pointer: int) -> None:
-        with self._lock:
-            del self.blocks[pointer]
+        del self.blocks[pointer]
 
     def allocate_pinned(self, size: int) -> Bytes:
         self._check()
-        with self._lock:
-            block = np.full(size, GARBAGE, dtype=np.uint8)
-            self.pinned[block.ctypes.data] = block
-            return block
+        block = np.full(size, GARBAGE, dtype=np.uint8)
+        self.pinned[block.ctypes.data] = block
+        return block
 
     def free_pinned(self, memory: Bytes) -> None:
-        with self._lock:
-            del self.pinned[memory.ctypes.data]
+        del self.pinned[memory.ctypes.data]
 
     def create_stream(self) -> FakeStream:
         self._check()
@@ -146,32 +148,27 @@ class FakeCuda:
     def create_event(self) -> FakeEvent:
         self._check()
         event = FakeEvent()
-        with self._lock:
-            self.events.add(event)
+        self.events.add(event)
         return event
 
     def destroy_event(self, event: FakeEvent) -> None:
-        with self._lock:
-            self.events.remove(event)
+        self.events.remove(event)
 
     def record(self, event: FakeEvent, stream: FakeStream) -> None:
         self._check()
-        with self._lock:
-            assert stream.capturing is None, "a mark inside a captured graph marks nothing"
-            event.stream, event.place = stream, stream.put
+        assert stream.capturing is None, "a mark inside a captured graph marks nothing"
+        event.stream, event.place = stream, stream.put
 
     def passed(self, event: FakeEvent) -> bool:
-        with self._lock:
-            return event.stream is None or event.stream.done >= event.place
+        return event.stream is None or event.stream.done >= event.place
 
     def wait(self, stream: FakeStream, event: FakeEvent) -> None:
         self.calls["wait"] += 1
         self.put(stream, lambda: self.synchronize(event))
 
     def synchronize(self, event: FakeEvent) -> None:
-        with self._lock:
-            if event.stream is not None:
-                event.stream.run_to(event.place)
+        if event.stream is not None:
+            event.stream.run_to(event.place)
 
     def upload(self, target: int, source: Bytes, stream: FakeStream) -> None:
         self._check_pinned(source)
@@ -233,7 +230,7 @@ class FakeCuda:
         start = memory.ctypes.data
         inside = any(
             first <= start and start + memory.nbytes <= first + block.nbytes
-            for first, block in self.pinned.items()
+            for first, block in self.pinned.copy().items()
         )
         assert inside, "a copy from or to memory that is not pinned"
 

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from closeness import assert_close
+from locked import Locked
 from numpy.typing import NDArray
 
 from sgraf_deploy.bundle import Bundle
@@ -36,7 +38,7 @@ def fake_weights(member: str, config: ModelConfig) -> dict[str, NDArray[np.float
     }
 
 
-class FakeEngine:
+class FakeEngine(Locked):
     """See `Engine`. `calls` counts runs by graph, `shapes` lists their leading sizes.
 
     `memory` is the largest images x captions x words (pairs x words, rows x words, images) that
@@ -109,6 +111,11 @@ class FakeEngine:
     def rank_counter(self, bars: Bars) -> HostRankCounter:
         return HostRankCounter(self, bars)
 
+    def note(self, graph: GraphName, sizes: tuple[int, ...]) -> None:
+        """A run of a graph, by the sizes of its dynamic axes."""
+        self.calls[graph] += 1
+        self.shapes.append((graph, sizes))
+
     def mark_verified(self) -> None:
         self.unverified = False
 
@@ -144,10 +151,9 @@ class FakeGraph:
         profiles = engine.largest(self._name)
         fits = [all(size <= most[axis] for axis, size in sizes.items()) for most in profiles]
         assert not profiles or any(fits), (self._name, sizes, profiles)
-        engine.calls[self._name] += 1
         axes = tuple(dict.fromkeys(axis for spec in self.signature.inputs for axis in spec.axes))
         names = [axis for axis in axes if isinstance(axis, str)]
-        engine.shapes.append((self._name, tuple(sizes[name] for name in names)))
+        engine.note(self._name, tuple(sizes[name] for name in names))
         axes_of_cost = {"pair_scorer": ("pairs", "words")}.get(self._name, tuple(names))
         cost = int(np.prod([sizes[name] for name in axes_of_cost]))
         if engine.memory is not None and cost > engine.memory:
@@ -235,7 +241,7 @@ class FakeGraph:
 def _check_gram(region_embeddings: Array, region_gram: Array | None) -> None:
     if region_gram is not None:
         wide = region_embeddings.astype(np.float64)
-        np.testing.assert_allclose(region_gram, wide @ wide.transpose(0, 2, 1), atol=1e-4)
+        assert_close(region_gram, wide @ wide.transpose(0, 2, 1), depth=wide.shape[-1])
 
 
 def _mask(lengths: Array, words: int) -> Array:

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from fake_cuda import FakeCuda, FakeStream
+from locked import Locked
 
 CUDA = "CUDAExecutionProvider"
 HOST = "CPUExecutionProvider"
 
 
-class FakeOnnxRuntime:
+class FakeOnnxRuntime(Locked):
     """Stands for the module; `opened` are the providers of every session."""
 
     __version__ = "1.99.0"
@@ -47,6 +48,9 @@ class FakeOnnxRuntime:
         self.opened.append(providers)
         return FakeSession(self, path, options, providers)
 
+    def count_run(self) -> None:
+        self.runs += 1
+
 
 class FakeSession:
     def __init__(self, owner: FakeOnnxRuntime, path: str, options: Any, providers: Any) -> None:
@@ -55,7 +59,7 @@ class FakeSession:
         self.names = [name for name, _ in providers] if owner.takes else []
         handles = {each["user_compute_stream"] for _, each in providers}
         (handle,) = handles
-        self.stream = next(one for one in owner.cuda.streams if str(one) == handle)
+        self.stream = owner.cuda.stream_of(handle)
         recording = onnxruntime.SessionOptions()
         recording.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         self._real = onnxruntime.InferenceSession(path, recording, providers=[HOST])
@@ -87,7 +91,7 @@ class FakeSession:
         largest = max(int(np.prod(shape)) for _, shape, _ in binding.outputs.values())
         if owner.memory is not None and largest > owner.memory:
             raise RuntimeError("CUDA failure 2: out of memory ; GPU=0")
-        owner.runs += 1
+        owner.count_run()
         owner.cuda.put(self.stream, partial(self._run, binding))
 
     def _run(self, binding: FakeBinding) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from fake_cuda import FakeCuda, FakeStream
+from locked import Locked
 
 from sgraf_deploy.runtime.tensorrt import TensorRT
 
@@ -46,7 +47,7 @@ def fake_plan(onnx: bytes, profiles: Any) -> bytes:
     return MAGIC + json.dumps(profiles).encode() + b"\n" + onnx
 
 
-class FakeTensorRT:
+class FakeTensorRT(Locked):
     """Makes the module; `opened` counts plans that were deserialised, `runs` by kind."""
 
     def __init__(self, cuda: FakeCuda) -> None:
@@ -66,13 +67,22 @@ class FakeTensorRT:
         )
         return TensorRT("tensorrt", version, module)
 
+    def count_opened(self) -> None:
+        self.opened += 1
+
+    def count_context(self) -> None:
+        self.contexts += 1
+
+    def count_run(self, kind: str) -> None:
+        self.runs[kind] += 1
+
 
 class FakeRuntime:
     def __init__(self, owner: FakeTensorRT, logger: Any) -> None:
         self._owner, self._logger = owner, logger
 
     def deserialize_cuda_engine(self, plan: bytes) -> FakePlan | None:
-        self._owner.opened += 1
+        self._owner.count_opened()
         if not plan.startswith(MAGIC):
             self._logger.log(Severity.ERROR, "header.magicTag == kEXPECTED_MAGIC_TAG failed")
             return None
@@ -99,7 +109,7 @@ class FakePlan:
         assert strategy == "user managed"
         if self.owner.refuses == "create_execution_context":
             return None
-        self.owner.contexts += 1
+        self.owner.count_context()
         return FakeContext(self)
 
 
@@ -141,7 +151,7 @@ class FakeContext:
             return False
         assert self._scratch is not None
         assert self._scratch[1] >= self._scratch_bytes
-        self._owner.runs["captured" if stream.capturing is not None else "direct"] += 1
+        self._owner.count_run("captured" if stream.capturing is not None else "direct")
         work = partial(self._run, dict(self._shapes), dict(self._addresses), self._scratch)
         self._owner.cuda.put(stream, work)
         return True

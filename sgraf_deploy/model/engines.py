@@ -20,6 +20,7 @@ from sgraf_deploy.model import reference
 from sgraf_deploy.model.folded import Encoded, FoldedModel
 from sgraf_deploy.model.folding import fold
 from sgraf_deploy.model.members import member_weights
+from sgraf_deploy.model.tf32 import exact_cudnn
 from sgraf_deploy.model.torch_ops import Arithmetic, TorchOps
 from sgraf_deploy.model.torch_ranks import TorchRankCounter
 from sgraf_deploy.runtime.engine import CACHED_TILES, LARGEST_TILES, TileAdvice
@@ -45,7 +46,7 @@ class TorchGraph:
         """Run on tensors by input name; copy into `outputs` where one is bound."""
         arguments = [inputs[spec.name] for spec in self.signature.inputs]
         try:
-            with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+            with torch.inference_mode(), exact_cudnn():
                 results = self._function(*arguments)
         except (torch.cuda.OutOfMemoryError, MemoryError) as error:
             raise EngineMemoryError("PyTorch ran out of memory", got=error) from error

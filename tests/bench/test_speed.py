@@ -6,9 +6,9 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-import numpy as np
 import pytest
-from small_models import SGR, random_captions, random_regions
+from closeness import assert_close, logits_depth
+from small_models import LENGTHS, SGR, random_captions, random_regions
 
 import sgraf_deploy
 from sgraf_deploy.bench import measure
@@ -23,6 +23,7 @@ from sgraf_deploy.bench.speed import (
 from sgraf_deploy.bundle import Bundle
 
 IMAGES = 4
+DEPTH = logits_depth(SGR, max(LENGTHS))
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +56,7 @@ def test_the_literal_loop_scores_as_the_reference_engine_does(
 
     assert set(found) == {"sgr", "saf"}
     for name, matrix in expected.items():
-        np.testing.assert_allclose(found[name], matrix, atol=1e-6)
+        assert_close(found[name], matrix, DEPTH)
 
 
 def test_the_literal_loop_works_in_shards(exported: Bundle, inputs: Inputs) -> None:
@@ -72,7 +73,7 @@ def test_the_literal_loop_works_in_shards(exported: Bundle, inputs: Inputs) -> N
     )
 
     for name, matrix in expected.items():
-        np.testing.assert_allclose(found[name], matrix, atol=1e-6)
+        assert_close(found[name], matrix, DEPTH)
     assert told[-1] == (2 * inputs.pairs, 2 * inputs.pairs)
     assert len(told) == 2 * 2 * 2  # members x shards of images x shards of captions
 

@@ -48,6 +48,7 @@ def test_scaling_shows_writes_and_draws(world: World, machine: Machine) -> None:
     assert len(list(drawn.iter("{http://www.w3.org/2000/svg}circle"))) == 2 + 5
 
 
+@pytest.mark.slow
 def test_scaling_really_measures(world: World) -> None:
     world.monkeypatch.setattr("sgraf_deploy.bench.scaling.WORD_COUNTS", (5,))
     size = ("--size", "50x4000", "--repeats", 1, "--max-pairs", 200_000)

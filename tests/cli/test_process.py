@@ -115,7 +115,7 @@ def test_ctrl_c_leaves_nothing_behind(world: World) -> None:
     command = [sys.executable, "-c", code, "export", str(world.sgr), "-o", "a.sgraf"]
 
     finished = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=environment()
+        command, capture_output=True, encoding="utf-8", check=False, env=environment()
     )
 
     assert finished.returncode == 130
@@ -136,7 +136,7 @@ def test_starting_loads_nothing_heavy() -> None:
     finished = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
         env=environment(),
     )

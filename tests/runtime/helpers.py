@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from closeness import assert_close, assert_similar
 from fake_engine import FakeEngine
 from numpy.typing import NDArray
 
@@ -20,6 +21,33 @@ CAPTIONS = [
     "a red unknownword",
     "a cat",
 ]
+
+
+DEPTH = 40
+"""Terms that the small bundles' graphs and the fake engine sum one after the other: a region's 6
+features, 4 regions, 9 dimensions of a word twice, 12 words."""
+
+CONDITION = 4.0
+"""They multiply by the sum of 4 regions, not by their mean."""
+
+HALF_DEPTH = 1
+"""Embeddings alone are rounded to float16."""
+
+
+def assert_logits(found: Any, expected: Any, precision: str = "fp32") -> None:
+    """Logits of a small bundle, as close as rounding allows; `precision` is the embeddings'."""
+    if precision == "fp32":
+        assert_close(found, expected, DEPTH, condition=CONDITION)
+    else:
+        assert_close(found, expected, HALF_DEPTH, np.float16)
+
+
+def assert_similarities(found: Any, expected: Any, precision: str = "fp32") -> None:
+    """The same of similarities."""
+    if precision == "fp32":
+        assert_similar(found, expected, DEPTH, condition=CONDITION)
+    else:
+        assert_similar(found, expected, HALF_DEPTH, np.float16)
 
 
 @dataclass(frozen=True)

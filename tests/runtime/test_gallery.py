@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from runtime.helpers import CAPTIONS, Faked
+from runtime.helpers import CAPTIONS, Faked, assert_similarities
 from runtime.onnx_bundles import write_bundle
 
 from sgraf_deploy.bundle import Bundle
@@ -56,7 +56,7 @@ def test_a_part_is_saved_alone(
     two = scorer.load_captions(scorer.save_encoded(captions[[3, 1]], tmp_path / "captions"))
     assert two.padding_row == captions.lengths[[3, 1]].sum()
     expected = scorer.score(images, captions)[2:4, [3, 1]]
-    np.testing.assert_allclose(scorer.score(one, two), expected, atol=1e-6)
+    assert_similarities(scorer.score(one, two), expected)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -72,7 +72,7 @@ def test_another_engine_reads_it(
     assert header_of(path)["executed"] == made.engine.executed
     with load(bundle, engine="ort", precision=precision) as other:
         found = other.score(other.load_images(path), CAPTIONS)
-    np.testing.assert_allclose(found, made.scorer.score(regions, CAPTIONS), atol=1e-3)
+    assert_similarities(found, made.scorer.score(regions, CAPTIONS), precision)
 
 
 def test_an_empty_gallery_is_one(faked: MakeFaked, tmp_path: Path) -> None:

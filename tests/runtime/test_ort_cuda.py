@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from closeness import assert_close, assert_similar
 from fake_cuda import FakeCuda
 from fake_onnxruntime import CUDA, HOST, FakeOnnxRuntime
+from runtime.trt_world import rounding_of
 from small_models import random_captions, random_regions
 
 from sgraf_deploy.bundle import Bundle
@@ -32,7 +34,6 @@ from sgraf_deploy.runtime.engines.ort_cuda import (
 from sgraf_deploy.runtime.state import state_folder
 from sgraf_deploy.runtime.tiles import TileLimits
 
-ATOL = {"fp32": 1e-5, "fp16": 4e-3}
 LENGTHS = (2, 17, 5, 9, 3, 3, 12, 7, 2, 1, 14, 5, 6)
 
 
@@ -89,7 +90,7 @@ def test_every_logit_is_that_of_the_graphs(
     found, expected = (one.logits(regions, captions) for one in scorers)
     assert list(found) == ["sgr", "saf"]
     for member, logits in expected.items():
-        np.testing.assert_allclose(found[member], logits, rtol=0, atol=ATOL[scorer.precision])
+        assert_close(found[member], logits, **rounding_of(scorer))
         assert len(np.unique(found[member])) > 0.9 * logits.size
     assert scorer.executed == f"{scorer.precision} in onnxruntime 1.99.0, CUDA provider"
     assert scorer.device == "cuda:0"
@@ -100,13 +101,13 @@ def test_pairs_and_parts_of_galleries(
 ) -> None:
     rng = np.random.default_rng(0)
     index = rng.integers(0, 11, 30), rng.integers(0, 13, 30)
-    found, expected = (one.score_pairs(regions, captions, *index) for one in scorers)
-    np.testing.assert_allclose(found, expected, atol=1e-3)
     scorer, _ = scorers
+    found, expected = (one.score_pairs(regions, captions, *index) for one in scorers)
+    assert_similar(found, expected, **rounding_of(scorer))
     images, texts = scorer.encode_images(regions), scorer.encode_captions(captions)
     whole = scorer.score(images, texts)
     rows = [7, 2, 2, 10]
-    np.testing.assert_allclose(scorer.score(images[rows], texts), whole[rows], atol=1e-3)
+    assert_similar(scorer.score(images[rows], texts), whole[rows], **rounding_of(scorer))
 
 
 def test_a_session_works_in_the_stream_of_its_lane(world: OrtWorld) -> None:
@@ -158,7 +159,7 @@ def test_out_of_memory_halves_the_tiles(
         images, texts = scorer.encode_images(regions), scorer.encode_captions(captions)
         expected = scorer.score(images, texts)
         world.module.memory = 10
-        np.testing.assert_allclose(scorer.score(images, texts), expected, atol=1e-3)
+        assert_similar(scorer.score(images, texts), expected, **rounding_of(scorer))
         assert "out of memory" in caplog.text
         world.module.memory = 0
         with pytest.raises(EngineMemoryError, match="the smallest of the tiles does not fit"):

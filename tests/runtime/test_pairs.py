@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from runtime.helpers import CAPTIONS, Faked, make_regions, make_token_ids
+from runtime.helpers import (
+    CAPTIONS,
+    Faked,
+    assert_logits,
+    assert_similarities,
+    make_regions,
+    make_token_ids,
+)
 
 from sgraf_deploy.errors import DataError, EngineMemoryError
 from sgraf_deploy.runtime import Scorer
@@ -34,7 +41,7 @@ def test_pairs_score_as_in_the_matrix(
     assert found.shape == (pairs,)
     assert found.dtype == np.float32
     expected = scorer.score(regions, CAPTIONS)[rows, columns]
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert_similarities(found, expected)
 
 
 def test_logits_of_pairs_are_those_of_the_members(
@@ -45,7 +52,7 @@ def test_logits_of_pairs_are_those_of_the_members(
     whole = scorer.logits(regions, CAPTIONS)
     assert list(found) == ["sgr", "saf"]
     for member, logits in found.items():
-        np.testing.assert_allclose(logits, whole[member][rows, columns], atol=1e-6)
+        assert_logits(logits, whole[member][rows, columns])
 
 
 def test_pairs_run_in_batches_of_similar_length(faked: MakeFaked) -> None:
@@ -58,7 +65,7 @@ def test_pairs_run_in_batches_of_similar_length(faked: MakeFaked) -> None:
     found = made.scorer.score_pairs(
         images, encoded, rows, columns, progress=lambda *p: seen.append(p)
     )
-    np.testing.assert_allclose(found, made.scorer.score(images, encoded)[rows, columns], atol=1e-6)
+    assert_similarities(found, made.scorer.score(images, encoded)[rows, columns])
     assert len(seen) > 10
     assert seen[-1] == (300, 300)
     shapes = [shape for name, shape in made.engine.shapes if name == "pair_scorer"]
@@ -114,7 +121,7 @@ def test_out_of_memory_halves_the_batches(
     expected = made.scorer.score_pairs(images, captions, rows, columns)
     made.engine.memory = 9
     found = made.scorer.score_pairs(images, captions, rows, columns)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert_similarities(found, expected)
     assert sum("halving the batches of pairs" in line for line in caplog.messages) == 1
     made.engine.memory = 0
     with pytest.raises(EngineMemoryError, match="the smallest of the batches of pairs"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from fake_engine import FakeEngine
 from numpy.typing import NDArray
-from runtime.helpers import CAPTIONS, make_regions, make_token_ids
+from runtime.helpers import CAPTIONS, assert_similarities, make_regions, make_token_ids
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import GraphName
@@ -38,16 +38,11 @@ def test_everything_is_cut_to_the_profiles(bundle: Bundle) -> None:
     free, _ = scorer_of(bundle, None)
     bound, engine = scorer_of(bundle, PROFILES)
     regions, captions = make_regions(10), make_token_ids(17)
-    np.testing.assert_allclose(
-        bound.score(regions, captions), free.score(regions, captions), atol=1e-6
-    )
+    assert_similarities(bound.score(regions, captions), free.score(regions, captions))
     rng = np.random.default_rng(1)
     index = rng.integers(0, 10, 40), rng.integers(0, 17, 40)
-    np.testing.assert_allclose(
-        bound.score_pairs(regions, captions, *index),
-        free.score_pairs(regions, captions, *index),
-        atol=1e-6,
-    )
+    found, expected = (each.score_pairs(regions, captions, *index) for each in (bound, free))
+    assert_similarities(found, expected)
     assert {name for name, _ in engine.shapes} == set(PROFILES)
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from closeness import assert_close
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from runtime.helpers import CAPTIONS, Faked
+from runtime.helpers import CAPTIONS, Faked, assert_logits
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.errors import DataError, InputError
@@ -37,7 +38,7 @@ def test_a_caption_is_answered_with_images(
     logits = ensemble_logits(scorer.logits(regions, [ids]))[:, 0]
     assert result.direction == "text_to_image"
     assert result.indices.tolist() == np.argsort(-logits).tolist()
-    np.testing.assert_allclose(result.logits, logits[result.indices], atol=1e-6)
+    assert_logits(result.logits, logits[result.indices])
     assert np.array_equal(result.similarities, similarities(result.logits))
 
 
@@ -55,7 +56,11 @@ def test_an_image_is_answered_with_captions(
     logits = ensemble_logits(scorer.logits(regions[3:4], CAPTIONS))[0]
     assert result.direction == "image_to_text"
     assert result.indices.tolist() == np.argsort(-logits).tolist()
-    np.testing.assert_allclose(result.logits, logits[result.indices], atol=1e-2)
+    if query == "half":
+        features = regions.shape[-1]
+        assert_close(result.logits, logits[result.indices], features, np.float16)
+    else:
+        assert_logits(result.logits, logits[result.indices])
 
 
 @pytest.mark.parametrize(("top_k", "expected"), [(1, 1), (4, 4), (9, 9), (50, 9), (None, 9)])

@@ -9,8 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from closeness import assert_similar
 from numpy.typing import NDArray
-from runtime.helpers import CAPTIONS, Faked, make_regions, make_token_ids, one_by_one
+from runtime.helpers import (
+    CAPTIONS,
+    Faked,
+    assert_logits,
+    assert_similarities,
+    make_regions,
+    make_token_ids,
+    one_by_one,
+)
 from runtime.onnx_bundles import write_bundle
 
 from sgraf_deploy.bundle import Bundle
@@ -34,14 +43,14 @@ def test_a_pair_scores_the_same_alone_and_in_any_tile(
     found = faked(tile=tile).scorer.score(regions, captions)
     assert found.dtype == np.float32
     assert len(np.unique(expected)) == expected.size
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert_similarities(found, expected)
 
 
 def test_every_engine_scores_alone_as_in_a_matrix(
     scorer: Scorer, regions: NDArray[np.float32]
 ) -> None:
     expected = one_by_one(scorer, regions, CAPTIONS)
-    np.testing.assert_allclose(scorer.score(regions, CAPTIONS), expected, atol=1e-6)
+    assert_similarities(scorer.score(regions, CAPTIONS), expected)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -52,9 +61,8 @@ def test_onnx_runtime_agrees_with_the_fake_engine(
     with load(bundle, engine="ort", precision=precision) as scorer:
         found = scorer.logits(regions, CAPTIONS)
     assert list(found) == list(expected) == ["sgr", "saf"]
-    tolerance = 1e-6 if precision == "fp32" else 1e-3
     for member, logits in expected.items():
-        np.testing.assert_allclose(found[member], logits, atol=tolerance)
+        assert_logits(found[member], logits, precision)
 
 
 def test_the_ensemble_is_combined_from_its_members(
@@ -63,7 +71,7 @@ def test_the_ensemble_is_combined_from_its_members(
     logits = scorer.logits(regions, CAPTIONS)
     assert not np.allclose(logits["sgr"], logits["saf"], atol=0.1)
     combined = combine_logits(logits["sgr"], logits["saf"])
-    np.testing.assert_allclose(scorer.score(regions, CAPTIONS), similarities(combined), atol=1e-6)
+    assert_similarities(scorer.score(regions, CAPTIONS), similarities(combined))
 
 
 def test_one_member_is_not_combined(faked: MakeFaked, sgr_bundle: Bundle) -> None:
@@ -71,7 +79,7 @@ def test_one_member_is_not_combined(faked: MakeFaked, sgr_bundle: Bundle) -> Non
     scorer = faked(of=sgr_bundle).scorer
     logits = scorer.logits(regions, captions)
     assert list(logits) == ["sgr"]
-    np.testing.assert_allclose(scorer.score(regions, captions), similarities(logits["sgr"]))
+    assert_similarities(scorer.score(regions, captions), similarities(logits["sgr"]))
 
 
 @pytest.mark.parametrize("kind", ["float16", "memory-map", "fortran", "big-endian"])
@@ -86,8 +94,11 @@ def test_regions_of_any_layout_are_read(
         "fortran": np.asfortranarray(regions),
         "big-endian": regions.astype(">f4"),
     }[kind]
-    tolerance = 1e-2 if kind == "float16" else 1e-6
-    np.testing.assert_allclose(scorer.score(given, CAPTIONS), expected, atol=tolerance)
+    found = scorer.score(given, CAPTIONS)
+    if kind == "float16":
+        assert_similar(found, expected, depth=regions.shape[-1], dtype=np.float16)
+    else:
+        assert_similarities(found, expected)
 
 
 @pytest.mark.parametrize("kind", ["array", "column-order", "part", "memory-map"])
@@ -261,7 +272,7 @@ def test_out_of_memory_halves_the_tiles_and_goes_on(
     with caplog.at_level(logging.WARNING):
         found = tight.scorer.score(regions, captions, progress=lambda *p: seen.append(p))
         tight.scorer.score(regions, captions)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert_similarities(found, expected)
     assert seen[-1] == (80, 80)
     works = {"batches of images", "batches of captions", "tiles"}
     warned = [

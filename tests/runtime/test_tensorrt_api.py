@@ -55,7 +55,9 @@ def typed() -> dict[str, set[str]]:
     paths = [path for folder in folders for path in Path(folder).glob("tensorrt.pyi")]
     if not paths:
         pytest.skip("needs tensorrt-stubs, which `make test` installs")
-    classes = [node for node in ast.walk(ast.parse(paths[0].read_text())) if is_class(node)]
+    classes = [
+        node for node in ast.walk(ast.parse(paths[0].read_text(encoding="utf-8"))) if is_class(node)
+    ]
     return {node.name: set(members(node)) for node in classes if isinstance(node, ast.ClassDef)}
 
 
@@ -73,7 +75,7 @@ def members(node: ast.ClassDef) -> Iterator[str]:
 
 def used() -> set[str]:
     """Every attribute that the package's files about TensorRT take of anything."""
-    trees = [ast.parse((PACKAGE / name).read_text()) for name in FILES]
+    trees = [ast.parse((PACKAGE / name).read_text(encoding="utf-8")) for name in FILES]
     return {
         node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)
     }

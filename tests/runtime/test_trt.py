@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from closeness import assert_close, assert_similar
 from fake_cuda import FakeCuda
-from runtime.trt_world import SIZES, TrtWorld
+from runtime.trt_world import SIZES, TrtWorld, rounding_of
 from small_models import random_captions, random_regions
 
 from sgraf_deploy.bundle import Bundle
@@ -62,10 +63,6 @@ def scorers(world: TrtWorld, request: pytest.FixtureRequest) -> Iterator[tuple[S
         yield scorer, other
 
 
-ATOL = {"fp32": 1e-5, "fp16": 4e-3}
-"""Tiles of other shapes sum in another order; in float16 that may round otherwise."""
-
-
 @pytest.mark.parametrize("scorers", DEFAULT_PRECISIONS, indirect=True)
 def test_every_logit_is_that_of_the_graphs(
     scorers: tuple[Scorer, Scorer], regions: Any, captions: Any
@@ -74,7 +71,7 @@ def test_every_logit_is_that_of_the_graphs(
     found, expected = (one.logits(regions, captions) for one in scorers)
     assert list(found) == ["sgr", "saf"]
     for member, logits in expected.items():
-        np.testing.assert_allclose(found[member], logits, rtol=0, atol=ATOL[scorer.precision])
+        assert_close(found[member], logits, **rounding_of(scorer))
         assert len(np.unique(found[member])) > 0.9 * logits.size
     assert scorer.executed == f"{scorer.precision} in tensorrt 11.4.0"
     assert scorer.device == "cuda:0"
@@ -85,10 +82,11 @@ def test_pairs_and_queries_run_in_the_profiles_that_they_have(
 ) -> None:
     rng = np.random.default_rng(0)
     index = rng.integers(0, 11, 30), rng.integers(0, 13, 30)
+    scorer, _ = scorers
     found, expected = (one.score_pairs(regions, captions, *index) for one in scorers)
-    np.testing.assert_allclose(found, expected, atol=1e-3)
+    assert_similar(found, expected, **rounding_of(scorer))
     answers = [one.rerank(captions[3], regions, 5) for one in scorers]
-    np.testing.assert_allclose(answers[0].similarities, answers[1].similarities, atol=1e-3)
+    assert_similar(answers[0].similarities, answers[1].similarities, **rounding_of(scorer))
 
 
 def test_a_gallery_stays_on_the_gpu(
@@ -99,8 +97,8 @@ def test_a_gallery_stays_on_the_gpu(
     texts = scorer.encode_captions(captions)
     whole = scorer.score(images, texts)
     rows = [7, 2, 2, 10]
-    np.testing.assert_allclose(scorer.score(images[rows], texts), whole[rows], atol=1e-3)
-    np.testing.assert_allclose(scorer.score(images[3:6], texts[4:9]), whole[3:6, 4:9], atol=1e-3)
+    assert_similar(scorer.score(images[rows], texts), whole[rows], **rounding_of(scorer))
+    assert_similar(scorer.score(images[3:6], texts[4:9]), whole[3:6, 4:9], **rounding_of(scorer))
     assert world.cuda.calls["gather"] > 0
 
 
@@ -112,7 +110,7 @@ def test_threads_score_at_the_same_time(
     expected = scorer.score(images, texts)
     with ThreadPoolExecutor(5) as pool:
         for found in pool.map(lambda _: scorer.score(images, texts), range(10)):
-            np.testing.assert_allclose(found, expected, atol=1e-3)
+            assert_similar(found, expected, **rounding_of(scorer))
     assert world.tensorrt.contexts <= 2 * 8 * 3  # two lanes, eight graphs, three profiles at most
 
 
@@ -195,7 +193,7 @@ def test_too_little_memory_halves_the_tiles(
         engine.memory.trim()
         world.cuda.limit = resident + needed // 2
         found = scorer.score(images, texts)
-        np.testing.assert_allclose(found, expected, atol=1e-3)
+        assert_similar(found, expected, **rounding_of(scorer))
         assert caplog.text.count("halving the tiles") == 1
         engine.memory.trim()
         world.cuda.limit = 0

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from closeness import Rounded, graph_rounding
 from fake_cuda import FakeCuda
 from fake_tensorrt import VERSION, FakeTensorRT, fake_plan
 
@@ -24,6 +25,13 @@ from sgraf_deploy.runtime.tiles import TileLimits
 SIZES = Sizes(images=4, captions=3, words=20, candidates=7)
 
 Damage = Callable[[bytes], bytes]
+
+
+def rounding_of(scorer: Scorer) -> Rounded:
+    """How often an engine rounds that runs the bundle's graphs in tiles of its own."""
+    configs = [member.config for member in scorer.bundle.manifest.members.values()]
+    each = [graph_rounding(config, scorer.precision, SIZES.words) for config in configs]
+    return max(each, key=lambda rounded: rounded["depth"])
 
 
 @dataclass

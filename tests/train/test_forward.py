@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from closeness import assert_close, condition_of, logits_depth, tolerance
 from random_weights import random_weights
 from small_models import VARIANTS, padded, random_captions, random_regions
 from torch import Tensor, nn
@@ -16,8 +18,11 @@ from sgraf_deploy.train.forward import batch_logits
 IMAGES = 5
 LENGTHS = (7, 3, 1, 9, 7, 12, 2)
 
-BOUNDS = {torch.float64: 1e-11, torch.float32: 1e-4}
-"""Of a gradient's largest value; 1e-14 and 3e-6 were measured."""
+DTYPES = {torch.float64: np.float64, torch.float32: np.float32}
+
+BACKWARD = 32.0
+"""Condition of gradients: they take the same way back, through quotients by small norms and by
+BatchNorms' deviations over few values. A quarter of what it allows was measured."""
 
 SILENT = 1e-3
 """A gradient is measured against its own largest value, but at least this share of the model's
@@ -61,7 +66,7 @@ def _group(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.usefixtures("_group")
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("dtype", BOUNDS, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_gradients_and_statistics_are_the_literal_loops(variant: str, dtype: torch.dtype) -> None:
     literal, batched = in_training(variant, dtype), in_training(variant, dtype)
     given = inputs(variant, dtype)
@@ -71,8 +76,10 @@ def test_gradients_and_statistics_are_the_literal_loops(variant: str, dtype: tor
     for logits in (expected, found):
         (logits * target).sum().backward()  # type: ignore[no-untyped-call]
 
-    bound = BOUNDS[dtype]
-    torch.testing.assert_close(found, expected, rtol=0, atol=bound)
+    depth = logits_depth(VARIANTS[variant], max(LENGTHS))
+    kind, condition = DTYPES[dtype], condition_of(VARIANTS[variant])
+    assert_close(found.detach(), expected.detach(), depth, kind, condition)
+    bound = tolerance(1.0, 2 * depth, kind, condition * BACKWARD)
     gradients = gradients_of(literal)
     largest = max(float(gradient.abs().max()) for gradient in gradients.values())
     for name, gradient in gradients_of(batched).items():
@@ -82,7 +89,7 @@ def test_gradients_and_statistics_are_the_literal_loops(variant: str, dtype: tor
     buffers = dict(literal.named_buffers())
     assert any(name.endswith("running_var") for name in buffers)
     for name, buffer in batched.named_buffers():
-        torch.testing.assert_close(buffer, buffers[name], rtol=bound, atol=bound, msg=name)
+        assert_close(buffer, buffers[name], depth, kind, condition)
 
 
 @pytest.mark.parametrize("variant", ["sgr", "saf"])
@@ -93,7 +100,8 @@ def test_in_eval_mode_no_statistics_move(variant: str) -> None:
 
     found = batch_logits(model, *given)
 
-    torch.testing.assert_close(found, literal_logits(model, *given), rtol=0, atol=1e-12)
+    depth = logits_depth(VARIANTS[variant], max(LENGTHS))
+    assert_close(found.detach(), literal_logits(model, *given).detach(), depth, np.float64)
     for name, buffer in model.named_buffers():
         assert torch.equal(buffer, before[name])
 

@@ -90,7 +90,7 @@ class FusedScorer:
         self.blocks = blocks or choose_blocks(weights.config, precision)
         self._launch = launch
         self._weights = weights
-        self._constants: dict[str, Tensor] = {}
+        self._constants: dict[str, tuple[Tensor, Tensor]] = {}
         self._sizes = {
             "sim_dim": self.config.sim_dim,
             "padded_sim": padded(self.config.sim_dim),
@@ -265,15 +265,13 @@ class FusedScorer:
         self, linear: Linear, prefix: str = "", *, exact: bool = False
     ) -> dict[str, Tensor]:
         """A layer's weight, in float32 if `exact`, and its bias, by argument."""
-        if linear.name not in self._constants:
+        found = self._constants.get(linear.name)
+        if found is None:  # Threads that come first at the same time copy it twice, to no harm.
             weight = torch.from_numpy(linear.weight.copy()).to(self.device)
-            self._constants[linear.name] = weight if exact else weight.to(self.dtype)
             bias = torch.from_numpy(linear.bias.copy()).to(self.device)
-            self._constants[f"{linear.name}.bias"] = bias
-        return {
-            f"{prefix}weight": self._constants[linear.name],
-            f"{prefix}bias": self._constants[f"{linear.name}.bias"],
-        }
+            found = weight if exact else weight.to(self.dtype), bias
+            self._constants[linear.name] = found
+        return {f"{prefix}weight": found[0], f"{prefix}bias": found[1]}
 
 
 def _ceil(size: int, block: int) -> int:

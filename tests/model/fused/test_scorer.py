@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from closeness import assert_close, condition_of, scorer_depth
 from random_weights import random_weights
 from small_models import LENGTHS, SAF, SGR, VARIANTS, random_regions
 from small_models import padded as pad
@@ -21,14 +21,13 @@ from sgraf_deploy.model.folded import Encoded
 from sgraf_deploy.model.folding import fold
 from sgraf_deploy.model.fused.blocks import Blocks, choose_blocks
 from sgraf_deploy.model.fused.scorer import FusedScorer, Launch, run
+from sgraf_deploy.runtime.gate import FP16_LOGITS_SHARE
 
 CPU = torch.device("cpu")
 IMAGES = 3
 
-FLOAT32 = 2e-6
-"""Of logits; 5.3e-7 was measured."""
-HALF = 0.05
-"""Of the standard deviation of the logits: the gate's bound. 0.015 was measured."""
+SLOW = pytest.mark.slow
+"""Triton's interpreter takes seconds, on some machines ten, for what a GPU does in no time."""
 
 SMALL = Blocks(32, 32, 16, 16, 16, 16, embed=16, sim_dim=16, messages=16, columns=16)
 """Every axis of the small models takes several blocks."""
@@ -89,23 +88,31 @@ def check(found: Tensor, case: Case, precision: Precision = "fp32") -> None:
     expected = case.expected
     assert found.shape == expected.shape
     assert found.dtype == torch.float32
-    tolerance = FLOAT32 if precision == "fp32" else HALF * float(expected.std())
-    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
+    if precision == "fp32":
+        depth = scorer_depth(case.config, int(case.encoded.lengths.max()))
+        assert_close(found, expected, depth, condition=condition_of(case.config))
+    else:
+        assert float((found - expected).abs().max()) <= FP16_LOGITS_SHARE * float(expected.std())
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant",
+    [pytest.param(name, marks=[] if name in ("sgr-2-steps", "saf") else SLOW) for name in VARIANTS],
+)
 def test_logits_are_those_of_the_literal_loop(variant: str) -> None:
     case = make_case(VARIANTS[variant])
     assert case.expected.std() > 1e-3
     check(case.score(), case)
 
 
+@SLOW
 @pytest.mark.parametrize("variant", ["sgr", "sgr-1-step", "saf", "sgr-odd-sizes"])
 def test_half_operands_stay_within_the_gates_bound(variant: str) -> None:
     case = make_case(VARIANTS[variant])
     check(case.score("fp16"), case, "fp16")
 
 
+@SLOW
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("module", [SGR, SAF], ids=["sgr", "saf"])
 def test_with_the_blocks_that_a_gpu_gets(module: ModelConfig, precision: Precision) -> None:
@@ -113,6 +120,7 @@ def test_with_the_blocks_that_a_gpu_gets(module: ModelConfig, precision: Precisi
     check(case.score(precision, blocks=None), case, precision)
 
 
+@SLOW
 @pytest.mark.parametrize(
     "lengths",
     [(2, 2, 2), (2,), (1, 6, 1), (1,), (80, 2, 33, 17), (15, 16, 14), (1,) * 40],
@@ -124,12 +132,14 @@ def test_captions_of_any_length(module: ModelConfig, lengths: tuple[int, ...]) -
     check(case.score(), case)
 
 
+@SLOW
 @pytest.mark.parametrize("module", [SGR, SAF], ids=["sgr", "saf"])
 def test_one_image(module: ModelConfig) -> None:
     case = make_case(module, images=1)
     check(case.score(), case)
 
 
+@SLOW
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("module", [SGR, SAF], ids=["sgr", "saf"])
 def test_an_image_of_zeros(module: ModelConfig, precision: Precision) -> None:
@@ -138,6 +148,7 @@ def test_an_image_of_zeros(module: ModelConfig, precision: Precision) -> None:
     check(case.score(precision), case, precision)
 
 
+@SLOW
 @pytest.mark.parametrize("module", [SGR, SAF], ids=["sgr", "saf"])
 def test_padding_is_never_read(module: ModelConfig) -> None:
     case = make_case(module)
@@ -149,6 +160,7 @@ def test_padding_is_never_read(module: ModelConfig) -> None:
     assert torch.equal(dirty.score(), case.score())
 
 
+@SLOW
 @pytest.mark.parametrize("module", [SGR, SAF], ids=["sgr", "saf"])
 def test_duplicates_score_alike(module: ModelConfig) -> None:
     """Wherever in a tile an image or a caption lies, its regions repeated or not."""
@@ -165,8 +177,27 @@ def test_duplicates_score_alike(module: ModelConfig) -> None:
     again = replace(case, encoded=repeated, expected=case.expected[rows][:, columns])
     found = again.score()
     check(found, again)
-    np.testing.assert_allclose(found[0], found[4], rtol=0, atol=1e-6)
-    np.testing.assert_allclose(found[:, 3], found[:, 5], rtol=0, atol=1e-6)
+    depth = scorer_depth(module, max(LENGTHS))
+    assert_close(found[0], found[4], depth)
+    assert_close(found[:, 3], found[:, 5], depth)
+
+
+def test_threads_that_come_first_share_the_constants() -> None:
+    """A second thread asks for a layer at the moment at which the first has kept a part of it."""
+    scorer = FusedScorer(fold(SGR, random_weights(SGR, 3)), "fp32", CPU)
+    layer = scorer._weights.similarity
+    seen: list[dict[str, Tensor]] = []
+
+    class Kept(dict[str, Any]):
+        def __setitem__(self, name: str, value: Any) -> None:
+            super().__setitem__(name, value)
+            seen.append(scorer._linear(layer))
+
+    scorer._constants = Kept()
+    found = scorer._linear(layer)
+
+    assert found.keys() == {"weight", "bias"}
+    assert all(each[name] is found[name] for each in seen for name in found)
 
 
 @pytest.mark.parametrize(("images", "captions"), [(0, 6), (3, 0), (0, 0)])
