@@ -55,6 +55,7 @@ for _name in UNSET:
     os.environ.pop(_name, None)
 os.umask(0o022)
 
+
 def pytest_configure(config: pytest.Config) -> None:
     """As many examples on a slow machine as on a fast one; the same ones, but in random order."""
     hypothesis.settings.register_profile(
