@@ -18,7 +18,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted(Path(__file__).parent.rglob("*.py"))
 
 HEAVY = {"torch", "onnx", "onnxruntime", "tensorrt", "triton", "nltk"}
-TYPES = {"errors", "config"}
+TYPES = {"errors", "config", "formats"}
 PLAIN = TYPES | {"versions", "__version__"}
 ARTIFACT = {"bundle", "manifest", "atomic"}
 

@@ -1,0 +1,274 @@
+"""Find the model in what was saved: the three state dicts, wherever training code puts them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sgraf_deploy.errors import CheckpointError
+from sgraf_deploy.model.foreign import Foreign, kind_of, printable
+from sgraf_deploy.model.keys import NORM_OPTIONS, ONLY_SGRAF, OPTIONS, PARTS, prefixes, sibling
+from sgraf_deploy.model.untrusted import clean_copy, saved_of
+
+if TYPE_CHECKING:
+    import torch
+
+_FIELDS = "a dict of epoch, model, best_rsum, opt and Eiters"
+_THREE = f"a list of three state dicts ({', '.join(PARTS)})"
+_DEEPEST = 3
+_LISTED = 25
+_LONGEST_KEY = 100
+_FEWEST_OPTIONS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """Something in the file, and the fields around it."""
+
+    value: object
+    beside: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Payload:
+    """What a checkpoint holds: the three state dicts, and the fields beside them by name.
+
+    `notes` says in a sentence each where it is otherwise than the authors' code saves it.
+    """
+
+    parts: list[dict[str, torch.Tensor]]
+    fields: Mapping[str, Any]
+    opt: object
+    notes: list[str] = field(default_factory=list)
+
+
+def find_payload(loaded: object, path: Path, key: str | None) -> Payload:
+    """The model under `model`, under `key` if one is given, or in the only place where one is.
+
+    Raises CheckpointError, without the path, where there is none or more than one.
+    """
+    if isinstance(loaded, Foreign):
+        raise _whole_module("the file is", loaded, path, "{'model': c.state_dict()}")
+    if key is not None:
+        place, notes = _under(loaded, key), [f"model read from {printable(key)!r}"]
+    else:
+        place, notes = _only(loaded, path)
+    if isinstance(place.value, dict) and "model" in place.value:
+        # A whole checkpoint inside another file.
+        place = _Place(place.value["model"], place.value)
+    model, fields = place.value, place.beside
+    parts = _parts(model, fields, path)
+    opt, more = _opt(fields)
+    return Payload(parts, fields, opt, notes + more)
+
+
+def _only(loaded: object, path: Path) -> tuple[_Place, list[str]]:
+    """The place of the model and what there is to say about it."""
+    found = list(_places(loaded))
+    if isinstance(loaded, dict) and "model" in loaded:
+        others = [name for name in found if name != "model"]
+        note = f"not read: {', '.join(others)}, a model, too (export --key NAME takes it)"
+        return _Place(loaded["model"], loaded), [note] if others and "model" in found else []
+    if _is_model(loaded):
+        return _Place(loaded, {}), ["the file is a bare list of three state dicts"]
+    if len(found) == 1:
+        return _under(loaded, found[0]), [f"model read from {found[0]!r}"]
+    if found:
+        raise CheckpointError(
+            "it holds several models",
+            expected="one, under model",
+            got=_contents(loaded),
+            mend=f"export --key NAME takes one of them: {', '.join(found)}",
+        )
+    raise _no_model(loaded, path)
+
+
+def _no_model(loaded: object, path: Path) -> CheckpointError:
+    got = f"a {kind_of(loaded)}"
+    mend = "save the three state dicts of the image, text and similarity encoders as model"
+    if isinstance(loaded, dict):
+        got = f"a dict of {_contents(loaded)}"
+        if _is_state(loaded):
+            got = f"a bare state dict of {_contents(loaded)}"
+            if found := prefixes(loaded):
+                got = f"one state dict, of {', '.join(map(printable, found))}…"
+                mend = _wrapping(found, "c", path)
+    elif isinstance(loaded, list | tuple):
+        got = f"a {type(loaded).__name__} of {len(loaded)}: {_contents(loaded)}"
+    return CheckpointError(
+        "it holds no model", expected=_FIELDS, got=got, mend=_named(loaded) or mend
+    )
+
+
+def _parts(model: object, fields: Mapping[str, Any], path: Path) -> list[dict[str, torch.Tensor]]:
+    """The three state dicts, checked to be dicts of tensors by name."""
+    if isinstance(model, Foreign):
+        raise _whole_module("its model is", model, path, saved_of("c['model'].state_dict()"))
+    if not isinstance(model, list | tuple) or len(model) != len(PARTS):
+        raise _not_three(model, fields, path)
+    for part, state in zip(PARTS, model, strict=True):
+        if isinstance(state, Foreign):
+            saved = saved_of("[p.state_dict() for p in c['model']]")
+            raise _whole_module(f"the {part} part is", state, path, saved)
+        if not isinstance(state, dict):
+            kind = kind_of(state)
+            raise CheckpointError(f"the {part} part", expected="a state dict", got=kind)
+        for key, value in state.items():
+            if not isinstance(key, str) or not is_tensor(value):
+                got = f"{kind_of(value)} under {key!r}"
+                raise CheckpointError(f"the {part} part", expected="tensors by name", got=got)
+    return list(model)
+
+
+def _not_three(model: object, fields: Mapping[str, Any], path: Path) -> CheckpointError:
+    got, mend = f"a {kind_of(model)}", None
+    if isinstance(model, list | tuple | dict):
+        got = f"{got} of {len(model)}: {_contents(model)}"
+    if isinstance(model, list | tuple) and any(isinstance(part, Foreign) for part in model):
+        mend = clean_copy(path, saved_of("[p.state_dict() for p in c['model']]"))
+    elif isinstance(model, dict) and _is_state(model) and (found := prefixes(model)):
+        got = f"one state dict, of {', '.join(map(printable, found))}…"
+        mend = _wrapping(found, "c['model']", path)
+    others = [name for name in _places(fields) if name != "model"]
+    if mend is None and others:
+        mend = f"export --key NAME takes a model that is elsewhere in it: {', '.join(others)}"
+    return CheckpointError(
+        "its model",
+        expected=_THREE,
+        got=got,
+        mend=mend or _named(model) or ONLY_SGRAF,
+    )
+
+
+def _wrapping(found: list[str], place: str, path: Path) -> str:
+    """The lines that cut a flat state dict into the three by these prefixes."""
+    cut = (
+        f"[{{k[len(p):]: v for k, v in {place}.items() if k.startswith(p)}} "
+        f"for p in {tuple(found)!r}]"
+    )
+    saved = f"{{'model': {cut}}}" if place == "c" else saved_of(cut)
+    return f"its three parts must be apart: {clean_copy(path, saved)}"
+
+
+def _whole_module(what: str, value: Foreign, path: Path, saved: str) -> CheckpointError:
+    return CheckpointError(
+        f"{what} a whole object, not its state dicts",
+        expected=_THREE,
+        got=f"an instance of {kind_of(value)}",
+        mend=clean_copy(path, saved),
+    )
+
+
+def _opt(fields: Mapping[str, Any]) -> tuple[object, list[str]]:
+    """The options: `opt`, or what is alone in holding them by another name."""
+    if fields.get("opt") is not None:
+        return fields["opt"], []
+    known = OPTIONS.keys() | NORM_OPTIONS.keys()
+    held = {
+        name: vars(value) if isinstance(value, argparse.Namespace) else value
+        for name, value in fields.items()
+        if isinstance(value, argparse.Namespace | dict) and name != "model"
+    }
+    found = [name for name, value in held.items() if len(known & value.keys()) >= _FEWEST_OPTIONS]
+    if len(found) == 1:
+        return fields[found[0]], [f"the file has no opt: {found[0]!r} is read as it"]
+    return None, ["the file has no opt"]
+
+
+def _places(loaded: object) -> Iterator[str]:
+    """The keys, dotted, that lead to a model inside of dicts."""
+    waiting = [("", loaded)]
+    seen: set[int] = set()
+    while waiting:
+        prefix, holder = waiting.pop(0)
+        if not isinstance(holder, dict) or prefix.count(".") >= _DEEPEST or id(holder) in seen:
+            continue
+        seen.add(id(holder))
+        for name, value in holder.items():
+            if isinstance(name, str) and isinstance(value, dict | list | tuple):
+                if _is_model(value):
+                    yield printable(f"{prefix}{name}")
+                waiting.append((f"{prefix}{name}.", value))
+
+
+def _under(loaded: object, key: str) -> _Place:
+    """What lies under a key, or under several, from the outside in, with `.` or `/` between."""
+    fields = loaded if isinstance(loaded, dict) else {}
+    for place in _walk(_Place(loaded, fields), key):
+        return _Place(place.value, {**fields, **place.beside})
+    raise CheckpointError(
+        f"--key {printable(key)!r}",
+        expected=f"a key that leads to a model: {', '.join(_places(loaded)) or 'there is none'}",
+        got=f"a file of {_contents(loaded)}",
+    )
+
+
+def _walk(place: _Place, key: str) -> Iterator[_Place]:
+    holder = place.value
+    if not key:
+        yield place
+    elif isinstance(holder, dict):
+        for name, value in holder.items():
+            if isinstance(name, str) and key.startswith(name):
+                rest = key[len(name) :]
+                if not rest or rest[0] in "./":
+                    yield from _walk(_Place(value, holder), rest[1:])
+
+
+def _is_model(value: object) -> bool:
+    return (
+        isinstance(value, list | tuple) and len(value) == len(PARTS) and all(map(_is_state, value))
+    )
+
+
+def _is_state(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and all(isinstance(key, str) and is_tensor(item) for key, item in value.items())
+    )
+
+
+def is_tensor(value: object) -> bool:
+    """Whether this is a tensor in memory with its own numbers."""
+    import torch
+
+    return isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_meta
+
+
+def _named(value: object) -> str | None:
+    """A hint that says what other model's state dicts these are."""
+    states = list(value) if isinstance(value, list | tuple) else [value]
+    keys = [str(key) for state in states if isinstance(state, dict) for key in state]
+    known = sibling(keys, len(states))
+    return f"{known}; {ONLY_SGRAF}" if known else None
+
+
+def _contents(value: object) -> str:
+    """The keys of a dict or of a list's dicts, each with what it holds; all up to a number."""
+    parts = list(value) if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(part, dict) for part in parts):
+        return ", ".join(map(_held, parts[:_LISTED])) or "nothing"
+    lists = []
+    for part in [part for part in parts if isinstance(part, dict)][: len(PARTS) + 1]:
+        entries = [f"{_key(name)} {_held(item)}" for name, item in islice(part.items(), _LISTED)]
+        more = [f"and {len(part) - _LISTED} more"] if len(part) > _LISTED else []
+        lists.append(", ".join([*entries, *more]) or "nothing")
+    return lists[0] if len(lists) == 1 else ", ".join(f"({text})" for text in lists)
+
+
+def _held(value: object) -> str:
+    """A value in a word: a tensor's shape, a container's size, the type of another."""
+    if is_tensor(value):
+        return str(tuple(getattr(value, "shape", ())))
+    if isinstance(value, dict | list | tuple):
+        return f"({type(value).__name__} of {len(value)})"
+    return f"({kind_of(value)})"
+
+
+def _key(name: object) -> str:
+    return printable(name[:_LONGEST_KEY]) if isinstance(name, str) else f"({kind_of(name)})"
