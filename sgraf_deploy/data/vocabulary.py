@@ -27,9 +27,10 @@ _BRIEF = 60
 _KEYS = ("word2idx", "idx2word", "idx")
 _TRAINING = "use the vocabulary file of the checkpoint's training, NAME_precomp_vocab.json"
 _AS_AUTHORS = (
-    "if its ids are those of the checkpoint's training, write all three with Python: import json; "
-    "v = json.load(open('FILE')); w = {}; json.dump({{'word2idx': w, "
-    "'idx2word': {{str(i): x for x, i in w.items()}}, 'idx': len(w)}}, open('vocab.json', 'w'))"
+    "if its ids are those of the checkpoint's training, write all three with Python: "
+    "import json, pathlib; v = json.loads(pathlib.Path('FILE').read_text('utf-8')); w = {}; "
+    "pathlib.Path('vocab.json').write_text(json.dumps({{'word2idx': w, "
+    "'idx2word': {{str(i): x for x, i in w.items()}}, 'idx': len(w)}}))"
 )
 
 
@@ -167,7 +168,7 @@ def _no_json(content: bytes, path: PathLike, error: Exception) -> DataError:
     """The error for a file that is no JSON: what it is instead and how to make it one."""
     pickles = scan_pickles(io.BytesIO(content))
     if pickles.found:
-        kind = _brief(next(iter(pickles.names), "plain values"))
+        kind = _brief(pickles.names[0]) if pickles.names else "plain values"
         got = f"a pickle, of {kind}, which is not read"
         return DataError(
             f"vocabulary {path}", expected="JSON in UTF-8", got=got, mend=_converting(path)
@@ -182,14 +183,15 @@ def _no_json(content: bytes, path: PathLike, error: Exception) -> DataError:
 
 def _converting(path: PathLike) -> str:
     """The three lines that make JSON of a pickled vocabulary and run nothing of it."""
+    # A message is one line, in which several spaces would be one.
     name = repr(str(path)).replace("  ", r"\x20\x20")
     blank = "type(name, (), {'__new__': lambda cls, *a: object.__new__(cls)})"
     lines = (
-        "import json, pickle",
+        "import io, json, pathlib, pickle",
         "v = type('U', (pickle.Unpickler,), {'find_class': lambda self, module, name: "
-        f"{blank}}})(open({name}, 'rb'), encoding='utf-8').load()",
-        f"json.dump({{k: (v if isinstance(v, dict) else vars(v))[k] for k in {_KEYS!r}}}, "
-        "open('vocab.json', 'w'))",
+        f"{blank}}})(io.BytesIO(pathlib.Path({name}).read_bytes()), encoding='utf-8').load()",
+        "pathlib.Path('vocab.json').write_text(json.dumps({k: (v if isinstance(v, dict) else "
+        f"vars(v))[k] for k in {_KEYS!r}}}))",
     )
     return f"make JSON of it with Python: {'; '.join(lines)}"
 

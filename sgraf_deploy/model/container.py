@@ -77,6 +77,11 @@ def damaged(reason: str) -> CheckpointError:
     )
 
 
+def quoted(path: Path) -> str:
+    """A path as Python for a message, in whose one line several spaces would be one."""
+    return repr(str(path)).replace("  ", r"\x20\x20")
+
+
 def main_pickle(file: IO[bytes]) -> IO[bytes]:
     """The stream of the pickle that says what is in a file, at its beginning."""
     file.seek(0)
@@ -163,8 +168,8 @@ def _other_pickle(pickles: formats.Pickles, path: Path) -> CheckpointError:
         return _unpacked(path.resolve().parent, "not a checkpoint", got)
     what = next(iter(foreign_names(pickles.names)), "plain values")
     lines = (
-        "import pickle, torch",
-        f"c = pickle.load(open({str(path)!r}, 'rb'))",
+        "import pathlib, pickle, torch",
+        f"c = pickle.loads(pathlib.Path({quoted(path)}).read_bytes())",
         "torch.save(c, 'clean.pth.tar')",
     )
     return _foreign(

@@ -28,6 +28,7 @@ from sgraf_deploy.model.container import (
     damaged,
     main_pickle,
     not_a_file,
+    quoted,
     refused,
 )
 from sgraf_deploy.model.foreign import (
@@ -74,11 +75,9 @@ def load_untrusted(path: Path) -> tuple[Any, str]:
 
 def clean_copy(path: Path, saved: str) -> str:
     """The three lines that read what `path` holds as `c`, trusting it, and save `saved` of it."""
-    # A message is one line, in which several spaces are one.
-    name = repr(str(path)).replace("  ", r"\x20\x20")
     lines = (
         "import torch",
-        f"c = torch.load({name}, map_location='cpu', weights_only=False)",
+        f"c = torch.load({quoted(path)}, map_location='cpu', weights_only=False)",
         f"torch.save({saved}, {CLEAN!r})",
     )
     return (
