@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import bz2
 import codecs
-import lzma
 import pickletools
-import zlib
+import re
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO
 
@@ -17,12 +14,10 @@ HEAD = 4096
 
 _AGAIN = "download it again, in a browser where the server asks to sign in or to confirm"
 _UNPACK = "unpack it into a new folder ({}) and give the file that is in it"
+_HTML = re.compile(
+    rb"<(!doctype html|html|head|body|script|style|meta|title|center|div|h1|p)\b", re.IGNORECASE
+)
 _WORDS = (
-    (
-        (b"<!doctype html", b"<html", b"<head", b"<body", b"<script", b"<title"),
-        "an HTML page",
-        _AGAIN,
-    ),
     (
         (b"version https://git-lfs",),
         "a Git LFS pointer",
@@ -74,12 +69,12 @@ _OTHERS = (
     (b"\xff\xd8\xff", "a picture (JPEG)", None),
     (b"SQLite format 3\0", "an SQLite database", None),
 )
-_PACKED: tuple[tuple[bytes, str, str, str, Callable[[], Callable[[bytes], bytes]]], ...] = (
-    (b"\x1f\x8b", "gzip", "gzip -dc", "tar -xzf", lambda: zlib.decompressobj(31).decompress),
-    (b"BZh", "bzip2", "bzip2 -dc", "tar -xjf", lambda: bz2.BZ2Decompressor().decompress),
-    (b"\xfd7zXZ\0", "xz", "xz -dc", "tar -xJf", lambda: lzma.LZMADecompressor().decompress),
+_PACKED = (
+    (b"\x1f\x8b", "gzip", "gzip -dc", "tar -xzf"),
+    (b"BZh", "bzip2", "bzip2 -dc", "tar -xjf"),
+    (b"\xfd7zXZ\0", "xz", "xz -dc", "tar -xJf"),
 )
-"""First bytes, the compression, how to undo it, how to unpack a tar inside, and a decompressor."""
+"""First bytes, the compression, how to undo it, and how to unpack a tar inside."""
 
 
 def recognise(head: bytes) -> Format | None:
@@ -167,13 +162,9 @@ def _by_magic(head: bytes) -> Format | None:
 
 
 def _packed(head: bytes) -> Format | None:
-    for magic, name, command, untar, decompressor in _PACKED:
+    for magic, name, command, untar in _PACKED:
         if head.startswith(magic):
-            try:
-                inside = decompressor()(head)
-            except (zlib.error, OSError, EOFError, lzma.LZMAError):
-                inside = b""
-            if _tar(inside) is not None:
+            if _tar(_unpacked(name, head)) is not None:
                 unpack = _UNPACK.format(f"{untar} FILE -C FOLDER")
                 return Format(f"a tar archive compressed with {name}", unpack)
             return Format(
@@ -181,6 +172,24 @@ def _packed(head: bytes) -> Format | None:
                 f"unpack it ({command} FILE > NEW) and give the new file",
             )
     return None
+
+
+def _unpacked(name: str, head: bytes) -> bytes:
+    """The beginning of what is inside; nothing if that cannot be told."""
+    try:
+        if name == "gzip":
+            import zlib
+
+            return zlib.decompressobj(31).decompress(head)
+        if name == "bzip2":
+            import bz2
+
+            return bz2.BZ2Decompressor().decompress(head)
+        import lzma
+
+        return lzma.LZMADecompressor().decompress(head)
+    except Exception:  # noqa: BLE001 - damaged, or this Python was built without the library
+        return b""
 
 
 def _tar(head: bytes) -> Format | None:
@@ -213,8 +222,8 @@ def _text(head: bytes) -> Format | None:
         return Format("text in UTF-16", "convert it: iconv -f UTF-16 -t UTF-8 FILE > NEW")
     text = head.removeprefix(codecs.BOM_UTF8).strip()
     start = text[:64].lower()
-    if start.startswith((b"<?xml", b"<!--", b"<error")):
-        html = b"<html" in text.lower()
+    if start.startswith(b"<"):
+        html = _HTML.match(text) or b"<html" in text.lower()
         return Format("an HTML page" if html else "an XML document", _AGAIN)
     for beginnings, name, mend in _WORDS:
         if start.startswith(beginnings):

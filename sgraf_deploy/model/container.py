@@ -66,7 +66,7 @@ def refused(name: str) -> CheckpointError:
         expected="tensors and plain values",
         got=f"{printable(name)} in its pickle",
         mend="a checkpoint is untrusted input, and code that unpickling could run is refused; "
-        "get the file again from who trained it",
+        "get it again from who trained it, of tensors, plain values and argparse.Namespace only",
     )
 
 

@@ -24,11 +24,13 @@ _KNOWN = re.compile(
 
 _VALUES = re.compile(
     r"(pathlib|datetime|decimal|fractions|uuid|enum|zoneinfo|ipaddress|typing|collections"
-    r"|functools|random|dataclasses|logging|re|copyreg|pathlib\._local)\.\w+"
+    r"|functools|itertools|random|dataclasses|logging|optparse|configparser|string|numbers|array"
+    r"|abc|time|calendar|re|copyreg|pathlib\._local)\.\w+"
     r"|builtins\.(object|frozenset|range|slice|tuple|list|dict|int|float|str|bool|bytes|type)"
 )
 """What plain values of the standard library are made of; the rest of it could run code."""
 
+_LONGEST = 200
 _MAKERS = {"_reconstruct", "_reconstructor", "__newobj__", "__newobj_ex__"}
 """Functions that make an instance of the class that is their first argument."""
 
@@ -98,8 +100,8 @@ def kind_in(text: str) -> str | None:
 
 
 def printable(text: str) -> str:
-    """Text of the file's own choice, fit for a terminal."""
-    return text.encode("unicode_escape").decode("ascii")
+    """Text of the file's own choice, fit for a terminal and for one line."""
+    return text[:_LONGEST].encode("unicode_escape").decode("ascii")
 
 
 def _unknown(names: Sequence[str]) -> list[str]:

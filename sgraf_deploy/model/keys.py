@@ -167,6 +167,15 @@ def prefixes(keys: Iterable[str]) -> list[str] | None:
     return ordered if clear else None
 
 
+def part_of(keys: Iterable[str]) -> str | None:
+    """The part that all of these keys are of; None if there is no such part."""
+    held = list(keys)
+    for part in PARTS:
+        if held and all(_name(part, key) is not None for key in held):
+            return part
+    return None
+
+
 def sibling(keys: Iterable[str], parts: int) -> str | None:
     """What other model of the field these keys are of, if one of them tells."""
     held = list(keys)
@@ -209,9 +218,8 @@ def _unknown(part: str, keys: Sequence[str], state: Mapping[str, object]) -> Che
     noun = "tensor" if len(keys) == 1 else "tensors"
     known = sibling(keys, len(PARTS))
     mend = f"{known}; {ONLY_SGRAF}" if known else ONLY_SGRAF
-    for other in PARTS:
-        if all(_name(other, key) is not None for key in keys):
-            mend = f"it is of the {other} part: the order is {', '.join(PARTS)}"
+    if other := part_of(keys):
+        mend = f"it is of the {other} part: the order is {', '.join(PARTS)}"
     return CheckpointError(
         f"the {part} part holds the unknown {noun} {', '.join(listed)}{more}",
         expected="the keys of an SGRAF model",

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from sgraf_deploy.errors import CheckpointError
 from sgraf_deploy.model.foreign import Foreign, kind_of, printable
-from sgraf_deploy.model.keys import NORM_OPTIONS, ONLY_SGRAF, OPTIONS, PARTS, prefixes, sibling
+from sgraf_deploy.model.keys import (
+    NORM_OPTIONS,
+    ONLY_SGRAF,
+    OPTIONS,
+    PARTS,
+    part_of,
+    prefixes,
+    sibling,
+)
 from sgraf_deploy.model.untrusted import clean_copy, saved_of
 
 if TYPE_CHECKING:
@@ -97,6 +105,8 @@ def _no_model(loaded: object, path: Path) -> CheckpointError:
             if found := prefixes(loaded):
                 got = f"one state dict, of {', '.join(map(printable, found))}…"
                 mend = _wrapping(found, "c", path)
+        elif found := _named_parts(loaded):
+            mend = f"its three parts must be a list: {clean_copy(path, _listing(found, 'c'))}"
     elif isinstance(loaded, list | tuple):
         got = f"a {type(loaded).__name__} of {len(loaded)}: {_contents(loaded)}"
     return CheckpointError(
@@ -133,6 +143,9 @@ def _not_three(model: object, fields: Mapping[str, Any], path: Path) -> Checkpoi
     elif isinstance(model, dict) and _is_state(model) and (found := prefixes(model)):
         got = f"one state dict, of {', '.join(map(printable, found))}…"
         mend = _wrapping(found, "c['model']", path)
+    elif isinstance(model, dict) and (found := _named_parts(model)):
+        mend = clean_copy(path, _listing(found, "c['model']"))
+        mend = f"its three parts must be a list: {mend}"
     others = [name for name in _places(fields) if name != "model"]
     if mend is None and others:
         mend = f"export --key NAME takes a model that is elsewhere in it: {', '.join(others)}"
@@ -152,6 +165,23 @@ def _wrapping(found: list[str], place: str, path: Path) -> str:
     )
     saved = f"{{'model': {cut}}}" if place == "c" else saved_of(cut)
     return f"its three parts must be apart: {clean_copy(path, saved)}"
+
+
+def _named_parts(holder: Mapping[Any, object]) -> list[str] | None:
+    """The keys of the three state dicts in a dict that holds each by a name."""
+    found = [
+        [
+            name
+            for name, value in holder.items()
+            if isinstance(value, dict) and _is_state(value) and part_of(value) == part
+        ]
+        for part in PARTS
+    ]
+    return [names[0] for names in found] if all(len(names) == 1 for names in found) else None
+
+
+def _listing(names: list[str], place: str) -> str:
+    return saved_of(f"[{place}[k] for k in {tuple(names)!r}]")
 
 
 def _whole_module(what: str, value: Foreign, path: Path, saved: str) -> CheckpointError:

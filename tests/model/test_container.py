@@ -122,6 +122,12 @@ OTHER_FILES: dict[str, tuple[Callable[[], bytes], str, str | None]] = {
         "got an HTML page",
         "download it again",
     ),
+    "html-part": (lambda: b"<div>too many requests</div>", "got an HTML page", "download it"),
+    "long-names-in-a-zip": (
+        lambda: zip_of({f"{row}{'x' * 5000}.txt": b"" for row in range(9)}),
+        "and 4 more",
+        None,
+    ),
     "xml": (lambda: b"<?xml version='1.0'?><Error>NoSuchKey", "got an XML document", "download"),
     "tar": (lambda: tar_of(checkpoint_bytes()), "got a tar archive", "tar -xf FILE"),
     "old-tar": (old_tar, "got a tar archive", "tar -xf FILE"),
@@ -240,6 +246,7 @@ def test_a_file_that_is_no_checkpoint_is_named(
     path.write_bytes(write())
     error = refusal(path)
     assert got in str(error)
+    assert len(str(error)) < 2000
     if mend is not None:
         assert mend in str(error).partition("; ")[2]
 

@@ -305,6 +305,16 @@ CLEANED: dict[str, tuple[Callable[[dict[str, Any]], object], str, dict[str, Any]
         {},
     ),
     "flat-model": (moved(model=flat), "img_enc., txt_enc., sim_enc.", {}),
+    "parts-by-name": (
+        moved(model=lambda model: dict(zip(("sim", "txt", "img"), model[::-1], strict=True))),
+        "a dict of 3: sim (OrderedDict of",
+        {},
+    ),
+    "parts-beside-opt": (
+        moved(**{f"part{row}": lambda model, row=row: model[row] for row in range(3)}),
+        "part0 (OrderedDict of",
+        {},
+    ),
     "newer-protocol": (itself, "opcode", {"pickle_protocol": 4}),
 }
 """What is saved, what its refusal names, and how it is saved."""

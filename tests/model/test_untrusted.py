@@ -6,9 +6,11 @@ import argparse
 import enum
 import importlib
 import io
+import optparse
 import os
 import pickle
 import random
+import re
 import subprocess
 from collections import defaultdict, deque
 from collections.abc import Callable
@@ -107,6 +109,8 @@ LEFT_OUT: dict[str, tuple[object, str | None]] = {
     "class-itself": (Settings, f"{__name__}.Settings itself"),
     "function-itself": (torch.nn.functional.gelu, "torch._C._nn.gelu itself"),
     "partial": (partial(int, base=2), "functools.partial"),
+    "old-options": (optparse.Values({"a": 1}), "optparse.Values"),
+    "pattern": (re.compile("a+"), "re._compile"),
     "queue": (deque([1, 2]), None),
     "counting-dict": (defaultdict(list, a=[1]), None),
     "namespace": (SimpleNamespace(a=1), "Namespace"),
