@@ -222,9 +222,11 @@ def _text(head: bytes) -> Format | None:
         return Format("text in UTF-16", "convert it: iconv -f UTF-16 -t UTF-8 FILE > NEW")
     text = head.removeprefix(codecs.BOM_UTF8).strip()
     start = text[:64].lower()
-    if start.startswith(b"<"):
-        html = _HTML.match(text) or b"<html" in text.lower()
-        return Format("an HTML page" if html else "an XML document", _AGAIN)
+    xml = start.startswith((b"<?xml", b"<!--", b"<error"))
+    if _HTML.match(text) or (xml and b"<html" in text.lower()):
+        return Format("an HTML page", _AGAIN)
+    if xml:
+        return Format("an XML document", _AGAIN)
     for beginnings, name, mend in _WORDS:
         if start.startswith(beginnings):
             return Format(name, mend)

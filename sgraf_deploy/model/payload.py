@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from sgraf_deploy.errors import CheckpointError
 from sgraf_deploy.model.foreign import Foreign, kind_of, printable
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _FIELDS = "a dict of epoch, model, best_rsum, opt and Eiters"
 _THREE = f"a list of three state dicts ({', '.join(PARTS)})"
 _DEEPEST = 3
+_STATE_DICT = "save what the state_dict() of each encoder gives"
 _LISTED = 25
 _LONGEST_KEY = 100
 _FEWEST_OPTIONS = 3
@@ -35,10 +36,11 @@ _FEWEST_OPTIONS = 3
 
 @dataclass(frozen=True, eq=False)
 class _Place:
-    """Something in the file, and the fields around it."""
+    """Something in the file, the fields around it, and Python for it where the file is `c`."""
 
     value: object
     beside: Mapping[str, Any]
+    code: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,11 +69,10 @@ def find_payload(loaded: object, path: Path, key: str | None) -> Payload:
         place, notes = _only(loaded, path)
     if isinstance(place.value, dict) and "model" in place.value:
         # A whole checkpoint inside another file.
-        place = _Place(place.value["model"], place.value)
-    model, fields = place.value, place.beside
-    parts = _parts(model, fields, path)
-    opt, more = _opt(fields)
-    return Payload(parts, fields, opt, notes + more)
+        place = _Place(place.value["model"], place.value, f"{place.code}['model']")
+    parts = _parts(place, path)
+    opt, more = _opt(place.beside)
+    return Payload(parts, place.beside, opt, notes + more)
 
 
 def _only(loaded: object, path: Path) -> tuple[_Place, list[str]]:
@@ -80,9 +81,10 @@ def _only(loaded: object, path: Path) -> tuple[_Place, list[str]]:
     if isinstance(loaded, dict) and "model" in loaded:
         others = [name for name in found if name != "model"]
         note = f"not read: {', '.join(others)}, a model, too (export --key NAME takes it)"
-        return _Place(loaded["model"], loaded), [note] if others and "model" in found else []
+        place = _Place(loaded["model"], loaded, "c['model']")
+        return place, [note] if others and "model" in found else []
     if _is_model(loaded):
-        return _Place(loaded, {}), ["the file is a bare list of three state dicts"]
+        return _Place(loaded, {}, "c"), ["the file is a bare list of three state dicts"]
     if len(found) == 1:
         return _under(loaded, found[0]), [f"model read from {found[0]!r}"]
     if found:
@@ -102,11 +104,9 @@ def _no_model(loaded: object, path: Path) -> CheckpointError:
         got = f"a dict of {_contents(loaded)}"
         if _is_state(loaded):
             got = f"a bare state dict of {_contents(loaded)}"
-            if found := prefixes(loaded):
-                got = f"one state dict, of {', '.join(map(printable, found))}…"
-                mend = _wrapping(found, "c", path)
-        elif found := _named_parts(loaded):
-            mend = f"its three parts must be a list: {clean_copy(path, _listing(found, 'c'))}"
+        ways = {name: _regrouped(value, f"c[{name!r}]") for name, value in loaded.items()}
+        for what, saved in filter(None, (_regrouped(loaded, "c"), *ways.values())):
+            got, mend = what, f"its three parts must be a list: {clean_copy(path, saved)}"
     elif isinstance(loaded, list | tuple):
         got = f"a {type(loaded).__name__} of {len(loaded)}: {_contents(loaded)}"
     return CheckpointError(
@@ -114,15 +114,16 @@ def _no_model(loaded: object, path: Path) -> CheckpointError:
     )
 
 
-def _parts(model: object, fields: Mapping[str, Any], path: Path) -> list[dict[str, torch.Tensor]]:
+def _parts(place: _Place, path: Path) -> list[dict[str, torch.Tensor]]:
     """The three state dicts, checked to be dicts of tensors by name."""
+    model = place.value
     if isinstance(model, Foreign):
-        raise _whole_module("its model is", model, path, saved_of("c['model'].state_dict()"))
+        raise _whole_module("its model is", model, path, saved_of(f"{place.code}.state_dict()"))
     if not isinstance(model, list | tuple) or len(model) != len(PARTS):
-        raise _not_three(model, fields, path)
+        raise _not_three(place, path)
     for part, state in zip(PARTS, model, strict=True):
         if isinstance(state, Foreign):
-            saved = saved_of("[p.state_dict() for p in c['model']]")
+            saved = saved_of(f"[p.state_dict() for p in {place.code}]")
             raise _whole_module(f"the {part} part is", state, path, saved)
         if not isinstance(state, dict):
             kind = kind_of(state)
@@ -130,58 +131,44 @@ def _parts(model: object, fields: Mapping[str, Any], path: Path) -> list[dict[st
         for key, value in state.items():
             if not isinstance(key, str) or not is_tensor(value):
                 got = f"{kind_of(value)} under {key!r}"
-                raise CheckpointError(f"the {part} part", expected="tensors by name", got=got)
+                raise CheckpointError(
+                    f"the {part} part", expected="tensors by name", got=got, mend=_STATE_DICT
+                )
     return list(model)
 
 
-def _not_three(model: object, fields: Mapping[str, Any], path: Path) -> CheckpointError:
+def _not_three(place: _Place, path: Path) -> CheckpointError:
+    model = place.value
     got, mend = f"a {kind_of(model)}", None
     if isinstance(model, list | tuple | dict):
         got = f"{got} of {len(model)}: {_contents(model)}"
     if isinstance(model, list | tuple) and any(isinstance(part, Foreign) for part in model):
-        mend = clean_copy(path, saved_of("[p.state_dict() for p in c['model']]"))
-    elif isinstance(model, dict) and _is_state(model) and (found := prefixes(model)):
-        got = f"one state dict, of {', '.join(map(printable, found))}…"
-        mend = _wrapping(found, "c['model']", path)
-    elif isinstance(model, dict) and (found := _named_parts(model)):
-        mend = clean_copy(path, _listing(found, "c['model']"))
-        mend = f"its three parts must be a list: {mend}"
-    others = [name for name in _places(fields) if name != "model"]
+        mend = clean_copy(path, saved_of(f"[p.state_dict() for p in {place.code}]"))
+    elif found := _regrouped(model, place.code):
+        got, mend = found[0], f"its three parts must be a list: {clean_copy(path, found[1])}"
+    others = [name for name in _places(place.beside) if name != "model"]
     if mend is None and others:
         mend = f"export --key NAME takes a model that is elsewhere in it: {', '.join(others)}"
     return CheckpointError(
-        "its model",
-        expected=_THREE,
-        got=got,
-        mend=mend or _named(model) or ONLY_SGRAF,
+        "its model", expected=_THREE, got=got, mend=mend or _named(model) or ONLY_SGRAF
     )
 
 
-def _wrapping(found: list[str], place: str, path: Path) -> str:
-    """The lines that cut a flat state dict into the three by these prefixes."""
-    cut = (
-        f"[{{k[len(p):]: v for k, v in {place}.items() if k.startswith(p)}} "
-        f"for p in {tuple(found)!r}]"
-    )
-    saved = f"{{'model': {cut}}}" if place == "c" else saved_of(cut)
-    return f"its three parts must be apart: {clean_copy(path, saved)}"
-
-
-def _named_parts(holder: Mapping[Any, object]) -> list[str] | None:
-    """The keys of the three state dicts in a dict that holds each by a name."""
-    found = [
-        [
-            name
-            for name, value in holder.items()
-            if isinstance(value, dict) and _is_state(value) and part_of(value) == part
-        ]
-        for part in PARTS
-    ]
-    return [names[0] for names in found] if all(len(names) == 1 for names in found) else None
-
-
-def _listing(names: list[str], place: str) -> str:
-    return saved_of(f"[{place}[k] for k in {tuple(names)!r}]")
+def _regrouped(model: object, code: str) -> tuple[str, str] | None:
+    """What a dict of the three parts is, by name or in one, and Python that makes a list of it."""
+    if not isinstance(model, dict):
+        return None
+    if _is_state(model) and (found := prefixes(model)):
+        of_part = f"{{k[len(p):]: v for k, v in {code}.items() if k.startswith(p)}}"
+        parts = f"[{of_part} for p in {tuple(found)!r}]"
+        what = f"one state dict, of {', '.join(map(printable, found))}…"
+        # What is nothing but tensors has no options.
+        return what, f"{{'model': {parts}}}" if code == "c" else saved_of(parts)
+    named = [(part_of(value), name) for name, value in model.items() if _is_state(value)]
+    found = [name for part in PARTS for of, name in named if of == part]
+    if sorted(PARTS) != sorted(of for of, _ in named if of is not None):
+        return None
+    return f"a dict of {_contents(model)}", saved_of(f"[{code}[k] for k in {tuple(found)!r}]")
 
 
 def _whole_module(what: str, value: Foreign, path: Path, saved: str) -> CheckpointError:
@@ -228,8 +215,8 @@ def _places(loaded: object) -> Iterator[str]:
 def _under(loaded: object, key: str) -> _Place:
     """What lies under a key, or under several, from the outside in, with `.` or `/` between."""
     fields = loaded if isinstance(loaded, dict) else {}
-    for place in _walk(_Place(loaded, fields), key):
-        return _Place(place.value, {**fields, **place.beside})
+    for place in _walk(_Place(loaded, fields, "c"), key):
+        return _Place(place.value, {**fields, **place.beside}, place.code)
     raise CheckpointError(
         f"--key {printable(key)!r}",
         expected=f"a key that leads to a model: {', '.join(_places(loaded)) or 'there is none'}",
@@ -246,7 +233,8 @@ def _walk(place: _Place, key: str) -> Iterator[_Place]:
             if isinstance(name, str) and key.startswith(name):
                 rest = key[len(name) :]
                 if not rest or rest[0] in "./":
-                    yield from _walk(_Place(value, holder), rest[1:])
+                    inner = _Place(value, holder, f"{place.code}[{name!r}]")
+                    yield from _walk(inner, rest[1:])
 
 
 def _is_model(value: object) -> bool:
@@ -255,7 +243,7 @@ def _is_model(value: object) -> bool:
     )
 
 
-def _is_state(value: object) -> bool:
+def _is_state(value: object) -> TypeGuard[dict[str, Any]]:
     return (
         isinstance(value, dict)
         and bool(value)
@@ -288,7 +276,7 @@ def _contents(value: object) -> str:
         entries = [f"{_key(name)} {_held(item)}" for name, item in islice(part.items(), _LISTED)]
         more = [f"and {len(part) - _LISTED} more"] if len(part) > _LISTED else []
         lists.append(", ".join([*entries, *more]) or "nothing")
-    return lists[0] if len(lists) == 1 else ", ".join(f"({text})" for text in lists)
+    return lists[0] if len(lists) == 1 else ", ".join(f"({text})" for text in lists) or "nothing"
 
 
 def _held(value: object) -> str:

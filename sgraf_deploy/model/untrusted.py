@@ -144,7 +144,7 @@ def _translated(error: Exception, file: IO[bytes], path: Path) -> CheckpointErro
         mend = "save it again with a current PyTorch and its default pickle protocol"
         if kind := kind_in(text):
             reason = f"an instance of {kind}"
-            mend = clean_copy(path, saved_of("c['model']"))
+            mend = clean_copy(path, saved_of("[dict(part) for part in c['model']]"))
         elif "Only persistent_load of storage" in text:
             # PyTorch before 1.6 kept the code of a module's class beside it.
             kinds = foreign_names(scan_pickles(main_pickle(file)).names)

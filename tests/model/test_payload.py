@@ -291,6 +291,11 @@ CLEANED: dict[str, tuple[Callable[[dict[str, Any]], object], str, dict[str, Any]
     "opt-as-attribute-dict": (with_opt(AttributeDict), "AttributeDict", {}),
     "opt-as-config": (with_opt(Config), "Config", {}),
     "attribute-dict-in-opt": (with_nested(AttributeDict(a=1)), "AttributeDict", {}),
+    "parts-of-a-class": (
+        moved(model=lambda model: [AttributeDict(part) for part in model]),
+        "AttributeDict",
+        {},
+    ),
     "whole-object": (lambda payload: Whole(payload["model"]), "Whole", {}),
     "whole-model": (moved(model=Whole), "Whole", {}),
     "whole-encoders": (
@@ -305,9 +310,10 @@ CLEANED: dict[str, tuple[Callable[[dict[str, Any]], object], str, dict[str, Any]
         {},
     ),
     "flat-model": (moved(model=flat), "img_enc., txt_enc., sim_enc.", {}),
+    "flat-elsewhere": (moved(state_dict=flat), "img_enc., txt_enc., sim_enc.", {}),
     "parts-by-name": (
         moved(model=lambda model: dict(zip(("sim", "txt", "img"), model[::-1], strict=True))),
-        "a dict of 3: sim (OrderedDict of",
+        "a dict of sim (OrderedDict of",
         {},
     ),
     "parts-beside-opt": (
@@ -337,6 +343,14 @@ def test_the_three_lines_of_a_refusal_save_a_clean_copy(
     torch.save(authors_payload(SGR), expected)
     assert checkpoint.config == SGR
     assert same_weights(checkpoint, read_checkpoint(expected))
+
+
+def test_the_three_lines_for_a_key_are_those_of_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payload = moved(nets=lambda model: {"best": flat(model), "last": 3})(authors_payload(SGR))
+    follow(refusal(saved(tmp_path, payload), "nets.best"), tmp_path, monkeypatch)
+    assert read_checkpoint(tmp_path / "clean.pth.tar").config == SGR
 
 
 def test_the_three_lines_for_a_plain_pickle_save_a_clean_copy(
