@@ -42,6 +42,11 @@ _SETS = {"both": DEFAULT_PRECISIONS, "all": PRECISIONS}
     help="The vocabulary JSON of the training; without it the bundle works on token ids only.",
 )
 @click.option(
+    "--key",
+    metavar="NAME",
+    help="Where in a checkpoint the three state dicts are, if not under model: model_A, a.b, …",
+)
+@click.option(
     "--tokenizer",
     default="nltk-untrained-punkt",
     show_default=True,
@@ -79,6 +84,7 @@ def export(
     checkpoints: tuple[Path, ...],
     output: Path | None,
     vocabulary: Path | None,
+    key: str | None,
     tokenizer: str,
     precision: str,
     gate_data: Path | None,
@@ -98,6 +104,10 @@ def export(
 
     if gate_split is not None and gate_data is None:
         raise InputError("--gate-split", expected="--gate-data DIR beside it", got="none")
+    if key is not None and no_reference:
+        mend = "leave --no-reference out"
+        got = "--no-reference, whose bundle would have to read the checkpoint again"
+        raise InputError("--key", expected="the weights kept in the bundle", got=got, mend=mend)
     options = ExportOptions(
         vocabulary=vocabulary,
         tokenizer=tokenizer,
@@ -107,11 +117,14 @@ def export(
         keep_reference=not no_reference,
         force=force,
         max_caption_words=max_caption_words,
+        key=key,
     )
     target = output or default_target(checkpoints)
     with progress_bars() as bars:
+        # With a key the weights are kept in the bundle and are read from there.
+        originals = checkpoints if key is None else ()
         check = partial(
-            _check_recall, checkpoints=checkpoints, stage=bars, max_words=max_caption_words
+            _check_recall, checkpoints=originals, stage=bars, max_words=max_caption_words
         )
         steps = _steps(len(checkpoints))
         result = export_bundle(checkpoints, target, options, step=steps, check=check)

@@ -132,6 +132,7 @@ def train(
         vocabulary = Vocabulary.build(training.captions, tokenizer, min_count=min_count)
     else:
         vocabulary = Vocabulary.load(vocab)
+        vocabulary.check_case(vocab)
     images, captions = count(training.images, "image"), count(len(training.captions), "caption")
     echo(f"training {schedule.model.module} on {data}: {images}, {captions}")
     echo(

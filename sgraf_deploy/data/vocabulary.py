@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sgraf_deploy.data.files import PathLike, read_bytes
 from sgraf_deploy.errors import DataError
 from sgraf_deploy.files import write_file
+from sgraf_deploy.formats import HEAD, recognise, scan_pickles
 
 if TYPE_CHECKING:
     from sgraf_deploy.data.tokenizer import Tokenizer
@@ -23,6 +25,13 @@ SPECIAL_WORDS = (PAD, START, END, UNKNOWN)
 
 _BRIEF = 60
 _KEYS = ("word2idx", "idx2word", "idx")
+_TRAINING = "use the vocabulary file of the checkpoint's training, NAME_precomp_vocab.json"
+_AS_AUTHORS = (
+    "if its ids are those of the checkpoint's training, write all three with Python: "
+    "import json, pathlib; v = json.loads(pathlib.Path('FILE').read_text('utf-8')); w = {}; "
+    "pathlib.Path('vocab.json').write_text(json.dumps({{'word2idx': w, "
+    "'idx2word': {{str(i): x for x, i in w.items()}}, 'idx': len(w)}}))"
+)
 
 
 class Vocabulary:
@@ -45,7 +54,10 @@ class Vocabulary:
         missing = [word for word in SPECIAL_WORDS if word not in self._ids]
         if missing:
             raise DataError(
-                f"{name}: word2idx", expected=", ".join(SPECIAL_WORDS), got=f"no {missing[0]}"
+                f"{name}: word2idx",
+                expected=", ".join(SPECIAL_WORDS),
+                got=f"no {' and no '.join(missing)}",
+                mend=_TRAINING,
             )
 
     @classmethod
@@ -57,7 +69,7 @@ class Vocabulary:
             text = content.decode("utf-8-sig")
             value = json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, name))
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{name} is not JSON in UTF-8", got=str(error)) from error
+            raise _no_json(content, path, error) from error
         return cls.from_json(value, name=name)
 
     @classmethod
@@ -83,10 +95,8 @@ class Vocabulary:
     def from_json(cls, value: object, *, name: str = "vocabulary") -> Vocabulary:
         """Read `to_json`'s object back; DataError, which begins with `name`, for any defect."""
         if not isinstance(value, dict) or set(value) != set(_KEYS):
-            got = (
-                ", ".join(map(repr, list(value)[:5])) if isinstance(value, dict) else _brief(value)
-            )
-            raise DataError(f"{name}: keys", expected=", ".join(_KEYS), got=got or "none")
+            got, mend = _other_form(value)
+            raise DataError(f"{name}: keys", expected=", ".join(_KEYS), got=got, mend=mend)
         for key, kind in (("word2idx", dict), ("idx2word", dict), ("idx", int)):
             if type(value[key]) is not kind:
                 expected = "an integer" if kind is int else "an object"
@@ -121,6 +131,22 @@ class Vocabulary:
         """The id of a word, that of `<unk>` for one that is not in the vocabulary."""
         return self._ids.get(word, self._ids[UNKNOWN])
 
+    @property
+    def capitalised(self) -> tuple[str, ...]:
+        """The words that no caption has, since captions are read in lower case."""
+        return tuple(word for word in self.words if word != word.lower())
+
+    def check_case(self, path: PathLike) -> None:
+        """Raise DataError where most words are in capitals: every caption would be unknown."""
+        words = self.capitalised
+        if 2 * len(words) > len(self.words):
+            raise DataError(
+                f"vocabulary {path}",
+                expected="words in lower case, as captions are read",
+                got=f"{len(words)} of {len(self.words)} with capitals, such as {words[0]!r}",
+                mend=_TRAINING,
+            )
+
     def encode(self, tokens: Iterable[str]) -> list[int]:
         """The ids of the tokens between those of `<start>` and `<end>`."""
         return [self._ids[START], *map(self.id, tokens), self._ids[END]]
@@ -142,6 +168,58 @@ class Vocabulary:
         write_file(path, text, what="vocabulary", error=DataError, replace=replace)
 
 
+def _no_json(content: bytes, path: PathLike, error: Exception) -> DataError:
+    """The error for a file that is no JSON: what it is instead and how to make it one."""
+    pickles = scan_pickles(io.BytesIO(content))
+    if pickles.found:
+        kind = _brief(pickles.names[0]) if pickles.names else "plain values"
+        got = f"a pickle, of {kind}, which is not read"
+        return DataError(
+            f"vocabulary {path}", expected="JSON in UTF-8", got=got, mend=_converting(path)
+        )
+    known = recognise(content[:HEAD])
+    if known is None or known.name.startswith("JSON"):
+        return DataError(f"vocabulary {path} is not JSON in UTF-8", got=error)
+    return DataError(
+        f"vocabulary {path} is not JSON in UTF-8", got=known.name, mend=known.mend or _TRAINING
+    )
+
+
+def _converting(path: PathLike) -> str:
+    """The three lines that make JSON of a pickled vocabulary and run nothing of it."""
+    # A message is one line, in which several spaces would be one.
+    name = repr(str(path)).replace("  ", r"\x20\x20")
+    blank = "type(name, (), {'__new__': lambda cls, *a: object.__new__(cls)})"
+    lines = (
+        "import io, json, pathlib, pickle",
+        "v = type('U', (pickle.Unpickler,), {'find_class': lambda self, module, name: "
+        f"{blank}}})(io.BytesIO(pathlib.Path({name}).read_bytes()), encoding='utf-8').load()",
+        "pathlib.Path('vocab.json').write_text(json.dumps({k: (v if isinstance(v, dict) else "
+        f"vars(v))[k] for k in {_KEYS!r}}}))",
+    )
+    return f"make JSON of it with Python: {'; '.join(lines)}"
+
+
+def _other_form(value: object) -> tuple[str, str]:
+    """What a value without the authors' three keys looks like, and what to do."""
+    if isinstance(value, list) and value and all(isinstance(word, str) for word in value):
+        return f"a list of {len(value)} words", _AS_AUTHORS.format(
+            "{w: i for i, w in enumerate(v)}"
+        )
+    if not isinstance(value, dict):
+        return _brief(value), _TRAINING
+    listed = ", ".join(map(_brief, list(value)[:5])) or "none"
+    if value and all(type(index) is int for index in value.values()):
+        return f"the ids of {len(value)} words: {listed}", _AS_AUTHORS.format("v")
+    if set(value) > set(_KEYS):
+        more = ", ".join(_brief(key) for key in value if key not in _KEYS)
+        return f"those and {more}", "leave the others out"
+    if isinstance(value.get("word2idx"), dict):
+        missing = ", ".join(key for key in _KEYS if key not in value)
+        return f"{listed}, without {missing}", _AS_AUTHORS.format("v['word2idx']")
+    return listed, _TRAINING
+
+
 def _unique(pairs: list[tuple[str, Any]], name: str) -> dict[str, Any]:
     """A JSON object as a dict; a key given twice, which json would drop silently, is an error."""
     found = dict(pairs)
@@ -157,6 +235,10 @@ def _unique(pairs: list[tuple[str, Any]], name: str) -> dict[str, Any]:
 def _words_by_id(word2idx: dict[Any, Any], name: str) -> list[str]:
     """The words in the order of their ids, which must be 0 … n - 1."""
     words: dict[int, str] = {}
+    ids = [index for index in word2idx.values() if type(index) is int]
+    if len(ids) == len(word2idx) > 0 and sorted(ids) == list(range(1, len(ids) + 1)):
+        where = f"{name}: word2idx"
+        raise DataError(where, expected="ids from 0", got="ids from 1", mend=_TRAINING)
     for word, index in word2idx.items():
         where = f"{name}: word2idx[{word!r}]"
         if type(index) is not int or not 0 <= index < len(word2idx):

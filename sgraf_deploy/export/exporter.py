@@ -57,7 +57,8 @@ class ExportOptions:
 
     Without `vocabulary` the bundle works on token ids. `gate_data` is a precomp folder that the
     gate runs on instead of synthetic regions; it needs the vocabulary. None of its captions may
-    be longer than `max_caption_words`, unless that is None.
+    be longer than `max_caption_words`, unless that is None. `key` leads to the model in
+    checkpoints that hold it elsewhere than under `model`.
     """
 
     vocabulary: Path | None = None
@@ -68,6 +69,7 @@ class ExportOptions:
     keep_reference: bool = True
     force: bool = False
     max_caption_words: int | None = MAX_WORDS
+    key: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,13 +143,18 @@ def export_bundle(
         for checkpoint in inputs.checkpoints.values()
         for sentence in checkpoint.inferred
     ]
+    if inputs.vocabulary is not None and (words := inputs.vocabulary.capitalised):
+        some = ", ".join(words[:3])
+        notes.append(
+            f"{options.vocabulary}: no caption has {len(words)} words, in capitals: {some}"
+        )
     return Exported(Bundle.open(target), tuple(notes))
 
 
 def _read_inputs(paths: Sequence[Path], options: ExportOptions) -> _Inputs:
     checkpoints: dict[str, Checkpoint] = {}
     for path in paths:
-        checkpoint = read_checkpoint(path)
+        checkpoint = read_checkpoint(path, options.key)
         name = checkpoint.config.module.lower()
         if name in checkpoints:
             raise InputError(
@@ -160,12 +167,8 @@ def _read_inputs(paths: Sequence[Path], options: ExportOptions) -> _Inputs:
     _check_shared(checkpoints)
     config = next(iter(checkpoints.values())).config
     vocabulary = Vocabulary.load(options.vocabulary) if options.vocabulary else None
-    if vocabulary is not None and vocabulary.size != config.vocab_size:
-        raise InputError(
-            f"vocabulary {options.vocabulary}",
-            expected=f"{config.vocab_size} words, as the checkpoint's embedding has",
-            got=vocabulary.size,
-        )
+    if vocabulary is not None:
+        _check_vocabulary(vocabulary, next(iter(checkpoints.values())), options.vocabulary)
     tokenizer = Tokenizer(options.tokenizer, options.max_caption_words)
     split = _gate_split(options)
     if split is None:
@@ -175,6 +178,19 @@ def _read_inputs(paths: Sequence[Path], options: ExportOptions) -> _Inputs:
     else:
         gate = data_inputs(config, split, tokenizer, vocabulary)
     return _Inputs(checkpoints, vocabulary, split, gate)
+
+
+def _check_vocabulary(vocabulary: Vocabulary, checkpoint: Checkpoint, path: Path | None) -> None:
+    """A vocabulary has the words of the checkpoint's embedding, in lower case as captions are."""
+    expected, trained = checkpoint.config.vocab_size, checkpoint.data_name
+    if vocabulary.size != expected:
+        raise InputError(
+            f"vocabulary {path}",
+            expected=f"{expected} words, as the checkpoint's embedding has",
+            got=vocabulary.size,
+            mend=f"use that of its training, {trained}_vocab.json" if trained else None,
+        )
+    vocabulary.check_case(path or "")
 
 
 def _check_shared(checkpoints: Mapping[str, Checkpoint]) -> None:

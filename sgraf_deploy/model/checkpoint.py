@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from sgraf_deploy.config import ModelConfig
 from sgraf_deploy.errors import CheckpointError
 from sgraf_deploy.files import staged_file, write_file
+from sgraf_deploy.model.foreign import Foreign, kind_of
 from sgraf_deploy.model.infer import COUNTER, check_weights, ordered
-from sgraf_deploy.model.keys import PARTS, describe, to_parts, to_weights
+from sgraf_deploy.model.keys import describe, to_parts, to_weights
 from sgraf_deploy.model.options import Plain, options_of, plain_options, reconcile
-from sgraf_deploy.model.untrusted import import_torch, load_untrusted
+from sgraf_deploy.model.payload import find_payload
+from sgraf_deploy.model.untrusted import clean_copy, import_torch, load_untrusted, saved_of
 
 if TYPE_CHECKING:
     import torch
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
 _FLOATS = frozenset({"float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"})
 _INTEGERS = frozenset({"int64", "int32", "int16", "int8", "uint8", "bool"})
 """What PyTorch may store numbers as; it has more kinds, not all of which it can convert."""
-
-_FIELDS = "a dict of epoch, model, best_rsum, opt and Eiters"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,17 +53,18 @@ class Checkpoint:
     sha256: str = ""
 
 
-def read_checkpoint(path: str | Path) -> Checkpoint:
+def read_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
     """Read a checkpoint, which is untrusted: nothing that it holds is run.
 
-    Raises CheckpointError if it is not one of the authors', is damaged, holds anything but
-    tensors and plain values, or if its tensors and options do not make a model; UnavailableError
-    without a PyTorch that is safe to read it with.
+    `key` leads to the model, dotted, in a file that holds it elsewhere than under `model`.
+    Raises CheckpointError if it is not one of the authors', is damaged, names what could run
+    code, or if its tensors and options do not make a model; UnavailableError without a PyTorch
+    that is safe to read it with.
     """
     path = Path(path)
     try:
         payload, sha256 = load_untrusted(path)
-        return _from_payload(payload, path, sha256)
+        return _from_payload(payload, path, sha256, key)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
@@ -131,14 +132,19 @@ def write_reference(path: str | Path, weights: Mapping[str, NDArray[Any]]) -> No
     write_file(path, save(contiguous), what="reference", error=CheckpointError)
 
 
-def _from_payload(loaded: object, path: Path, sha256: str) -> Checkpoint:
-    payload = _payload(loaded)
-    parts = _parts(payload["model"])
-    options = plain_options(payload.get("opt"))
-    inferred = [] if options is not None else ["the file has no opt"]
-    options = options or {}
-    tensors = to_weights(parts)
-    inferred += _add_counters(tensors)
+def _from_payload(loaded: object, path: Path, sha256: str, key: str | None) -> Checkpoint:
+    payload = find_payload(loaded, path, key)
+    if isinstance(payload.opt, Foreign):
+        raise CheckpointError(
+            "opt",
+            expected="argparse.Namespace or dict",
+            got=f"an instance of {kind_of(payload.opt)}",
+            mend=clean_copy(path, saved_of("c['model']")),
+        )
+    options, left_out = plain_options(payload.opt)
+    fields = payload.fields
+    tensors = to_weights(payload.parts)
+    inferred = [*payload.notes, *left_out, *_add_counters(tensors)]
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     config, sentences = reconcile(shapes, options)
     inferred += sentences + _conversions(tensors)
@@ -148,78 +154,15 @@ def _from_payload(loaded: object, path: Path, sha256: str) -> Checkpoint:
     return Checkpoint(
         config=config,
         weights=ordered(weights, config),
-        epoch=_whole(payload.get("epoch")),
-        best_rsum=_finite(payload.get("best_rsum")),
+        epoch=_whole(fields.get("epoch")),
+        best_rsum=_finite(fields.get("best_rsum")),
         data_name=data_name if isinstance(data_name, str) else None,
         options=options,
         inferred=tuple(inferred),
-        iterations=_whole(payload.get("Eiters")),
+        iterations=_whole(fields.get("Eiters")),
         path=path,
         sha256=sha256,
     )
-
-
-def _payload(loaded: object) -> dict[str, Any]:
-    if isinstance(loaded, dict) and "model" in loaded:
-        return loaded
-    got = f"a {type(loaded).__name__}"
-    if isinstance(loaded, dict):
-        bare = loaded and all(map(_is_tensor, loaded.values()))
-        names = ", ".join(repr(key) for key in list(loaded)[:3])
-        got = "a bare state dict" if bare else f"a dict of {names or 'nothing'}"
-    raise CheckpointError(
-        "it holds no model",
-        expected=_FIELDS,
-        got=got,
-        mend="save the three state dicts of the image, text and similarity encoders as model",
-    )
-
-
-def _parts(model: object) -> list[dict[str, torch.Tensor]]:
-    """The three state dicts, checked to be dicts of tensors by name."""
-    if not isinstance(model, list | tuple) or len(model) != len(PARTS):
-        size = f" of {len(model)}" if isinstance(model, list | tuple) else ""
-        raise CheckpointError(
-            "its model",
-            expected=f"a list of three state dicts ({', '.join(PARTS)})",
-            got=f"a {type(model).__name__}{size}",
-        )
-    for part, state in zip(PARTS, model, strict=True):
-        if not isinstance(state, dict):
-            kind = type(state).__name__
-            raise CheckpointError(f"the {part} part", expected="a state dict", got=kind)
-        for key, value in state.items():
-            if not isinstance(key, str) or not _is_tensor(value):
-                got = f"{_kind(value)} under {key!r}"
-                raise CheckpointError(f"the {part} part", expected="tensors by name", got=got)
-    return list(model)
-
-
-def _is_tensor(value: object) -> bool:
-    """Whether this is a plain tensor in memory: no subclass, and a number for every element."""
-    import torch
-
-    if not isinstance(value, torch.Tensor) or type(value) not in (torch.Tensor, torch.nn.Parameter):
-        return False
-    plain = value.layout == torch.strided and not value.is_nested
-    return plain and not value.is_quantized and value.device.type == "cpu"
-
-
-def _kind(value: object) -> str:
-    """What a value is, for people."""
-    import torch
-
-    name = type(value).__name__
-    if not isinstance(value, torch.Tensor):
-        return name
-    layout = str(value.layout).removeprefix("torch.")
-    kinds = {
-        layout: value.layout != torch.strided,
-        "nested": value.is_nested,
-        "quantized": value.is_quantized,
-        str(value.device): value.device.type != "cpu",
-    }
-    return " ".join(["a", *(kind for kind, found in kinds.items() if found), name])
 
 
 def _add_counters(tensors: dict[str, torch.Tensor]) -> list[str]:

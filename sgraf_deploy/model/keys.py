@@ -7,7 +7,7 @@ about names and hands the values through, whatever they are.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from sgraf_deploy.errors import CheckpointError
@@ -69,6 +69,29 @@ def _pattern(prefix: str, leaf: str) -> re.Pattern[str]:
     return re.compile(rf"{numbered}\.(?P<leaf>{leaf})")
 
 
+_BARE = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod)\.(?!$)")
+"""What DataParallel and torch.compile put before a key, or before that of a module within."""
+
+ONLY_SGRAF = "only checkpoints of SGRAF (SGR or SAF) can be read"
+
+_TWO = 2
+_LISTED = 8
+_LONGEST = 100
+_NO_SIMILARITY = ": there is no similarity encoder"
+_SIBLINGS = tuple(
+    (re.compile(rf"(?:^|\.)(?:{pattern})"), f"these are keys of {model}")
+    for pattern, model in (
+        (r"bert\.|backbone\.|\w+\.word_embeddings|embeddings\.", "a BERT text encoder"),
+        (r"Rs_GCN_\d", "VSRN"),
+        (r"gpool\.", "VSE\u221e"),
+        (r"(?i:rar_modules|rcr_modules)", "RCAR"),
+        (r"transformer\.resblocks|visual\.", "CLIP"),
+        (r"cnn\.", "VSE++ with its own CNN"),
+        (r"glove|wemb", "word vectors kept apart from the embedding"),
+    )
+)
+"""The beginning of a key, and the model of the field that has such."""
+
 _THEIRS = [(part, _pattern(theirs, leaf), ours) for part, theirs, ours, leaf in _PREFIXES]
 _OURS = [(_pattern(ours, leaf), part, theirs) for part, theirs, ours, leaf in _PREFIXES]
 
@@ -76,12 +99,16 @@ _OURS = [(_pattern(ours, leaf), part, theirs) for part, theirs, ours, leaf in _P
 def to_weights(parts: Sequence[Mapping[str, A]]) -> dict[str, A]:
     """The values of the three parts by our names; `module.` of DataParallel is stripped.
 
-    Raises CheckpointError for a key that no SGRAF model has, or that occurs twice.
+    Raises CheckpointError for keys that no SGRAF model has, or one that occurs twice.
     """
     weights: dict[str, A] = {}
     for part, state in zip(PARTS, parts, strict=True):
+        names = {key: _name(part, key) for key in state}
+        unknown = [key for key, name in names.items() if name is None]
+        if unknown:
+            raise _unknown(part, unknown, state)
         for key, value in state.items():
-            name = _name(part, key)
+            name = names[key] or ""
             if name in weights:
                 raise CheckpointError(
                     f"the {part} part holds {authors_key(name)[1]} twice",
@@ -118,17 +145,85 @@ def describe(name: str) -> str:
     return f"{part} part: {key}"
 
 
-def _name(part: str, key: str) -> str:
-    bare = key
-    while bare.startswith("module."):
-        bare = bare.removeprefix("module.")
+def prefixes(keys: Iterable[str]) -> list[str] | None:
+    """What precedes the authors' keys of each part in one flat dict; None if that is not clear."""
+    found: dict[str, set[str]] = {part: set() for part in PARTS}
+    for key in keys:
+        places = {
+            (part, key[: len(key) - len(rest)])
+            for rest in _tails(key)
+            for part in PARTS
+            if _name(part, rest) is not None
+        }
+        longest = max((len(key) - len(prefix) for _, prefix in places), default=0)
+        parts = [place for place in places if len(key) - len(place[1]) == longest]
+        if len(parts) != 1:
+            return None
+        found[parts[0][0]].add(parts[0][1])
+    if any(len(of_part) != 1 for of_part in found.values()):
+        return None
+    ordered = [min(found[part]) for part in PARTS]
+    clear = all(not a.startswith(b) for a in ordered for b in ordered if a is not b)
+    return ordered if clear else None
+
+
+def part_of(keys: Iterable[str]) -> str | None:
+    """The part that all of these keys are of; None if there is no such part."""
+    held = list(keys)
+    for part in PARTS:
+        if held and all(_name(part, key) is not None for key in held):
+            return part
+    return None
+
+
+def sibling(keys: Iterable[str], parts: int) -> str | None:
+    """What other model of the field these keys are of, if one of them tells."""
+    held = list(keys)
+    for pattern, model in _SIBLINGS:
+        if any(pattern.search(key) for key in held):
+            return model
+    bare = {_BARE.sub("", key) for key in held}
+    if parts == _TWO and {"fc.weight", "embed.weight", "rnn.weight_ih_l0"} <= bare:
+        return f"its two parts are those of SCAN or VSE++{_NO_SIMILARITY}"
+    if parts == _TWO and {"fc.weight", "embed.weight"} <= bare:
+        return f"its two parts are an image and a text encoder{_NO_SIMILARITY}"
+    return None
+
+
+def _tails(key: str) -> Iterator[str]:
+    """The key, and what follows each of its dots."""
+    rest = key
+    while rest:
+        yield rest
+        rest = rest.partition(".")[2]
+
+
+def _name(part: str, key: str) -> str | None:
+    """Our name; None for a key that the part of no SGRAF model has."""
+    bare = _BARE.sub("", key)
     for owner, pattern, ours in _THEIRS:
         if owner == part and (match := pattern.fullmatch(bare)):
             return _filled(ours, match)
-    raise CheckpointError(
-        f"the {part} part holds the unknown tensor {key!r}",
+    return None
+
+
+def _unknown(part: str, keys: Sequence[str], state: Mapping[str, object]) -> CheckpointError:
+    """The error for keys of a part that no SGRAF model has there."""
+    listed = [
+        f"{key[:_LONGEST]!r}" + (f" {tuple(shape)}" if shape is not None else "")
+        for key in keys[:_LISTED]
+        for shape in [getattr(state[key], "shape", None)]
+    ]
+    more = f" and {len(keys) - _LISTED} more" if len(keys) > _LISTED else ""
+    noun = "tensor" if len(keys) == 1 else "tensors"
+    known = sibling(keys, len(PARTS))
+    mend = f"{known}; {ONLY_SGRAF}" if known else ONLY_SGRAF
+    if other := part_of(keys):
+        mend = f"it is of the {other} part: the order is {', '.join(PARTS)}"
+    return CheckpointError(
+        f"the {part} part holds the unknown {noun} {', '.join(listed)}{more}",
         expected="the keys of an SGRAF model",
-        mend="only checkpoints of SGRAF (SGR or SAF) can be read",
+        mend=mend,
     )
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import islice
 from typing import Any, TypeAlias
 
-from sgraf_deploy.config import MODULES, ModelConfig, Module
+from sgraf_deploy.config import MODULES, ModelConfig
 from sgraf_deploy.errors import CheckpointError
+from sgraf_deploy.model.foreign import kind_of, printable
 from sgraf_deploy.model.infer import check_shapes, infer_config, telling_weight
 from sgraf_deploy.model.keys import MOST_NUMBERED, NORM_OPTIONS, OPTIONS, describe
 
@@ -18,26 +20,32 @@ Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 _DEFAULT_STEPS = 3
 _HIGHEST = 2**31 - 1
 _DEEPEST = 8
-_BI_GRU = {option: field for option, field in OPTIONS.items() if field == "bidirectional"}
+_LISTED = 5
 _MEND = "it was edited or put together from two models: use the original file"
 
 
-def plain_options(opt: object) -> dict[str, Plain] | None:
-    """The plain values of an `argparse.Namespace` or dict by name; None for None.
+def plain_options(opt: object) -> tuple[dict[str, Plain], list[str]]:
+    """The plain values of an `argparse.Namespace` or dict by name, and a sentence on the others.
 
     Values that are no plain data are left out: they belong to code that this is not. Raises
-    CheckpointError for anything else than a Namespace or dict.
+    CheckpointError for anything else than a Namespace, dict or None, and for a value of no plain
+    type where nothing but the option tells.
     """
-    if opt is None:
-        return None
     items = vars(opt) if isinstance(opt, argparse.Namespace) else opt
+    if items is None:
+        return {}, []
     if not isinstance(items, dict):
-        raise CheckpointError("opt", expected="argparse.Namespace or dict", got=type(opt).__name__)
-    return {
-        name: _plain(value)
-        for name, value in items.items()
-        if isinstance(name, str) and _is_plain(value)
-    }
+        raise CheckpointError("opt", expected="argparse.Namespace or dict", got=kind_of(opt))
+    named = {name: value for name, value in items.items() if isinstance(name, str)}
+    others = {name: kind_of(value) for name, value in named.items() if not _is_plain(value)}
+    for option in NORM_OPTIONS:
+        if option in others:
+            raise CheckpointError(f"opt.{option}", expected="True or False", got=others[option])
+    listed = [f"{printable(name)} ({kind})" for name, kind in islice(others.items(), _LISTED)]
+    listed += [f"{len(others) - _LISTED} more"] if len(others) > _LISTED else []
+    sentences = [f"left out of opt, being no plain values: {', '.join(listed)}"] if others else []
+    plain = {name: _plain(value) for name, value in named.items() if name not in others}
+    return plain, sentences
 
 
 def reconcile(shapes: Shapes, options: Mapping[str, Plain]) -> tuple[ModelConfig, list[str]]:
@@ -46,20 +54,20 @@ def reconcile(shapes: Shapes, options: Mapping[str, Plain]) -> tuple[ModelConfig
     Raises CheckpointError for weights that are missing, unexpected or misshapen, for an unknown
     module, and for an option that contradicts the weights.
     """
-    norms = _switches(options, NORM_OPTIONS)
+    norms = {option: _switch(options, option, "True or False") for option in NORM_OPTIONS}
+    module = options.get("module_name")
     told = infer_config(
         shapes,
-        module=_module(options),
-        image_norm=not norms.get("image_norm", False),
-        text_norm=not norms.get("text_norm", False),
+        module=next((known for known in MODULES if known == module), None),
+        image_norm=not norms["no_imgnorm"],
+        text_norm=not norms["no_txtnorm"],
         label=describe,
     )
-    if _module(options) not in (None, told.module):
-        raise _contradiction("module", _module(options), told, shapes)
-    said: dict[str, Any] = {**_numbers(options, told), **_switches(options, _BI_GRU)}
+    said = _said(options, told, shapes)
     for field, value in said.items():
         if value != getattr(told, field):
-            _blame_a_tensor(shapes, told, said)
+            if field != "module":
+                _blame_a_tensor(shapes, told, said)
             raise _contradiction(field, value, told, shapes)
     check_shapes(shapes, told, describe)
     return told, _inferences(told, options)
@@ -78,45 +86,38 @@ def options_of(config: ModelConfig, options: Mapping[str, Plain]) -> dict[str, P
     return steps | dict(options) | required
 
 
-def _module(options: Mapping[str, Plain]) -> Module | None:
-    value = options.get("module_name")
-    for module in MODULES:
-        if value == module:
-            return module
-    if value is not None:
-        raise CheckpointError(
-            "opt.module_name is unknown", expected=" or ".join(MODULES), got=repr(value)
-        )
-    return None
-
-
-def _switches(options: Mapping[str, Plain], names: Mapping[str, str]) -> dict[str, bool]:
-    """The fields of these options where the options say True or False."""
-    found = {}
-    for option, field in names.items():
-        value = options.get(option)
-        if value is not None:
-            if value not in (True, False):
-                raise CheckpointError(f"opt.{option}", expected="True or False", got=repr(value))
-            found[field] = bool(value)
-    return found
-
-
-def _numbers(options: Mapping[str, Plain], told: ModelConfig) -> dict[str, int]:
-    """The fields of the options that count something, where the options say a number."""
-    found = {}
+def _said(options: Mapping[str, Plain], told: ModelConfig, shapes: Shapes) -> dict[str, Any]:
+    """The fields of the options, module first, where the options say something of a meaning."""
+    found: dict[str, Any] = {}
+    module = options.get("module_name")
+    if module is not None:
+        if module not in MODULES:
+            expected = f"{told.module} by {_source('module', told, shapes)}"
+            raise CheckpointError("opt.module_name is unknown", expected=expected, got=repr(module))
+        found["module"] = module
     for option, field in OPTIONS.items():
         value = options.get(option)
-        unread = field == "module" or option in _BI_GRU
-        if value is None or unread or (field == "sgr_steps" and told.module == "SAF"):
+        unread = field == "module" or (field == "sgr_steps" and told.module == "SAF")
+        if value is None or unread:
+            continue
+        expected = f"{getattr(told, field)} by {_source(field, told, shapes)}"
+        if field == "bidirectional":
+            found[field] = _switch(options, option, expected)
             continue
         highest = MOST_NUMBERED if field in {"num_layers", "sgr_steps"} else _HIGHEST
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= highest:
-            raise CheckpointError(
-                f"opt.{option}", expected=f"a whole number from 1 to {highest}", got=repr(value)
-            )
+            expected = f"the whole number {expected}"
+            raise CheckpointError(f"opt.{option}", expected=expected, got=repr(value))
         found[field] = value
     return found
+
+
+def _switch(options: Mapping[str, Plain], option: str, expected: str) -> bool:
+    """Whether an option is set; one that is not there is not."""
+    value = options.get(option)
+    if value not in (None, True, False):
+        raise CheckpointError(f"opt.{option}", expected=expected, got=repr(value))
+    return bool(value)
 
 
 def _blame_a_tensor(shapes: Shapes, told: ModelConfig, said: Mapping[str, Any]) -> None:
@@ -128,16 +129,28 @@ def _blame_a_tensor(shapes: Shapes, told: ModelConfig, said: Mapping[str, Any]) 
 
 
 def _contradiction(field: str, value: object, told: ModelConfig, shapes: Shapes) -> CheckpointError:
-    weight = telling_weight(field)
-    source = "the names of its tensors"
-    if weight is not None:
-        source = f"{describe(weight)}, which is {shapes[weight]}"
     return CheckpointError(
         f"opt.{_option(field)} contradicts the tensors",
-        expected=f"{getattr(told, field)} by {source}",
+        expected=f"{getattr(told, field)} by {_source(field, told, shapes)}",
         got=repr(value),
         mend=_MEND,
     )
+
+
+def _source(field: str, told: ModelConfig, shapes: Shapes) -> str:
+    """What tells a field: a tensor's shape, or that there is a tensor of some name."""
+    weight = telling_weight(field)
+    if weight is not None:
+        return f"{describe(weight)}, which is {shapes[weight]}"
+    beginning, end = {
+        "module": ("reasoning." if told.module == "SGR" else "filtration.", ""),
+        "sgr_steps": (f"reasoning.{told.sgr_steps - 1}.", ""),
+        "num_layers": ("text_encoder.gru.", f"_l{told.num_layers - 1}"),
+        "bidirectional": ("text_encoder.gru.", "_reverse" if told.bidirectional else ""),
+    }[field]
+    names = (name for name in shapes if name.startswith(beginning) and name.endswith(end))
+    found = next(names, None)
+    return "the names of its tensors" + (f", such as {describe(found)}" if found else "")
 
 
 def _inferences(config: ModelConfig, options: Mapping[str, Plain]) -> list[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import gzip
 import json
+import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +16,8 @@ from cli.world import World
 from small_models import SAF, SGR, WORDS, random_regions, write_checkpoint_file
 
 from sgraf_deploy.data.vocabulary import Vocabulary
+
+_MODEL = authors_payload(SGR)["model"]
 
 Arguments = Callable[[World], Sequence[object]]
 
@@ -79,6 +83,11 @@ def _vocabulary(content: str) -> Arguments:
     return lambda world: (*_export(world.sgr), "--vocab", world.write("vocab.json", content))
 
 
+def _pickled_vocabulary(world: World) -> Sequence[object]:
+    content = pickle.dumps(Vocabulary(WORDS).to_json())
+    return (*_export(world.sgr), "--vocab", world.write("vocab.pkl", content))
+
+
 def _words(words: Sequence[str]) -> Arguments:
     def arguments(world: World) -> Sequence[object]:
         Vocabulary(words).save(world.folder / "vocab.json")
@@ -139,6 +148,30 @@ BAD_EXPORTS = [
     Bad("truncated-checkpoint", _truncated, ("model.pth.tar", "copy or download it again")),
     Bad("hostile-pickle", _saved(Hostile()), ("model.pth.tar", "exec", "untrusted input")),
     Bad("bare-state-dict", _saved(authors_payload(SGR)["model"][0]), ("bare state dict", "save")),
+    Bad("html-as-checkpoint", _file(b"<html>quota"), ("an HTML page", "download it again")),
+    Bad("lfs-pointer-as-checkpoint", _file(b"version https://git-lfs.git"), ("git lfs pull",)),
+    Bad("gzip-as-checkpoint", _file(gzip.compress(b"1" * 99)), ("with gzip", "gzip -dc FILE")),
+    Bad(
+        "two-part-model", _saved({"model": authors_payload(SGR)["model"][:2]}), ("of 2", "(32, 64)")
+    ),
+    Bad("two-models", _saved({"model_A": _MODEL, "model_B": _MODEL}), ("model_A", "--key NAME")),
+    Bad(
+        "key-that-is-not-there",
+        lambda world: (*_export(world.sgr), "--key", "net"),
+        ("--key 'net'", "a key that leads to a model: model"),
+    ),
+    Bad(
+        "key-without-reference",
+        lambda world: (*_export(world.sgr), "--key", "model", "--no-reference"),
+        ("--key", "leave --no-reference out"),
+    ),
+    Bad("vocabulary-as-html", _vocabulary("<html>"), ("an HTML page", "download it again")),
+    Bad("vocabulary-pickled", _pickled_vocabulary, ("a pickle", "pickle.Unpickler", "json.dumps(")),
+    Bad(
+        "vocabulary-in-capitals",
+        _words([*WORDS[:4], *(word.upper() for word in WORDS[4:])]),
+        ("in lower case", "'WORD0'"),
+    ),
     Bad("opt-against-tensors", _contradicting, ("model.pth.tar", "embed_size", "64", "32")),
     Bad("two-sgr", _two_sgr, ("expected one SGR, one SAF, or one of each", "other.pth.tar")),
     Bad("members-of-other-words", _other_words, ("differ in vocab_size", "53", "54")),

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gzip
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -182,6 +184,136 @@ def test_bad_files(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(DataError, match=rf"odd_vocab\.json.*{message}") as caught:
         Vocabulary.load(path)
     assert "\n" not in str(caught.value)
+
+
+OTHER_FORMS: dict[str, tuple[bytes, str, str]] = {
+    "html": (b"<html>404</html>", "got an HTML page", "download it again"),
+    "git-lfs": (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer", "lfs pull"),
+    "gzip": (gzip.compress(b'{"idx": 1}' * 9), "compressed with gzip", "gzip -dc FILE"),
+    "utf-16": ('{"idx": 1}'.encode("utf-16"), "got text in UTF-16", "iconv"),
+    "words": (b"<pad>\n<start>\n<end>\n<unk>\na\n", "got text that begins", "training"),
+    "truncated": (b'{"word2idx": {"<pad>": 0, "<st', "not JSON in UTF-8", ""),
+    "python-dict": (b"{'word2idx': {'<pad>': 0}}", "not JSON in UTF-8", ""),
+    "no-words": (b"{}", "got none", "training"),
+    "number": (b"12", "got 12", "training"),
+    "list-of-numbers": (b"[1, 2]", "got [1, 2]", "training"),
+    "one-based": (
+        json.dumps(
+            {
+                "word2idx": {word: index for index, word in enumerate(WORDS, 1)},
+                "idx2word": {str(index): word for index, word in enumerate(WORDS, 1)},
+                "idx": len(WORDS),
+            }
+        ).encode(),
+        "word2idx: expected ids from 0, got ids from 1",
+        "training",
+    ),
+    "more-keys": (
+        json.dumps({**Vocabulary(WORDS).to_json(), "freq": {}}).encode(),
+        "got those and 'freq'",
+        "leave the others out",
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "got", "mend"), OTHER_FORMS.values(), ids=OTHER_FORMS)
+def test_a_file_that_is_no_vocabulary_is_named(
+    tmp_path: Path, content: bytes, got: str, mend: str
+) -> None:
+    path = tmp_path / "odd.json"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"odd\.json") as caught:
+        Vocabulary.load(path)
+    assert got in str(caught.value)
+    assert mend in (caught.value.mend or "")
+    assert str(caught.value).isprintable()
+
+
+class Pickled:
+    """As the vocabularies of older training code, which are pickled objects."""
+
+    def __init__(self) -> None:
+        self.__dict__.update(
+            {
+                "word2idx": {word: index for index, word in enumerate(WORDS)},
+                "idx2word": dict(enumerate(WORDS)),
+                "idx": len(WORDS),
+            }
+        )
+
+
+class Hostile:
+    def __reduce__(self) -> tuple[object, ...]:
+        return exec, ("raise AssertionError('it ran')",)
+
+
+DERIVED: dict[str, tuple[bytes, str]] = {
+    **{
+        f"pickle-{protocol}": (
+            pickle.dumps(Pickled(), protocol=protocol),
+            f"got a pickle, of '{__name__}.Pickled'",
+        )
+        for protocol in (2, 4, 5)
+    },
+    "pickle-0": (pickle.dumps(Pickled(), protocol=0), "got a pickle, of 'copy_reg._reconstructor'"),
+    "pickle-of-a-dict": (
+        pickle.dumps(vars(Pickled()), protocol=0),
+        "got a pickle, of plain values",
+    ),
+    "list": (json.dumps(WORDS).encode(), "got a list of 7 words"),
+    "ids-only": (
+        json.dumps(Vocabulary(WORDS).to_json()["word2idx"]).encode(),
+        "got the ids of 7 words: '<pad>', '<start>'",
+    ),
+    "no-idx": (
+        json.dumps({**Vocabulary(WORDS).to_json(), "idx": None})
+        .replace(', "idx": null', "")
+        .encode(),
+        "'word2idx', 'idx2word', without idx",
+    ),
+    "word2idx-key-only": (
+        json.dumps({"word2idx": Vocabulary(WORDS).to_json()["word2idx"]}).encode(),
+        "'word2idx', without idx2word, idx",
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "got"), DERIVED.values(), ids=DERIVED)
+def test_the_lines_of_a_refusal_make_a_vocabulary_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, got: str
+) -> None:
+    path = tmp_path / "my  vocab"
+    path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        Vocabulary.load(path)
+    assert got in str(caught.value)
+    monkeypatch.chdir(tmp_path)
+    message = str(caught.value).replace("'FILE'", "'my  vocab'")
+    exec(message[message.index("import ") :].replace("; ", "\n"), {})
+    assert Vocabulary.load("vocab.json").words == WORDS
+
+
+def test_neither_reading_nor_the_lines_run_a_pickle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "vocab.pkl"
+    path.write_bytes(pickle.dumps(Hostile()))
+    with pytest.raises(DataError, match=r"got a pickle, of 'builtins\.exec'") as caught:
+        Vocabulary.load(path)
+    monkeypatch.chdir(tmp_path)
+    message = str(caught.value)
+    with pytest.raises(KeyError, match="word2idx"):
+        exec(message[message.index("import ") :].replace("; ", "\n"), {})
+
+
+def test_words_in_capitals_are_refused_where_they_are_most() -> None:
+    few = Vocabulary((*SPECIAL_WORDS, "a", "dog", "Paris"))
+    assert few.capitalised == ("Paris",)
+    few.check_case("vocab.json")
+    most = Vocabulary((*SPECIAL_WORDS, *"ABCDEFG"))
+    with pytest.raises(DataError, match=r"vocab\.json: expected words in lower case") as caught:
+        most.check_case("vocab.json")
+    assert "7 of 11 with capitals, such as 'A'" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["absent.json", "."], ids=["missing", "folder"])

@@ -121,11 +121,9 @@ def test_only_plain_options_are_kept() -> None:
     options = argparse.Namespace(
         path="runs/é", sizes=(1, [2, None]), nested={"a": True}, tensor=torch.zeros(1), deep=endless
     )
-    assert plain_options(options) == {
-        "path": "runs/é",
-        "sizes": [1, [2, None]],
-        "nested": {"a": True},
-    }
+    kept, left_out = plain_options(options)
+    assert kept == {"path": "runs/é", "sizes": [1, [2, None]], "nested": {"a": True}}
+    assert left_out == ["left out of opt, being no plain values: tensor (Tensor), deep (list)"]
 
 
 CONTRADICTIONS = {
@@ -137,10 +135,25 @@ CONTRADICTIONS = {
     ),
     "word_dim": (300, "expected 7 by text part: embed.weight, which is (11, 7), got 300"),
     "vocab_size": (12, "expected 11 by text part: embed.weight, which is (11, 7), got 12"),
-    "num_layers": (2, "expected 1 by the names of its tensors, got 2"),
-    "bi_gru": (False, "expected True by the names of its tensors, got False"),
-    "sgr_step": (3, "expected 2 by the names of its tensors, got 3"),
-    "module_name": ("SAF", "expected SGR by the names of its tensors, got 'SAF'"),
+    "num_layers": (
+        2,
+        "expected 1 by the names of its tensors, such as text part: cap_rnn.weight_ih_l0, got 2",
+    ),
+    "bi_gru": (
+        False,
+        "expected True by the names of its tensors, such as "
+        "text part: cap_rnn.weight_ih_l0_reverse, got False",
+    ),
+    "sgr_step": (
+        3,
+        "expected 2 by the names of its tensors, such as "
+        "similarity part: SGR_module.1.graph_query_w.weight, got 3",
+    ),
+    "module_name": (
+        "SAF",
+        "expected SGR by the names of its tensors, such as "
+        "similarity part: SGR_module.0.graph_query_w.weight, got 'SAF'",
+    ),
 }
 
 
@@ -186,6 +199,8 @@ def test_an_option_of_no_meaning_is_named_with_its_value(
     message = refusal(tmp_path, payload)
     assert re.match(rf"opt\.{option}( is unknown)?: expected ", message)
     assert message.endswith(f", got {value!r}")
+    if option not in ("no_imgnorm", "no_txtnorm"):
+        assert re.search("(image|text|similarity) part: ", message), "no tensor is named"
 
 
 def without_a_module(payload: Payload) -> None:
@@ -320,7 +335,7 @@ BROKEN: dict[str, tuple[ModelConfig, Callable[[Payload], None], str]] = {
         SGR,
         lambda payload: payload.pop("model"),
         "it holds no model: expected a dict of epoch, model, best_rsum, opt and Eiters, "
-        "got a dict of 'epoch', 'best_rsum', 'opt'",
+        "got a dict of epoch (int), best_rsum (float), opt (Namespace), Eiters (int)",
     ),
     "two-parts": (
         SGR,
@@ -357,7 +372,7 @@ def test_what_makes_no_model_is_named(
 @pytest.mark.parametrize(
     ("payload", "got"),
     [
-        ({"fc.weight": torch.zeros(2)}, "got a bare state dict"),
+        ({"fc.weight": torch.zeros(2)}, "got a bare state dict of fc.weight (2,)"),
         ({}, "got a dict of nothing"),
         (torch.zeros(2), "got a Tensor"),
         ([1, 2], "got a list"),

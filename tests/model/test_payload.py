@@ -1,0 +1,384 @@
+"""Where in a file the three state dicts are, and the lines that save a clean copy."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import re
+from collections import OrderedDict
+from collections.abc import Callable, ItemsView
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from authors_checkpoint import SGR, authors_options, authors_payload
+from torch import nn
+
+from sgraf_deploy.errors import CheckpointError
+from sgraf_deploy.model.checkpoint import Checkpoint, read_checkpoint
+
+PREFIXES = ("img_enc.", "txt_enc.", "sim_enc.")
+
+
+def saved(folder: Path, payload: object, **options: Any) -> Path:
+    path = folder / "odd  name.pth.tar"
+    torch.save(payload, path, **options)
+    return path
+
+
+def refusal(path: Path, key: str | None = None) -> str:
+    """The one printable line, less the path, that refuses this file."""
+    with pytest.raises(CheckpointError) as caught:
+        read_checkpoint(path, key)
+    message = str(caught.value)
+    assert message.isprintable()
+    return message.partition(": ")[2]
+
+
+def same_weights(one: Checkpoint, other: Checkpoint) -> bool:
+    return all((one.weights[name] == other.weights[name]).all() for name in other.weights)
+
+
+def moved(**places: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """A payload with its model at other places: a function of the model by each key."""
+
+    def change(payload: dict[str, Any]) -> dict[str, Any]:
+        model = payload.pop("model")
+        return payload | {key: make(model) for key, make in places.items()}
+
+    return change
+
+
+def itself(model: object) -> object:
+    return model
+
+
+def flat(model: list[dict[str, Any]], prefixes: tuple[str, ...] = PREFIXES) -> dict[str, Any]:
+    return {
+        f"{prefix}{key}": value
+        for prefix, part in zip(prefixes, model, strict=True)
+        for key, value in part.items()
+    }
+
+
+READ: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "state_dict": (moved(state_dict=itself), "model read from 'state_dict'"),
+    "net": (moved(net=itself), "model read from 'net'"),
+    "model_A-alone": (moved(model_A=itself), "model read from 'model_A'"),
+    "tuple": (moved(model=tuple), ""),
+    "within": (moved(state=lambda model: {"net": model}), "model read from 'state.net'"),
+    "beside-model": (
+        lambda payload: payload | {"ema": payload["model"]},
+        "not read: ema, a model, too (export --key NAME takes it)",
+    ),
+    "bare-list": (
+        lambda payload: payload["model"],
+        "the file is a bare list of three state dicts",
+    ),
+    "args": (
+        lambda payload: {"model": payload["model"], "args": payload["opt"]},
+        "the file has no opt: 'args' is read as it",
+    ),
+    "whole-inside": (lambda payload: {"checkpoint": payload}, "read from 'checkpoint.model'"),
+}
+
+
+@pytest.mark.parametrize(("change", "note"), READ.values(), ids=READ)
+def test_a_model_in_the_only_place_there_is_is_read_with_a_note(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], note: str
+) -> None:
+    checkpoint = read_checkpoint(saved(tmp_path, change(authors_payload(SGR))))
+    assert checkpoint.config == SGR
+    assert note in " | ".join(checkpoint.inferred)
+    if note != READ["bare-list"][1]:
+        assert checkpoint.options == authors_options(SGR)
+
+
+def test_options_under_another_name_tell_what_no_tensor_does(tmp_path: Path) -> None:
+    payload = authors_payload(SGR)
+    payload["opt"].no_imgnorm = True
+    changed = {"model": payload["model"], "config": vars(payload["opt"]), "metrics": {"rsum": 1}}
+    assert not read_checkpoint(saved(tmp_path, changed)).config.image_norm
+
+
+def two_models(payload: dict[str, Any]) -> dict[str, Any]:
+    other = authors_payload(SGR, seed=1)["model"]
+    return moved(model_A=itself, model_B=lambda model: other)(payload)
+
+
+def test_of_several_models_none_is_guessed_and_all_keys_are_listed(tmp_path: Path) -> None:
+    message = refusal(saved(tmp_path, two_models(authors_payload(SGR))))
+    assert message.startswith("it holds several models: ")
+    for part in ("epoch", "opt", "model_A (list of 3)", "model_B (list of 3)"):
+        assert part in message
+    assert message.endswith("export --key NAME takes one of them: model_A, model_B")
+
+
+@pytest.mark.parametrize(("key", "seed"), [("model_A", 0), ("model_B", 1)])
+def test_a_key_takes_one_of_several_models(tmp_path: Path, key: str, seed: int) -> None:
+    checkpoint = read_checkpoint(saved(tmp_path, two_models(authors_payload(SGR))), key)
+    expected = tmp_path / "expected.pth.tar"
+    torch.save(authors_payload(SGR, seed), expected)
+    assert same_weights(checkpoint, read_checkpoint(expected))
+    assert checkpoint.inferred[0] == f"model read from {key!r}"
+    assert checkpoint.epoch == 17
+
+
+@pytest.mark.parametrize("key", ["runs/best.v1/model", "runs.best.v1.model", "runs.best.v1"])
+def test_a_key_may_be_a_path_through_keys_with_dots(tmp_path: Path, key: str) -> None:
+    payload = {"runs": {"best.v1": authors_payload(SGR), "best": 3}, "model": [1]}
+    checkpoint = read_checkpoint(saved(tmp_path, payload), key)
+    assert checkpoint.config == SGR
+    assert checkpoint.options == authors_options(SGR)
+
+
+@pytest.mark.parametrize("key", ["model_C", "model_A.0", "", "model", "model_"])
+def test_a_key_that_leads_nowhere_lists_those_that_do(tmp_path: Path, key: str) -> None:
+    message = refusal(saved(tmp_path, two_models(authors_payload(SGR))), key)
+    assert "model_A" in message
+    assert "model_B" in message
+
+
+def test_a_key_to_what_is_no_model_says_what_it_is(tmp_path: Path) -> None:
+    path = saved(tmp_path, authors_payload(SGR))
+    assert "expected a list of three state dicts" in refusal(path, "epoch")
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "_orig_mod.module."])
+def test_prefixes_within_keys_are_stripped(tmp_path: Path, prefix: str) -> None:
+    payload = authors_payload(SGR)
+    payload["model"] = [
+        {re.sub(r"^(\w+)\.", rf"{prefix}\1.{prefix}", key): part[key] for key in part}
+        for part in payload["model"]
+    ]
+    assert read_checkpoint(saved(tmp_path, payload)).config == SGR
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_of_all_weights_are_said(tmp_path: Path, dtype: torch.dtype) -> None:
+    payload = authors_payload(SGR)
+    payload["model"] = [
+        {
+            key: value.to(dtype) if value.is_floating_point() else value
+            for key, value in part.items()
+        }
+        for part in payload["model"]
+    ]
+    kind = str(dtype).removeprefix("torch.")
+    inferred = read_checkpoint(saved(tmp_path, payload)).inferred
+    assert re.search(rf"\d\d tensors converted from {kind}", " ".join(inferred))
+
+
+def tensors(*names: str) -> dict[str, torch.Tensor]:
+    return {name: torch.zeros(2, 3) for name in names}
+
+
+FC, TEXT = ("fc.weight", "fc.bias"), ("embed.weight", "rnn.weight_ih_l0", "rnn.bias_ih_l0")
+SIBLINGS: dict[str, tuple[list[Any], str]] = {
+    "scan": ([tensors(*FC), tensors(*TEXT)], "SCAN or VSE++: there is no similarity encoder"),
+    "scan-parallel": (
+        [tensors(*(f"module.{key}" for key in FC)), tensors(*TEXT)],
+        "SCAN or VSE++: there is no similarity encoder",
+    ),
+    "two-of-sgraf": (
+        [tensors(*FC), tensors("embed.weight", "cap_rnn.weight_ih_l0")],
+        "an image and a text encoder: there is no similarity encoder",
+    ),
+    "vse++": ([tensors("cnn.conv1.weight", *FC), tensors(*TEXT)], "VSE++ with its own CNN"),
+    "vsrn": ([tensors("Rs_GCN_1.g.weight", *FC), tensors(*TEXT), tensors("x")], "VSRN"),
+    "vse-infinity": ([tensors("fc.weight", "gpool.rnn.weight_ih_l0"), tensors(*TEXT)], "VSE∞"),
+    "bert": ([tensors(*FC), tensors("bert.encoder.layer.0.weight")], "a BERT text encoder"),
+    "rcar": (
+        [tensors(*FC), tensors("embed.weight"), tensors("rar_modules.0.fc.weight")],
+        "RCAR",
+    ),
+    "four-unknown": ([tensors("a"), tensors("b"), tensors("c"), tensors("d")], "a (2, 3)"),
+}
+
+
+@pytest.mark.parametrize(("model", "named"), SIBLINGS.values(), ids=SIBLINGS)
+def test_models_of_others_are_named_by_their_keys(
+    tmp_path: Path, model: list[Any], named: str
+) -> None:
+    message = refusal(saved(tmp_path, authors_payload(SGR) | {"model": model}))
+    assert named in message
+    assert message.endswith("only checkpoints of SGRAF (SGR or SAF) can be read")
+
+
+def test_keys_are_listed_with_shapes_up_to_a_number(tmp_path: Path) -> None:
+    payload = {f"layer{row}.weight": torch.zeros(row) for row in range(500)}
+    message = refusal(saved(tmp_path, payload))
+    assert "layer7.weight (7,)" in message
+    assert "and 475 more" in message
+    assert len(message) < 1500
+
+
+def test_extra_tensors_are_all_named(tmp_path: Path) -> None:
+    payload = authors_payload(SGR)
+    payload["model"][1] |= tensors("head.0.weight", "glove.weight")
+    message = refusal(saved(tmp_path, payload))
+    assert "tensors 'head.0.weight' (2, 3), 'glove.weight' (2, 3): " in message
+
+
+def test_parts_in_another_order_are_said_to_be(tmp_path: Path) -> None:
+    payload = authors_payload(SGR)
+    payload["model"] = payload["model"][::-1]
+    message = refusal(saved(tmp_path, payload))
+    assert message.endswith("it is of the similarity part: the order is image, text, similarity")
+
+
+class Settings:
+    """Options of another class than the authors'."""
+
+    def __init__(self, **options: Any) -> None:
+        self.__dict__.update(options)
+
+
+class AttributeDict(dict[str, Any]):
+    """As EasyDict and its like: a dict whose items are attributes, too."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.__dict__ = self
+
+
+class Config:
+    """As OmegaConf's: items, kept elsewhere than in its attributes."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self._content = options
+
+    def items(self) -> ItemsView[str, Any]:
+        return self._content.items()
+
+
+class Whole:
+    """As the authors' SGRAF: an object whose state is that of three encoders."""
+
+    def __init__(self, model: list[Any]) -> None:
+        self.model = model
+
+    def state_dict(self) -> list[Any]:
+        return self.model
+
+
+class Encoder(nn.Module):
+    """An encoder whose state dict is whatever it was made of."""
+
+    def __init__(self, state: dict[str, torch.Tensor]) -> None:
+        super().__init__()
+        self.state = OrderedDict(state)
+
+    def state_dict(self, *_: Any, **__: Any) -> Any:
+        return self.state
+
+
+def with_opt(make: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, Any]], object]:
+    return lambda payload: payload | {"opt": make(vars(payload["opt"]))}
+
+
+def with_nested(value: object) -> Callable[[dict[str, Any]], object]:
+    def change(payload: dict[str, Any]) -> object:
+        payload["opt"].more = value
+        return payload
+
+    return change
+
+
+CLEANED: dict[str, tuple[Callable[[dict[str, Any]], object], str, dict[str, Any]]] = {
+    "opt-of-a-class": (with_opt(lambda opt: Settings(**opt)), "Settings", {}),
+    "opt-as-attribute-dict": (with_opt(AttributeDict), "AttributeDict", {}),
+    "opt-as-config": (with_opt(Config), "Config", {}),
+    "attribute-dict-in-opt": (with_nested(AttributeDict(a=1)), "AttributeDict", {}),
+    "parts-of-a-class": (
+        moved(model=lambda model: [AttributeDict(part) for part in model]),
+        "AttributeDict",
+        {},
+    ),
+    "whole-object": (lambda payload: Whole(payload["model"]), "Whole", {}),
+    "whole-model": (moved(model=Whole), "Whole", {}),
+    "whole-encoders": (
+        moved(model=lambda model: [Encoder(part) for part in model]),
+        "Encoder",
+        {},
+    ),
+    "flat": (lambda payload: flat(payload["model"]), "img_enc., txt_enc., sim_enc.", {}),
+    "flat-parallel": (
+        lambda payload: flat(payload["model"], ("i.module.", "t.module.", "s.module.")),
+        "i., t., s.",
+        {},
+    ),
+    "flat-model": (moved(model=flat), "img_enc., txt_enc., sim_enc.", {}),
+    "flat-elsewhere": (moved(state_dict=flat), "img_enc., txt_enc., sim_enc.", {}),
+    "parts-by-name": (
+        moved(model=lambda model: dict(zip(("sim", "txt", "img"), model[::-1], strict=True))),
+        "a dict of sim (OrderedDict of",
+        {},
+    ),
+    "parts-beside-opt": (
+        moved(**{f"part{row}": lambda model, row=row: model[row] for row in range(3)}),
+        "part0 (OrderedDict of",
+        {},
+    ),
+    "newer-protocol": (itself, "opcode", {"pickle_protocol": 4}),
+}
+"""What is saved, what its refusal names, and how it is saved."""
+
+
+@pytest.mark.parametrize(("change", "named", "options"), CLEANED.values(), ids=CLEANED)
+def test_the_three_lines_of_a_refusal_save_a_clean_copy(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[dict[str, Any]], object],
+    named: str,
+    options: dict[str, Any],
+) -> None:
+    message = refusal(saved(tmp_path, change(authors_payload(SGR)), **options))
+    assert named in message
+    assert "if you trust its maker" in message
+    follow(message, tmp_path, monkeypatch)
+    checkpoint = read_checkpoint(tmp_path / "clean.pth.tar")
+    expected = tmp_path / "expected.pth.tar"
+    torch.save(authors_payload(SGR), expected)
+    assert checkpoint.config == SGR
+    assert same_weights(checkpoint, read_checkpoint(expected))
+
+
+def test_the_three_lines_for_a_key_are_those_of_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payload = moved(nets=lambda model: {"best": flat(model), "last": 3})(authors_payload(SGR))
+    follow(refusal(saved(tmp_path, payload), "nets.best"), tmp_path, monkeypatch)
+    assert read_checkpoint(tmp_path / "clean.pth.tar").config == SGR
+
+
+def test_the_three_lines_for_a_plain_pickle_save_a_clean_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.pkl"
+    path.write_bytes(pickle.dumps(Settings(a=1)))
+    message = refusal(path)
+    assert f"of {__name__}.Settings; " in message
+    follow(message, tmp_path, monkeypatch)
+    assert "Settings" in refusal(tmp_path / "clean.pth.tar")
+
+
+def follow(message: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the three statements that a message ends with."""
+    monkeypatch.chdir(folder)
+    lines = message[message.index("import ") :].split("; ")
+    assert len(lines) == 3
+    exec("\n".join(lines), {})
+
+
+def test_a_namespace_of_another_module_is_read(tmp_path: Path) -> None:
+    from types import SimpleNamespace
+
+    payload = authors_payload(SGR) | {"opt": SimpleNamespace(**authors_options(SGR))}
+    assert read_checkpoint(saved(tmp_path, payload)).options == authors_options(SGR)
+
+
+@pytest.mark.parametrize("opt", [argparse.Namespace(), {}], ids=["namespace", "dict"])
+def test_empty_options_are_inferred(tmp_path: Path, opt: object) -> None:
+    assert read_checkpoint(saved(tmp_path, authors_payload(SGR) | {"opt": opt})).config == SGR
