@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from sgraf_deploy.cli.terminal import echo, warn
 from sgraf_deploy.config import PRECISIONS, Precision
 
 if TYPE_CHECKING:
+    from sgraf_deploy.data.checks import Finding
     from sgraf_deploy.runtime.scorer import Scorer
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -134,6 +136,14 @@ def check_result_file(path: Path | None, option: str) -> None:
             got=os.strerror(errno.EACCES),
             mend="choose another one",
         )
+
+
+def show_finding(finding: Finding) -> None:
+    """A warning on stderr, a note on stdout."""
+    if finding.is_warning:
+        warn(finding.message)
+    else:
+        echo(f"note: {finding.message}")
 
 
 def megabytes(size: int) -> str:
