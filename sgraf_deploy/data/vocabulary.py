@@ -58,7 +58,9 @@ class Vocabulary:
             value = json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, name))
         except (ValueError, RecursionError) as error:
             raise DataError(f"{name} is not JSON in UTF-8", got=str(error)) from error
-        return cls.from_json(value, name=name)
+        vocabulary = cls.from_json(value, name=name)
+        _check_case(vocabulary.words, name)
+        return vocabulary
 
     @classmethod
     def build(
@@ -140,6 +142,19 @@ class Vocabulary:
         """
         text = json.dumps(self.to_json())
         write_file(path, text, what="vocabulary", error=DataError, replace=replace)
+
+
+def _check_case(words: tuple[str, ...], name: str) -> None:
+    """Refuse words of which most hold capitals: captions are split in lower case, none is met."""
+    own = [word for word in words if word not in SPECIAL_WORDS]
+    capitals = [word for word in own if word != word.lower()]
+    if 2 * len(capitals) > len(own):
+        raise DataError(
+            f"{name}: word2idx",
+            expected="words in lower case, as captions are split",
+            got=f"capitals in {len(capitals)} of {len(own)}, {_brief(capitals[0])} the first",
+            mend="give the vocabulary of the training",
+        )
 
 
 def _unique(pairs: list[tuple[str, Any]], name: str) -> dict[str, Any]:
