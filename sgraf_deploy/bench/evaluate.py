@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from sgraf_deploy.bench.chance import chance_findings
 from sgraf_deploy.bench.recall import FoldReport, Ranks, RecallReport, Ties, evaluate, folds
 from sgraf_deploy.bundle import Bundle
-from sgraf_deploy.data.captions import CaptionStats
 from sgraf_deploy.data.bound import MAX_WORDS
+from sgraf_deploy.data.captions import CaptionStats
 from sgraf_deploy.data.checks import CheckedSplit, Finding, check_split
 from sgraf_deploy.data.precomp import PrecompSplit
 from sgraf_deploy.data.tokenizer import Tokenizer
