@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sgraf_deploy.bench.evaluate import Stage
+from sgraf_deploy.bench.chance import chance_findings
+from sgraf_deploy.bench.evaluate import Evaluation, Stage, Tell, evaluate_split
 from sgraf_deploy.bench.literal import LiteralLoop, fastest_device
-from sgraf_deploy.bench.run import Workload, compare_scorers, split_workload
+from sgraf_deploy.bench.run import Workload, by_reference, compare_scorers, split_workload
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import Precision
 from sgraf_deploy.data.bound import MAX_WORDS
@@ -29,14 +30,18 @@ def check_recall(
     *,
     command: str = "compile",
     checkpoints: Sequence[Path] = (),
+    tell: Tell = lambda finding: None,
 ) -> dict[str, Any]:
     """Raise GateError where logits, rank correlation or R@K of a split miss their bounds.
 
-    Returns what R@K gained, in points, by model. The literal loop runs on the GPU if PyTorch sees
-    one. Raises UnavailableError without PyTorch.
+    Returns what R@K gained, in points, by model; `tell` is told if the reference's own is at
+    chance. The literal loop runs on the GPU if PyTorch sees one. Raises UnavailableError without
+    PyTorch.
     """
     literal = LiteralLoop(bundle, checkpoints, device=fastest_device())
-    _, found = compare_scorers(literal, {scorer.engine_name: scorer}, workload, stage)
+    reference, found = compare_scorers(literal, {scorer.engine_name: scorer}, workload, stage)
+    for finding in chance_findings(by_reference(reference)):
+        tell(finding)
     (parities,) = found.values()
     missed = [f"{parity.model}: {bound}" for parity in parities for bound in parity.missed]
     if missed:
@@ -63,3 +68,20 @@ def check_fp8(
             bundle, scorer, workload, stage, command="export", checkpoints=checkpoints
         )
         return {"on": workload.name, "executed": scorer.executed, "points": deltas}
+
+
+def measure_ranks(
+    bundle: Bundle,
+    split: PrecompSplit,
+    checkpoints: Sequence[Path],
+    stage: Stage,
+    max_words: int | None = MAX_WORDS,
+) -> Evaluation:
+    """R@K of a bundle's best precision on a split, by the fastest engine that works here."""
+    precision = bundle.manifest.precisions[0]
+    options = EngineOptions(checkpoints=tuple(checkpoints))
+    engine = "torch" if precision == "fp8" else "auto"
+    with load(
+        bundle, engine=engine, precision=precision, options=options, max_words=max_words
+    ) as scorer:
+        return evaluate_split(scorer, split, stage=stage)

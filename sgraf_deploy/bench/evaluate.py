@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sgraf_deploy.bench.chance import chance_findings
 from sgraf_deploy.bench.recall import FoldReport, Ranks, RecallReport, Ties, evaluate, folds
-from sgraf_deploy.data.captions import CaptionStats, encode_captions
+from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.data.bound import MAX_WORDS
+from sgraf_deploy.data.captions import CaptionStats
+from sgraf_deploy.data.checks import CheckedSplit, Finding, check_split
 from sgraf_deploy.data.precomp import PrecompSplit
-from sgraf_deploy.data.regions import check_regions, region_statistics
 from sgraf_deploy.data.tokenizer import Tokenizer
 from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.errors import DataError
@@ -26,8 +29,8 @@ from sgraf_deploy.versions import tool_versions
 Stage = Callable[[str], Progress | None]
 """Told the name of each long stage as it begins; returns what to report its progress to."""
 
-FOREIGN_NORM_RATIO = 2.0
-"""Regions whose mean norm is off by more than this factor were likely extracted differently."""
+Tell = Callable[[Finding], None]
+"""Told each finding about the data before the long stages begin."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,14 @@ class Evaluation:
     seconds: dict[str, float]
     logits: dict[str, NDArray[np.float32]]
     run: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    of_the_data: tuple[Finding, ...] = ()
+    """Told early, before the long stages."""
+    of_the_ranks: tuple[Finding, ...] = ()
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Whatever is suspicious."""
+        return self.of_the_data + self.of_the_ranks
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the logits, as a JSON object."""
@@ -73,7 +83,8 @@ class Evaluation:
             "words": asdict(self.words),
             "memory_bytes": asdict(self.memory),
             "seconds": self.seconds,
-            "warnings": list(self.warnings),
+            "warnings": [one.message for one in self.findings if one.is_warning],
+            "notes": [one.message for one in self.findings if not one.is_warning],
         }
 
 
@@ -83,23 +94,22 @@ def evaluate_split(
     options: EvalOptions = EvalOptions(),
     *,
     stage: Stage = lambda name: None,
-    warn: Callable[[str], None] = lambda message: None,
+    tell: Tell = lambda finding: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Evaluation:
     """Score every image with every caption of a split and rank them in both directions.
 
-    `warn` is told each warning before the long stages begin. Raises DataError for regions that
-    do not fit the bundle and for folds that do not divide the images, BundleError for a bundle
-    without a vocabulary; all of it before anything is encoded.
+    `tell` is told what is suspicious in the data before the long stages begin. Raises DataError
+    for regions that do not fit the bundle and for folds that do not divide the images, BundleError
+    for a bundle without a vocabulary; all of it before anything is encoded.
     """
     manifest = scorer.bundle.manifest
-    token_ids, words = _checked_inputs(scorer, split, options)
-    warnings = foreign_regions(split.regions, manifest.region_statistics)
-    for message in warnings:
-        warn(message)
+    checked = _checked_inputs(scorer, split, options)
+    for finding in checked.findings:
+        tell(finding)
     times = [clock()]
     images = scorer.encode_images(split.regions, progress=stage("encoding images"))
-    captions = scorer.encode_captions(token_ids, progress=stage("encoding captions"))
+    captions = scorer.encode_captions(checked.token_ids, progress=stage("encoding captions"))
     times.append(clock())
     plan = scorer.plan(images, captions)
     logits: dict[str, NDArray[np.float32]] = {}
@@ -120,28 +130,36 @@ def evaluate_split(
     return Evaluation(
         reports=reports,
         fold_reports=fold_reports,
-        words=words,
+        words=checked.words,
         memory=Memory(encoded, plan.workers * plan.tile_bytes, result),
         seconds={"encode": times[1] - times[0], "score": times[2] - times[1]},
         logits=logits,
         run=describe_run(scorer, split),
-        warnings=warnings,
+        of_the_data=checked.findings,
+        of_the_ranks=chance_findings(reports),
     )
 
 
-def _checked_inputs(
-    scorer: Scorer, split: PrecompSplit, options: EvalOptions
-) -> tuple[list[NDArray[np.int32]], CaptionStats]:
+def _checked_inputs(scorer: Scorer, split: PrecompSplit, options: EvalOptions) -> CheckedSplit:
     """The captions' token ids, once everything that could be wrong has been looked at."""
-    manifest, folds = scorer.bundle.manifest, options.folds
+    folds = options.folds
     if folds is not None and (folds < 1 or split.images % folds):
         expected = f"a number that divides the {split.images} images"
         raise DataError("folds", expected=expected, got=folds)
-    name = f"regions of split {split.name}"
-    check_regions(split.regions, manifest.regions, manifest.img_dim, name)
-    vocabulary = Vocabulary.load(scorer.bundle.vocabulary_path())
-    tokenizer = Tokenizer(manifest.tokenizer or "", scorer.max_words)
-    return encode_captions(split.captions, tokenizer, vocabulary)
+    return check_for(scorer.bundle, split, scorer.max_words)
+
+
+def check_for(
+    bundle: Bundle, split: PrecompSplit, max_words: int | None = MAX_WORDS
+) -> CheckedSplit:
+    """Look at a split as a bundle will read it; raises as `check_split`, and BundleError.
+
+    None of its captions may be longer than `max_words`, unless that is None.
+    """
+    manifest, vocabulary = bundle.manifest, Vocabulary.load(bundle.vocabulary_path())
+    tokenizer = Tokenizer(manifest.tokenizer or "", max_words)
+    dimensions = (manifest.regions, manifest.img_dim)
+    return check_split(split, dimensions, tokenizer, vocabulary, manifest.region_statistics)
 
 
 def _counted(scorer: Scorer, options: EvalOptions) -> bool:
@@ -198,16 +216,3 @@ def describe_run(scorer: Scorer, split: PrecompSplit) -> dict[str, Any]:
         "captions": len(split.captions),
         "versions": tool_versions(),
     }
-
-
-def foreign_regions(regions: NDArray[Any], at_export: dict[str, Any] | None) -> tuple[str, ...]:
-    """A warning where regions differ in scale from those that the bundle was exported with."""
-    if at_export is None:
-        return ()
-    here, there = region_statistics(regions)["mean_norm"], at_export["mean_norm"]
-    if there / FOREIGN_NORM_RATIO <= here <= there * FOREIGN_NORM_RATIO:
-        return ()
-    return (
-        f"the regions' mean norm is {here:.3g}, at export it was {there:.3g}: "
-        "were these features extracted in the same way?",
-    )

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sgraf_deploy.bench.evaluate import Stage, foreign_regions
+from sgraf_deploy.bench.chance import chance_findings
+from sgraf_deploy.bench.evaluate import Stage, check_for
 from sgraf_deploy.bench.latency import Latency, measure_latency
 from sgraf_deploy.bench.literal import GPU_SHARD, SHARD, LiteralLoop
 from sgraf_deploy.bench.measure import UNSTABLE, MemoryWatch, PeakMemory
@@ -28,11 +29,8 @@ from sgraf_deploy.bench.speed import (
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import Precision
 from sgraf_deploy.data.bound import MAX_WORDS
-from sgraf_deploy.data.captions import encode_captions
+from sgraf_deploy.data.checks import Finding
 from sgraf_deploy.data.precomp import PrecompSplit
-from sgraf_deploy.data.regions import check_regions
-from sgraf_deploy.data.tokenizer import Tokenizer
-from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.errors import BundleError
 from sgraf_deploy.runtime.engine import (
     ENGINES,
@@ -96,7 +94,12 @@ class Workload:
     inputs: Inputs
     captions_per_image: int | None = None
     seed: int | None = None
-    warnings: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is suspicious in the data."""
+        return [finding.message for finding in self.findings if finding.is_warning]
 
     def timed_part(self, most: int = MOST_TIMED) -> Inputs:
         """At most so many images and as many captions, these spread over all there are."""
@@ -167,19 +170,13 @@ def split_workload(
 
     Raises BundleError for a bundle without a vocabulary, DataError for regions that do not fit.
     """
-    manifest = bundle.manifest
-    check_regions(
-        split.regions, manifest.regions, manifest.img_dim, f"regions of split {split.name}"
-    )
-    vocabulary = Vocabulary.load(bundle.vocabulary_path())
-    tokenizer = Tokenizer(manifest.tokenizer or "", max_words)
-    token_ids, _ = encode_captions(split.captions, tokenizer, vocabulary)
-    name = f"split {split.name}: {split.images:,} images × {len(token_ids):,} captions"
+    checked = check_for(bundle, split, max_words)
+    name = f"split {split.name}: {split.images:,} images × {len(checked.token_ids):,} captions"
     return Workload(
         name,
-        Inputs(split.regions, token_ids),
+        Inputs(split.regions, checked.token_ids),
         split.captions_per_image,
-        warnings=foreign_regions(split.regions, manifest.region_statistics),
+        findings=checked.findings,
     )
 
 
@@ -220,7 +217,8 @@ def run_bench(
         ]
         run = _describe(bundle, scorers, workload, options)
         device_memory = {name: one.device_memory() for name, one in scorers.items()}
-    warnings = [*workload.warnings, *_unstable(throughput)]
+    at_chance = [one.message for one in chance_findings(by_reference(reference))]
+    warnings = [*workload.warnings, *at_chance, *_unstable(throughput)]
     return BenchReport(
         run, reference, parity, throughput, latency, memory.read(), device_memory, warnings
     )
@@ -285,6 +283,11 @@ def compare_scorers(
             for model, logits in _by_model(matrices, names).items()
         ]
     return reference, found
+
+
+def by_reference(reference: dict[str, RecallReport | None]) -> dict[str, RecallReport]:
+    """R@K of the models that have it: those of a split, whose images and captions belong."""
+    return {model: report for model, report in reference.items() if report is not None}
 
 
 def _by_model(matrices: Logits, names: dict[str, str]) -> Logits:

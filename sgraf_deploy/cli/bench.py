@@ -22,6 +22,7 @@ from sgraf_deploy.cli.common import (
     PATH,
     UNVERIFIED_HELP,
     check_result_file,
+    show_finding,
 )
 from sgraf_deploy.cli.terminal import echo, progress_bars, warn
 from sgraf_deploy.config import MODULES, PRECISIONS, Precision
@@ -155,8 +156,8 @@ def _compare(options: dict[str, Any]) -> None:
     with _opened(options, _precisions(chosen.engines)) as (opened, demo), progress_bars() as bars:
         workload = _workload(opened, options, demo=demo)
         echo(f"{opened.path.name} ({opened.manifest.module}), {workload.name}")
-        for message in workload.warnings:
-            warn(message)
+        for finding in workload.findings:
+            show_finding(finding)
         report = run_bench(opened, workload, chosen, bars)
     _show(report, report_lines(report), options)
     for message in report.warnings[len(workload.warnings) :]:

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 
+from sgraf_deploy.cli.terminal import echo, warn
 from sgraf_deploy.config import PRECISIONS, Precision
 from sgraf_deploy.data.bound import MAX_WORDS
 
 if TYPE_CHECKING:
+    from sgraf_deploy.data.checks import Finding
     from sgraf_deploy.runtime.scorer import Scorer
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -168,6 +170,14 @@ def _goes_to(stream: TextIO, path: Path) -> bool:
         return os.path.samestat(os.fstat(stream.fileno()), path.stat())
     except (OSError, ValueError):  # there is no such file yet, or no file behind the stream
         return False
+
+
+def show_finding(finding: Finding) -> None:
+    """A warning on stderr, a note on stdout."""
+    if finding.is_warning:
+        warn(finding.message)
+    else:
+        echo(f"note: {finding.message}")
 
 
 def megabytes(size: int) -> str:

@@ -13,6 +13,7 @@ from sgraf_deploy.cli.common import (
     ENGINE_DIR_HELP,
     PATH,
     megabytes,
+    show_finding,
 )
 from sgraf_deploy.cli.terminal import echo, progress_bars, table, warn
 from sgraf_deploy.config import PRECISIONS, Precision
@@ -148,7 +149,9 @@ def _recall_check(
         return None
     opened = open_precomp(data, split, limit_images=limit_images)
     workload = split_workload(bundle, opened, max_words)
-    return lambda scorer: check_recall(bundle, scorer, workload)
+    for finding in workload.findings:
+        show_finding(finding)
+    return lambda scorer: check_recall(bundle, scorer, workload, tell=show_finding)
 
 
 def _scratch_table(planned: list[Planned]) -> list[str]:

@@ -18,8 +18,9 @@ from sgraf_deploy.cli.common import (
     load_scorer,
     megabytes,
     scorer_options,
+    show_finding,
 )
-from sgraf_deploy.cli.terminal import echo, progress_bars, table, warn
+from sgraf_deploy.cli.terminal import echo, progress_bars, table
 
 if TYPE_CHECKING:
     from sgraf_deploy.bench.evaluate import Evaluation
@@ -72,7 +73,8 @@ def evaluate(
         echo(describe_scorer(scorer))
         images, captions = count(opened.images, "image"), count(len(opened.captions), "caption")
         echo(f"split {split} of {data}: {images} × {captions}")
-        result = evaluate_split(scorer, opened, EvalOptions(ties, folds), stage=bars, warn=warn)
+        options = EvalOptions(ties, folds)
+        result = evaluate_split(scorer, opened, options, stage=bars, tell=show_finding)
     try:
         if json_file is not None:
             write_json(json_file, result.to_json(), what="--json")
@@ -80,6 +82,8 @@ def evaluate(
         # Not even a full disk may lose what took an hour.
         for line in _lines(result):
             echo(line)
+    for finding in result.of_the_ranks:
+        show_finding(finding)
     if json_file is not None:
         echo(f"wrote {json_file}")
 
@@ -107,13 +111,13 @@ def _lines(result: Evaluation) -> Iterator[str]:
     }
     how = ties[next(iter(result.reports.values())).ties]
     yield f"R@K in percent, ranks from 1 (best); {how}; chance is a random order"
-    yield from _recall_table({**result.reports, "chance": chance_level(run["images"])})
+    yield from recall_table({**result.reports, "chance": chance_level(run["images"])})
     if result.fold_reports:
         number = len(next(iter(result.fold_reports.values())).folds)
         size = count(run["images"] // number, "image")
         yield ""
         yield f"mean of {count(number, 'fold')} of {size}"
-        yield from _recall_table({name: fold.mean for name, fold in result.fold_reports.items()})
+        yield from recall_table({name: fold.mean for name, fold in result.fold_reports.items()})
     tied = [
         f"{name} {report.tied_image_to_text + report.tied_text_to_image}"
         for name, report in result.reports.items()
@@ -122,7 +126,8 @@ def _lines(result: Evaluation) -> Iterator[str]:
     yield f"queries with a tied ground truth, of {queries:,}: {', '.join(tied)}"
 
 
-def _recall_table(reports: dict[str, RecallReport]) -> list[str]:
+def recall_table(reports: dict[str, RecallReport]) -> list[str]:
+    """R@K in both directions, and rsum, by model."""
     rows = []
     for name, report in reports.items():
         rows.append([name, "image → text", *_cells(report.image_to_text), f"{report.rsum:.2f}"])

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from sgraf_deploy.cli.common import CAPTION_WORDS, PATH, megabytes
+from sgraf_deploy.cli.common import CAPTION_WORDS, PATH, count, megabytes, show_finding
+from sgraf_deploy.cli.evaluate import recall_table
 from sgraf_deploy.cli.terminal import echo, progress_bars, table
 from sgraf_deploy.config import DEFAULT_PRECISIONS, PRECISIONS, Precision
 
 if TYPE_CHECKING:
-    from sgraf_deploy.bench.evaluate import Stage
+    from sgraf_deploy.bench.evaluate import Evaluation, Stage
     from sgraf_deploy.bundle import Bundle
+    from sgraf_deploy.data.checks import Finding
     from sgraf_deploy.data.precomp import PrecompSplit
     from sgraf_deploy.export.exporter import ExportOptions
 
@@ -64,7 +66,8 @@ _SETS = {"both": DEFAULT_PRECISIONS, "all": PRECISIONS}
     "--gate-data",
     type=PATH,
     metavar="DIR",
-    help="A precomp folder to run the gate on, with tighter bounds; needs --vocab.",
+    help="A precomp folder to run the gate on, with tighter bounds, and to measure R@K on; needs "
+    "--vocab.",
 )
 @click.option(
     "--gate-split",
@@ -127,11 +130,21 @@ def export(
             _check_recall, checkpoints=originals, stage=bars, max_words=max_caption_words
         )
         steps = _steps(len(checkpoints))
-        result = export_bundle(checkpoints, target, options, step=steps, check=check)
+        ranked: list[Evaluation] = []
+        ranks = partial(
+            _rank,
+            checkpoints=checkpoints,
+            stage=bars,
+            ranked=ranked,
+            max_words=max_caption_words,
+        )
+        result = export_bundle(checkpoints, target, options, step=steps, check=check, ranks=ranks)
     for note in result.notes:
         echo(f"note: {note}")
-    for line in parity_lines(result.bundle.manifest.parity):
+    for line in (*parity_lines(result.bundle.manifest.parity), *_ranks_lines(ranked)):
         echo(line)
+    for finding in result.findings:
+        show_finding(finding)
     for line in _closing(target, result.bundle, options):
         echo(line)
 
@@ -147,6 +160,36 @@ def _check_recall(
     from sgraf_deploy.bench.engine_gate import check_fp8
 
     return check_fp8(bundle, split, checkpoints, stage, max_words)
+
+
+def _rank(
+    bundle: Bundle,
+    split: PrecompSplit,
+    checkpoints: tuple[Path, ...],
+    stage: Stage,
+    ranked: list[Evaluation],
+    max_words: int | None,
+) -> tuple[Finding, ...]:
+    """Rank some of the gate's data; the report is left in `ranked`."""
+    from sgraf_deploy.bench.engine_gate import measure_ranks
+
+    evaluation = measure_ranks(bundle, split, checkpoints, stage, max_words)
+    ranked.append(evaluation)
+    return evaluation.of_the_ranks
+
+
+def _ranks_lines(ranked: list[Evaluation]) -> Iterator[str]:
+    """R@K on the gate's data beside chance: whether all belongs together."""
+    from sgraf_deploy.bench.recall import chance_level
+
+    for evaluation in ranked:
+        run = evaluation.run
+        images, captions = count(run["images"], "image"), count(run["captions"], "caption")
+        yield (
+            f"R@K in percent on the first {images} × {captions} of split {run['split']}, "
+            f"by engine {run['engine']} in {run['executed']}; chance is a random order"
+        )
+        yield from recall_table({**evaluation.reports, "chance": chance_level(run["images"])})
 
 
 def _check_packages() -> None:
@@ -223,6 +266,7 @@ def _steps(members: int) -> Callable[[str], None]:
             "reference": f"running the PyTorch reference in float64{number} …",
             "gate": "gate: comparing every graph with the reference …",
             "recall": "gate: comparing R@K in fp8 with the reference's …",
+            "ranks": "ranking a part of the gate's data …",
         }
         if step in lines:
             echo(lines[step], err=True)

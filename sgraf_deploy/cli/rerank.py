@@ -14,11 +14,16 @@ from sgraf_deploy.cli.common import (
     describe_scorer,
     load_scorer,
     scorer_options,
+    show_finding,
 )
 from sgraf_deploy.cli.terminal import echo, progress_bars, table
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from sgraf_deploy.bench.evaluate import Stage
+    from sgraf_deploy.data.captions import CaptionStats
     from sgraf_deploy.data.precomp import PrecompSplit
     from sgraf_deploy.runtime.rerank import RerankResult
     from sgraf_deploy.runtime.scorer import Scorer
@@ -81,21 +86,12 @@ def rerank(
 def _images_for(
     scorer: Scorer, split: PrecompSplit, caption: str, top_k: int, stage: Stage
 ) -> list[str]:
-    from sgraf_deploy.data.captions import encode_captions
-    from sgraf_deploy.data.regions import check_regions
-    from sgraf_deploy.data.tokenizer import Tokenizer
-    from sgraf_deploy.data.vocabulary import Vocabulary
     from sgraf_deploy.errors import InputError
 
-    manifest = scorer.bundle.manifest
-    vocabulary = Vocabulary.load(scorer.bundle.vocabulary_path())
     if not caption.strip():
         raise InputError("--caption", expected="at least one word", got=repr(caption))
-    tokenizer = Tokenizer(manifest.tokenizer or "", scorer.max_words)
-    (query,), words = encode_captions([caption], tokenizer, vocabulary)
-    check_regions(
-        split.regions, manifest.regions, manifest.img_dim, f"regions of split {split.name}"
-    )
+    (query,), words = _encoded(scorer, [caption])
+    _check_regions(scorer, split.regions, f"regions of split {split.name}")
     images = scorer.encode_images(split.regions, progress=stage("encoding images"))
     result = scorer.rerank(query, images, top_k)
     names = [_image_name(split, int(row)) for row in result.indices]
@@ -109,12 +105,10 @@ def _images_for(
 def _captions_for(
     scorer: Scorer, split: PrecompSplit, image: int, top_k: int, stage: Stage
 ) -> list[str]:
-    from sgraf_deploy.data.regions import check_regions
-
-    manifest = scorer.bundle.manifest
     query = split.regions[image]
-    check_regions(query[None], manifest.regions, manifest.img_dim, f"regions of --image {image}")
-    captions = scorer.encode_captions(split.captions, progress=stage("encoding captions"))
+    _check_regions(scorer, query[None], f"regions of --image {image}")
+    token_ids, _ = _encoded(scorer, split.captions)
+    captions = scorer.encode_captions(token_ids, progress=stage("encoding captions"))
     result = scorer.rerank(query, captions, top_k)
     own = ["*" if split.image_of_caption[row] == image else "" for row in result.indices]
     texts = [split.captions[row] for row in result.indices]
@@ -123,6 +117,35 @@ def _captions_for(
         f"the best {len(result)} of {count(len(split.captions), 'caption')}, * the image's own",
         *_ranking(result, {"*": own, "caption": texts}),
     ]
+
+
+def _encoded(scorer: Scorer, captions: list[str]) -> tuple[list[NDArray[np.int32]], CaptionStats]:
+    """Captions as ids; what is suspicious about them is shown."""
+    from sgraf_deploy.data.captions import encode_captions
+    from sgraf_deploy.data.checks import caption_findings, word_findings
+    from sgraf_deploy.data.tokenizer import Tokenizer
+    from sgraf_deploy.data.vocabulary import Vocabulary
+
+    vocabulary = Vocabulary.load(scorer.bundle.vocabulary_path())
+    tokenizer = Tokenizer(scorer.bundle.manifest.tokenizer or "", scorer.max_words)
+    token_ids, words = encode_captions(captions, tokenizer, vocabulary)
+    for finding in (
+        *caption_findings(captions),
+        *word_findings(captions, token_ids, words, vocabulary),
+    ):
+        show_finding(finding)
+    return token_ids, words
+
+
+def _check_regions(scorer: Scorer, regions: NDArray[Any], name: str) -> None:
+    """Refuse regions that do not fit the bundle; what is suspicious about others is shown."""
+    from sgraf_deploy.data.checks import region_findings
+    from sgraf_deploy.data.regions import check_regions
+
+    manifest = scorer.bundle.manifest
+    survey = check_regions(regions, manifest.regions, manifest.img_dim, name)
+    for finding in region_findings(survey, manifest.region_statistics):
+        show_finding(finding)
 
 
 def _ranking(result: RerankResult, more: dict[str, list[str]]) -> list[str]:

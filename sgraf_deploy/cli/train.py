@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sgraf_deploy.cli.common import CAPTION_WORDS, PATH, count
+from sgraf_deploy.cli.common import CAPTION_WORDS, PATH, count, show_finding
 from sgraf_deploy.cli.terminal import echo, progress_bars, warn
 from sgraf_deploy.config import MODULES, Module
 
 if TYPE_CHECKING:
+    from sgraf_deploy.bench.recall import RecallReport
+    from sgraf_deploy.data.precomp import PrecompSplit
     from sgraf_deploy.data.tokenizer import Tokenizer
     from sgraf_deploy.data.vocabulary import Vocabulary
     from sgraf_deploy.model.checkpoint import Checkpoint
+    from sgraf_deploy.train.batches import TrainingData
     from sgraf_deploy.train.options import TrainOptions
     from sgraf_deploy.train.trainer import Epoch
 
@@ -112,7 +115,6 @@ def train(
     best so far: what is there after an interruption is whole.
     """
     from sgraf_deploy.data.precomp import open_precomp
-    from sgraf_deploy.data.regions import check_regions
     from sgraf_deploy.data.tokenizer import Tokenizer
     from sgraf_deploy.data.vocabulary import Vocabulary
 
@@ -124,23 +126,21 @@ def train(
         open_precomp(data, split),
         open_precomp(data, val_split, limit_images=val_images, authors_dev=val_split == "dev"),
     )
-    for opened in (training, validation):
-        regions, img_dim = opened.regions.shape[1:]
-        check_regions(opened.regions, regions, img_dim, f"regions of split {opened.name}")
     tokenizer = Tokenizer(max_words=max_caption_words)
     if vocab is None:
         vocabulary = Vocabulary.build(training.captions, tokenizer, min_count=min_count)
     else:
         vocabulary = Vocabulary.load(vocab)
-        vocabulary.check_case(vocab)
     images, captions = count(training.images, "image"), count(len(training.captions), "caption")
     echo(f"training {schedule.model.module} on {data}: {images}, {captions}")
     echo(
         f"validating on {count(validation.images, 'image')} of {val_split}; "
         f"vocabulary of {vocabulary.size:,} words"
     )
+    data_of = _checked((training, validation), tokenizer, vocabulary, built=vocab is None)
+    schedule = replace(schedule, vocab_sha256=vocabulary.sha256)
     files = _Files(output, None if vocab else built, force)
-    _run(schedule, (training, validation), tokenizer, vocabulary, files, threads, device)
+    _run(schedule, data_of, vocabulary, files, threads, device)
     echo(f"wrote {output}" + ("" if vocab else f" and {built}"))
     echo(f"next: sgraf-deploy export {output} --vocab {vocab or built}")
 
@@ -154,10 +154,43 @@ class _Files:
     force: bool
 
 
+def _checked(
+    splits: tuple[PrecompSplit, PrecompSplit],
+    tokenizer: Tokenizer,
+    vocabulary: Vocabulary,
+    *,
+    built: bool,
+) -> tuple[TrainingData, TrainingData]:
+    """Both splits as a training reads them, the validation's features beside the training's.
+
+    What is suspicious is shown, but for words that are too rare to be in a vocabulary `built` here.
+    """
+    from sgraf_deploy.data.checks import check_split
+    from sgraf_deploy.data.regions import region_statistics
+    from sgraf_deploy.train.batches import TrainingData
+
+    training, validation = splits
+    dimensions = training.regions.shape[1:]
+    checked = (
+        check_split(training, dimensions, tokenizer, vocabulary),
+        check_split(
+            validation, dimensions, tokenizer, vocabulary, region_statistics(training.regions)
+        ),
+    )
+    for split, one in zip(splits, checked, strict=True):
+        for finding in one.findings:
+            rare = built and split is training and finding.code == "unknown-words"
+            if not rare:
+                show_finding(replace(finding, message=f"split {split.name}: {finding.message}"))
+    return (
+        TrainingData.of(training, checked[0].token_ids),
+        TrainingData.of(validation, checked[1].token_ids),
+    )
+
+
 def _run(
     options: TrainOptions,
-    splits: tuple[Any, Any],
-    tokenizer: Tokenizer,
+    data: tuple[TrainingData, TrainingData],
     vocabulary: Vocabulary,
     files: _Files,
     threads: int | None,
@@ -166,9 +199,9 @@ def _run(
     """Train, printing a line per epoch and saving what is best."""
     import torch
 
+    from sgraf_deploy.bench.chance import chance_findings
     from sgraf_deploy.model.checkpoint import write_checkpoint
     from sgraf_deploy.model.engines import parse_device
-    from sgraf_deploy.train.batches import TrainingData
     from sgraf_deploy.train.trainer import Hooks, train
 
     parse_device(device)
@@ -183,10 +216,18 @@ def _run(
         write_checkpoint(files.checkpoint, checkpoint, replace=replace)
         replace = True  # From now on it is this training's own.
 
-    training, validation = (TrainingData.of(part, tokenizer, vocabulary) for part in splits)
+    best: dict[str, RecallReport] = {}
+
+    def show(epoch: Epoch) -> None:
+        _print_epoch(epoch)
+        if epoch.best:
+            best[options.model.module] = epoch.report
+
     with progress_bars() as bars:
-        hooks = Hooks(save=save, epoch=_print_epoch, stage=bars, warn=warn)
-        train(options, vocabulary.size, training, validation, hooks, device)
+        hooks = Hooks(save=save, epoch=show, stage=bars, warn=warn)
+        train(options, vocabulary.size, *data, hooks, device)
+    for finding in chance_findings(best):
+        show_finding(finding)
 
 
 def _print_epoch(epoch: Epoch) -> None:

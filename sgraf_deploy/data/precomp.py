@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,17 @@ class PrecompSplit:
         """The number of images."""
         return len(self.regions)
 
+    def first(self, images: int) -> PrecompSplit:
+        """The first images, at most all of them, with their captions."""
+        captions = images * self.captions_per_image
+        return replace(
+            self,
+            regions=self.regions[:images],
+            captions=self.captions[:captions],
+            image_of_caption=self.image_of_caption[:captions],
+            ids=None if self.ids is None else self.ids[:images],
+        )
+
 
 def open_precomp(
     folder: PathLike,
@@ -78,9 +89,8 @@ def open_precomp(
                 got=limit_images,
             )
         kept = limit_images
-    captions = captions[: kept * CAPTIONS_PER_IMAGE]
     owners = np.arange(len(captions), dtype=np.int32) // np.int32(CAPTIONS_PER_IMAGE)
-    return PrecompSplit(split, regions[:kept], captions, owners, ids[:kept] if ids else None)
+    return PrecompSplit(split, regions, captions, owners, ids).first(kept)
 
 
 def list_splits(folder: PathLike) -> list[str]:

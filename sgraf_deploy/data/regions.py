@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tokenize
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -59,13 +60,29 @@ def open_regions(path: PathLike) -> NDArray[Any]:
         raise DataError(f"{name} cannot be read", got=reason) from error
 
 
+@dataclass(frozen=True)
+class RegionSurvey:
+    """What one pass over region features saw.
+
+    `zero_regions` are those whose every value is zero, `zero_images` the images of nothing else;
+    `mean_norm` is the mean l2 norm of the other regions, 0 if there are none.
+    """
+
+    images: int
+    regions: int
+    zero_regions: int
+    zero_images: int
+    mean_norm: float
+
+
 def check_regions(
     regions: NDArray[Any], config_regions: int, config_img_dim: int, name: str
-) -> None:
-    """Refuse features that do not fit the model or are not finite, a bounded chunk at a time.
+) -> RegionSurvey:
+    """Refuse features that do not fit the model or are not finite, and survey them in that pass.
 
-    regions: (images, regions, img_dim) float32 or float16. Raises DataError that begins with
-    `name` and gives the shapes, or the first image with a NaN or an infinity.
+    regions: (images, regions, img_dim) float32 or float16, read a bounded chunk at a time. Raises
+    DataError that begins with `name` and gives the shapes, or the first image with a NaN or an
+    infinity.
     """
     _check_layout(regions.shape, regions.dtype, name)
     model = (config_regions, config_img_dim)
@@ -75,26 +92,41 @@ def check_regions(
             expected=f"(images, regions, img_dim) = (any, {model[0]}, {model[1]})",
             got=regions.shape,
         )
+    zero_regions = zero_images = 0
+    norms = 0.0
     for start, chunk in _chunks(regions):
-        finite = np.isfinite(chunk).all(axis=(1, 2))
-        if not finite.all():
-            row = int(np.argmin(finite))
-            region = int(np.argmin(np.isfinite(chunk[row]).all(axis=1)))
-            raise DataError(
-                f"{name}: image {start + row} (counted from 0), region {region}",
-                expected="finite values",
-                got="a NaN or an infinity",
-            )
+        # In float64 no square of a finite value overflows, and none of another than zero is zero.
+        squares = np.einsum("ijk,ijk->ij", chunk, chunk, dtype=np.float64)  # (images, regions)
+        _check_finite(squares, start, name)
+        zero = squares == 0
+        zero_regions += int(zero.sum())
+        zero_images += int(zero.all(axis=1).sum())
+        norms += float(np.sqrt(squares).sum())
+    count = regions.shape[0] * regions.shape[1]
+    mean = norms / (count - zero_regions) if zero_regions < count else 0.0
+    return RegionSurvey(len(regions), count, zero_regions, zero_images, mean)
+
+
+def _check_finite(squares: NDArray[np.float64], start: int, name: str) -> None:
+    finite = np.isfinite(squares)
+    if not finite.all():
+        row, region = (int(index) for index in np.argwhere(~finite)[0])
+        raise DataError(
+            f"{name}: image {start + row} (counted from 0), region {region}",
+            expected="finite values",
+            got="a NaN or an infinity",
+        )
 
 
 def region_statistics(regions: NDArray[Any], limit: int = 1000) -> dict[str, int | float]:
     """Statistics of at most `limit` evenly spread images, to recognise foreign features by.
 
-    `images` is how many were looked at, `mean_norm` the mean l2 norm of a region, the rest is
-    over all values. Sums are in float64.
+    `images` is how many were looked at, `mean_norm` the mean l2 norm of a region that is not all
+    zero, the rest is over all values. Sums are in float64.
     """
     rows = spread(len(regions), limit)
     count = norms = total = squares = 0.0
+    filled = 0
     low, high = np.inf, -np.inf
     for _, picked in _chunks(rows, row_bytes=regions[0].size * 8):
         chunk = regions[picked].astype(np.float64)  # (images, regions, img_dim)
@@ -103,13 +135,14 @@ def region_statistics(regions: NDArray[Any], limit: int = 1000) -> dict[str, int
         total += float(chunk.sum())
         squares += float(square.sum())
         norms += float(np.sqrt(square).sum())
+        filled += int(np.count_nonzero(square))
         low, high = min(low, float(chunk.min())), max(high, float(chunk.max()))
     mean = total / count
     return {
         "images": len(rows),
         "mean": mean,
         "std": max(0.0, squares / count - mean * mean) ** 0.5,
-        "mean_norm": norms / (len(rows) * regions.shape[1]),
+        "mean_norm": norms / max(1, filled),
         "min": low,
         "max": high,
     }

@@ -70,7 +70,9 @@ class Vocabulary:
             value = json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, name))
         except (ValueError, RecursionError) as error:
             raise _no_json(content, path, error) from error
-        return cls.from_json(value, name=name)
+        vocabulary = cls.from_json(value, name=name)
+        vocabulary.check_case(path)
+        return vocabulary
 
     @classmethod
     def build(

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from sgraf_deploy.export.exporter import Exported
 
 CHECKPOINTS = ("sgr.pth.tar", "saf.pth.tar")
-VOCABULARY = "vocab.json"
+VOCABULARY = "scenes_vocab.json"
+"""As the checkpoints' `data_name` says."""
+
 SPLIT = "test"
 SCENES = 500
 """Held out: none of them was trained on."""

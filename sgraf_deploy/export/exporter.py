@@ -14,6 +14,12 @@ import numpy as np
 from sgraf_deploy.bundle import Bundle, hash_file, staged_bundle, write_manifest
 from sgraf_deploy.config import DEFAULT_PRECISIONS, GRAPHS, GraphName, Precision, signature
 from sgraf_deploy.data.bound import MAX_WORDS
+from sgraf_deploy.data.checks import (
+    Finding,
+    check_split,
+    member_findings,
+    vocabulary_findings,
+)
 from sgraf_deploy.data.precomp import PrecompSplit, list_splits, open_precomp
 from sgraf_deploy.data.regions import region_statistics
 from sgraf_deploy.data.tokenizer import UNTRAINED, Tokenizer
@@ -42,8 +48,15 @@ Step = Callable[[str], None]
 Check = Callable[[Bundle, PrecompSplit], dict[str, Any]]
 """R@K in FP8 of a bundle not yet published, for its parity report; GateError if it is not kept."""
 
+Ranks = Callable[[Bundle, PrecompSplit], tuple[Finding, ...]]
+"""Looks at the ranks of a bundle not yet published; says what is suspicious about them."""
+
 RECALL_IMAGES = 200
-"""Of `--gate-data`, that R@K is compared on."""
+"""Of `--gate-data`, that R@K in FP8 is compared on."""
+
+RANKED_IMAGES = 100
+"""Of `--gate-data`, that are ranked, and looked at before: enough to tell any trained model from
+chance, and 50,000 pairs a member are seconds on a CPU."""
 
 STEPS = ("graphs", "reference", "gate", "manifest")
 """Told to `step` before each begins, between those of `folders.staged_folder`."""
@@ -80,6 +93,7 @@ class _Inputs:
     vocabulary: Vocabulary | None
     split: PrecompSplit | None
     gate: GateInputs
+    findings: tuple[Finding, ...]
     references: dict[str, GateReference] = field(default_factory=dict)
 
 
@@ -89,6 +103,7 @@ class Exported:
 
     bundle: Bundle
     notes: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
 
 
 def default_target(checkpoints: Sequence[Path]) -> Path:
@@ -108,12 +123,13 @@ def export_bundle(
     *,
     step: Step | None = None,
     check: Check | None = None,
+    ranks: Ranks | None = None,
 ) -> Exported:
     """Export one checkpoint (SGR or SAF) or two (SGRAF) into the bundle folder `target`.
 
-    FP8 needs `gate_data` and a `check` on them. Raises CheckpointError, DataError, InputError or
-    BundleError for inputs that cannot be used, and GateError where a graph differs from the
-    reference; `target` is then as it was.
+    FP8 needs `gate_data` and a `check` on them; `ranks` is asked about some of them. Raises
+    CheckpointError, DataError, InputError or BundleError for inputs that cannot be used, and
+    GateError where a graph differs from the reference; `target` is then as it was.
     """
     report = step or (lambda name: None)
     if "fp8" not in options.precisions:
@@ -132,12 +148,14 @@ def export_bundle(
         report("manifest")
         manifest = _manifest(folder, members, inputs, options, parity)
         write_manifest(folder, manifest)
-        if check is not None and inputs.split is not None and options.gate_data is not None:
+        if check is not None and inputs.split is not None:
             report("recall")
-            most = min(RECALL_IMAGES, inputs.split.images)
-            split = open_precomp(options.gate_data, inputs.split.name, limit_images=most)
-            recall = {"recall": check(Bundle.open(folder), split)}
+            recall = {"recall": check(Bundle.open(folder), inputs.split.first(RECALL_IMAGES))}
             write_manifest(folder, replace(manifest, parity=parity | recall))
+        findings = inputs.findings
+        if ranks is not None and inputs.split is not None:
+            report("ranks")
+            findings += ranks(Bundle.open(folder), inputs.split.first(RANKED_IMAGES))
     notes = [
         f"{checkpoint.path}: {sentence}"
         for checkpoint in inputs.checkpoints.values()
@@ -148,7 +166,7 @@ def export_bundle(
         notes.append(
             f"{options.vocabulary}: no caption has {len(words)} words, in capitals: {some}"
         )
-    return Exported(Bundle.open(target), tuple(notes))
+    return Exported(Bundle.open(target), tuple(notes), findings)
 
 
 def _read_inputs(paths: Sequence[Path], options: ExportOptions) -> _Inputs:
@@ -166,9 +184,7 @@ def _read_inputs(paths: Sequence[Path], options: ExportOptions) -> _Inputs:
     checkpoints = {name: checkpoints[name] for name in ("sgr", "saf") if name in checkpoints}
     _check_shared(checkpoints)
     config = next(iter(checkpoints.values())).config
-    vocabulary = Vocabulary.load(options.vocabulary) if options.vocabulary else None
-    if vocabulary is not None:
-        _check_vocabulary(vocabulary, next(iter(checkpoints.values())), options.vocabulary)
+    vocabulary, findings = _read_vocabulary(options.vocabulary, checkpoints)
     tokenizer = Tokenizer(options.tokenizer, options.max_caption_words)
     split = _gate_split(options)
     if split is None:
@@ -177,20 +193,43 @@ def _read_inputs(paths: Sequence[Path], options: ExportOptions) -> _Inputs:
         raise InputError("--gate-data needs words", expected="--vocab FILE", got="no vocabulary")
     else:
         gate = data_inputs(config, split, tokenizer, vocabulary)
-    return _Inputs(checkpoints, vocabulary, split, gate)
+        ranked, dimensions = split.first(RANKED_IMAGES), (config.regions, config.img_dim)
+        findings += check_split(ranked, dimensions, tokenizer, vocabulary).findings
+    return _Inputs(checkpoints, vocabulary, split, gate, findings)
 
 
-def _check_vocabulary(vocabulary: Vocabulary, checkpoint: Checkpoint, path: Path | None) -> None:
-    """A vocabulary has the words of the checkpoint's embedding, in lower case as captions are."""
-    expected, trained = checkpoint.config.vocab_size, checkpoint.data_name
-    if vocabulary.size != expected:
-        raise InputError(
-            f"vocabulary {path}",
-            expected=f"{expected} words, as the checkpoint's embedding has",
-            got=vocabulary.size,
-            mend=f"use that of its training, {trained}_vocab.json" if trained else None,
-        )
-    vocabulary.check_case(path or "")
+def _read_vocabulary(
+    path: Path | None, checkpoints: Mapping[str, Checkpoint]
+) -> tuple[Vocabulary | None, tuple[Finding, ...]]:
+    """The vocabulary, and what is suspicious about whose it is.
+
+    A size that is wrong is an InputError, and so are other words than the checkpoint was trained
+    with, where it says so; the authors' checkpoints say no more than the name of the data.
+    """
+    findings = member_findings({name: one.data_name for name, one in checkpoints.items()})
+    if path is None:
+        return None, findings
+    vocabulary = Vocabulary.load(path)
+    unsure = []
+    for checkpoint in checkpoints.values():
+        size, sha256 = checkpoint.config.vocab_size, checkpoint.options.get("vocab_sha256")
+        if vocabulary.size != size:
+            expected = f"{size} words, as the checkpoint's embedding has"
+            trained = checkpoint.data_name
+            mend = f"use that of its training, {trained}_vocab.json" if trained else None
+            raise InputError(
+                f"vocabulary {path}", expected=expected, got=vocabulary.size, mend=mend
+            )
+        if sha256 is None:
+            unsure.append(checkpoint.data_name)
+        elif vocabulary.sha256 != sha256:
+            raise InputError(
+                f"vocabulary {path}",
+                expected=f"the words that {checkpoint.path} was trained with, in their order",
+                got="others, or another order",
+                mend="give the --vocab of its training",
+            )
+    return vocabulary, findings + vocabulary_findings(path, unsure)
 
 
 def _check_shared(checkpoints: Mapping[str, Checkpoint]) -> None:

@@ -11,10 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sgraf_deploy.data.captions import encode_captions
 from sgraf_deploy.data.precomp import PrecompSplit
-from sgraf_deploy.data.tokenizer import Tokenizer
-from sgraf_deploy.data.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -42,9 +39,8 @@ class TrainingData:
     captions_per_image: int
 
     @classmethod
-    def of(cls, split: PrecompSplit, tokenizer: Tokenizer, vocabulary: Vocabulary) -> TrainingData:
-        """Tokenise a split; DataError names a caption without words."""
-        token_ids, _ = encode_captions(split.captions, tokenizer, vocabulary)
+    def of(cls, split: PrecompSplit, token_ids: Sequence[NDArray[np.int32]]) -> TrainingData:
+        """A split with its captions as ids (words,) int32 each."""
         return cls(split.regions, token_ids, split.image_of_caption, split.captions_per_image)
 
     def batches(

@@ -50,6 +50,8 @@ class TrainOptions:
     warmup_epochs: int = 0
     seed: int = 0
     data_name: str = "precomp"
+    vocab_sha256: str | None = None
+    """What an export tells the right vocabulary by, with certainty."""
 
     def __post_init__(self) -> None:
         """Raise InputError for a number that makes no training."""
@@ -79,6 +81,7 @@ class TrainOptions:
             "max_violation": self.hardest,
             "warmup_epochs": self.warmup_epochs,
             "seed": self.seed,
+            **({} if self.vocab_sha256 is None else {"vocab_sha256": self.vocab_sha256}),
         }
 
 

@@ -8,11 +8,14 @@ import pytest
 from export.splits import write_split
 
 from sgraf_deploy.bench import parity
-from sgraf_deploy.bench.engine_gate import check_fp8
+from sgraf_deploy.bench.engine_gate import check_fp8, check_recall
 from sgraf_deploy.bench.parity import RECALLS
+from sgraf_deploy.bench.run import split_workload
 from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.data.checks import Finding
 from sgraf_deploy.data.precomp import PrecompSplit, open_precomp
 from sgraf_deploy.errors import GateError
+from sgraf_deploy.runtime.scorer import load
 
 IMAGES = 12
 
@@ -41,6 +44,20 @@ def test_recall_within_its_bounds_is_reported(
     assert list(found["points"]) == ["SGR", "SAF", "SGRAF"]
     for points in found["points"].values():
         assert len(points) == 2 * len(RECALLS) + 1
+
+
+def test_a_reference_at_chance_is_told(
+    exported_fp8: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parity, "SHARES", {"fp32": 10.0, "fp8": 10.0})
+    write_split(tmp_path, "test", images=20)
+    workload = split_workload(exported_fp8, open_precomp(tmp_path, "test"))
+    told: list[Finding] = []
+
+    with load(exported_fp8, engine="ort") as scorer:
+        check_recall(exported_fp8, scorer, workload, tell=told.append)
+
+    assert [finding.code for finding in told] == ["at-chance"]
 
 
 def test_a_missed_bound_names_fp16(

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from runtime.onnx_bundles import WORDS, write_bundle
 
 from sgraf_deploy.bench import recall
-from sgraf_deploy.bench.evaluate import EvalOptions, evaluate_split, foreign_regions
+from sgraf_deploy.bench.evaluate import EvalOptions, evaluate_split
 from sgraf_deploy.bench.recall import Ties
 from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.data.checks import Finding
 from sgraf_deploy.data.precomp import PrecompSplit
 from sgraf_deploy.data.regions import region_statistics
 from sgraf_deploy.errors import BundleError, DataError, SgrafDeployError
@@ -153,31 +154,20 @@ def test_foreign_regions_are_told_before_anything_is_encoded(
     foreign = with_statistics(bundle, region_statistics(split.regions * 5))
     told: Events = []
 
-    def warn(message: str) -> None:
-        told.append((message, sum(engine.calls.values())))
+    def tell(finding: Finding) -> None:
+        told.append((finding, sum(engine.calls.values())))
 
-    result = evaluate_split(scorer_of(foreign, engine), split, warn=warn)
+    result = evaluate_split(scorer_of(foreign, engine), split, tell=tell)
 
-    ((message, calls),) = told
-    assert calls == 0
-    assert "were these features extracted in the same way?" in message
-    assert result.warnings == (message,)
-
-
-@pytest.mark.parametrize(
-    ("scale", "warned"),
-    [(1.0, False), (1.9, False), (0.6, False), (2.1, True), (0.4, True)],
-)
-def test_regions_are_foreign_when_their_norm_is(scale: float, warned: bool) -> None:
-    regions = make_split().regions
-
-    found = foreign_regions(regions * np.float32(scale), region_statistics(regions))
-
-    assert bool(found) == warned
-
-
-def test_without_statistics_nothing_is_foreign() -> None:
-    assert foreign_regions(make_split().regions, None) == ()
+    assert [(finding.code, calls) for finding, calls in told] == [
+        ("foreign-regions", 0),
+        ("unknown-words", 0),
+        ("unknown-captions", 0),
+    ]
+    assert result.findings == tuple(finding for finding, _ in told)
+    report = result.to_json()
+    assert report["warnings"] == [finding.message for finding in result.findings[:2]]
+    assert report["notes"] == [result.findings[2].message]
 
 
 def other_regions(regions: NDArray[Any]) -> PrecompSplit:

@@ -29,7 +29,7 @@ def test_synthetic_regions_are_not_called_foreign(exported: Bundle) -> None:
     manifest = replace(exported.manifest, region_statistics={"mean_norm": 1e3})
     bundle = Bundle(exported.path, manifest, exported.sha256)
     workload = run.random_workload(bundle, 2, 2)
-    assert (workload.warnings, workload.seed) == ((), 0)
+    assert (workload.findings, workload.seed) == ((), 0)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cli.world import World, done, error_line, run, tree
+from cli.world import IMAGES, World, captions_of, done, error_line, run, tree
 
 from sgraf_deploy.errors import UnavailableError
 from sgraf_deploy.runtime import tensorrt as adaptor
@@ -42,6 +42,17 @@ def test_a_profile_that_takes_too_much_is_refused_before_the_build(world: World)
     assert result.exit_code == 2
     assert "scratch memory" in error_line(result)
     assert tree(copy) == before
+
+
+@pytest.mark.usefixtures("installed")
+def test_what_is_suspicious_in_the_data_is_said_before_the_build(world: World) -> None:
+    data = world.precomp(captions=[f"'{line}'" for line in captions_of(IMAGES)])
+    split = ("--data", data, "--split", "dev")
+
+    result = run("compile", world.copy(), *split, "--workspace-gb", 0.001)
+
+    assert "scratch memory" in error_line(result)
+    assert "Warning: 30 of 30 captions are in quotes" in result.stderr
 
 
 @pytest.mark.usefixtures("installed")

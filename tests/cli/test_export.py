@@ -6,12 +6,16 @@ import errno
 import os
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from cli.world import IMAGES, World, done, error_line, run, tree
-from small_models import WORDS
+import torch
+from authors_checkpoint import authors_payload
+from cli.world import IMAGES, World, captions_of, done, error_line, run, tree, write_precomp
+from small_models import SAF, SGR, WORDS, random_regions
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.errors import GateError
@@ -125,6 +129,63 @@ def test_gate_data_replaces_the_synthetic_regions(world: World) -> None:
     assert statistics is not None
     assert statistics["images"] == IMAGES
     assert next_command(result.stdout)[2:6] == ["--data", str(world.data), "--split", "dev"]
+
+
+def test_what_is_exported_is_ranked_on_the_gates_data(world: World) -> None:
+    data = write_precomp(world.folder / "data", random_regions(SGR, 120), captions_of(120))
+    gate = ("--gate-data", data, "--vocab", world.vocabulary, "--precision", "fp32")
+
+    result = done("export", world.sgr, world.saf, *gate)
+
+    assert "on the first 100 images × 500 captions of split dev, by engine " in result.stdout
+    rows = [line.split()[0] for line in result.stdout.splitlines() if "image → text" in line]
+    assert rows == ["SGR", "SAF", "SGRAF", "chance"]
+    warned = [line for line in result.stderr.splitlines() if line.startswith("Warning: ")]
+    assert len(warned) == 2  # the vocabulary's name, and ranks of random weights
+    assert "R@K of SGR, SAF, SGRAF is not clearly above chance" in warned[1]
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_a_bundle_without_weights_is_ranked_too(world: World, precision: str) -> None:
+    gate = ("--gate-data", world.data, "--vocab", world.vocabulary)
+
+    result = done("export", world.sgr, *gate, "--precision", precision, "--no-reference")
+
+    assert f"on the first {IMAGES} images × 30 captions of split dev" in result.stdout
+
+
+def test_gate_data_that_cannot_be_ranked_are_refused(world: World) -> None:
+    regions = random_regions(SGR, 120)
+    regions[50, 2, 3] = np.nan  # not among the images that the gate's values are compared on
+    data = write_precomp(world.folder / "data", regions, captions_of(120))
+
+    result = run("export", world.sgr, "--gate-data", data, "--vocab", world.vocabulary)
+
+    assert "image 50 (counted from 0), region 2" in error_line(result)
+    assert [path.name for path in world.folder.iterdir()] == ["data"]
+
+
+def test_the_vocabulary_should_have_the_name_of_the_data(world: World) -> None:
+    """The authors' code reads `{opt.data_name}_vocab.json`; the checkpoints say f30k_precomp."""
+    right = world.folder / "f30k_precomp_vocab.json"
+    shutil.copyfile(world.vocabulary, right)
+
+    named = done("export", world.sgr, "--vocab", right, "--precision", "fp32")
+    other = done("export", world.saf, "--vocab", world.vocabulary, "--precision", "fp32")
+
+    assert "Warning" not in named.stderr
+    assert f"{world.vocabulary} is not named f30k_precomp_vocab.json" in other.stderr
+
+
+def test_members_of_other_data_are_warned_of(world: World) -> None:
+    payload = authors_payload(SAF, seed=2)
+    payload["opt"].data_name = "coco_\x1b[31mprecomp"
+    torch.save(payload, "coco_SAF.pth.tar")
+
+    result = done("export", world.sgr, "coco_SAF.pth.tar", "--precision", "fp32")
+
+    (warned,) = (line for line in result.stderr.splitlines() if line.startswith("Warning: "))
+    assert r"sgr on f30k_precomp, saf on coco_\x1b[31mprecomp" in warned
 
 
 def test_without_reference_the_weights_stay_out(world: World) -> None:

@@ -96,3 +96,13 @@ def test_engines_agree(world: World) -> None:
     assert rerank(world, "--image", 2, "--engine", "torch").startswith(
         "small.sgraf (SGRAF: sgr + saf), engine torch, fp32 on cpu"
     )
+
+
+def test_a_query_that_the_model_cannot_see_is_warned_of(world: World) -> None:
+    arguments = ("--data", world.data, "--split", "dev")
+
+    unknown = done("rerank", world.bundle, *arguments, "--caption", "zebras graze")
+    partly = done("rerank", world.bundle, *arguments, "--caption", "zebras graze word3")
+
+    assert unknown.stderr.startswith("Warning: 1 of 1 captions have no word that the vocabulary")
+    assert partly.stderr == ""

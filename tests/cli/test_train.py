@@ -33,7 +33,8 @@ def test_what_is_trained_can_be_exported_and_evaluated(world: World, module: str
     assert lines[0].endswith("best, saved")
     assert "wrote own.pth.tar and own_vocab.json" in result.output
     (following,) = (line for line in result.output.splitlines() if line.startswith("next: "))
-    done(*following.removeprefix("next: sgraf-deploy ").split(), "-o", "own.sgraf")
+    exported = done(*following.removeprefix("next: sgraf-deploy ").split(), "-o", "own.sgraf")
+    assert "Warning" not in exported.stderr  # the checkpoint knows its words, whatever their name
     evaluated = done("eval", "own.sgraf", "--data", world.data, "--split", "dev")
     best = read_checkpoint("own.pth.tar")
     assert f"{best.best_rsum:.2f}" in evaluated.output
@@ -51,6 +52,30 @@ def test_an_existing_vocabulary_is_taken(world: World) -> None:
     assert "vocabulary of 7 words" in result.output
     assert f"next: sgraf-deploy export own.pth.tar --vocab {own}" in result.output
     assert sorted(path.name for path in world.folder.iterdir()) == ["own.pth.tar", "words.json"]
+
+
+def test_other_words_than_those_of_the_training_are_refused(world: World) -> None:
+    done("train", world.data, "--module", "SAF", "-o", "own.pth.tar", *SMALL)
+    words = list(Vocabulary.load("own_vocab.json").words)
+    Vocabulary([*words[:-2], words[-1], words[-2]]).save("own_vocab.json")
+
+    result = run("export", "own.pth.tar", "--vocab", "own_vocab.json", "-o", "own.sgraf")
+
+    assert "expected the words that own.pth.tar was trained with" in error_line(result)
+    assert not Path("own.sgraf").exists()
+
+
+def test_what_is_suspicious_in_the_data_is_said(world: World) -> None:
+    regions = np.load(world.data / "dev_ims.npy")
+    regions[:, 4:] = 0
+    captions = [f"b'{line}'" for line in (world.data / "dev_caps.txt").read_text().splitlines()]
+    data = world.precomp(regions, captions)
+
+    result = run("train", data, "--module", "SAF", "-o", "own.pth.tar", *SMALL)
+
+    assert result.stdout.count("note: split dev: 18 of 42 regions are all zero") == 2
+    found = "Warning: split dev: 30 of 30 captions are Python's text of bytes"
+    assert result.stderr.count(found) == 2
 
 
 def test_the_model_options_reach_the_checkpoint(world: World) -> None:

@@ -342,3 +342,12 @@ def test_a_vocabulary_is_built_of_frequent_words_as_they_appear() -> None:
 def test_a_vocabulary_needs_words(captions: list[str]) -> None:
     with pytest.raises(DataError, match="words seen 2 times"):
         Vocabulary.build(captions, Tokenizer(), min_count=2)
+
+
+def test_words_in_capitals_are_met_by_no_caption(tmp_path: Path) -> None:
+    path = tmp_path / "upper.json"
+    Vocabulary([*SPECIAL_WORDS, *"ABCDE", "DOG", "café"]).save(path)
+    with pytest.raises(DataError, match=r"upper\.json: word2idx: .*lower case"):
+        Vocabulary.load(path)
+    Vocabulary([*SPECIAL_WORDS, "A", "dog", "café"]).save(path)
+    assert Vocabulary.load(path).size == 7

@@ -6,26 +6,20 @@ hundred words at a time, whose intermediates never leave a core's cache.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sgraf_deploy.config import (
-    GraphName,
-    GraphSignature,
-    ModelConfig,
-    Precision,
-    TensorSpec,
-    signature,
-)
-from sgraf_deploy.errors import BundleError, EngineMemoryError, InputError, UnavailableError
+from sgraf_deploy.config import GraphName, GraphSignature, Precision, TensorSpec, signature
+from sgraf_deploy.errors import EngineMemoryError, InputError, UnavailableError
 from sgraf_deploy.runtime.engine import Buffer, EngineOptions, Graph, TileAdvice
 from sgraf_deploy.runtime.engines.ort import OrtEngine
 from sgraf_deploy.runtime.native.library import MAX_STEPS, NativeModel, instruction_sets
+from sgraf_deploy.runtime.native.probe import check_graph
+from sgraf_deploy.runtime.native.weights import read_weights
 
 if TYPE_CHECKING:
     from sgraf_deploy.bundle import Bundle
@@ -34,7 +28,8 @@ if TYPE_CHECKING:
 class NativeEngine(OrtEngine):
     """See `Engine`; float32 on the CPU, with the widest instruction set that there is.
 
-    Weights come from the bundle's scorer graphs. A tile is scored by one thread.
+    Weights come from the bundle's scorer graphs, which must compute what it computes: opening one
+    compares them on a few pairs. A tile is scored by one thread.
     """
 
     name = "native"
@@ -67,7 +62,11 @@ class NativeEngine(OrtEngine):
             return super()._open(member, graph)
         if member not in self._models:
             self._models[member] = self._read(member)
-        return NativeGraph(self._signature(member, graph), self._models[member])
+        opened = NativeGraph(self._signature(member, graph), self._models[member])
+        path = self._bundle.graph_path(member, graph, self._precision)
+        stored = self._bundle.graph(member, graph, self._precision).signature
+        check_graph(path, stored, opened)
+        return opened
 
     def _signature(self, member: str, name: GraphName) -> GraphSignature:
         """A pair scorer takes what the scorer takes, so that a pair has the same bits in both.
@@ -109,6 +108,8 @@ class NativeGraph:
         try:
             logits = np.empty(self._logits.shape(sizes), np.float32) if given is None else given
             self._logits.check(logits, sizes)
+            if not logits.flags.writeable:
+                raise InputError(f"array {self._logits.name}", expected="writeable memory")
             if logits.size:
                 self._model.score(inputs, logits)
         except MemoryError as error:
@@ -155,7 +156,8 @@ class _Layout:
     def _fits(self, array: object, sizes: dict[str | int, int]) -> bool:
         if not isinstance(array, np.ndarray) or array.dtype != self.dtype:
             return False
-        if array.ndim != len(self.axes) or not array.flags.c_contiguous:
+        flags = array.flags
+        if array.ndim != len(self.axes) or not (flags.c_contiguous and flags.aligned):
             return False
         for axis, size in zip(self.axes, array.shape, strict=True):
             if size != (axis if isinstance(axis, int) else sizes.setdefault(axis, size)):
@@ -163,52 +165,7 @@ class _Layout:
         return True
 
 
-def read_weights(path: Path, config: ModelConfig) -> dict[str, NDArray[np.float32]]:
-    """The weights in a scorer's ONNX graph by name, those cut along `embed` joined again.
-
-    Raises BundleError for a file that is no such graph.
-    """
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    mend = "export the bundle again with `sgraf-deploy export --force`"
-    try:
-        model = onnx.load(str(path))
-    except (DecodeError, OSError) as error:
-        raise BundleError(f"graph {path} cannot be read", got=error, mend=mend) from error
-    found = {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer}
-    pieces = [found[name] for name in _numbered("local_alignment.weight", found)]
-    if pieces:
-        found["local_alignment.weight"] = np.concatenate(pieces)
-    for name, shape in _shapes(config):
-        if name not in found or found[name].shape != shape:
-            got = found[name].shape if name in found else "none"
-            raise BundleError(f"weight {name} of graph {path}", expected=shape, got=got, mend=mend)
-    return found
-
-
 def _check_range(name: str, values: NDArray[np.int32], lowest: int, highest: int) -> None:
     if values.size and (values.min() < lowest or values.max() > highest):
         got = f"{values.min()} … {values.max()}"
         raise InputError(f"values of {name}", expected=f"{lowest} … {highest}", got=got)
-
-
-def _numbered(name: str, found: Mapping[str, object]) -> Iterator[str]:
-    index = 0
-    while f"{name}.{index}" in found:
-        yield f"{name}.{index}"
-        index += 1
-
-
-def _shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Every weight that the scorer reads."""
-    square = (config.sim_dim, config.sim_dim)
-    layers = {"local_alignment": (config.embed, config.sim_dim), "similarity": (config.sim_dim, 1)}
-    layers["global_alignment"] = layers["local_alignment"]
-    for step in range(config.sgr_steps):
-        layers |= {f"reasoning.{step}.key": square, f"reasoning.{step}.update": square}
-    if config.module == "SAF":
-        layers["filtration.attention"] = layers["similarity"]
-    for name, shape in layers.items():
-        yield f"{name}.weight", shape
-        yield f"{name}.bias", shape[1:]
