@@ -35,7 +35,7 @@ VOCABULARIES = {
     "long": "expected 67 words",
     "no_idx": "keys: expected word2idx",
     "no_unk": "got no <unk>",
-    "one_based": "expected an id in 0 … 66",
+    "one_based": "expected ids from 0, got ids from 1",
     "short": "expected 67 words",
     "upper": "expected words in lower case",
     "word2idx_only": "keys: expected word2idx",
@@ -149,4 +149,4 @@ def test_a_wrong_vocabulary_is_named_with_its_fault(demo: Path, shared: Path, na
 
 def test_a_pickled_vocabulary_is_no_json(demo: Path, shared: Path) -> None:
     result = run(*export(demo, shared / "field" / "40-vocabs" / "vocab.pkl", "wrong.sgraf"))
-    assert "vocab.pkl is not JSON" in error_line(result)
+    assert "vocab.pkl: expected JSON in UTF-8, got a pickle" in error_line(result)
