@@ -11,6 +11,7 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -21,7 +22,8 @@ from hypothesis import strategies as st
 
 import sgraf_deploy
 from sgraf_deploy.cli.terminal import echo_json, escape, shown_messages, table, warn
-from sgraf_deploy.errors import DataError
+from sgraf_deploy.errors import DataError, EngineMemoryError
+from sgraf_deploy.runtime.context import Context
 
 PACKAGE = Path(sgraf_deploy.__file__).parent
 WRITERS = {"cli/terminal.py"}
@@ -34,9 +36,10 @@ OBEYED = re.compile(
 """Everything but the line feeds that end the program's own lines."""
 
 HOSTILE = "\x1b[2J\r\x08\x00\x9b\u202e\u2066\u2028\udc80\nwrote ok\t\x7f"
+TIMELESS = settings(deadline=None)
 QUIET = settings(
+    TIMELESS,
     max_examples=25,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
@@ -61,6 +64,7 @@ def printed(result: click.testing.Result) -> list[str]:
     return [*result.stdout.split("\n"), *result.stderr.split("\n")]
 
 
+@TIMELESS
 @given(texts())
 @example(HOSTILE)
 def test_what_a_terminal_obeys_is_escaped(text: str) -> None:
@@ -85,6 +89,7 @@ def test_every_kind_has_its_escape() -> None:
     assert escape("\u202e\u2029\udcff\u061c") == r"\u202e\u2029\udcff\u061c"
 
 
+@TIMELESS
 @given(st.lists(texts(), min_size=1, max_size=3))
 def test_a_cell_stays_in_its_row(cells: list[str]) -> None:
     lines = table([cells, ["x"] * len(cells)], cells)
@@ -97,6 +102,7 @@ def test_a_cell_of_several_values_has_a_line_for_each() -> None:
     assert len(table([[("a\nb", "c"), "d"]], ["one", "two"])) == 4
 
 
+@TIMELESS
 @given(st.dictionaries(texts(), texts(), max_size=3))
 @example({"": "\x7f\x85"})
 def test_json_on_the_terminal_keeps_every_value(value: dict[str, str]) -> None:
@@ -237,6 +243,24 @@ def test_an_interrupted_replacement_is_said_to_be_completed(world: World) -> Non
 
     (line,) = result.stderr.splitlines()
     assert line.startswith("Warning: completed the interrupted replacement of ")
+
+
+def test_halved_work_is_said_to_be(world: World) -> None:
+    encode = Context.run
+
+    def fail_on_many(context: Context, member: str, graph: str, inputs: Any, *more: Any) -> Any:
+        if graph == "image_encoder" and inputs["regions"].shape[0] > 3:
+            raise EngineMemoryError("no room")
+        return encode(context, member, graph, inputs, *more)  # type: ignore[arg-type]
+
+    world.monkeypatch.setattr(Context, "run", fail_on_many)
+    words = ("eval", world.bundle, "--data", world.data, "--split", "dev", "--engine", "ort")
+
+    result = done(*words)
+
+    assert result.stderr.splitlines() == [
+        "Warning: no room; halving the batches of images and going on"
+    ]
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1"])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sgraf_deploy.data.captions import encode_captions, read_captions
@@ -118,6 +118,7 @@ def test_forms_are_told_apart() -> None:
     assert [finding.message[:6] for finding in found] == ["1 of 4", "2 of 4"]
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(), min_size=1, max_size=5))
 def test_any_captions_may_be_looked_at(captions: list[str]) -> None:
     assert len(caption_findings(captions)) <= len(captions)
