@@ -13,12 +13,13 @@ DEMO_TRAIN := --embed 64 --sim-dim 32 --word-dim 32 --batch-size 32 --epochs 5 -
 	--learning-rate 1e-3 --warmup-epochs 2 --threads 1
 
 .DEFAULT_GOAL := help
-.PHONY: help test check format demo demo-checkpoints
+.PHONY: help test sanitize check format demo demo-checkpoints
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo     see it all on embedded checkpoints, in about a minute"
 	@echo "make test     run the tests with coverage (at least 90 %)"
+	@echo "make sanitize run engine native's tests under AddressSanitizer and UBSan, with GCC"
 	@echo "make check    what CI runs: format, lint, strict types, then the tests"
 	@echo "make format   rewrite the sources as 'make check' wants them"
 	@echo "make demo-checkpoints   train the embedded checkpoints anew, into $(DEMO_DIR)"
@@ -57,6 +58,10 @@ demo-checkpoints: $(NATIVE)
 test: $(NATIVE)
 	@echo "==> tests"
 	@$(BIN)/python -m pytest --cov --cov-report=term
+
+sanitize: $(NATIVE)
+	@echo "==> the scorer in C under AddressSanitizer and UBSan"
+	@$(BIN)/python tests/sanitize_native.py
 
 check: $(NATIVE)
 	@echo "==> format"
