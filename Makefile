@@ -12,13 +12,25 @@ DEMO_DIR ?= demo-checkpoints
 DEMO_TRAIN := --embed 64 --sim-dim 32 --word-dim 32 --batch-size 32 --epochs 5 --lr-update 4 \
 	--learning-rate 1e-3 --warmup-epochs 2 --threads 1
 
+# A process for each processor, at most 8; a process that has nothing left takes from another.
+PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
+TEST := $(BIN)/python -m pytest
+THREADED := tests/test_bundle.py tests/test_fakes.py tests/model/test_engines.py \
+	tests/model/test_tf32.py tests/model/test_untrusted.py \
+	$(patsubst %,tests/runtime/test_%.py,crew gallery halving load native ort ort_cuda ranks score \
+	trt trt_threads)
+ROUNDS ?= 10
+
 .DEFAULT_GOAL := help
-.PHONY: help test check format demo demo-checkpoints
+.PHONY: help test test-slow test-random test-threads check format demo demo-checkpoints
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo     see it all on embedded checkpoints, in about a minute"
-	@echo "make test     run the tests with coverage (at least 90 %)"
+	@echo "make test     run the tests with coverage (at least 90 %), all but the slow ones"
+	@echo "make test-slow     run the slow ones, in at most ten minutes"
+	@echo "make test-random   run both in random order; SEED=NUMBER, which is printed, repeats one"
+	@echo "make test-threads  run what uses threads over and over, ROUNDS=10 times in random orders"
 	@echo "make check    what CI runs: format, lint, strict types, then the tests"
 	@echo "make format   rewrite the sources as 'make check' wants them"
 	@echo "make demo-checkpoints   train the embedded checkpoints anew, into $(DEMO_DIR)"
@@ -56,7 +68,21 @@ demo-checkpoints: $(NATIVE)
 
 test: $(NATIVE)
 	@echo "==> tests"
-	@$(BIN)/python -m pytest --cov --cov-report=term
+	@$(TEST) $(PARALLEL) -m 'not slow' --cov --cov-report=term
+
+test-slow: $(NATIVE)
+	@echo "==> slow tests"
+	@$(TEST) $(PARALLEL) -m slow
+
+test-random: $(NATIVE)
+	@echo "==> tests in random order"
+	@$(TEST) $(PARALLEL) -p randomly $(if $(SEED),--randomly-seed=$(SEED))
+
+test-threads: $(NATIVE)
+	@for round in $$(seq $(ROUNDS)); do \
+		echo "==> what uses threads, $$round of $(ROUNDS)"; \
+		$(TEST) $(PARALLEL) --quiet -m 'not slow' -p randomly --randomly-seed=$$round $(THREADED) || exit 1; \
+	done
 
 check: $(NATIVE)
 	@echo "==> format"

@@ -73,6 +73,7 @@ def test_a_kill_at_a_step_leaves_the_old_or_the_new(tmp_path: Path, way: str, la
     assert names(target.parent) == [NAME]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("way", "first"),
     [

@@ -63,6 +63,7 @@ def test_every_step_is_a_command_that_could_be_typed(here: Path) -> None:
     assert again.split("R@K")[1] in output
 
 
+@pytest.mark.slow
 def test_a_demo_may_be_run_again() -> None:
     assert done("demo", "-o", "mine").exit_code == 0
     assert done("demo", "-o", "mine").exit_code == 0
@@ -85,6 +86,7 @@ def test_bench_without_a_bundle_takes_the_demo(monkeypatch: pytest.MonkeyPatch) 
     assert output.startswith("demo.sgraf (SGRAF), split test: 30 images × 150 captions")
 
 
+@pytest.mark.slow
 def test_the_held_out_scenes_are_what_the_demo_promises(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -172,6 +172,7 @@ print("read", len(kept), "arrays to their ends")
 """
 
 
+@pytest.mark.slow
 def test_no_array_is_read_past_its_end() -> None:
     done = subprocess.run(
         [sys.executable, "-c", GUARDED],

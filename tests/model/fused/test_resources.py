@@ -33,6 +33,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_no_kernel_spills_at_the_papers_dimensions(tmp_path: Path) -> None:
     """In a process of its own, since this one's kernels are made for the interpreter."""
     environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
