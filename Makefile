@@ -22,7 +22,7 @@ THREADED := tests/test_bundle.py tests/test_fakes.py tests/model/test_engines.py
 ROUNDS ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-slow test-random test-threads check format demo demo-checkpoints
+.PHONY: help test test-slow test-random test-threads sanitize check format demo demo-checkpoints
 .DELETE_ON_ERROR:
 
 help:
@@ -31,6 +31,7 @@ help:
 	@echo "make test-slow     run the slow ones, in at most ten minutes"
 	@echo "make test-random   run both in random order; SEED=NUMBER, which is printed, repeats one"
 	@echo "make test-threads  run what uses threads over and over, ROUNDS=10 times in random orders"
+	@echo "make sanitize run engine native's tests under AddressSanitizer and UBSan, with GCC"
 	@echo "make check    what CI runs: format, lint, strict types, then the tests"
 	@echo "make format   rewrite the sources as 'make check' wants them"
 	@echo "make demo-checkpoints   train the embedded checkpoints anew, into $(DEMO_DIR)"
@@ -83,6 +84,10 @@ test-threads: $(NATIVE)
 		echo "==> what uses threads, $$round of $(ROUNDS)"; \
 		$(TEST) $(PARALLEL) --quiet -m 'not slow' -p randomly --randomly-seed=$$round $(THREADED) || exit 1; \
 	done
+
+sanitize: $(NATIVE)
+	@echo "==> the scorer in C under AddressSanitizer and UBSan"
+	@$(BIN)/python tests/sanitize_native.py
 
 check: $(NATIVE)
 	@echo "==> format"

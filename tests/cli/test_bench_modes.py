@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -30,10 +31,13 @@ def report() -> dict[str, Any]:
     return found
 
 
-def test_scaling_shows_writes_and_draws(world: World, machine: Machine) -> None:
+def test_scaling_shows_writes_and_draws(
+    world: World, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = ("--repeats", 2, "--threads", 1, "--engine", "ort")
     files = ("--json", "r.json", "--plot", "p.svg")
 
+    monkeypatch.setattr(sys, "argv", ["/bin/sgraf-deploy", "bench", "a bundle"])
     stdout = done("bench", world.bundle, "--scaling", *SIZES, *words, *files).stdout
 
     assert [job.pairs for job in machine.jobs[:2]] == [500, 2000]
@@ -42,7 +46,7 @@ def test_scaling_shows_writes_and_draws(world: World, machine: Machine) -> None:
     (row,) = [" ".join(line.split()) for line in stdout.splitlines() if " 2,000 " in line]
     assert row == "20 100 2,000 1,000 0.333 80.0 MB 5.0 MB 8.0 kB 73.0 MB"
     assert [one["images"] for one in report()["sizes"]] == [10, 20]
-    assert report()["command"].startswith("sgraf-deploy ")
+    assert report()["command"] == "sgraf-deploy bench 'a bundle'"
     assert report()["run"]["bundle_sha256"] == Bundle.open(world.bundle).sha256
     drawn = ET.parse("p.svg").getroot()
     assert len(list(drawn.iter("{http://www.w3.org/2000/svg}circle"))) == 2 + 5

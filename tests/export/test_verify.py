@@ -22,7 +22,8 @@ from sgraf_deploy.errors import BundleError, CheckpointError, GateError
 from sgraf_deploy.export.exporter import ExportOptions, export_bundle
 from sgraf_deploy.export.verify import verify_bundle
 from sgraf_deploy.manifest import SCHEMA_VERSION
-from sgraf_deploy.runtime import load
+from sgraf_deploy.runtime import EncodedCaptions, Scorer, load
+from sgraf_deploy.runtime.encode import encode_captions
 from sgraf_deploy.runtime.gate import FP16_SIMILARITIES
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
@@ -191,6 +192,11 @@ def depth_of(bundle: Bundle, member: str, expected: dict[str, NDArray[Any]]) -> 
     return logits_depth(config, expected["token_ids"].shape[1])
 
 
+def encoded_as_they_are(scorer: Scorer, captions: list[NDArray[np.int32]]) -> EncodedCaptions:
+    """The frozen captions hold `<pad>` as a word, which a scorer refuses."""
+    return encode_captions(scorer._context, captions)
+
+
 def test_a_bundle_of_version_1_is_opened(frozen: Bundle) -> None:
     raw = json.loads((frozen.path / "manifest.json").read_text())
 
@@ -217,8 +223,9 @@ def test_a_bundle_of_version_1_scores_as_it_did(
         row[:length] for row, length in zip(expected["token_ids"], expected["lengths"], strict=True)
     ]
     with load(frozen, engine=engine) as scorer:
-        logits = scorer.logits(expected["regions"], captions)
-        similarities = scorer.score(expected["regions"], captions)
+        encoded = encoded_as_they_are(scorer, captions)
+        logits = scorer.logits(expected["regions"], encoded)
+        similarities = scorer.score(expected["regions"], encoded)
 
     assert similarities.shape == (3, 4)
     depths = {name: depth_of(frozen, name, expected) for name in MEMBERS}
@@ -245,6 +252,7 @@ def test_a_bundle_of_version_1_scores_in_half_precision(
         row[:length] for row, length in zip(expected["token_ids"], expected["lengths"], strict=True)
     ]
     with load(frozen, engine=engine, precision="fp16") as scorer:
-        similarities = scorer.score(expected["regions"], captions)
+        encoded = encoded_as_they_are(scorer, captions)
+        similarities = scorer.score(expected["regions"], encoded)
 
     assert np.abs(similarities - expected["similarities"]).max() <= FP16_SIMILARITIES

@@ -181,13 +181,14 @@ class NativeModel:
 
     def _workspace(self, longest: int) -> NDArray[np.uint8]:
         """This thread's workspace, or a larger one that nobody keeps."""
+        needed = self.workspace_bytes(longest)
         if longest > KEPT_WORDS:
-            return np.empty(self.workspace_bytes(longest), np.uint8)
+            return np.empty(needed, np.uint8)
         kept: NDArray[np.uint8] | None = getattr(self._own, "workspace", None)
         if kept is None:
             kept = np.empty(self.workspace_bytes(KEPT_WORDS), np.uint8)
             self._own.workspace = kept
-        return kept
+        return kept[kept.nbytes - needed :]  # Up to the end of memory, which sanitizers guard.
 
     def _packed(self, weights: Mapping[str, NDArray[np.float32]], name: str) -> _Linear:
         weight = np.ascontiguousarray(weights[f"{name}.weight"], np.float32)

@@ -53,7 +53,7 @@ def test_it_grows_with_the_words_not_with_their_square() -> None:
     assert model.workspace_bytes(12_000) < 2.1 * model.workspace_bytes(6_000)
 
 
-@pytest.mark.parametrize("words", [1, 14, 129, 6000])
+@pytest.mark.parametrize("words", [1, 14, 129, 2000])
 def test_a_tile_takes_no_more_than_is_planned_for_it(words: int) -> None:
     case = Case(embed=32)
     inputs, model = make_inputs(case, 2, [words, 1]), native_model(case)
