@@ -80,7 +80,8 @@ class FakeCuda:
 
     @property
     def used(self) -> int:
-        return sum(block.nbytes for block in self.blocks.values())
+        with self._lock:
+            return sum(block.nbytes for block in self.blocks.values())
 
     def view(self, pointer: int, size: int) -> Bytes:
         """Device memory, which must be there, as a host array."""
@@ -231,10 +232,11 @@ class FakeCuda:
 
     def _check_pinned(self, memory: Bytes) -> None:
         start = memory.ctypes.data
-        inside = any(
-            first <= start and start + memory.nbytes <= first + block.nbytes
-            for first, block in self.pinned.items()
-        )
+        with self._lock:
+            inside = any(
+                first <= start and start + memory.nbytes <= first + block.nbytes
+                for first, block in self.pinned.items()
+            )
         assert inside, "a copy from or to memory that is not pinned"
 
 
