@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sgraf_deploy.bench.evaluate import Stage, foreign_regions
+from sgraf_deploy.bench.evaluate import Stage, by_model, foreign_regions
 from sgraf_deploy.bench.latency import Latency, measure_latency
 from sgraf_deploy.bench.literal import GPU_SHARD, SHARD, LiteralLoop
 from sgraf_deploy.bench.measure import UNSTABLE, MemoryWatch, PeakMemory
@@ -33,7 +33,6 @@ from sgraf_deploy.data.tokenizer import Tokenizer
 from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.errors import BundleError
 from sgraf_deploy.runtime.engine import AUTO_ORDER, ENGINES, EngineOptions, unavailable_reason
-from sgraf_deploy.runtime.logits import combine_logits
 from sgraf_deploy.runtime.scorer import Scorer, load
 from sgraf_deploy.versions import tool_versions
 
@@ -247,8 +246,7 @@ def compare_scorers(
     inputs, per_image = workload.inputs, workload.captions_per_image
     images = literal.encode_images(inputs.regions)
     captions = literal.encode_captions(inputs.token_ids)
-    names = {name: name.upper() for name in images}
-    expected = _by_model(literal.logits(images, captions, stage("literal loop")), names)
+    expected = by_model(literal.logits(images, captions, stage("literal loop")))
     reference = {
         model: None if per_image is None else evaluate(logits, per_image)
         for model, logits in expected.items()
@@ -265,17 +263,9 @@ def compare_scorers(
                 precision=scorer.precision,
                 captions_per_image=per_image,
             )
-            for model, logits in _by_model(matrices, names).items()
+            for model, logits in by_model(matrices).items()
         ]
     return reference, found
-
-
-def _by_model(matrices: Logits, names: dict[str, str]) -> Logits:
-    """Members by the names of their modules, and the ensemble of two."""
-    logits = {names[member]: matrix for member, matrix in matrices.items()}
-    if len(logits) > 1:
-        logits["SGRAF"] = combine_logits(*logits.values())
-    return logits
 
 
 def _unstable(throughput: Throughput) -> list[str]:

@@ -98,12 +98,15 @@ def _batches(context: Context, lengths: NDArray[np.int32]) -> Iterator[Batch]:
 
 
 def _fitting_pairs(context: Context, words: int) -> int:
-    """How many pairs fit: each takes its regions twice and its words six times, as gathered."""
+    """How many pairs fit: each takes its regions twice and its words six times, as gathered.
+
+    That has room for what a second member gathers; each further one gathers its own.
+    """
     limits = context.limits
     largest = min(limits.tile_bytes, 4 * (limits.advice.intermediate_bytes or limits.tile_bytes))
-    floats = max(
-        config.embed * (2 * (config.regions + 1) + 6 * words) for config in context.configs.values()
-    )
+    configs = sorted(context.configs.values(), key=lambda config: config.embed, reverse=True)
+    regions, further = configs[0].regions + 1, sum(config.embed for config in configs[2:])
+    floats = configs[0].embed * (2 * regions + 6 * words) + further * (regions + words)
     fitting = max(1, largest // (_FLOAT * floats))
     for axis in ("pairs", "images", "captions"):  # A batch may hold as many images as pairs.
         fitting = context.at_most("pair_scorer", axis, fitting)

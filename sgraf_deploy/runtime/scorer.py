@@ -128,7 +128,7 @@ class Scorer:
 
     @property
     def members(self) -> tuple[str, ...]:
-        """The bundle's members: `sgr`, `saf` or both."""
+        """The bundle's members: `sgr`, `saf`, and others of a module as `sgr-2`, …"""
         return tuple(self._context.configs)
 
     def encode_images(
@@ -179,7 +179,7 @@ class Scorer:
         """Every member's logits (images, captions) float32, for evaluation.
 
         `out` may hold an array or a memory map for each member; `runtime.logits.ensemble_logits`
-        combines two members.
+        combines the members.
         """
         one, other = self._encoded(images, captions)
         return matrix.member_matrices(self._context, one, other, out, progress)
@@ -192,8 +192,9 @@ class Scorer:
         *,
         progress: Progress | None = None,
     ) -> dict[str, RankCounts]:
-        """Ranks of ground truths in both directions, by member and for the ensemble, `sgraf`.
+        """Ranks of ground truths in both directions, by member and for the ensemble.
 
+        That is `sgraf` for one SGR and one SAF, `ensemble` for others of several members.
         Caption `captions_per_image * i + j` belongs to image `i`. Tiles are counted where they are
         scored, on a GPU on the GPU, so that no matrix is held; ties rank last. Raises InputError
         unless every image has so many captions.
