@@ -34,6 +34,19 @@ def member_names(modules: Iterable[Module]) -> list[str]:
     return names
 
 
+def describe_modules(modules: Iterable[Module]) -> str:
+    """What members of these modules make together.
+
+    `SGR` or `SAF` for a single one, `SGRAF` for one of each, as in the paper; for any others how
+    many there are of each, SGR first: `2×SGR`, `2×SGR + SAF`.
+    """
+    counts = Counter(modules)
+    if counts == dict.fromkeys(MODULES, 1):
+        return "SGRAF"
+    parts = [(module, counts[module]) for module in MODULES if counts[module]]
+    return " + ".join(module if count == 1 else f"{count}×{module}" for module, count in parts)
+
+
 def ensemble_name(members: Collection[str]) -> str:
     """What several members are called together: `sgraf` for one of each, else `ensemble`."""
     return "sgraf" if set(members) == set(member_names(MODULES)) else "ensemble"

@@ -19,24 +19,28 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from sgraf_deploy.config import (
     GRAPHS,
+    MODULES,
     PRECISIONS,
     GraphName,
     GraphSignature,
     ModelConfig,
     Precision,
+    describe_modules,
+    member_names,
     signature,
 )
 from sgraf_deploy.errors import BundleError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
-BundleModule = Literal["SGR", "SAF", "SGRAF"]
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
 
-MIGRATIONS: dict[int, Migration] = {}
-"""From a version to the one after it: takes a manifest's JSON object, returns the next one's."""
+MIGRATIONS: dict[int, Migration] = {1: dict}
+"""From a version to the one after it: takes a manifest's JSON object, returns the next one's.
 
-_MEMBERS: dict[str, tuple[str, ...]] = {"SGR": ("sgr",), "SAF": ("saf",), "SGRAF": ("sgr", "saf")}
+Version 1 knew SGR, SAF and SGRAF alone; 2 has any number of members, and calls those as 1 did.
+"""
+
 _RESERVED = ("manifest.json", "engines")
 _EXPORT = "export again with `sgraf-deploy export`"
 _WORDS = {str: "a text", int: "an integer", float: "a number", bool: "true or false"}
@@ -121,13 +125,14 @@ class Member:
 class Manifest:
     """Everything that a bundle says about itself.
 
-    `members` has the keys `sgr`, `saf` or both. `tokenizer` and `vocabulary` are None for a bundle
-    that works on token ids; `gate` and the members' `reference` for one without references.
-    Raises BundleError when the parts contradict each other.
+    `members` are called as `config.member_names` says, and `module` is what they make together
+    (`config.describe_modules`). `tokenizer` and `vocabulary` are None for a bundle that works on
+    token ids; `gate` and the members' `reference` for one without references. Raises BundleError
+    when the parts contradict each other.
     """
 
     schema_version: int
-    module: BundleModule
+    module: str
     members: Mapping[str, Member]
     tokenizer: str | None
     vocabulary: FileRef | None
@@ -330,23 +335,28 @@ def _check_object(value: object, path: str, names: list[str]) -> None:
 
 
 def _check_members(manifest: Manifest) -> None:
-    """The members must fit the module, and each other."""
-    expected, members = _MEMBERS[manifest.module], manifest.members
-    for key in (*expected, *members):
+    """The members must be called what they are, be what the module says, and fit each other."""
+    members = manifest.members
+    if not members:
+        raise _wrong("members", "at least one", {})
+    modules = [member.config.module for member in members.values()]
+    for key, module in zip(members, modules, strict=True):
+        named = key.partition("-")[0].upper()
+        if named in MODULES and named != module:
+            raise _wrong(f"members.{key}.config.module", named, module)
+    for key in member_names(modules):  # As many as there are members: no other can be left over.
         if key not in members:
             raise _missing(f"members.{key}")
-        if key not in expected:
-            raise _wrong("members", f"{expected} for module {manifest.module}", tuple(members))
-        if members[key].config.module != key.upper():
-            raise _wrong(f"members.{key}.config.module", key.upper(), members[key].config.module)
+    if manifest.module != describe_modules(modules):
+        raise _wrong("module", describe_modules(modules), manifest.module)
     for name in ("vocab_size", "regions", "img_dim"):
         values = {key: getattr(member.config, name) for key, member in members.items()}
         if len(set(values.values())) > 1:
             raise BundleError(
                 f"members.*.config.{name}",
-                expected="the same for both members",
+                expected="the same for all members",
                 got=values,
-                mend="an ensemble needs two checkpoints of the same data",
+                mend="an ensemble needs checkpoints of the same data",
             )
     if not manifest.precisions:
         raise BundleError("members.*.graphs", expected="a precision that every member has")

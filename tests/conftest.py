@@ -63,6 +63,33 @@ def exported(
 
 
 @pytest.fixture(scope="session")
+def second_sgr(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SGR of another seed, and of other dimensions where members need not agree."""
+    from dataclasses import replace
+
+    from small_models import SGR, write_checkpoint_file
+
+    config = replace(SGR, embed=24, sim_dim=12, sgr_steps=2)
+    path = tmp_path_factory.mktemp("second") / "small_SGR.pth.tar"
+    return write_checkpoint_file(path, config, seed=3)
+
+
+@pytest.fixture(scope="session")
+def three(
+    checkpoint_files: dict[str, Path],
+    second_sgr: Path,
+    vocabulary_file: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Bundle:
+    """An ensemble of two SGR of different seeds and a SAF in fp32; nobody changes it."""
+    from sgraf_deploy.export.exporter import ExportOptions, export_bundle
+
+    paths = [checkpoint_files["sgr"], second_sgr, checkpoint_files["saf"]]
+    options = ExportOptions(vocabulary=vocabulary_file, precisions=("fp32",))
+    return export_bundle(paths, tmp_path_factory.mktemp("three") / "three.sgraf", options).bundle
+
+
+@pytest.fixture(scope="session")
 def trained(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The shared trained checkpoints, SGR and SAF, verified on their data; nobody changes it."""
     from sgraf_deploy.export.exporter import ExportOptions, export_bundle

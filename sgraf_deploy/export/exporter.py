@@ -14,7 +14,16 @@ import onnx
 
 from sgraf_deploy.atomic import staged_folder
 from sgraf_deploy.bundle import Bundle, hash_file, write_manifest
-from sgraf_deploy.config import DEFAULT_PRECISIONS, GRAPHS, GraphName, Precision, signature
+from sgraf_deploy.config import (
+    DEFAULT_PRECISIONS,
+    GRAPHS,
+    MODULES,
+    GraphName,
+    Precision,
+    describe_modules,
+    member_names,
+    signature,
+)
 from sgraf_deploy.data.precomp import PrecompSplit, list_splits, open_precomp
 from sgraf_deploy.data.regions import region_statistics
 from sgraf_deploy.data.tokenizer import UNTRAINED, Tokenizer
@@ -26,7 +35,6 @@ from sgraf_deploy.export.graphs import build_graph
 from sgraf_deploy.export.onnx_ops import OPSETS
 from sgraf_deploy.manifest import (
     SCHEMA_VERSION,
-    BundleModule,
     CheckpointInfo,
     FileRef,
     GraphFile,
@@ -105,11 +113,11 @@ def export_bundle(
     step: Step | None = None,
     check: Check | None = None,
 ) -> Exported:
-    """Export one checkpoint (SGR or SAF) or two (SGRAF) into the bundle folder `target`.
+    """Export one or more checkpoints, each SGR or SAF, into the bundle folder `target`.
 
-    FP8 needs `gate_data` and a `check` on them. Raises CheckpointError, DataError, InputError or
-    BundleError for inputs that cannot be used, and GateError where a graph differs from the
-    reference; `target` is then as it was.
+    Several make an ensemble. FP8 needs `gate_data` and a `check` on them. Raises CheckpointError,
+    DataError, InputError or BundleError for inputs that cannot be used, and GateError where a
+    graph differs from the reference; `target` is then as it was.
     """
     report = step or (lambda name: None)
     if "fp8" not in options.precisions:
@@ -143,18 +151,7 @@ def export_bundle(
 
 
 def _read_inputs(paths: Sequence[Path], options: ExportOptions) -> _Inputs:
-    checkpoints: dict[str, Checkpoint] = {}
-    for path in paths:
-        checkpoint = read_checkpoint(path)
-        name = checkpoint.config.module.lower()
-        if name in checkpoints:
-            raise InputError(
-                "checkpoints of a bundle",
-                expected="one SGR, one SAF, or one of each",
-                got=f"two {checkpoint.config.module}: {checkpoints[name].path}, {path}",
-            )
-        checkpoints[name] = checkpoint
-    checkpoints = {name: checkpoints[name] for name in ("sgr", "saf") if name in checkpoints}
+    checkpoints = _named([read_checkpoint(path) for path in paths])
     _check_shared(checkpoints)
     config = next(iter(checkpoints.values())).config
     vocabulary = Vocabulary.load(options.vocabulary) if options.vocabulary else None
@@ -175,6 +172,23 @@ def _read_inputs(paths: Sequence[Path], options: ExportOptions) -> _Inputs:
     return _Inputs(checkpoints, vocabulary, split, gate)
 
 
+def _named(read: Sequence[Checkpoint]) -> dict[str, Checkpoint]:
+    """Checkpoints by the members' names, SGR first; InputError for one that is there twice."""
+    found: dict[str, Checkpoint] = {}
+    for checkpoint in read:
+        first = found.setdefault(checkpoint.sha256, checkpoint)
+        if first is not checkpoint:
+            raise InputError(
+                "checkpoints of a bundle",
+                expected="each once",
+                got=f"{first.path} and {checkpoint.path}, which are the same",
+                mend="leave one of them out",
+            )
+    ordered = sorted(read, key=lambda checkpoint: MODULES.index(checkpoint.config.module))
+    names = member_names(checkpoint.config.module for checkpoint in ordered)
+    return dict(zip(names, ordered, strict=True))
+
+
 def _check_shared(checkpoints: Mapping[str, Checkpoint]) -> None:
     """The members of an ensemble read the same images and words."""
     for name in ("vocab_size", "regions", "img_dim"):
@@ -182,7 +196,7 @@ def _check_shared(checkpoints: Mapping[str, Checkpoint]) -> None:
         if len(set(values.values())) > 1:
             raise InputError(
                 f"the checkpoints of an ensemble differ in {name}",
-                expected="the same number in both",
+                expected="the same number in all",
                 got=values,
             )
 
@@ -262,12 +276,9 @@ def _manifest(
         path = folder / "reference" / "gate.npz"
         write_gate(path, inputs.gate, inputs.references)
         gate = hash_file(path, relative_to=folder)
-    module: BundleModule = "SGRAF"
-    if len(members) == 1:
-        module = next(iter(members.values())).config.module
     return Manifest(
         schema_version=SCHEMA_VERSION,
-        module=module,
+        module=describe_modules(member.config.module for member in members.values()),
         members=members,
         tokenizer=options.tokenizer if vocabulary else None,
         vocabulary=vocabulary,

@@ -8,11 +8,13 @@ import pytest
 from export.splits import write_split
 
 from sgraf_deploy.bench import parity
-from sgraf_deploy.bench.engine_gate import check_fp8
+from sgraf_deploy.bench.engine_gate import check_fp8, check_recall
 from sgraf_deploy.bench.parity import RECALLS
+from sgraf_deploy.bench.run import split_workload
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.data.precomp import PrecompSplit, open_precomp
 from sgraf_deploy.errors import GateError
+from sgraf_deploy.runtime import load
 
 IMAGES = 12
 
@@ -41,6 +43,14 @@ def test_recall_within_its_bounds_is_reported(
     assert list(found["points"]) == ["SGR", "SAF", "SGRAF"]
     for points in found["points"].values():
         assert len(points) == 2 * len(RECALLS) + 1
+
+
+def test_every_member_of_an_ensemble_is_judged(three: Bundle, split: PrecompSplit) -> None:
+    with load(three, engine="ort") as scorer:
+        found = check_recall(three, scorer, split_workload(three, split))
+
+    assert list(found) == ["SGR", "SGR-2", "SAF", "ENSEMBLE"]
+    assert all(abs(points["rsum"]) <= parity.RSUM_POINTS for points in found.values())
 
 
 def test_a_missed_bound_names_fp16(

@@ -10,8 +10,16 @@ from typing import Any
 
 import pytest
 
+from sgraf_deploy.config import GRAPHS, PRECISIONS, member_names
 from sgraf_deploy.errors import BundleError
-from sgraf_deploy.runtime.plans import PORTABLE, Sidecar, load_plan, read_sidecar, write_plan
+from sgraf_deploy.runtime.plans import (
+    PORTABLE,
+    Sidecar,
+    load_plan,
+    plan_name,
+    read_sidecar,
+    write_plan,
+)
 
 PLAN = bytes(range(256)) * 8
 DIGEST = hashlib.sha256(PLAN).hexdigest()
@@ -72,6 +80,32 @@ def test_a_newer_plan_takes_the_place_of_the_older(folder: Path) -> None:
     write_plan(folder, newer, sidecar)
     assert load(folder) == newer
     assert sorted(path.name for path in folder.iterdir()) == [name, "sgr-fp16-scorer.json"]
+
+
+def test_members_of_one_module_have_plans_of_their_own(folder: Path) -> None:
+    """No name is what another one's files begin with."""
+    members = member_names(["SGR", "SGR", "SAF", *["SGR"] * 9])  # type: ignore[list-item]
+    names = [
+        plan_name(member, precision, graph)
+        for member in members
+        for precision in PRECISIONS
+        for graph in GRAPHS
+    ]
+    assert len(set(names)) == 12 * len(PRECISIONS) * len(GRAPHS)
+    assert not any(
+        other.startswith(f"{name}-") for name in names for other in names if other != name
+    )
+    for member in members[1:]:
+        plan = member.encode()
+        digest = hashlib.sha256(plan).hexdigest()
+        name = f"{plan_name(member, 'fp16', 'scorer')}-{digest[:16]}.plan"
+        own = replace(SIDECAR, member=member, plan=name, plan_sha256=digest, plan_bytes=len(plan))
+        write_plan(folder, plan, own)
+    assert load(folder) == PLAN
+    for member in members[1:]:
+        assert load_plan(folder, EXPECTED | {"member": member}, allow_unverified=False)[1] == (
+            member.encode()
+        )
 
 
 @pytest.mark.parametrize("step", [1, 2], ids=["before-the-plan", "before-the-sidecar"])

@@ -40,9 +40,9 @@ def inputs(exported: Bundle) -> tuple[Any, Any]:
     return random_regions(config, IMAGES), random_captions(config, LENGTHS)
 
 
-@pytest.fixture(params=["two"])
-def bundle(request: pytest.FixtureRequest, exported: Bundle) -> Bundle:
-    return {"two": exported}[request.param]
+@pytest.fixture(params=["two", "three"])
+def bundle(request: pytest.FixtureRequest, exported: Bundle, three: Bundle) -> Bundle:
+    return {"two": exported, "three": three}[request.param]
 
 
 @pytest.fixture(params=["native", "ort", "torch", "trt"])
