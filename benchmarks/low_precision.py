@@ -19,8 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sgraf_deploy.bench.evaluate import by_model
 from sgraf_deploy.bench.parity import compare
 from sgraf_deploy.bench.run import processor
+from sgraf_deploy.config import Module, member_names
 from sgraf_deploy.data.captions import encode_captions
 from sgraf_deploy.data.precomp import PrecompSplit, open_precomp
 from sgraf_deploy.data.tokenizer import UNTRAINED, Tokenizer
@@ -31,7 +33,6 @@ from sgraf_deploy.model.folded import LARGEST_SQUARE, Encoded, FoldedModel
 from sgraf_deploy.model.folding import FoldedWeights, fold
 from sgraf_deploy.model.ops import E4M3_LARGEST
 from sgraf_deploy.model.torch_ops import TorchOps
-from sgraf_deploy.runtime.logits import combine_logits
 from sgraf_deploy.versions import tool_versions
 
 CPU = torch.device("cpu")
@@ -125,7 +126,7 @@ def tiles(
 
 def score(
     checkpoint: Path, vocabulary: Vocabulary, calibration: PrecompSplit, split: PrecompSplit
-) -> tuple[str, dict[str, Any]]:
+) -> tuple[Module, dict[str, Any]]:
     """A member's module, and its logits (images, captions) by recipe."""
     read = read_checkpoint(checkpoint)
     folded = fold(read.config, read.weights)
@@ -163,21 +164,26 @@ def main(
     split = open_precomp(data, name, limit_images=limit_images)
     calibration, vocabulary = open_precomp(data, CALIBRATION_SPLIT), Vocabulary.load(vocab)
     with torch.inference_mode():
-        models = dict(score(path, vocabulary, calibration, split) for path in checkpoints)
-    if len(models) > 1:
-        recipes = next(iter(models.values()))
-        models["SGRAF"] = {
-            recipe: combine_logits(*(logits[recipe] for logits in models.values()))
-            for recipe in recipes
-        }
+        scored = [score(path, vocabulary, calibration, split) for path in checkpoints]
+    members = member_names(module for module, _ in scored)
+    recipes = {
+        recipe: by_model(
+            {name: logits[recipe] for name, (_, logits) in zip(members, scored, strict=True)}
+        )
+        for recipe in scored[0][1]
+    }
+    models = {
+        model: {recipe: found[model] for recipe, found in recipes.items()}
+        for model in recipes["fp32"]
+    }
     report: dict[str, Any] = {
         "command": _command(checkpoints, vocab, data, split),
         "processor": processor(),
         "versions": tool_versions(),
         "images": split.images,
         "models": {
-            module: {recipe: figures(logits["fp32"], found) for recipe, found in logits.items()}
-            for module, logits in models.items()
+            model: {recipe: figures(logits["fp32"], found) for recipe, found in logits.items()}
+            for model, logits in models.items()
         },
     }
     text = json.dumps(report, indent=1)

@@ -104,7 +104,7 @@ class Bundle:
         return path
 
     def member(self, member: str) -> Member:
-        """The member called `sgr` or `saf`; BundleError if this bundle does not have it."""
+        """The member of that name, `sgr` or `saf-2`; BundleError if the bundle does not have it."""
         if member not in self.manifest.members:
             raise BundleError(
                 f"bundle {self.path} has no such member",

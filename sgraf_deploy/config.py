@@ -5,6 +5,8 @@ Axis names: `images`, `regions`, `captions`, `words`, `pairs`, `embed`, `sim_dim
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -19,6 +21,35 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 DEFAULT_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 """What an export makes where nothing is said: fp8 has to be asked for."""
 GRAPHS: tuple[GraphName, ...] = get_args(GraphName)
+
+
+def member_names(modules: Iterable[Module]) -> list[str]:
+    """What members of these modules are called, in their order: `sgr`, `saf`, `sgr-2`, …"""
+    counts: Counter[Module] = Counter()
+    names = []
+    for module in modules:
+        counts[module] += 1
+        number = f"-{counts[module]}" if counts[module] > 1 else ""
+        names.append(f"{module.lower()}{number}")
+    return names
+
+
+def describe_modules(modules: Iterable[Module]) -> str:
+    """What members of these modules make together.
+
+    `SGR` or `SAF` for a single one, `SGRAF` for one of each, as in the paper; for any others how
+    many there are of each, SGR first: `2×SGR`, `2×SGR + SAF`.
+    """
+    counts = Counter(modules)
+    if counts == dict.fromkeys(MODULES, 1):
+        return "SGRAF"
+    parts = [(module, counts[module]) for module in MODULES if counts[module]]
+    return " + ".join(module if count == 1 else f"{count}×{module}" for module, count in parts)
+
+
+def ensemble_name(members: Collection[str]) -> str:
+    """What several members are called together: `sgraf` for one of each, else `ensemble`."""
+    return "sgraf" if set(members) == set(member_names(MODULES)) else "ensemble"
 
 
 @dataclass(frozen=True)

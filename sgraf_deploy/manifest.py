@@ -19,26 +19,30 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from sgraf_deploy.config import (
     GRAPHS,
+    MODULES,
     PRECISIONS,
     GraphName,
     GraphSignature,
     ModelConfig,
     Precision,
     TensorSpec,
+    describe_modules,
+    member_names,
     signature,
 )
 from sgraf_deploy.errors import BundleError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
-BundleModule = Literal["SGR", "SAF", "SGRAF"]
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
 Frozen = TypeVar("Frozen")
 
-MIGRATIONS: dict[int, Migration] = {}
-"""From a version to the one after it: takes a manifest's JSON object, returns the next one's."""
+MIGRATIONS: dict[int, Migration] = {1: dict}
+"""From a version to the one after it: takes a manifest's JSON object, returns the next one's.
 
-_MEMBERS: dict[str, tuple[str, ...]] = {"SGR": ("sgr",), "SAF": ("saf",), "SGRAF": ("sgr", "saf")}
+Version 1 knew SGR, SAF and SGRAF alone; 2 has any number of members, and calls those as 1 did.
+"""
+
 _RESERVED = ("manifest.json", "engines")
 _EXPORT = "export again with `sgraf-deploy export`"
 _WORDS = {str: "a text", int: "an integer", float: "a number", bool: "true or false"}
@@ -124,13 +128,14 @@ class Member:
 class Manifest:
     """Everything that a bundle says about itself.
 
-    `members` has the keys `sgr`, `saf` or both. `tokenizer` and `vocabulary` are None for a bundle
-    that works on token ids; `gate` and the members' `reference` for one without references.
-    Raises BundleError when the parts contradict each other.
+    `members` are called as `config.member_names` says, and `module` is what they make together
+    (`config.describe_modules`). `tokenizer` and `vocabulary` are None for a bundle that works on
+    token ids; `gate` and the members' `reference` for one without references. Raises BundleError
+    when the parts contradict each other.
     """
 
     schema_version: int
-    module: BundleModule
+    module: str
     members: Mapping[str, Member]
     tokenizer: str | None
     vocabulary: FileRef | None
@@ -174,9 +179,8 @@ class Manifest:
     @property
     def files(self) -> tuple[FileRef, ...]:
         """Every file that the manifest names, each once: the graphs first."""
-        found: list[FileRef | None] = [*self.graphs]
-        found += [member.reference for member in self.members.values()]
-        found += [self.vocabulary, self.gate]
+        references = [member.reference for member in self.members.values()]
+        found = [*self.graphs, *references, self.vocabulary, self.gate]
         return tuple(dict.fromkeys(ref for ref in found if ref is not None))
 
     @property
@@ -224,10 +228,7 @@ def parse_json(text: bytes | str) -> Any:
 
 
 def migrate(
-    raw: Any,
-    *,
-    migrations: Mapping[int, Migration] = MIGRATIONS,
-    version: int = SCHEMA_VERSION,
+    raw: Any, *, migrations: Mapping[int, Migration] = MIGRATIONS, version: int = SCHEMA_VERSION
 ) -> dict[str, Any]:
     """Bring a manifest's JSON object to the schema `version`, one migration at a time.
 
@@ -238,12 +239,8 @@ def migrate(
         raise _missing("schema_version")
     found: int = _decode(int, migrated["schema_version"], "schema_version")
     if found > version:
-        raise BundleError(
-            "schema_version: written by a newer sgraf-deploy",
-            expected=f"at most {version}",
-            got=found,
-            mend="upgrade sgraf-deploy",
-        )
+        newer, upgrade = "schema_version: written by a newer sgraf-deploy", "upgrade sgraf-deploy"
+        raise BundleError(newer, expected=f"at most {version}", got=found, mend=upgrade)
     for step in range(found, version):
         if step not in migrations:
             raise BundleError(
@@ -346,24 +343,28 @@ def _check_object(value: object, path: str, names: list[str]) -> None:
 
 
 def _check_members(manifest: Manifest) -> None:
-    """The members must fit the module, and each other."""
-    expected, members = _MEMBERS[manifest.module], manifest.members
-    for key in (*expected, *members):
+    """The members must be called what they are, be what the module says, and fit each other."""
+    members = manifest.members
+    if not members:
+        raise _wrong("members", "at least one", {})
+    modules = [member.config.module for member in members.values()]
+    for key, module in zip(members, modules, strict=True):
+        named = key.partition("-")[0].upper()
+        if named in MODULES and named != module:
+            raise _wrong(f"members.{key}.config.module", named, module)
+    for key in member_names(modules):  # As many as there are members: no other can be left over.
         if key not in members:
             raise _missing(f"members.{key}")
-        if key not in expected:
-            raise _wrong("members", f"{expected} for module {manifest.module}", tuple(members))
-        if members[key].config.module != key.upper():
-            raise _wrong(f"members.{key}.config.module", key.upper(), members[key].config.module)
+    if manifest.module != describe_modules(modules):
+        raise _wrong("module", describe_modules(modules), manifest.module)
     for name in ("vocab_size", "regions", "img_dim"):
         values = {key: getattr(member.config, name) for key, member in members.items()}
         if len(set(values.values())) > 1:
-            raise BundleError(
+            path, mend = (
                 f"members.*.config.{name}",
-                expected="the same for both members",
-                got=values,
-                mend="an ensemble needs two checkpoints of the same data",
+                "an ensemble needs checkpoints of the same data",
             )
+            raise BundleError(path, expected="the same for all members", got=values, mend=mend)
     if not manifest.precisions:
         raise BundleError("members.*.graphs", expected="a precision that every member has")
 

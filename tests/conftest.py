@@ -154,6 +154,39 @@ def exported(
 
 
 @pytest.fixture(scope="session")
+def second_sgr(built_once: BuiltOnce) -> Path:
+    """An SGR of another seed, and of other dimensions where members need not agree."""
+    from dataclasses import replace
+
+    from small_models import SGR, write_checkpoint_file
+
+    def build(folder: Path) -> None:
+        folder.mkdir()
+        config = replace(SGR, embed=24, sim_dim=12, sgr_steps=2)
+        write_checkpoint_file(folder / "small_SGR.pth.tar", config, seed=3)
+
+    return built_once("second", build) / "small_SGR.pth.tar"
+
+
+@pytest.fixture(scope="session")
+def three(
+    checkpoint_files: dict[str, Path],
+    second_sgr: Path,
+    vocabulary_file: Path,
+    built_once: BuiltOnce,
+) -> Bundle:
+    """An ensemble of two SGR of different seeds and a SAF in fp32; nobody changes it."""
+    from sgraf_deploy.export.exporter import ExportOptions, export_bundle
+
+    def build(target: Path) -> None:
+        paths = [checkpoint_files["sgr"], second_sgr, checkpoint_files["saf"]]
+        options = ExportOptions(vocabulary=vocabulary_file, precisions=("fp32",))
+        export_bundle(paths, target, options)
+
+    return Bundle.open(built_once("three.sgraf", build))
+
+
+@pytest.fixture(scope="session")
 def trained(shared: Path, built_once: BuiltOnce) -> Bundle:
     """The shared trained checkpoints, SGR and SAF, verified on their data; nobody changes it."""
     from sgraf_deploy.export.exporter import ExportOptions, export_bundle

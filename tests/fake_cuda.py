@@ -238,7 +238,8 @@ class FakeCuda(Locked):
 def count_ranks(cuda: FakeCuda, tile: RankTile) -> None:
     """What the kernel does, pair by pair."""
     shape = tile.images, tile.captions
-    values = [cuda.array(pointer, shape, np.float32) for pointer in tile.logits]
+    pointers = cuda.array(tile.logits, (tile.members,), np.uint64)
+    values = [cuda.array(pointer, shape, np.float32) for pointer in pointers.tolist()]
     wrong = cuda.array(tile.wrong, (2,), np.int32)
     if len(values) > 1:
         values.append(combine_logits(*values))

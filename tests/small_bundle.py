@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from sgraf_deploy.bundle import write_manifest
-from sgraf_deploy.config import GRAPHS, ModelConfig, Module, Precision, signature
+from sgraf_deploy.config import (
+    GRAPHS,
+    ModelConfig,
+    Module,
+    Precision,
+    describe_modules,
+    signature,
+)
 from sgraf_deploy.manifest import (
     SCHEMA_VERSION,
-    BundleModule,
     CheckpointInfo,
     FileRef,
     GraphFile,
@@ -76,12 +83,13 @@ def member(
     )
 
 
-def manifest(module: BundleModule = "SGR", content: str = "content", **members: Member) -> Manifest:
+def manifest(members: Mapping[str, Member] | None = None, content: str = "content") -> Manifest:
     """A manifest of `members`, by default one of SGR; its `tools` say what `content` is."""
+    members = {"sgr": member("SGR", content=content)} if members is None else members
     return Manifest(
         schema_version=SCHEMA_VERSION,
-        module=module,
-        members=members or {"sgr": member("SGR", content=content)},
+        module=describe_modules(each.config.module for each in members.values()),
+        members=members,
         tokenizer="default",
         vocabulary=ref("vocab.json", content),
         region_statistics={"mean": 0.5, "norm": [1.0, 2.0]},

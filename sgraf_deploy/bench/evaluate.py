@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -22,7 +22,7 @@ from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.errors import DataError
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
 from sgraf_deploy.runtime.halving import Progress
-from sgraf_deploy.runtime.logits import combine_logits, similarities
+from sgraf_deploy.runtime.logits import similarities, with_ensemble
 from sgraf_deploy.runtime.scorer import Scorer
 from sgraf_deploy.versions import tool_versions
 
@@ -52,7 +52,7 @@ class Memory:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """R@K by model (`SGR`, `SAF`, `SGRAF`), and what is needed to compare two runs.
+    """R@K by model (see `by_model`), and what is needed to compare two runs.
 
     `logits` are empty where ranks were counted on a GPU, tile by tile. Seconds are wall time of
     the stage on the engine's device, end to end.
@@ -103,7 +103,6 @@ def evaluate_split(
     for regions that do not fit the bundle and for folds that do not divide the images, BundleError
     for a bundle without a vocabulary; all of it before anything is encoded.
     """
-    manifest = scorer.bundle.manifest
     checked = _checked_inputs(scorer, split, options)
     for finding in checked.findings:
         tell(finding)
@@ -120,10 +119,9 @@ def evaluate_split(
     else:
         logits = scorer.logits(images, captions, progress=stage("scoring"))
         times.append(clock())
-        logits = {manifest.members[name].config.module: each for name, each in logits.items()}
         if len(logits) > 1:
             stage("combining")
-            logits["SGRAF"] = combine_logits(*logits.values())
+        logits = by_model(logits)
         stage("ranking")
         reports, fold_reports = _rank(logits, split.captions_per_image, options)
     encoded, result = images.nbytes + captions.nbytes, plan.result_bytes * len(logits)
@@ -138,6 +136,14 @@ def evaluate_split(
         of_the_data=checked.findings,
         of_the_ranks=chance_findings(reports),
     )
+
+
+def by_model(members: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    """Logits as reports name them: `SGR`, `SGR-2`, `SAF`, …, then the ensemble of several.
+
+    That is `SGRAF` for one SGR and one SAF, `ENSEMBLE` for others.
+    """
+    return {name.upper(): logits for name, logits in with_ensemble(members).items()}
 
 
 def _checked_inputs(scorer: Scorer, split: PrecompSplit, options: EvalOptions) -> CheckedSplit:
@@ -207,6 +213,7 @@ def describe_run(scorer: Scorer, split: PrecompSplit) -> dict[str, Any]:
     return {
         "bundle_sha256": scorer.bundle.sha256,
         "module": scorer.bundle.manifest.module,
+        "members": list(scorer.members),
         "engine": scorer.engine_name,
         "precision": scorer.precision,
         "executed": scorer.executed,

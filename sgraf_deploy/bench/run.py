@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgraf_deploy.bench.chance import chance_findings
-from sgraf_deploy.bench.evaluate import Stage, check_for
+from sgraf_deploy.bench.evaluate import Stage, by_model, check_for
 from sgraf_deploy.bench.latency import Latency, measure_latency
 from sgraf_deploy.bench.literal import GPU_SHARD, SHARD, LiteralLoop
 from sgraf_deploy.bench.measure import UNSTABLE, MemoryWatch, PeakMemory
@@ -37,7 +37,6 @@ from sgraf_deploy.runtime.engine import (
     EngineOptions,
     choose_engine,
 )
-from sgraf_deploy.runtime.logits import combine_logits
 from sgraf_deploy.runtime.scorer import Scorer, load
 from sgraf_deploy.versions import tool_versions
 
@@ -262,8 +261,7 @@ def compare_scorers(
     inputs, per_image = workload.inputs, workload.captions_per_image
     images = literal.encode_images(inputs.regions)
     captions = literal.encode_captions(inputs.token_ids)
-    names = {name: name.upper() for name in images}
-    expected = _by_model(literal.logits(images, captions, stage("literal loop")), names)
+    expected = by_model(literal.logits(images, captions, stage("literal loop")))
     reference = {
         model: None if per_image is None else evaluate(logits, per_image)
         for model, logits in expected.items()
@@ -280,7 +278,7 @@ def compare_scorers(
                 precision=scorer.precision,
                 captions_per_image=per_image,
             )
-            for model, logits in _by_model(matrices, names).items()
+            for model, logits in by_model(matrices).items()
         ]
     return reference, found
 
@@ -288,14 +286,6 @@ def compare_scorers(
 def by_reference(reference: dict[str, RecallReport | None]) -> dict[str, RecallReport]:
     """R@K of the models that have it: those of a split, whose images and captions belong."""
     return {model: report for model, report in reference.items() if report is not None}
-
-
-def _by_model(matrices: Logits, names: dict[str, str]) -> Logits:
-    """Members by the names of their modules, and the ensemble of two."""
-    logits = {names[member]: matrix for member, matrix in matrices.items()}
-    if len(logits) > 1:
-        logits["SGRAF"] = combine_logits(*logits.values())
-    return logits
 
 
 def _unstable(throughput: Throughput) -> list[str]:

@@ -99,7 +99,8 @@ def _lines(result: Evaluation) -> Iterator[str]:
     )
     pairs = run["images"] * run["captions"]
     rate = pairs / result.seconds["score"]
-    models = " and ".join(name for name in result.reports if name != "SGRAF")
+    *others, last = (name.upper() for name in run["members"])
+    models = f"{', '.join(others)} and {last}" if others else last
     yield (
         f"encoded in {result.seconds['encode']:.1f} s, scored {count(pairs, 'pair')} by {models} "
         f"in {result.seconds['score']:.1f} s ({rate:,.0f} pairs/s)"

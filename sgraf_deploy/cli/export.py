@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _SETS = {"both": DEFAULT_PRECISIONS, "all": PRECISIONS}
 
 
-@click.command(short_help="Turn one or two checkpoints into a verified bundle.")
+@click.command(short_help="Turn one or more checkpoints into a verified bundle.")
 @click.argument("checkpoints", nargs=-1, required=True, type=PATH, metavar="CHECKPOINT...")
 @click.option(
     "-o",
@@ -96,7 +96,10 @@ def export(
     no_reference: bool,
     force: bool,
 ) -> None:
-    """Export one CHECKPOINT (SGR or SAF), or one of each for the SGRAF ensemble, to a bundle.
+    """Export one CHECKPOINT (SGR or SAF), or several as an ensemble, to a bundle.
+
+    One SGR and one SAF make SGRAF; any number of either, of other seeds for example, can be
+    combined as long as they read the same images and words.
 
     Every graph is compared with the PyTorch reference first: a bundle that fails is not written.
     """

@@ -106,21 +106,14 @@ def _axes(by_precision: Mapping[str, tuple[TensorSpec, ...]]) -> tuple[str, ...]
 
 
 def _sizes(manifest: Manifest) -> list[str]:
-    """A table of file sizes: graphs by member and precision."""
-    columns = {
-        f"{name} {precision}": _with_sum([graphs[graph].ref.bytes for graph in GRAPHS])
-        for name, member in manifest.members.items()
-        for precision, graphs in member.graphs.items()
-    }
-    rows = [
-        [graph, *map(megabytes, sizes)]
-        for graph, *sizes in zip((*GRAPHS, "all four"), *columns.values(), strict=True)
-    ]
-    return table(rows, ["size of the file", *columns], right=list(columns))
-
-
-def _with_sum(sizes: list[int]) -> list[int]:
-    return [*sizes, sum(sizes)]
+    """A table of file sizes, with a row per member and precision: there may be many."""
+    rows = []
+    for name, member in manifest.members.items():
+        for precision, graphs in member.graphs.items():
+            sizes = [graphs[graph].ref.bytes for graph in GRAPHS]
+            rows.append([f"{name} {precision}", *map(megabytes, (*sizes, sum(sizes)))])
+    columns = [*GRAPHS, "all four"]
+    return table(rows, ["size of the file", *columns], right=columns)
 
 
 def _encoded_bytes(manifest: Manifest, precision: Precision) -> tuple[int, int]:

@@ -12,7 +12,16 @@ from typing import Any
 import numpy as np
 
 from sgraf_deploy.bundle import Bundle, hash_file, staged_bundle, write_manifest
-from sgraf_deploy.config import DEFAULT_PRECISIONS, GRAPHS, GraphName, Precision, signature
+from sgraf_deploy.config import (
+    DEFAULT_PRECISIONS,
+    GRAPHS,
+    MODULES,
+    GraphName,
+    Precision,
+    describe_modules,
+    member_names,
+    signature,
+)
 from sgraf_deploy.data.bound import MAX_WORDS
 from sgraf_deploy.data.checks import (
     Finding,
@@ -32,7 +41,6 @@ from sgraf_deploy.export.onnx_ops import OPSETS
 from sgraf_deploy.files import write_file
 from sgraf_deploy.manifest import (
     SCHEMA_VERSION,
-    BundleModule,
     CheckpointInfo,
     FileRef,
     GraphFile,
@@ -125,11 +133,12 @@ def export_bundle(
     check: Check | None = None,
     ranks: Ranks | None = None,
 ) -> Exported:
-    """Export one checkpoint (SGR or SAF) or two (SGRAF) into the bundle folder `target`.
+    """Export one or more checkpoints, each SGR or SAF, into the bundle folder `target`.
 
-    FP8 needs `gate_data` and a `check` on them; `ranks` is asked about some of them. Raises
-    CheckpointError, DataError, InputError or BundleError for inputs that cannot be used, and
-    GateError where a graph differs from the reference; `target` is then as it was.
+    Several make an ensemble. FP8 needs `gate_data` and a `check` on them; `ranks` is asked about
+    some of them. Raises CheckpointError, DataError, InputError or BundleError for inputs that
+    cannot be used, and GateError where a graph differs from the reference; `target` is then as
+    it was.
     """
     report = step or (lambda name: None)
     if "fp8" not in options.precisions:
@@ -170,18 +179,7 @@ def export_bundle(
 
 
 def _read_inputs(paths: Sequence[Path], options: ExportOptions) -> _Inputs:
-    checkpoints: dict[str, Checkpoint] = {}
-    for path in paths:
-        checkpoint = read_checkpoint(path, options.key)
-        name = checkpoint.config.module.lower()
-        if name in checkpoints:
-            raise InputError(
-                "checkpoints of a bundle",
-                expected="one SGR, one SAF, or one of each",
-                got=f"two {checkpoint.config.module}: {checkpoints[name].path}, {path}",
-            )
-        checkpoints[name] = checkpoint
-    checkpoints = {name: checkpoints[name] for name in ("sgr", "saf") if name in checkpoints}
+    checkpoints = _named([read_checkpoint(path, options.key) for path in paths])
     _check_shared(checkpoints)
     config = next(iter(checkpoints.values())).config
     vocabulary, findings = _read_vocabulary(options.vocabulary, checkpoints)
@@ -232,6 +230,23 @@ def _read_vocabulary(
     return vocabulary, findings + vocabulary_findings(path, unsure)
 
 
+def _named(read: Sequence[Checkpoint]) -> dict[str, Checkpoint]:
+    """Checkpoints by the members' names, SGR first; InputError for one that is there twice."""
+    found: dict[str, Checkpoint] = {}
+    for checkpoint in read:
+        first = found.setdefault(checkpoint.sha256, checkpoint)
+        if first is not checkpoint:
+            raise InputError(
+                "checkpoints of a bundle",
+                expected="each once",
+                got=f"{first.path} and {checkpoint.path}, which are the same",
+                mend="leave one of them out",
+            )
+    ordered = sorted(read, key=lambda checkpoint: MODULES.index(checkpoint.config.module))
+    names = member_names(checkpoint.config.module for checkpoint in ordered)
+    return dict(zip(names, ordered, strict=True))
+
+
 def _check_shared(checkpoints: Mapping[str, Checkpoint]) -> None:
     """The members of an ensemble read the same images and words."""
     for name in ("vocab_size", "regions", "img_dim"):
@@ -239,7 +254,7 @@ def _check_shared(checkpoints: Mapping[str, Checkpoint]) -> None:
         if len(set(values.values())) > 1:
             raise InputError(
                 f"the checkpoints of an ensemble differ in {name}",
-                expected="the same number in both",
+                expected="the same number in all",
                 got=values,
             )
 
@@ -320,12 +335,9 @@ def _manifest(
         path = folder / "reference" / "gate.npz"
         write_gate(path, inputs.gate, inputs.references)
         gate = hash_file(path, relative_to=folder)
-    module: BundleModule = "SGRAF"
-    if len(members) == 1:
-        module = next(iter(members.values())).config.module
     return Manifest(
         schema_version=SCHEMA_VERSION,
-        module=module,
+        module=describe_modules(member.config.module for member in members.values()),
         members=members,
         tokenizer=options.tokenizer if vocabulary else None,
         vocabulary=vocabulary,

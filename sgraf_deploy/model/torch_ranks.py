@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sgraf_deploy.runtime.ranks import ENSEMBLE, Bars, RankCounts, not_finite
+from sgraf_deploy.runtime.ranks import Bars, RankCounts, not_finite
 
 
 class TorchRankCounter:
@@ -62,7 +62,8 @@ class TorchRankCounter:
             wrong = torch.where(tile.isfinite(), -1, places).max()
             self._wrong = torch.maximum(self._wrong, wrong)
         if len(tiles) > 1:
-            tiles[ENSEMBLE] = _combine(*(tile.double() for tile in tiles.values()))
+            ensemble = list(self._bars)[-1]
+            tiles[ensemble] = combine([tile.double() for tile in tiles.values()])
         for name, tile in tiles.items():
             by_image, by_caption = self._bars[name]
             image, caption, level_image, level_caption = self._counts[name]
@@ -74,9 +75,20 @@ class TorchRankCounter:
                 level[where] += (others & (tile == bar)).sum(axis)
 
 
-def _combine(a: Tensor, b: Tensor) -> Tensor:
-    """The logit of two similarities' mean, float32; see `runtime.logits.combine_logits`."""
-    sigmoid = torch.nn.functional.logsigmoid
-    return (
-        torch.logaddexp(sigmoid(a), sigmoid(b)) - torch.logaddexp(sigmoid(-a), sigmoid(-b))
-    ).float()
+def combine(members: Sequence[Tensor]) -> Tensor:
+    """The logit of the mean similarity of float64 logits, float32; as `runtime.logits._combine`."""
+    nothing = torch.full_like(members[0], -torch.inf)
+    yes = no = nothing
+    whole = part = torch.zeros_like(members[0])
+    for logits in members:
+        sign, size = torch.copysign(torch.ones_like(logits), logits), logits.abs()
+        small = torch.exp(-size)
+        rest = torch.log1p(small)
+        yes = torch.logaddexp(yes, logits.clamp(max=0) - rest)
+        no = torch.logaddexp(no, (-logits).clamp(max=0) - rest)
+        whole = whole + torch.where(size < 1, 0.0, sign)
+        lacking = -2 * sign * small / (1 + small)
+        part = part + torch.where(size < 1, torch.tanh(logits / 2), lacking)
+    more = whole + part
+    odds = more.abs().log() - torch.where(more < 0, yes, no)
+    return torch.copysign(torch.logaddexp(torch.zeros_like(odds), odds), more).float()

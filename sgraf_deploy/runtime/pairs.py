@@ -99,15 +99,18 @@ def _batches(context: Context, lengths: NDArray[np.int32]) -> Iterator[Batch]:
 
 
 def _fitting_pairs(context: Context, words: int) -> int:
-    """How many pairs fit: each takes its regions twice and its words six times, as gathered."""
-    limits, configs = context.limits, context.configs.values()
+    """How many pairs fit: each takes its regions twice and its words six times, as gathered.
+
+    That has room for what a second member gathers; each further one gathers its own.
+    """
+    limits = context.limits
     largest = min(limits.tile_bytes, 4 * (limits.advice.intermediate_bytes or limits.tile_bytes))
+    configs = sorted(context.configs.values(), key=lambda config: config.embed, reverse=True)
     if limits.advice.words is not None:  # Engine native.
         largest -= sum(workspace_bytes(config, words) for config in configs)
-    floats = max(
-        config.embed * (2 * (config.regions + 1) + 6 * words) + 2 * config.regions**2
-        for config in configs
-    )
+    regions = configs[0].regions
+    floats = configs[0].embed * (2 * (regions + 1) + 6 * words) + 2 * regions**2
+    floats += sum(config.embed * (regions + 1 + words) + regions**2 for config in configs[2:])
     fitting = max(1, largest // (_FLOAT * floats))
     for axis in ("pairs", "images", "captions"):  # A batch may hold as many images as pairs.
         fitting = context.at_most("pair_scorer", axis, fitting)

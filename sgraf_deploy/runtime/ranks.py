@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgraf_deploy.errors import DataError, InputError
-from sgraf_deploy.runtime.logits import Logits, ensemble_logits, not_a_number
+from sgraf_deploy.runtime.logits import Logits, not_a_number, with_ensemble
 
 if TYPE_CHECKING:
     from sgraf_deploy.runtime.context import Context
@@ -25,15 +25,12 @@ if TYPE_CHECKING:
     from sgraf_deploy.runtime.engine import Buffer, Engine
     from sgraf_deploy.runtime.halving import Progress
 
-ENSEMBLE = "sgraf"
-"""What the two members together are called."""
-
 Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
 class Bars:
-    """What candidates are compared with: by model, the members' names and the ensemble's.
+    """What candidates are compared with, by model: the members in order, then their ensemble.
 
     `images`: (images,) the best logit of each image's captions; `captions`: (captions,) the logit
     of each caption's image. float32.
@@ -80,7 +77,7 @@ def count_ranks(
     captions_per_image: int,
     progress: Progress | None = None,
 ) -> dict[str, RankCounts]:
-    """Ranks of every ground truth in both directions, by member and for the ensemble of two.
+    """Ranks of every ground truth in both directions, by member and for their ensemble.
 
     Raises InputError unless every image has so many captions, and DataError for a logit that is
     not finite.
@@ -97,9 +94,8 @@ def count_ranks(
             got=len(captions),
         )
     rows = np.arange(len(captions), dtype=np.int32)
-    truths = pair_logits(context, images, captions, rows // np.int32(captions_per_image), rows)
-    if len(truths) > 1:
-        truths[ENSEMBLE] = ensemble_logits(truths)
+    pairs = pair_logits(context, images, captions, rows // np.int32(captions_per_image), rows)
+    truths = with_ensemble(pairs)
     best = {name: each.reshape(len(images), -1).max(axis=1) for name, each in truths.items()}
     counter = context.engine.rank_counter(Bars(best, truths, captions_per_image))
     run_tiles(
@@ -132,8 +128,7 @@ class HostRankCounter:
         tiles = {name: self._engine.fetch(buffer) for name, buffer in logits.items()}
         for tile in tiles.values():
             _check_finite(tile, first_image, columns)
-        if len(tiles) > 1:
-            tiles[ENSEMBLE] = ensemble_logits(tiles)
+        tiles = with_ensemble(tiles)
         rows = slice(first_image, first_image + len(next(iter(tiles.values()))))
         images = np.arange(rows.start, rows.stop)[:, None]
         others = columns // self._bars.captions_per_image != images

@@ -143,7 +143,7 @@ class Scorer:
 
     @property
     def members(self) -> tuple[str, ...]:
-        """The bundle's members: `sgr`, `saf` or both."""
+        """The bundle's members: `sgr`, `saf`, and others of a module as `sgr-2`, …"""
         return tuple(self._context.configs)
 
     @property
@@ -208,7 +208,7 @@ class Scorer:
         """Every member's logits (images, captions) float32, for evaluation.
 
         `out` may hold an array or a memory map for each member, which share no memory;
-        `runtime.logits.ensemble_logits` combines two members.
+        `runtime.logits.ensemble_logits` combines the members.
         """
         named = None if out is None else name_outputs(out, self.members)
         one, other = self._encoded(images, captions, named)
@@ -222,8 +222,9 @@ class Scorer:
         *,
         progress: Progress | None = None,
     ) -> dict[str, RankCounts]:
-        """Ranks of ground truths in both directions, by member and for the ensemble, `sgraf`.
+        """Ranks of ground truths in both directions, by member and for the ensemble.
 
+        That is `sgraf` for one SGR and one SAF, `ensemble` for others of several members.
         Caption `captions_per_image * i + j` belongs to image `i`. Tiles are counted where they are
         scored, on a GPU on the GPU, so that no matrix is held; ties rank last. Raises InputError
         unless every image has so many captions.

@@ -60,6 +60,14 @@ def test_a_reference_at_chance_is_told(
     assert [finding.code for finding in told] == ["at-chance"]
 
 
+def test_every_member_of_an_ensemble_is_judged(three: Bundle, split: PrecompSplit) -> None:
+    with load(three, engine="ort") as scorer:
+        found = check_recall(three, scorer, split_workload(three, split))
+
+    assert list(found) == ["SGR", "SGR-2", "SAF", "ENSEMBLE"]
+    assert all(abs(points["rsum"]) <= parity.RSUM_POINTS for points in found.values())
+
+
 def test_a_missed_bound_names_fp16(
     exported_fp8: Bundle, split: PrecompSplit, monkeypatch: pytest.MonkeyPatch
 ) -> None:

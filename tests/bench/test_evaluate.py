@@ -18,6 +18,7 @@ from sgraf_deploy.bench import recall
 from sgraf_deploy.bench.evaluate import EvalOptions, evaluate_split
 from sgraf_deploy.bench.recall import Ties
 from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.config import Module
 from sgraf_deploy.data.checks import Finding
 from sgraf_deploy.data.precomp import PrecompSplit
 from sgraf_deploy.data.regions import region_statistics
@@ -60,7 +61,11 @@ def make_split(images: int = IMAGES) -> PrecompSplit:
     return PrecompSplit("dev", regions, captions, owners)
 
 
-def test_on_a_gpu_ranks_are_counted_tile_by_tile(bundle: Bundle) -> None:
+@pytest.mark.parametrize("modules", [("SGR", "SAF"), ("SGR", "SGR", "SAF")], ids="+".join)
+def test_on_a_gpu_ranks_are_counted_tile_by_tile(
+    modules: tuple[Module, ...], tmp_path: Path
+) -> None:
+    bundle = write_bundle(tmp_path / "small.sgraf", *modules)
     engine = FakeEngine(bundle)
     expected = evaluate_split(scorer_of(bundle, engine), make_split())
     engine.device = "cuda:0"  # its counter is the host's all the same
@@ -68,7 +73,7 @@ def test_on_a_gpu_ranks_are_counted_tile_by_tile(bundle: Bundle) -> None:
     assert found.reports == expected.reports
     assert (found.logits, found.memory.result) == ({}, 0)
     with_folds = evaluate_split(scorer_of(bundle, engine), make_split(), EvalOptions(folds=3))
-    assert set(with_folds.logits) == {"SGR", "SAF", "SGRAF"}
+    assert list(with_folds.logits) == list(found.reports)
 
 
 @pytest.mark.parametrize("ties", ["last", "authors"])
@@ -89,12 +94,24 @@ def test_reports_are_those_of_the_logits(scorer: Scorer, ties: Ties) -> None:
     assert len({report.rsum for report in result.reports.values()}) == 3
 
 
-def test_one_member_has_one_report(tmp_path: Path) -> None:
-    bundle = write_bundle(tmp_path / "saf.sgraf", "SAF")
+@pytest.mark.parametrize(
+    ("modules", "models"),
+    [
+        (["SAF"], ["SAF"]),
+        (["SGR", "SGR"], ["SGR", "SGR-2", "ENSEMBLE"]),
+        (["SAF", "SGR", "SAF"], ["SAF", "SGR", "SAF-2", "ENSEMBLE"]),
+    ],
+    ids=["one", "seeds", "three"],
+)
+def test_every_member_has_its_report(
+    modules: list[Module], models: list[str], tmp_path: Path
+) -> None:
+    bundle = write_bundle(tmp_path / "small.sgraf", *modules)
 
     result = evaluate_split(scorer_of(bundle, FakeEngine(bundle)), make_split())
 
-    assert list(result.reports) == ["SAF"]
+    assert list(result.reports) == list(result.logits) == models
+    assert result.run["members"] == [model.lower() for model in models if model != "ENSEMBLE"]
     assert result.fold_reports == {}
 
 

@@ -97,7 +97,7 @@ def test_inspect_shows_models_axes_and_sizes(world: World) -> None:
     ) in lines
     assert "region_gram (images, 7, 7) float32, fp32 alone" in lines
     assert "lengths (captions) int32" in lines
-    assert "size of the file sgr fp32 sgr fp16 saf fp32 saf fp16" in lines
+    assert "size of the file image_encoder text_encoder scorer pair_scorer all four" in lines
     # Two members, 7 regions and the global vector, 32 numbers each, of 4 or 2 bytes; in fp32 the
     # regions' products as well.
     fp32 = 2 * (8 * 32 + 7 * 7) * 4
@@ -109,14 +109,12 @@ def test_inspect_shows_models_axes_and_sizes(world: World) -> None:
 def test_inspect_counts_the_bytes_of_the_graphs(world: World) -> None:
     table = done("inspect", world.bundle).stdout.split("size of the file")[1]
 
-    sizes = [
-        sum((world.bundle / f"sgr/{precision}/{graph}.onnx").stat().st_size for graph in GRAPHS)
-        for precision in ("fp32", "fp16")
-    ]
-    (line,) = (line for line in table.splitlines() if line.startswith("all four"))
-    assert line.split()[2:6] == [word for size in sizes for word in (f"{size / 1e3:.1f}", "kB")], (
-        line
-    )
+    for graphs in ("sgr/fp32", "sgr/fp16", "saf/fp32", "saf/fp16"):
+        (line,) = (line for line in table.splitlines() if line.startswith(graphs.replace("/", " ")))
+        sizes = [(world.bundle / graphs / f"{graph}.onnx").stat().st_size for graph in GRAPHS]
+        assert line.split()[2:] == [
+            word for size in (*sizes, sum(sizes)) for word in (f"{size / 1e3:.1f}", "kB")
+        ]
 
 
 @pytest.mark.parametrize(

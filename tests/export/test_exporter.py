@@ -50,6 +50,8 @@ def target(tmp_path: Path) -> Path:
         (["f8k_SGR.pth.tar", "f8k_SAF.pth.tar"], "f8k.sgraf"),
         (["f30k-SAF.pth", "f30k-SGR.pth"], "f30k.sgraf"),
         (["f8k.pth", "f8k_SAF.pth"], "f8k.sgraf"),
+        (["f8k_SGR_1.pth", "f8k_SGR_2.pth", "f8k_SAF.pth"], "f8k.sgraf"),
+        (["seed1/model_best.pth.tar", "seed2/model_best.pth.tar"], "model_best.sgraf"),
         (["SGR.pth", "SAF.pth"], "sgraf.sgraf"),
         (["one.pth", "two.pth"], "sgraf.sgraf"),
         ([".pth"], "sgraf.sgraf"),

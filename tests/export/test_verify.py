@@ -1,10 +1,11 @@
-"""The gate on published bundles, today's and a frozen one of schema version 1."""
+"""The gate on published bundles, today's and a frozen one of every schema version."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,6 @@ from sgraf_deploy.runtime.encode import encode_captions
 from sgraf_deploy.runtime.gate import FP16_SIMILARITIES
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
-MEMBERS = ("sgr", "saf")
 
 
 @pytest.fixture
@@ -176,20 +176,30 @@ def test_checkpoints_are_compared_even_beside_a_reference(
     assert verify_bundle(exported, [*checkpoint_files.values()]) == exported.manifest.parity
 
 
-@pytest.fixture(scope="module")
-def frozen() -> Bundle:
-    return Bundle.open(FIXTURES / "v1.sgraf")
+@dataclass(frozen=True)
+class Frozen:
+    """A bundle that an earlier version wrote, inputs, and what the literal loop made of them."""
+
+    version: int
+    bundle: Bundle
+    expected: dict[str, NDArray[Any]]
+
+    @property
+    def captions(self) -> list[NDArray[np.int32]]:
+        ids, lengths = self.expected["token_ids"], self.expected["lengths"]
+        return [row[:length] for row, length in zip(ids, lengths, strict=True)]
 
 
-@pytest.fixture(scope="module")
-def expected() -> dict[str, NDArray[Any]]:
-    with np.load(FIXTURES / "v1_expected.npz") as arrays:
-        return dict(arrays)
+@pytest.fixture(scope="module", params=[1, 2], ids=lambda version: f"version-{version}")
+def frozen(request: pytest.FixtureRequest) -> Frozen:
+    name = f"v{request.param}"
+    with np.load(FIXTURES / f"{name}_expected.npz") as arrays:
+        return Frozen(request.param, Bundle.open(FIXTURES / f"{name}.sgraf"), dict(arrays))
 
 
-def depth_of(bundle: Bundle, member: str, expected: dict[str, NDArray[Any]]) -> int:
-    config = bundle.manifest.members[member].config
-    return logits_depth(config, expected["token_ids"].shape[1])
+def depth_of(frozen: Frozen, member: str) -> int:
+    config = frozen.bundle.manifest.members[member].config
+    return logits_depth(config, frozen.expected["token_ids"].shape[1])
 
 
 def encoded_as_they_are(scorer: Scorer, captions: list[NDArray[np.int32]]) -> EncodedCaptions:
@@ -197,62 +207,64 @@ def encoded_as_they_are(scorer: Scorer, captions: list[NDArray[np.int32]]) -> En
     return encode_captions(scorer._context, captions)
 
 
-def test_a_bundle_of_version_1_is_opened(frozen: Bundle) -> None:
-    raw = json.loads((frozen.path / "manifest.json").read_text())
+def test_every_version_is_frozen() -> None:
+    names = sorted(path.name for path in FIXTURES.glob("*.sgraf"))
 
-    assert raw["schema_version"] == 1
-    assert frozen.manifest.schema_version == SCHEMA_VERSION
-    assert frozen.manifest.module == "SGRAF"
-    assert frozen.verify_files() == ()
+    assert names == [f"v{version}.sgraf" for version in range(1, SCHEMA_VERSION + 1)]
 
 
-def test_a_bundle_of_version_1_passes_the_gate(frozen: Bundle) -> None:
-    report = verify_bundle(frozen)
+def test_a_frozen_bundle_is_opened(frozen: Frozen) -> None:
+    raw = json.loads((frozen.bundle.path / "manifest.json").read_text(encoding="utf-8"))
+    manifest = frozen.bundle.manifest
 
-    assert {name: list(found) for name, found in report["members"].items()} == {
-        "sgr": ["fp32", "fp16"],
-        "saf": ["fp32", "fp16"],
-    }
+    assert raw["schema_version"] == frozen.version
+    assert manifest.schema_version == SCHEMA_VERSION
+    assert (manifest.module, list(manifest.members)) == {
+        1: ("SGRAF", ["sgr", "saf"]),
+        2: ("2×SGR + SAF", ["sgr", "sgr-2", "saf"]),
+    }[frozen.version]
+    assert frozen.bundle.verify_files() == ()
+    canonical = json.dumps(raw, sort_keys=True, separators=(",", ":"))
+    assert frozen.bundle.sha256 == sha256(canonical.encode()).hexdigest()  # As it was written.
 
 
-@pytest.mark.parametrize("engine", ["ort", "torch", "torch-reference"])
-def test_a_bundle_of_version_1_scores_as_it_did(
-    engine: str, frozen: Bundle, expected: dict[str, NDArray[Any]]
-) -> None:
-    captions = [
-        row[:length] for row, length in zip(expected["token_ids"], expected["lengths"], strict=True)
-    ]
-    with load(frozen, engine=engine) as scorer:
-        encoded = encoded_as_they_are(scorer, captions)
+def test_a_frozen_bundle_passes_the_gate(frozen: Frozen) -> None:
+    report = verify_bundle(frozen.bundle)
+
+    found = {name: tuple(precisions) for name, precisions in report["members"].items()}
+    assert found == dict.fromkeys(frozen.bundle.manifest.members, ("fp32", "fp16"))
+
+
+@pytest.mark.parametrize("engine", ["native", "ort", "torch", "torch-reference"])
+def test_a_frozen_bundle_scores_as_it_did(engine: str, frozen: Frozen) -> None:
+    expected = frozen.expected
+    with load(frozen.bundle, engine=engine) as scorer:
+        encoded = encoded_as_they_are(scorer, frozen.captions)
         logits = scorer.logits(expected["regions"], encoded)
         similarities = scorer.score(expected["regions"], encoded)
 
     assert similarities.shape == (3, 4)
-    depths = {name: depth_of(frozen, name, expected) for name in MEMBERS}
+    depths = {name: depth_of(frozen, name) for name in frozen.bundle.manifest.members}
     assert_similar(similarities, expected["similarities"], max(depths.values()))
+    assert list(logits) == list(depths)
     for member, depth in depths.items():
         assert_close(logits[member], expected[member], depth)
 
 
-def test_a_bundle_of_version_1_reads_sentences(
-    frozen: Bundle, expected: dict[str, NDArray[Any]]
-) -> None:
-    with load(frozen, engine="ort") as scorer:
-        words = scorer.score(expected["regions"], ["A dog runs on the sofa", "cat"])
-        ids = scorer.score(expected["regions"], [[1, 4, 5, 7, 9, 10, 11, 2], [1, 6, 2]])
+def test_a_frozen_bundle_reads_sentences(frozen: Frozen) -> None:
+    regions = frozen.expected["regions"]
+    with load(frozen.bundle, engine="ort") as scorer:
+        words = scorer.score(regions, ["A dog runs on the sofa", "cat"])
+        ids = scorer.score(regions, [[1, 4, 5, 7, 9, 10, 11, 2], [1, 6, 2]])
 
-    assert_similar(words, ids, depth_of(frozen, "sgr", expected))
+    assert_similar(words, ids, depth_of(frozen, "sgr"))
 
 
 @pytest.mark.parametrize("engine", ["ort", "torch"])
-def test_a_bundle_of_version_1_scores_in_half_precision(
-    engine: str, frozen: Bundle, expected: dict[str, NDArray[Any]]
-) -> None:
-    captions = [
-        row[:length] for row, length in zip(expected["token_ids"], expected["lengths"], strict=True)
-    ]
-    with load(frozen, engine=engine, precision="fp16") as scorer:
-        encoded = encoded_as_they_are(scorer, captions)
+def test_a_frozen_bundle_scores_in_half_precision(engine: str, frozen: Frozen) -> None:
+    expected = frozen.expected
+    with load(frozen.bundle, engine=engine, precision="fp16") as scorer:
+        encoded = encoded_as_they_are(scorer, frozen.captions)
         similarities = scorer.score(expected["regions"], encoded)
 
     assert np.abs(similarities - expected["similarities"]).max() <= FP16_SIMILARITIES

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 from fake_engine import FakeEngine
 from numpy.typing import NDArray
 from runtime.helpers import Faked, make_regions
+from runtime.host_kernel import compile_for_host
 from runtime.onnx_bundles import write_bundle
 
 from sgraf_deploy.bundle import Bundle
@@ -87,3 +89,9 @@ def scorer(request: pytest.FixtureRequest, bundle: Bundle) -> Iterator[Scorer]:
 def regions() -> NDArray[np.float32]:
     """Features of nine images."""
     return make_regions(9)
+
+
+@pytest.fixture(scope="session")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """See `host_kernel.compile_for_host`."""
+    return compile_for_host(tmp_path_factory.mktemp("kernel"))

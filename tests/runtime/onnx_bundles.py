@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
 
 import onnx
 from fake_engine import fake_weights
@@ -19,6 +18,8 @@ from sgraf_deploy.config import (
     Module,
     Precision,
     TensorSpec,
+    describe_modules,
+    member_names,
     signature,
 )
 from sgraf_deploy.data.tokenizer import UNTRAINED
@@ -142,8 +143,7 @@ def small_config(module: Module = "SGR", *, seed: int = 0) -> ModelConfig:
 
 def write_bundle(
     folder: Path,
-    module: Literal["SGR", "SAF", "SGRAF"] = "SGRAF",
-    *,
+    *modules: Module,
     precisions: Sequence[Precision] = ("fp32", "fp16"),
     vocabulary: bool = True,
     name: str = "small",
@@ -151,19 +151,20 @@ def write_bundle(
 ) -> Bundle:
     """Write a bundle whose graphs compute what the fake engine does; `name` makes it another.
 
-    `gram` are the graphs that have a Gram matrix: none or not all, as they once were written.
+    Its members are of `modules`, one SGR and one SAF if there are none. `gram` are the graphs that
+    have a Gram matrix: none or not all, as they once were written.
     """
-    modules: tuple[Module, ...] = ("SGR", "SAF") if module == "SGRAF" else (module,)
+    modules = modules or ("SGR", "SAF")
     members = {
-        each.lower(): _write_member(folder, small_config(each, seed=seed), precisions, gram)
-        for seed, each in enumerate(modules)
+        name: _write_member(folder, name, small_config(module, seed=seed), precisions, gram)
+        for seed, (name, module) in enumerate(zip(member_names(modules), modules, strict=True))
     }
     folder.mkdir(exist_ok=True)
     if vocabulary:
         Vocabulary(WORDS).save(folder / "vocab.json")
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
-        module=module,
+        module=describe_modules(modules),
         members=members,
         tokenizer=UNTRAINED if vocabulary else None,
         vocabulary=hash_file(folder / "vocab.json", relative_to=folder) if vocabulary else None,
@@ -177,11 +178,17 @@ def write_bundle(
 
 
 def write_graph(
-    path: Path, graph: GraphName, config: ModelConfig, precision: Precision, *, gram: bool = True
+    path: Path,
+    graph: GraphName,
+    config: ModelConfig,
+    precision: Precision,
+    *,
+    member: str | None = None,
+    gram: bool = True,
 ) -> None:
-    """Write one graph of the fake engine's model."""
+    """Write one graph of the fake engine's model of a member, by default the module's first."""
     spec = signature(graph, config, precision, gram=gram)
-    weights = fake_weights(config.module.lower(), config)
+    weights = fake_weights(member or config.module.lower(), config)
     stored = TensorProto.FLOAT16 if precision == "fp16" else TensorProto.FLOAT
     products = _GRAM if any(output.name == "region_gram" for output in spec.outputs) else ""
     body = BODIES[graph].format(stored=stored, gram=products)
@@ -206,17 +213,17 @@ def write_graph(
 
 def _write_member(
     folder: Path,
+    member: str,
     config: ModelConfig,
     precisions: Sequence[Precision],
     gram: Collection[GraphName],
 ) -> Member:
-    member = config.module.lower()
     graphs: dict[Precision, dict[GraphName, GraphFile]] = {}
     for precision in precisions:
         graphs[precision] = {}
         for name in GRAPHS:
             path = folder / member / precision / f"{name}.onnx"
-            write_graph(path, name, config, precision, gram=name in gram)
+            write_graph(path, name, config, precision, member=member, gram=name in gram)
             ref = hash_file(path, relative_to=folder)
             spec = signature(name, config, precision, gram=name in gram)
             graphs[precision][name] = GraphFile(ref, OPSET, spec)

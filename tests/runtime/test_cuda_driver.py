@@ -78,13 +78,14 @@ print(fake.fake_launches())
 
 
 def test_what_counts_ranks_gets_its_arguments(driver: Path) -> None:
-    """The fake writes what arrived: whether the first logit is 1.5, a null, six sizes."""
+    """The fake writes what arrived: whether the first member's logit is 1.5, and the sizes."""
     body = """
 engine = CudaEngine(cuda, "cuda:0")
 counts, logits = engine.put(np.zeros(8, np.int32)), engine.put(np.full(1, 1.5, np.float32))
 lane = engine.lane()
 with lane:
-    tile = RankTile((logits.pointer,), 0, 0, 0, counts.pointer, 0, 0, 11, 12, 13, 14, 15, 16)
+    members = lane.put(np.array([logits.pointer], np.uint64))
+    tile = RankTile(members.pointer, 1, 0, 0, 0, counts.pointer, 0, 0, 11, 12, 13, 14, 15, 16)
     cuda.count_ranks(tile, lane.stream)
 print(engine.fetch(counts).tolist())
 """

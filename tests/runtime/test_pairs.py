@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from runtime.helpers import (
     make_regions,
     make_token_ids,
 )
+from runtime.onnx_bundles import write_bundle
 
+from sgraf_deploy.config import Module
 from sgraf_deploy.errors import DataError, EngineMemoryError
 from sgraf_deploy.runtime import Scorer
 from sgraf_deploy.runtime.engine import TileAdvice
@@ -72,6 +75,30 @@ def test_pairs_run_in_batches_of_similar_length(faked: MakeFaked) -> None:
     words = [words for _, _, words, _ in shapes]
     assert words == sorted(words)
     assert len(set(words)) >= 5, "captions of 1 … 9 words"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 6])
+def test_what_all_members_gather_fits_the_budget(
+    faked: MakeFaked, tmp_path: Path, count: int
+) -> None:
+    """No pair shares a row with another."""
+    modules: tuple[Module, ...] = ("SGR", "SAF", "SGR", "SGR", "SAF", "SAF")
+    limits = TileLimits(tile_bytes=20_000, advice=TileAdvice(2_000))
+    made = faked(limits=limits, of=write_bundle(tmp_path / "many.sgraf", *modules[:count]))
+    images = made.scorer.encode_images(make_regions(40))
+    captions = made.scorer.encode_captions(make_token_ids(40))
+
+    made.scorer.score_pairs(images, captions, np.arange(40), np.arange(40))
+
+    members = made.scorer.bundle.manifest.members.values()
+    embeds = sum(member.config.embed for member in members)
+    shapes = [shape for name, shape in made.engine.shapes if name == "pair_scorer"]
+    assert len(shapes) > 3 * count
+    several = [shape for shape in shapes if shape[-1] > 1]
+    assert several
+    for rows, columns, words, _ in several:
+        gathered = embeds * (rows * (4 + 1) + columns * words) + count * rows * 4**2
+        assert 4 * gathered <= 4 * 2_000
 
 
 def test_only_the_rows_of_a_batch_are_gathered(faked: MakeFaked) -> None:

@@ -14,12 +14,14 @@ import pytest
 from runtime.onnx_bundles import write_bundle
 from runtime.sidecars import schema_1, signed
 
+from sgraf_deploy.config import GRAPHS, PRECISIONS, member_names
 from sgraf_deploy.errors import BundleError
 from sgraf_deploy.runtime.plans import (
     PORTABLE,
     Sidecar,
     engine_folder,
     load_plan,
+    plan_name,
     read_sidecar,
     write_plan,
 )
@@ -104,6 +106,30 @@ def test_a_file_that_no_build_wrote_stays(folder: Path) -> None:
     write_plan(folder, PLAN, newer)
     assert kept.read_bytes() == b"mine"
     assert not (folder / SIDECAR.plan).exists()
+
+
+def test_members_of_one_module_have_plans_of_their_own(folder: Path) -> None:
+    """No name is what another one's files begin with."""
+    members = member_names(["SGR", "SGR", "SAF", *["SGR"] * 9])  # type: ignore[list-item]
+    names = [
+        plan_name(member, precision, graph)
+        for member in members
+        for precision in PRECISIONS
+        for graph in GRAPHS
+    ]
+    assert len(set(names)) == 12 * len(PRECISIONS) * len(GRAPHS)
+    assert not any(
+        other.startswith(f"{name}-") for name in names for other in names if other != name
+    )
+    for member in members[1:]:
+        plan = member.encode()
+        digest = hashlib.sha256(plan).hexdigest()
+        own = replace(SIDECAR, member=member, plan_sha256=digest, plan_bytes=len(plan))
+        write_plan(folder, plan, own)
+    assert load(folder) == PLAN
+    for member in members[1:]:
+        _, plan = load_plan(folder, EXPECTED | {"member": member}, lambda sidecar: True)
+        assert plan == member.encode()
 
 
 @pytest.mark.parametrize("step", [1, 2], ids=["before-the-plan", "before-the-sidecar"])

@@ -34,17 +34,19 @@ class Gather:
 
 @dataclass(frozen=True)
 class RankTile:
-    """A tile of logits, of one member or of two, and what its candidates are compared with.
+    """A tile of logits, of any number of members, and what its candidates are compared with.
 
-    All pointers to device memory. `logits`: (images, captions) float32 of each member; `columns`:
-    (captions,) int32, the captions' places among `all_captions`. `image_bars` (models, all_images)
+    All pointers to device memory. `logits`: as many pointers as there are `members`, each to
+    (images, captions) float32; `columns`: (captions,) int32, the captions' places among
+    `all_captions`. `image_bars` (models, all_images)
     and `caption_bars` (models, all_captions) float32, `image_counts` (models, 2, all_images) and
     `caption_counts` (models, 2, all_captions) int32: how many reach the bar, and how many are
-    level with it. The models are the members and, of two, the ensemble. `wrong`: two int32, the
-    image plus 1 and the caption where a logit is not finite.
+    level with it. The models are the members and, of several, the ensemble. `wrong`: two int32,
+    the image plus 1 and the caption where a logit is not finite.
     """
 
-    logits: tuple[int, ...]
+    logits: int
+    members: int
     columns: int
     image_bars: int
     caption_bars: int

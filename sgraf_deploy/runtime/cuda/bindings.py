@@ -136,13 +136,12 @@ class CudaDriver:
         self._call("cuLaunchKernel", kernel, *grid, *block, 0, stream, (values, kinds), 0)
 
     def count_ranks(self, tile: RankTile, stream: Any) -> None:  # noqa: D102
-        first, second = (*tile.logits, 0)[:2]
         pointers = (
-            *(first, second, tile.columns, tile.image_bars, tile.caption_bars),
+            *(tile.logits, tile.columns, tile.image_bars, tile.caption_bars),
             *(tile.image_counts, tile.caption_counts, tile.wrong),
         )
         sizes = (
-            *(tile.first_image, tile.images, tile.captions),
+            *(tile.members, tile.first_image, tile.images, tile.captions),
             *(tile.all_images, tile.all_captions, tile.captions_per_image),
         )
         kinds = (*(ctypes.c_void_p,) * len(pointers), *(ctypes.c_int,) * len(sizes))

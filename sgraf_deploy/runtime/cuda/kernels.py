@@ -29,71 +29,72 @@ extern "C" __global__ void gather_{size}(
 
 COUNT_RANKS = r"""
 #define LARGEST 3.4028235e38f
-
-// The logit of the mean of two similarities, from their logits: with s = log-sigmoid it is
-// logaddexp(s(a), s(b)) - logaddexp(s(-a), s(-b)).
-__device__ double log_sigmoid(double x) { return fmin(x, 0.0) - log1p(exp(-fabs(x))); }
+#define NOTHING (-1.7e308)  // The logarithm of what adds nothing.
 
 __device__ double log_add_exp(double a, double b)
 {
     return fmax(a, b) + log1p(exp(-fabs(a - b)));
 }
 
-__device__ float combined(float a, float b)
+// The logit of the mean of the members' similarities, as runtime/logits.py has it: the odds are
+// 1 + sum tanh(x/2) / sum sigmoid(-x); a large x gives its tanh as 1 and what it lacks of that.
+__device__ float combined(const float* const* logits, int members, long long at)
 {
-    const double x = a, y = b;
-    return (float)(log_add_exp(log_sigmoid(x), log_sigmoid(y))
-                   - log_add_exp(log_sigmoid(-x), log_sigmoid(-y)));
+    double yes = NOTHING, no = NOTHING, whole = 0.0, part = 0.0;
+    for (int member = 0; member < members; ++member) {
+        const double x = logits[member][at], size = fabs(x), sign = copysign(1.0, x);
+        const double small = exp(-size), rest = log1p(small);
+        yes = log_add_exp(yes, fmin(x, 0.0) - rest);
+        no = log_add_exp(no, fmin(-x, 0.0) - rest);
+        whole += size < 1.0 ? 0.0 : sign;
+        part += size < 1.0 ? tanh(0.5 * x) : -2.0 * sign * small / (1.0 + small);
+    }
+    const double more = whole + part;
+    const double odds = log(fabs(more)) - (more < 0.0 ? yes : no);
+    return (float)copysign(log_add_exp(0.0, odds), more);
 }
 
-// A warp takes 32 captions of one image after the other; hits of the image are added up in its
-// threads, those of a caption where they belong.
+// A block takes one image after the other, and for each the members, then their ensemble: hits of
+// the image are added up in its threads, those of a caption where they belong.
 extern "C" __global__ void count_ranks(
-    const float* a, const float* b, const int* columns,
+    const float* const* logits, const int* columns,
     const float* image_bars, const float* caption_bars,
-    int* image_counts, int* caption_counts, int2* wrong,
+    int* image_counts, int* caption_counts, int2* wrong, int members,
     int first_image, int images, int captions, int all_images, int all_captions, int per_image)
 {
-    const int models = b ? 3 : 1;
+    const int models = members > 1 ? members + 1 : 1;
     for (int row = blockIdx.x; row < images; row += gridDim.x) {
         const int image = first_image + row;
-        int reach[3] = {0, 0, 0}, level[3] = {0, 0, 0};
-        for (int place = threadIdx.x; place < captions; place += blockDim.x) {
-            const int caption = columns[place];
-            const long long at = (long long)row * captions + place;
-            float values[3];
-            values[0] = a[at];
-            if (b) {
-                values[1] = b[at];
-                values[2] = combined(values[0], values[1]);
-            }
-            const float worst = b && !(fabsf(values[1]) <= LARGEST) ? values[1] : values[0];
-            if (!(fabsf(worst) <= LARGEST)) {
-                int2 pair;  // Stored at once: threads that find others must not mix theirs in.
-                pair.x = image + 1;
-                pair.y = caption;
-                *wrong = pair;
-            }
-            if (caption / per_image == image)
-                continue;
-            for (int model = 0; model < models; ++model) {
-                const float image_bar = image_bars[(long long)model * all_images + image];
+        for (int model = 0; model < models; ++model) {
+            const float image_bar = image_bars[(long long)model * all_images + image];
+            int reach = 0, level = 0;
+            for (int place = threadIdx.x; place < captions; place += blockDim.x) {
+                const int caption = columns[place];
+                const long long at = (long long)row * captions + place;
+                const float value =
+                    model < members ? logits[model][at] : combined(logits, members, at);
+                if (!(fabsf(value) <= LARGEST)) {
+                    int2 pair;  // Stored at once: threads that find others must not mix theirs in.
+                    pair.x = image + 1;
+                    pair.y = caption;
+                    *wrong = pair;
+                }
+                if (caption / per_image == image)
+                    continue;
                 const float caption_bar = caption_bars[(long long)model * all_captions + caption];
-                reach[model] += values[model] >= image_bar;
-                level[model] += values[model] == image_bar;
                 int* counts = caption_counts + 2LL * model * all_captions + caption;
-                if (values[model] >= caption_bar)
+                reach += value >= image_bar;
+                level += value == image_bar;
+                if (value >= caption_bar)
                     atomicAdd(counts, 1);
-                if (values[model] == caption_bar)
+                if (value == caption_bar)
                     atomicAdd(counts + all_captions, 1);
             }
-        }
-        for (int model = 0; model < models; ++model) {
             int* counts = image_counts + 2LL * model * all_images + image;
-            if (reach[model])
-                atomicAdd(counts, reach[model]);
-            if (level[model])
-                atomicAdd(counts + all_images, level[model]);
+            if (reach)
+                atomicAdd(counts, reach);
+            if (level)
+                atomicAdd(counts + all_images, level);
         }
     }
 }

@@ -43,9 +43,11 @@ class DeviceRankCounter:
         with lane:
             counts = self._of(lane)
             places = lane.put(columns)
+            pointers = lane.put(np.array([each.pointer for each in tiles], np.uint64))
             images, captions = tiles[0].shape
             tile = RankTile(
-                logits=tuple(each.pointer for each in tiles),
+                logits=pointers.pointer,
+                members=len(tiles),
                 columns=places.pointer,
                 image_bars=self._bars[0].pointer,
                 caption_bars=self._bars[1].pointer,
@@ -60,7 +62,7 @@ class DeviceRankCounter:
                 captions_per_image=self._per_image,
             )
             call = partial(engine.cuda.count_ranks, tile, lane.stream)
-            lane.enqueue(call, reads=(*tiles, places, *self._bars), writes=counts)
+            lane.enqueue(call, reads=(*tiles, pointers, places, *self._bars), writes=counts)
 
     def result(self) -> dict[str, RankCounts]:
         """Wait for the counts of all lanes; DataError if a logit was not finite."""
