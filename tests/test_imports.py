@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "runtime": PLAIN | ARTIFACT | {"runtime", "data"},
     "export": PLAIN | ARTIFACT | {"export", "model", "data", "runtime"},
     "bench": PLAIN | ARTIFACT | {"bench", "model", "data", "runtime", "export"},
+    "demo": PLAIN | ARTIFACT | {"demo", "data", "export"},
     "train": PLAIN | {"train", "bench", "model", "data", "runtime"},
     **dict.fromkeys(ARTIFACT, TYPES | WRITER | ARTIFACT | {"data"}),
     **dict.fromkeys(WRITER, {"errors"} | WRITER),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,13 +18,15 @@ from sgraf_deploy.config import GRAPHS, Precision
 from sgraf_deploy.data.bound import MAX_WORDS
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.runtime import encode, gallery, matrix, pairs, ranks
-from sgraf_deploy.runtime.arguments import check_load
+from sgraf_deploy.runtime.arguments import check_load, merge_options
 from sgraf_deploy.runtime.context import Context
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages, Origin
 from sgraf_deploy.runtime.engine import Engine, EngineOptions, open_engine
 from sgraf_deploy.runtime.halving import Progress
 from sgraf_deploy.runtime.logits import Logits, ensemble_logits, similarities
+from sgraf_deploy.runtime.machine import Machine
 from sgraf_deploy.runtime.outputs import check_outputs, name_outputs
+from sgraf_deploy.runtime.policy import AUTO, Choice, Request, choose
 from sgraf_deploy.runtime.ranks import RankCounts
 from sgraf_deploy.runtime.rerank import RerankResult, check_top_k, query_direction, rank
 from sgraf_deploy.runtime.tiles import (
@@ -40,11 +44,16 @@ Images = EncodedImages | NDArray[Any]
 Captions = EncodedCaptions | RawCaptions
 
 
-def load(
+log = logging.getLogger(__name__)
+
+
+def load(  # noqa: PLR0913  # what it takes is the public face of a dozen modules
     bundle: Bundle | str | os.PathLike[str],
+    engine: str = AUTO,
+    precision: Precision | None = None,
+    device: str | None = None,
+    threads: int | None = None,
     *,
-    engine: str = "auto",
-    precision: Precision = "fp32",
     options: EngineOptions | None = None,
     memory_budget: int | None = None,
     tile: TileShape | None = None,
@@ -52,46 +61,59 @@ def load(
 ) -> Scorer:
     """Open a bundle for scoring, all of its graphs at once, so that no request finds one damaged.
 
-    `memory_budget` is what one tile may take, in bytes, beyond encoded inputs and the result;
-    `tile` fixes the tiles' shape instead. A caption of more than `max_words` tokens, `<start>` and
-    `<end>` included, is refused before it is read; None lifts that. A compiled engine that was
-    never compared with the reference is compared now, if `options` allow it at all. Raises
-    GateError if it fails then, BundleError for a bundle that cannot be used, InputError for an
-    unknown engine, a precision that the bundle does not have or an argument of another type, and
-    UnavailableError for an engine that does not work on this machine.
+    Nothing needs to be chosen: `auto` takes the fastest engine that works on this machine, one on a
+    GPU only if `device` asks for it, or if the bundle was compiled and its engines were compared
+    with the reference on this GPU. The scorer says what was taken.
+
+    Raises:
+        BundleError: a bundle, or a compiled engine, that cannot be used.
+        InputError: an unknown engine, a precision that the bundle lacks, wishes that contradict
+            each other, or an argument of another type.
+        UnavailableError: nothing here can do what was asked for; it says what is missing.
+        GateError: a compiled engine misses a bound, compared now as it never was before.
     """
-    check_load(
-        bundle,
-        engine=engine,
-        precision=precision,
-        options=options,
-        memory_budget=memory_budget,
-        tile=tile,
-        max_words=max_words,
-    )
+    check_load(bundle, engine, precision, device, threads, options, memory_budget, tile, max_words)
+    wanted = merge_options(options, device=device, threads=threads)
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    precisions = opened.manifest.precisions
-    if precision not in precisions:
-        raise InputError(
-            f"bundle {opened.path} has no {precision} graphs",
-            expected=f"precision {' or '.join(precisions)}",
-            got=precision,
-        )
-    running = open_engine(engine, opened, precision, options or EngineOptions())
+    choice = choose(Request(engine, precision, wanted.device), Machine(opened, wanted))
+    if engine == AUTO:
+        _say(choice, opened)
+    running = _open(opened, choice, wanted)
+    limits = TileLimits(memory_budget or DEFAULT_TILE_BYTES, running.tile_advice)
+    return Scorer(
+        opened, running, precision=choice.precision, limits=limits, tile=tile, max_words=max_words
+    )
+
+
+def _open(bundle: Bundle, choice: Choice, options: EngineOptions) -> Engine:
+    """What was chosen with all graphs open, compared with the reference if it never was."""
+    options = replace(options, device=choice.device)
+    running = open_engine(choice.engine, bundle, choice.precision, options)
     try:
-        for member in opened.manifest.members:
+        for member in bundle.manifest.members:
             for graph in GRAPHS:
                 running.open(member, graph)
         if running.unverified:
-            verify_engine(opened, running, precision)
+            verify_engine(bundle, running, choice.precision)
             running.mark_verified()
     except BaseException:
         running.close()
         raise
-    limits = TileLimits(memory_budget or DEFAULT_TILE_BYTES, running.tile_advice)
-    return Scorer(
-        opened, running, precision=precision, limits=limits, tile=tile, max_words=max_words
-    )
+    return running
+
+
+def _say(choice: Choice, bundle: Bundle) -> None:
+    """Log what `auto` took; a warning where a CPU has to do without fp32, which is slow."""
+    name = bundle.path.name
+    log.info("%s: engine %s, %s on %s", name, choice.engine, choice.precision, choice.device)
+    if choice.device == "cpu" and "fp32" not in bundle.manifest.precisions:
+        log.warning(
+            "%s has no fp32 graphs, the only ones that engines native and ort run: engine %s "
+            "computes %s, more slowly",
+            name,
+            choice.engine,
+            choice.precision,
+        )
 
 
 class Scorer:

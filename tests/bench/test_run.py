@@ -13,6 +13,7 @@ from sgraf_deploy.bench import run
 from sgraf_deploy.bench.random_model import random_checkpoint
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.errors import BundleError
+from sgraf_deploy.runtime.policy import Choice
 
 
 def test_random_weights_leave_the_callers_random_state_alone() -> None:
@@ -49,9 +50,7 @@ def test_of_several_bundles_none_is_guessed(tmp_path: Path) -> None:
         run.default_bundle(tmp_path)
 
 
-def test_on_a_gpu_what_runs_on_the_cpu_alone_is_left_out() -> None:
-    working, reasons = run.available_engines("cuda")
-    for name in ("native", "ort"):
-        assert name not in working
-        assert "CPU" in reasons[name]
-    assert run.available_engines(None)[0][-2:] == ("ort", "torch")
+def test_the_literal_loop_runs_on_the_gpu_where_an_engine_does() -> None:
+    cpu, gpu = Choice("ort", "fp32", "cpu"), Choice("trt", "fp16", "cuda:1")
+    assert run.BenchOptions((cpu,)).device == "cpu"
+    assert run.BenchOptions((cpu, gpu)).device == "cuda:1"
