@@ -97,7 +97,8 @@ def count_ranks(
             got=len(captions),
         )
     rows = np.arange(len(captions), dtype=np.int32)
-    truths = pair_logits(context, images, captions, rows // np.int32(captions_per_image), rows)
+    owners = (rows // captions_per_image).astype(np.int32)
+    truths = pair_logits(context, images, captions, owners, rows)
     if len(truths) > 1:
         truths[ENSEMBLE] = ensemble_logits(truths)
     best = {name: each.reshape(len(images), -1).max(axis=1) for name, each in truths.items()}
