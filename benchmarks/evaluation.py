@@ -22,7 +22,7 @@ from sgraf_deploy.bench.run import SEED, processor
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.files import write_json
 from sgraf_deploy.runtime.encoded import EncodedImages
-from sgraf_deploy.runtime.engine import ENGINES, default_precision
+from sgraf_deploy.runtime.engine import ENGINES
 from sgraf_deploy.runtime.scorer import load
 from sgraf_deploy.versions import tool_versions
 
@@ -45,7 +45,7 @@ def main(path: Path, engine: str, images: int, json_file: Path | None) -> None:
     token_ids = random_token_ids(bundle, lengths.tolist(), rng)
     regions = bundle.manifest.regions, bundle.manifest.img_dim
     seconds = {}
-    with load(bundle, engine=engine, precision=default_precision(engine)) as scorer:
+    with load(bundle, engine) as scorer:
         parts, spent = [], 0.0
         for start in range(0, images, IMAGES_AT_A_TIME):
             count = min(IMAGES_AT_A_TIME, images - start)

@@ -3,7 +3,8 @@
 with sgraf_deploy.load("f8k.sgraf") as scorer:
     images = scorer.encode_images(regions)
     captions = scorer.encode_captions(["a dog runs on the beach"])
-    similarities = scorer.score(images, captions)
+    similarities = scorer.score(images, captions)  # (images, captions) float32
+    best = scorer.rerank("a dog runs on the beach", images, top_k=10)
 """
 
 from __future__ import annotations
@@ -14,17 +15,45 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sgraf_deploy import errors
     from sgraf_deploy.bundle import Bundle
+    from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
+    from sgraf_deploy.runtime.engine import EngineOptions
+    from sgraf_deploy.runtime.ranks import RankCounts
+    from sgraf_deploy.runtime.rerank import RankedItem, RerankResult
     from sgraf_deploy.runtime.scorer import Scorer, load
+    from sgraf_deploy.runtime.tiles import TilePlan, TileShape
 
 __version__ = "0.1.0"
 
-__all__ = ["Bundle", "Scorer", "__version__", "errors", "load"]
+__all__ = [
+    "Bundle",
+    "EncodedCaptions",
+    "EncodedImages",
+    "EngineOptions",
+    "RankCounts",
+    "RankedItem",
+    "RerankResult",
+    "Scorer",
+    "TilePlan",
+    "TileShape",
+    "__version__",
+    "errors",
+    "load",
+]
 
 _HOMES = {
     "Bundle": "sgraf_deploy.bundle",
+    "EncodedCaptions": "sgraf_deploy.runtime.encoded",
+    "EncodedImages": "sgraf_deploy.runtime.encoded",
+    "EngineOptions": "sgraf_deploy.runtime.engine",
+    "RankCounts": "sgraf_deploy.runtime.ranks",
+    "RankedItem": "sgraf_deploy.runtime.rerank",
+    "RerankResult": "sgraf_deploy.runtime.rerank",
     "Scorer": "sgraf_deploy.runtime.scorer",
+    "TilePlan": "sgraf_deploy.runtime.tiles",
+    "TileShape": "sgraf_deploy.runtime.tiles",
     "load": "sgraf_deploy.runtime.scorer",
 }
+"""Public name -> the module that it is imported from on first use."""
 
 
 def __getattr__(name: str) -> object:

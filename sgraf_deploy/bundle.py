@@ -56,6 +56,16 @@ class Bundle:
         self._verified: dict[FileRef, tuple[int, int]] = {}
         self._graphs = frozenset(manifest.graphs)
 
+    def __repr__(self) -> str:
+        precisions = " + ".join(self.manifest.precisions)
+        return f"Bundle({self.short_name}, {self.manifest.module}, {precisions})"
+
+    @property
+    def short_name(self) -> str:
+        """The folder's name, cut where it is long."""
+        name = self.path.name
+        return name if len(name) <= 40 else f"{name[:39]}…"
+
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Bundle:
         """Open the bundle at `path`, completing an interrupted replacement of it first.

@@ -74,8 +74,8 @@ class FakeEngine(Locked):
         self._configs = {name: member.config for name, member in bundle.manifest.members.items()}
         self._graphs: dict[tuple[str, GraphName], FakeGraph] = {}
 
-    @staticmethod
-    def unavailable() -> str | None:
+    @classmethod
+    def check_available(cls, device: str) -> None:
         return None
 
     def open(self, member: str, graph: GraphName) -> FakeGraph:

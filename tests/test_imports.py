@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "runtime": PLAIN | ARTIFACT | {"runtime", "data"},
     "export": PLAIN | ARTIFACT | {"export", "model", "data", "runtime"},
     "bench": PLAIN | ARTIFACT | {"bench", "model", "data", "runtime", "export"},
+    "demo": PLAIN | ARTIFACT | {"demo", "data", "export"},
     "train": PLAIN | {"train", "bench", "model", "data", "runtime"},
     **dict.fromkeys(ARTIFACT, TYPES | WRITER | ARTIFACT | {"data"}),
     **dict.fromkeys(WRITER, {"errors"} | WRITER),
@@ -222,6 +223,10 @@ def test_public_names_are_found_on_first_use() -> None:
 
     assert (sgraf_deploy.Bundle, sgraf_deploy.Scorer, sgraf_deploy.load) == (Bundle, Scorer, load)
     assert set(sgraf_deploy.__all__) <= set(dir(sgraf_deploy))
+    for name in sgraf_deploy.__all__:
+        assert name == "__version__" or getattr(sgraf_deploy, name).__name__.endswith(name)
+    named = "load Scorer Bundle EncodedImages EncodedCaptions RerankResult EngineOptions TileShape"
+    assert {*named.split(), "errors"} <= set(sgraf_deploy.__all__)
 
 
 def test_an_unknown_public_name_is_an_attribute_error() -> None:

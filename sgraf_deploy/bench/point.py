@@ -44,6 +44,8 @@ class Job:
     threads: int | None = None
     device: str | None = None
     checkpoints: tuple[str, ...] = ()
+    engine_dir: str | None = None
+    allow_unverified: bool = False
     seed: int = 0
 
     @property
@@ -53,7 +55,13 @@ class Job:
 
     def engine_options(self) -> EngineOptions:
         """What the engine is opened with."""
-        return EngineOptions(self.threads, self.device, tuple(map(Path, self.checkpoints)))
+        return EngineOptions(
+            self.threads,
+            self.device,
+            tuple(map(Path, self.checkpoints)),
+            None if self.engine_dir is None else Path(self.engine_dir),
+            self.allow_unverified,
+        )
 
 
 @dataclass(frozen=True)

@@ -196,7 +196,7 @@ def measure_profile(
 
     Raises SgrafDeployError if the profiler did not keep every run: it holds a million nodes.
     """
-    with load(bundle, engine="ort", options=options) as scorer:
+    with load(bundle, "ort", "fp32", options=options) as scorer:
         unprofiled, _ = _score(scorer, workload, clock)
     limits = TileLimits()
     with tempfile.TemporaryDirectory() as folder:

@@ -27,16 +27,12 @@ from sgraf_deploy.bench.speed import (
     measure_throughput,
 )
 from sgraf_deploy.bundle import Bundle
-from sgraf_deploy.config import Precision
 from sgraf_deploy.data.bound import MAX_WORDS
 from sgraf_deploy.data.checks import Finding
 from sgraf_deploy.data.precomp import PrecompSplit
 from sgraf_deploy.errors import BundleError
-from sgraf_deploy.runtime.engine import (
-    ENGINES,
-    EngineOptions,
-    choose_engine,
-)
+from sgraf_deploy.runtime.engine import EngineOptions
+from sgraf_deploy.runtime.policy import Choice
 from sgraf_deploy.runtime.scorer import Scorer, load
 from sgraf_deploy.versions import tool_versions
 
@@ -54,35 +50,17 @@ Logits = dict[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
-class EngineChoice:
-    """An engine in a precision."""
-
-    name: str
-    precision: Precision = "fp32"
-
-
-@dataclass(frozen=True)
 class BenchOptions:
     """What is measured, on how many threads, and how often."""
 
-    engines: tuple[EngineChoice, ...]
+    engines: tuple[Choice, ...]
     engine_options: EngineOptions = field(default_factory=EngineOptions)
     speed: SpeedOptions = field(default_factory=SpeedOptions)
 
     @property
-    def device(self) -> str | None:
+    def device(self) -> str:
         """Where the literal loop runs: on the GPU where an engine does."""
-        given = self.engine_options.device
-        if given is None and any(
-            ENGINES[one.name].gpu for one in self.engines if one.name != "auto"
-        ):
-            return "cuda"
-        return given
-
-    def opened(self, engine: str) -> EngineOptions:
-        """What an engine is opened with; one for the CPU alone is compared on the CPU."""
-        on_cpu = engine != "auto" and ENGINES[engine].cpu
-        return replace(self.engine_options, device=None if on_cpu else self.device)
+        return next((one.device for one in self.engines if one.device != "cpu"), "cpu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,16 +128,6 @@ class BenchReport:
             "warnings": self.warnings,
             "failed": self.failed,
         }
-
-
-def default_engines(device: str | None, precision: Precision | None = None) -> tuple[str, ...]:
-    """What `auto` takes for a precision, and torch, which the literal loop needs in any case.
-
-    On another device than the CPU torch alone. Raises UnavailableError where `auto` finds none.
-    """
-    if device not in (None, "cpu"):
-        return ("torch",)
-    return tuple(dict.fromkeys((choose_engine(precision), "torch")))
 
 
 def split_workload(
@@ -231,9 +199,9 @@ def _open(bundle: Bundle, options: BenchOptions, stack: ExitStack) -> dict[str, 
     scorers = (
         load(
             bundle,
-            engine=one.name,
-            precision=one.precision,
-            options=options.opened(one.name),
+            one.engine,
+            one.precision,
+            options=replace(options.engine_options, device=one.device),
             max_words=None,
         )
         for one in options.engines

@@ -18,11 +18,12 @@ from typing import Any
 
 from sgraf_deploy.bench.measure import Ratio, Timing, pair_flop, ratios_to_json, times_faster
 from sgraf_deploy.bench.point import Job, to_json
-from sgraf_deploy.bench.run import SEED, EngineChoice, processor
+from sgraf_deploy.bench.run import SEED, processor
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.errors import InputError, SgrafDeployError
 from sgraf_deploy.runtime.engine import EngineOptions
 from sgraf_deploy.runtime.halving import Progress
+from sgraf_deploy.runtime.policy import Choice
 from sgraf_deploy.versions import tool_versions
 
 PAIRS = (10_000, 100_000, 1_000_000, 10_000_000)
@@ -65,7 +66,7 @@ class Size:
 class ScalingOptions:
     """What is measured; `max_pairs` leaves out larger sizes, and bounds the lengths' one."""
 
-    engine: EngineChoice
+    engine: Choice
     engine_options: EngineOptions = field(default_factory=EngineOptions)
     sizes: tuple[Size, ...] = tuple(Size.of_pairs(pairs) for pairs in PAIRS)
     word_counts: tuple[int, ...] = WORD_COUNTS
@@ -73,18 +74,23 @@ class ScalingOptions:
     repeats: int = 5
 
     def chosen_sizes(self) -> list[Size]:
-        """By pairs; InputError if `max_pairs` leaves none."""
-        limit = self.max_pairs or max(size.pairs for size in self.sizes)
-        # About 10,000 is 45 x 225, which is a little more.
-        found = [size for size in self.sizes if size.pairs <= 1.02 * limit]
-        if not found:
-            smallest = min(size.pairs for size in self.sizes)
-            raise InputError("--max-pairs", expected=f"at least {smallest:,}", got=f"{limit:,}")
-        return sorted(found, key=lambda size: size.pairs)
+        """As `choose_sizes`."""
+        return choose_sizes(self.sizes, self.max_pairs)
 
     def size_of_lengths(self) -> Size:
         """The matrix of the captions that grow."""
         return Size.of_pairs(min(PAIRS_OF_LENGTHS, self.max_pairs or PAIRS_OF_LENGTHS))
+
+
+def choose_sizes(sizes: Sequence[Size], max_pairs: int | None) -> list[Size]:
+    """Those of at most so many pairs, by pairs; InputError if none is left."""
+    limit = max_pairs or max(size.pairs for size in sizes)
+    # About 10,000 is 45 x 225, which is a little more.
+    found = [size for size in sizes if size.pairs <= 1.02 * limit]
+    if not found:
+        smallest = min(size.pairs for size in sizes)
+        raise InputError("--max-pairs", expected=f"at least {smallest:,}", got=f"{limit:,}")
+    return sorted(found, key=lambda size: size.pairs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,11 +219,13 @@ def _jobs(bundle: Bundle, options: ScalingOptions) -> list[Job]:
             captions=size.captions,
             fewest=fewest,
             most=most,
-            engine=options.engine.name,
+            engine=options.engine.engine,
             precision=options.engine.precision,
             threads=chosen.threads,
-            device=chosen.device,
+            device=options.engine.device,
             checkpoints=tuple(map(str, chosen.checkpoints)),
+            engine_dir=None if chosen.engine_dir is None else str(chosen.engine_dir),
+            allow_unverified=chosen.allow_unverified,
             seed=SEED,
         )
 

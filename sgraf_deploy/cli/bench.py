@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
@@ -28,11 +28,15 @@ from sgraf_deploy.cli.terminal import echo, progress_bars, warn
 from sgraf_deploy.config import MODULES, PRECISIONS, Precision
 
 if TYPE_CHECKING:
-    from sgraf_deploy.bench.run import BenchOptions, BenchReport, EngineChoice, Workload
+    from sgraf_deploy.bench.run import BenchOptions, BenchReport, Workload
     from sgraf_deploy.bundle import Bundle
+    from sgraf_deploy.runtime.engine import EngineOptions
+    from sgraf_deploy.runtime.policy import Choice
 
 _COUNT = click.IntRange(min=1)
 _SIDE, _DEMO_IMAGES = 100, 200
+_BY_MODE = {"compare": ("auto", "torch"), "scaling": ("auto",), "profile": ("ort:fp32",)}
+"""The engines where none is named."""
 
 
 class Report(Protocol):
@@ -55,7 +59,7 @@ class Report(Protocol):
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
-    help="Of engines that name none; if absent fp32, on a GPU's own engines fp16.",
+    help="Of engines that name none; if absent fp32, for GPU engines fp16, if the bundle has it.",
 )
 @click.option("--data", type=PATH, metavar="DIR", help="Precomp data: R@K is compared, too.")
 @click.option("--split", metavar="NAME", help="The split of --data.")
@@ -140,20 +144,17 @@ def bench(
     """
     _check_options(context, options)
     check_result_file(options["json_file"], "--json")
-    if scaling:
-        _scaling(options)
-    elif profile:
-        _profile(options)
-    else:
-        _compare(options)
+    run = {"scaling": _scaling, "profile": _profile, "compare": _compare}
+    mode = "scaling" if scaling else "profile" if profile else "compare"
+    run[mode](options | {"mode": mode})
 
 
 def _compare(options: dict[str, Any]) -> None:
     """Parity and speed."""
     from sgraf_deploy.bench.run import run_bench
 
-    chosen = _bench_options(options)
-    with _opened(options, _precisions(chosen.engines)) as (opened, demo), progress_bars() as bars:
+    with _opened(options) as (opened, demo), progress_bars() as bars:
+        chosen = _bench_options(opened, options)
         workload = _workload(opened, options, demo=demo)
         echo(f"{opened.path.name} ({opened.manifest.module}), {workload.name}")
         for finding in workload.findings:
@@ -167,23 +168,25 @@ def _compare(options: dict[str, Any]) -> None:
 
 def _scaling(options: dict[str, Any]) -> None:
     """Speed and memory by size."""
-    from sgraf_deploy.bench.scaling import ScalingOptions, measure_scaling
-    from sgraf_deploy.runtime.engine import EngineOptions
+    from sgraf_deploy.bench.scaling import (
+        ScalingOptions,
+        choose_sizes,
+        measure_scaling,
+    )
 
     check_result_file(options["plot"], "--plot")
-    engine = _engine((options["engines"] or ("auto",))[0], options["precision"])
-    checkpoints = tuple(options["checkpoints"])
-    chosen = ScalingOptions(
-        engine,
-        EngineOptions(options["threads"], options["device"], checkpoints),
-        max_pairs=options["max_pairs"],
-        repeats=options["repeats"],
-    )
-    if options["sizes"]:
-        chosen = replace(chosen, sizes=parse_sizes(options["sizes"]))
-    chosen.chosen_sizes()  # raises before the work
-    with _opened(options, _precisions((engine,))) as (opened, _), progress_bars() as bars:
+    sizes = parse_sizes(options["sizes"]) if options["sizes"] else ScalingOptions.sizes
+    choose_sizes(sizes, options["max_pairs"])  # raises before the work
+    with _opened(options) as (opened, _), progress_bars() as bars:
         echo(f"{opened.path.name} ({opened.manifest.module}), random regions and ids")
+        (engine,) = _choices(opened, options)
+        chosen = ScalingOptions(
+            engine,
+            _engine_options(options),
+            sizes=sizes,
+            max_pairs=options["max_pairs"],
+            repeats=options["repeats"],
+        )
         report = measure_scaling(opened, chosen, bars("scaling"))
     _show(report, scaling_lines(report), options)
     if options["plot"] is not None:
@@ -192,13 +195,12 @@ def _scaling(options: dict[str, Any]) -> None:
 
 def _profile(options: dict[str, Any]) -> None:
     """The scorer's stages."""
-    from sgraf_deploy.runtime.engine import EngineOptions, check_engine
-
-    check_engine("ort")
+    _choices(None, options)  # raises without ONNX Runtime, which the next line needs
     from sgraf_deploy.bench.profile import measure_profile
     from sgraf_deploy.bench.run import random_workload
+    from sgraf_deploy.runtime.engine import EngineOptions
 
-    with _opened(options, ("fp32",)) as (opened, _), progress_bars() as bars:
+    with _opened(options) as (opened, _), progress_bars() as bars:
         images, captions = options["images"] or 200, options["captions"] or 1000
         workload = random_workload(opened, images, captions)
         echo(f"{opened.path.name} ({opened.manifest.module}), {workload.name}")
@@ -243,58 +245,57 @@ def _check_options(context: click.Context, options: dict[str, Any]) -> None:
         raise InputError("--limit-images", expected="--data DIR beside it", got="none")
 
 
-def _bench_options(options: dict[str, Any]) -> BenchOptions:
-    from sgraf_deploy.bench.run import BenchOptions, default_engines
+def _bench_options(bundle: Bundle, options: dict[str, Any]) -> BenchOptions:
+    from sgraf_deploy.bench.run import BenchOptions
     from sgraf_deploy.bench.speed import SpeedOptions
-    from sgraf_deploy.runtime.engine import EngineOptions
 
-    threads = options["threads"]
+    engines = _choices(bundle, options)
+    given = _engine_options(options)
     try:
         import torch
 
-        threads = threads or torch.get_num_threads()
+        threads = given.threads or torch.get_num_threads()
         torch.set_num_threads(threads)
+        given = replace(given, threads=threads)
     except ImportError:  # said, with the command that installs it, where the reference is opened
         pass
-    engines = options["engines"] or default_engines(options["device"], options["precision"])
-    return BenchOptions(
-        tuple(_engine(text, options["precision"]) for text in engines),
-        EngineOptions(
-            threads,
-            options["device"],
-            tuple(options["checkpoints"]),
-            options["engine_dir"],
-            options["allow_unverified"],
-        ),
-        SpeedOptions(options["repeats"], options["warmup"], options["queries"]),
+    speed = SpeedOptions(options["repeats"], options["warmup"], options["queries"])
+    return BenchOptions(engines, given, speed)
+
+
+def _engine_options(options: dict[str, Any]) -> EngineOptions:
+    from sgraf_deploy.runtime.engine import EngineOptions
+
+    return EngineOptions(
+        options["threads"],
+        options["device"],
+        tuple(options["checkpoints"]),
+        options["engine_dir"],
+        options["allow_unverified"],
     )
 
 
-def _engine(text: str, precision: Precision | None) -> EngineChoice:
-    """`NAME` or `NAME:PRECISION`; an engine that does not work here is an error, at once."""
-    from sgraf_deploy.bench.run import EngineChoice
-    from sgraf_deploy.errors import InputError
-    from sgraf_deploy.runtime.engine import check_engine, default_precision
+def _choices(bundle: Bundle | None, options: dict[str, Any]) -> tuple[Choice, ...]:
+    """What is measured; without a bundle, on one that has everything but compiled engines.
 
-    name, colon, own = text.partition(":")
-    if colon and own not in PRECISIONS:
-        raise InputError(
-            f"--engine {text}", expected=" or ".join(f"{name}:{each}" for each in PRECISIONS)
-        )
-    check_engine(name)
-    chosen = cast(Precision, own) if colon else precision
-    return EngineChoice(name, chosen or default_precision(name))
+    An engine that does not work here is an error, before anything long begins.
+    """
+    from sgraf_deploy.runtime.machine import Machine
+    from sgraf_deploy.runtime.policy import choose, parse_request
+
+    machine = Machine(bundle, _engine_options(options))
+    wanted = options["engines"] or _BY_MODE[options["mode"]]
+    requests = [parse_request(text, options["precision"], options["device"]) for text in wanted]
+    return tuple(dict.fromkeys(choose(request, machine) for request in requests))
 
 
-def _precisions(engines: Iterable[EngineChoice]) -> tuple[Precision, ...]:
+def _precisions(engines: Iterable[Choice]) -> tuple[Precision, ...]:
     wanted = {choice.precision for choice in engines}
     return tuple(precision for precision in PRECISIONS if precision in wanted)
 
 
 @contextmanager
-def _opened(
-    options: dict[str, Any], precisions: tuple[Precision, ...]
-) -> Iterator[tuple[Bundle, bool]]:
+def _opened(options: dict[str, Any]) -> Iterator[tuple[Bundle, bool]]:
     """The bundle to measure, and whether it is the embedded demo."""
     from sgraf_deploy.bench.run import default_bundle
     from sgraf_deploy.bundle import Bundle
@@ -304,6 +305,7 @@ def _opened(
     if path is not None:
         yield Bundle.open(path), False
         return
+    precisions = _precisions(_choices(None, options))
     with tempfile.TemporaryDirectory() as folder:
         if random is not None:
             from sgraf_deploy.bench.random_model import (

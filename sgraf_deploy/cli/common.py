@@ -71,7 +71,8 @@ def scorer_options(command: F) -> F:
         click.option(
             "--device",
             metavar="NAME",
-            help="cpu, cuda or cuda:N; the engine's own choice if absent.",
+            help="cpu, cuda or cuda:N; if absent the engine's own, for auto a GPU only if compiled "
+            "engines were verified on it.",
         ),
         click.option(
             "--threads",
@@ -82,7 +83,7 @@ def scorer_options(command: F) -> F:
         click.option(
             "--precision",
             type=click.Choice(PRECISIONS),
-            help="Which graphs to run; if absent fp32, on a GPU's own engines fp16.",
+            help="Which graphs to run; if absent fp32, for GPU engines fp16, if the bundle has it.",
         ),
         click.option(
             "--engine",
@@ -126,16 +127,11 @@ def load_scorer(
     max_caption_words: int | None,
 ) -> Scorer:
     """Load a bundle as the shared options say."""
-    from sgraf_deploy.runtime.engine import EngineOptions, default_precision
+    from sgraf_deploy.runtime.engine import EngineOptions
     from sgraf_deploy.runtime.scorer import load
 
-    if engine == "auto" and device not in (None, "cpu"):
-        engine = "torch"  # The fastest elsewhere than on a CPU that needs nothing compiled.
     options = EngineOptions(threads, device, tuple(checkpoints), engine_dir, allow_unverified)
-    chosen = precision or default_precision(engine)
-    return load(
-        bundle, engine=engine, precision=chosen, options=options, max_words=max_caption_words
-    )
+    return load(bundle, engine, precision, options=options, max_words=max_caption_words)
 
 
 def describe_scorer(scorer: Scorer) -> str:

@@ -20,7 +20,7 @@ from sgraf_deploy.config import PRECISIONS, Precision
 
 if TYPE_CHECKING:
     from sgraf_deploy.bundle import Bundle
-    from sgraf_deploy.export.engines import Check
+    from sgraf_deploy.export.engines import Check, Published
     from sgraf_deploy.export.tensorrt import Planned
 
 _COUNT = click.IntRange(min=1)
@@ -31,9 +31,7 @@ _COUNT = click.IntRange(min=1)
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
-    default="fp16",
-    show_default=True,
-    help="Which of the bundle's graphs to build.",
+    help="Which of the bundle's graphs to build; if absent fp16, or what the bundle has.",
 )
 @click.option(
     "--max-images", type=_COUNT, metavar="N", default=64, show_default=True, help="Of a tile."
@@ -70,7 +68,7 @@ _COUNT = click.IntRange(min=1)
 def compile_(
     *,
     bundle: Path,
-    precision: Precision,
+    precision: Precision | None,
     max_images: int,
     max_captions: int,
     max_words: int,
@@ -93,38 +91,35 @@ def compile_(
     from sgraf_deploy.export.profiles import GIB, Sizes
     from sgraf_deploy.export.tensorrt import CompileOptions, plan_builds, target
     from sgraf_deploy.runtime.plans import PORTABLE
+    from sgraf_deploy.runtime.policy import default_precision
     from sgraf_deploy.runtime.tensorrt import find_tensorrt
 
     tensorrt = find_tensorrt()
     built_for = target(tensorrt)
     opened = Bundle.open(bundle)
     check = _recall_check(opened, data, split, limit_images, max_caption_words)
+    built = precision or default_precision("trt", opened.manifest.precisions) or "fp16"
     options = CompileOptions(
-        precision=precision,
+        precision=built,
         sizes=Sizes(max_images, max_captions, max_words, max_candidates),
         workspace_bytes=int(workspace_gb * GIB),
         engine_dir=engine_dir,
     )
     planned = plan_builds(opened, options)
-    echo(f"{opened.path.name} ({opened.manifest.module}), {precision}, {tensorrt}")
+    echo(f"{opened.path.name} ({opened.manifest.module}), {built}, {tensorrt}")
     if built_for != PORTABLE:
         echo(f"for GPUs of compute capability {built_for}")
     for line in _scratch_table(planned):
         echo(line)
     with progress_bars() as bars:
         published = publish_engines(opened, planned, tensorrt, options, stage=bars, check=check)
-    rows = []
-    for sidecar in published.sidecars:
-        layers = ", ".join(f"{count} {kind}" for kind, count in sidecar.layers.items())
-        values = "verified" if published.unverified is None else "not verified"
-        rows.append((sidecar.name, megabytes(sidecar.plan_bytes), layers, values))
-    for line in table(rows, ("engine", "size", "matrix products", "values"), ("size",)):
+    for line in _engine_table(published):
         echo(line)
-    echo(f"wrote {len(rows)} engines to {published.folder}")
+    echo(f"wrote {len(published.sidecars)} engines to {published.folder}")
     if published.unverified is not None:
         warn(f"not compared with the reference: {published.unverified.reason}")
         where = "" if engine_dir is None else f" --engine-dir {engine_dir}"
-        command = f"bench {bundle} --engine trt:{precision} --allow-unverified{where}"
+        command = f"bench {bundle} --engine trt:{built} --allow-unverified{where}"
         echo(f"next, on a machine with a GPU: sgraf-deploy {command}")
 
 
@@ -152,6 +147,16 @@ def _recall_check(
     for finding in workload.findings:
         show_finding(finding)
     return lambda scorer: check_recall(bundle, scorer, workload, tell=show_finding)
+
+
+def _engine_table(published: Published) -> list[str]:
+    """What was built."""
+    values = "verified" if published.unverified is None else "not verified"
+    rows = []
+    for sidecar in published.sidecars:
+        layers = ", ".join(f"{count} {kind}" for kind, count in sidecar.layers.items())
+        rows.append((sidecar.name, megabytes(sidecar.plan_bytes), layers, values))
+    return table(rows, ("engine", "size", "matrix products", "values"), ("size",))
 
 
 def _scratch_table(planned: list[Planned]) -> list[str]:

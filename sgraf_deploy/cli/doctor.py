@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import click
 
 from sgraf_deploy.cli.terminal import echo, table
 
-if TYPE_CHECKING:
-    from sgraf_deploy.errors import UnavailableError
-
 
 @click.command(short_help="Which engines work here, and what mends the others.")
 def doctor() -> None:
     """Say which engines work here, which do not, why, and the command that mends it."""
-    from sgraf_deploy.runtime.engine import ENGINES, choose_engine, unavailable
+    from sgraf_deploy.runtime.engine import ENGINES, unavailable
     from sgraf_deploy.runtime.tensorrt import find_tensorrt
     from sgraf_deploy.versions import tool_versions
 
     echo(", ".join(f"{name} {number}" for name, number in tool_versions().items()))
     errors = {name: unavailable(name) for name in ENGINES}
     rows = [
-        [name, "yes" if errors[name] is None else "no", _why(errors[name]) or entry.purpose]
-        for name, entry in ENGINES.items()
+        [name, "yes", ENGINES[name].purpose] if error is None else [name, "no", error.reason]
+        for name, error in errors.items()
     ]
     for line in table(rows, ["engine", "works here", "what it is, or why it does not work"]):
         echo(line)
@@ -36,19 +32,16 @@ def doctor() -> None:
         echo(f"to have {', '.join(names)}: {mend}")
     auto = ("--engine auto takes {}", "--engine auto finds nothing: {}")
     compiles = ("compile works, with {}", "compile does not work: {}")
-    echo(_answer(choose_engine, *auto))
+    echo(_answer(_auto, *auto))
     echo(_answer(_instruction_sets, "engine native: {}", "engine native: none, {}"))
     echo(_answer(find_tensorrt, *compiles))
-    if errors["torch"] is None:
+    torch = errors["torch"]
+    if torch is None:
         echo(_answer(_checkpoints, "export works{}", "export does not work: {}"))
     else:
-        echo(f"export does not work: {_why(errors['torch'])}; {ENGINES['torch'].install}")
+        echo(f"export does not work: {torch}")
     echo(_answer(_gpus, "GPU: {}", "GPU: none, {}"))
     echo(f"ONNX Runtime's providers: {_providers()}")
-
-
-def _why(error: UnavailableError | None) -> str:
-    return "" if error is None else error.reason.partition(" is not available: ")[2]
 
 
 def _answer(ask: Callable[[], object], right: str, wrong: str) -> str:
@@ -59,6 +52,15 @@ def _answer(ask: Callable[[], object], right: str, wrong: str) -> str:
         return right.format(ask())
     except UnavailableError as error:
         return wrong.format(error)
+
+
+def _auto() -> str:
+    """What `auto` takes for a bundle that has every precision, and no compiled engines."""
+    from sgraf_deploy.runtime.machine import Machine
+    from sgraf_deploy.runtime.policy import Request, choose
+
+    found = choose(Request(), Machine())
+    return f"{found.engine}, {found.precision} on {found.device}"
 
 
 def _checkpoints() -> str:

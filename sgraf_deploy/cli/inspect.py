@@ -14,6 +14,7 @@ from sgraf_deploy.cli.terminal import echo, echo_json, table
 from sgraf_deploy.config import GRAPHS, Precision
 
 if TYPE_CHECKING:
+    from sgraf_deploy.bundle import Bundle
     from sgraf_deploy.config import TensorSpec
     from sgraf_deploy.manifest import Manifest
 
@@ -54,6 +55,20 @@ def inspect(bundle: Path, as_json: bool) -> None:
             f"{precision}: {image:,} bytes per encoded image, "
             f"{word:,} per word of an encoded caption and {word:,} per caption"
         )
+    echo(_auto(opened))
+
+
+def _auto(bundle: Bundle) -> str:
+    """What `--engine auto` takes for the bundle on this machine, or why it finds nothing."""
+    from sgraf_deploy.errors import UnavailableError
+    from sgraf_deploy.runtime.machine import Machine
+    from sgraf_deploy.runtime.policy import Request, choose
+
+    try:
+        found = choose(Request(), Machine(bundle))
+    except UnavailableError as error:
+        return f"--engine auto finds nothing here: {error}"
+    return f"--engine auto takes {found.engine} here, {found.precision} on {found.device}"
 
 
 def _member_lines(manifest: Manifest) -> Iterator[str]:

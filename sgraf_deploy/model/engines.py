@@ -71,8 +71,7 @@ class _TorchEngine:
     unverified = False
 
     def __init__(self, bundle: Bundle, precision: Precision, options: EngineOptions) -> None:
-        best = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = best if options.device is None else options.device
+        self.device = options.device or "cpu"
         self._device = parse_device(self.device)
         self._arithmetic: Arithmetic = "fp32"
         if precision == "fp16":
@@ -93,10 +92,10 @@ class _TorchEngine:
         self._members: dict[str, Mapping[GraphName, Function]] = {}
         self._lock = threading.Lock()
 
-    @staticmethod
-    def unavailable() -> str | None:
-        """None: this module was imported, so PyTorch is there."""
-        return None
+    @classmethod
+    def check_available(cls, device: str) -> None:
+        """UnavailableError for a GPU that PyTorch does not see; PyTorch itself was imported."""
+        parse_device(device)
 
     @property
     def tile_advice(self) -> TileAdvice:
@@ -255,9 +254,8 @@ def parse_device(name: str) -> torch.device:
         raise InputError("device", expected=expected, got=name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UnavailableError(
-            f"device {name} is not available",
-            expected="a CUDA GPU that PyTorch sees",
-            got=f"{torch.cuda.device_count()} of them",
+            f"PyTorch sees no device {name}",
+            got=f"{torch.cuda.device_count()} CUDA GPUs",
             mend="use --device cpu, or install PyTorch's CUDA build",
         )
     return device

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
 from sgraf_deploy.runtime.engine import EngineOptions
-from sgraf_deploy.runtime.rerank import RerankResult
+from sgraf_deploy.runtime.ranks import RankCounts
+from sgraf_deploy.runtime.rerank import RankedItem, RerankResult
 from sgraf_deploy.runtime.scorer import Scorer, load
 from sgraf_deploy.runtime.tiles import TilePlan, TileShape
 
@@ -12,6 +13,8 @@ __all__ = [
     "EncodedCaptions",
     "EncodedImages",
     "EngineOptions",
+    "RankCounts",
+    "RankedItem",
     "RerankResult",
     "Scorer",
     "TilePlan",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,12 @@ from sgraf_deploy.runtime.engine import EngineOptions
 from sgraf_deploy.runtime.tiles import TileShape
 
 
-def check_load(
+def check_load(  # noqa: PLR0913, PLR0917  # what `load` takes
     bundle: object,
-    *,
     engine: object,
     precision: object,
+    device: object,
+    threads: object,
     options: object,
     memory_budget: object,
     tile: object,
@@ -28,9 +30,13 @@ def check_load(
     """Raise InputError, which names it, for an argument of `load` of another type or range."""
     if not isinstance(bundle, Bundle) and not _is_path(bundle):
         raise _wrong("bundle", "a Bundle, or the path of one", bundle)
-    for name, text in (("engine", engine), ("precision", precision)):
-        if not isinstance(text, str):
-            raise _wrong(name, "a string", text)
+    if not isinstance(engine, str):
+        raise _wrong("engine", "a string", engine)
+    for name, text in (("precision", precision), ("device", device)):
+        if not (text is None or isinstance(text, str)):
+            raise _wrong(name, "a string, or None", text)
+    if threads is not None and not _is_count(threads):
+        raise _wrong("threads", "at least 1, or None", threads)
     if options is not None:
         _check_options(options)
     if memory_budget is not None and not _is_count(memory_budget):
@@ -38,6 +44,28 @@ def check_load(
     if tile is not None and not isinstance(tile, TileShape):
         raise _wrong("tile", "a TileShape, or None", tile)
     CaptionBound(max_words)  # raises
+
+
+def merge_options(
+    options: EngineOptions | None, *, device: str | None, threads: int | None
+) -> EngineOptions:
+    """The options with what was given beside them; InputError where the two contradict."""
+    given = options or EngineOptions()
+    for name, beside, inside in (
+        ("device", device, given.device),
+        ("threads", threads, given.threads),
+    ):
+        if beside is not None and inside is not None and beside != inside:
+            raise InputError(
+                f"{name} and options.{name}",
+                expected="one of them, or the same",
+                got=f"{beside} and {inside}",
+            )
+    return replace(
+        given,
+        device=given.device if device is None else device,
+        threads=given.threads if threads is None else threads,
+    )
 
 
 def _check_options(options: object) -> None:

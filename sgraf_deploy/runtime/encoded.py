@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sgraf_deploy.config import ModelConfig, Precision, TensorSpec
+from sgraf_deploy.config import ModelConfig, Precision, TensorSpec, signature
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.runtime.engine import Array, Buffer, Engine, Graph
 from sgraf_deploy.runtime.rows import Rows, resolve_rows
@@ -106,11 +106,22 @@ class _Gallery(Protocol):
 G = TypeVar("G", bound=_Gallery)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class EncodedImages:
-    """Images as every member's encoder made them; a part of them is `images[rows]`.
+    """Images as every member's encoder made them, on the device of the scorer that did.
 
-    One number gives a gallery of one, a slice shares memory, other rows are copied.
+    A part of them is `images[rows]`: one number gives a gallery of one image, a slice shares
+    memory, other rows (a list or an array of integers) are copied. Iterating gives the images one
+    by one. `Scorer.encode_images` and `Scorer.load_images` make them.
+
+    Example:
+        >>> images
+        EncodedImages(6 images, fp32, 15 kB on cpu)
+        >>> images[2], images[:4]
+        (EncodedImages(1 image, fp32, 2.4 kB on cpu), EncodedImages(4 images, fp32, 9.8 kB on cpu))
+        >>> both = sgraf_deploy.EncodedImages.concatenate([images[:4], images[[5, 0]]])
+        >>> len(both), both.nbytes == images.nbytes
+        (6, True)
     """
 
     origin: Origin
@@ -136,12 +147,22 @@ class EncodedImages:
 
     @property
     def nbytes(self) -> int:
-        """What the embeddings take on the device."""
-        return self.count * image_bytes(self.origin)
+        """What the embeddings take on the device, in bytes."""
+        return sum(
+            math.prod((self.count, *image_row(spec))) * np.dtype(spec.dtype).itemsize
+            for name, buffers in self.members.items()
+            for spec in signature(
+                "image_encoder", self.origin.configs[name], self.origin.precision
+            ).outputs
+            if spec.name in buffers.named
+        )
+
+    def __repr__(self) -> str:
+        return f"EncodedImages({_contents(self.count, 'image', self.origin, self.nbytes)})"
 
     @staticmethod
     def concatenate(parts: Sequence[EncodedImages]) -> EncodedImages:
-        """Galleries of one scorer, joined in order; InputError if they are not of one."""
+        """Join galleries of one scorer, in order; InputError if they are not of one."""
         origin = _common_origin(parts, "images")
         members = {
             name: ImageBuffers(
@@ -155,12 +176,22 @@ class EncodedImages:
         return EncodedImages(origin, members, sum(map(len, parts)))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class EncodedCaptions:
-    """Captions as every member's encoder made them; a part of them is `captions[rows]`.
+    """Captions as every member's encoder made them, on the device of the scorer that did.
 
-    A part shares the words' memory with the whole. `lengths` and `offsets` (captions,) int32 say
-    how many words a caption has and in which row of the words it starts.
+    A part of them is `captions[rows]`, with rows as of `EncodedImages`; it shares the words' memory
+    with the whole. `lengths` and `offsets` (captions,) int32 say how many words a caption has,
+    `<start>` and `<end>` included, and in which row of the words it starts.
+    `Scorer.encode_captions` and `Scorer.load_captions` make them.
+
+    Example:
+        >>> captions
+        EncodedCaptions(2 captions, fp32, 4.6 kB on cpu)
+        >>> captions.lengths
+        array([8, 7], dtype=int32)
+        >>> len(captions[1])
+        1
     """
 
     origin: Origin
@@ -196,6 +227,9 @@ class EncodedCaptions:
         vectors = (words + len(self)) * embeds * self.origin.dtype.itemsize
         return vectors + self.lengths.nbytes + self.offsets.nbytes
 
+    def __repr__(self) -> str:
+        return f"EncodedCaptions({_contents(len(self), 'caption', self.origin, self.nbytes)})"
+
     def word_rows(self, captions: NDArray[np.integer[Any]] | slice, words: int) -> Array:
         """The rows of the words of some captions, padded to `words`: (captions, words) int32."""
         steps = np.arange(words, dtype=np.int32)
@@ -217,7 +251,7 @@ class EncodedCaptions:
 
     @staticmethod
     def concatenate(parts: Sequence[EncodedCaptions]) -> EncodedCaptions:
-        """Galleries of one scorer, joined in order; InputError if they are not of one."""
+        """Join galleries of one scorer, in order; InputError if they are not of one."""
         origin = _common_origin(parts, "captions")
         lengths = np.concatenate([part.lengths for part in parts])
         members = {}
@@ -245,14 +279,10 @@ def make_captions(
     return EncodedCaptions(origin, members, lengths, offsets, total)
 
 
-def image_bytes(origin: Origin) -> int:
-    """What one encoded image takes: what every member's image encoder makes of it."""
-    outputs = [
-        spec
-        for name in origin.configs
-        for spec in origin.engine.open(name, "image_encoder").signature.outputs
-    ]
-    return sum(math.prod(image_row(spec)) * np.dtype(spec.dtype).itemsize for spec in outputs)
+def size_text(size: int) -> str:
+    """A size for people in two figures, or as many as whole numbers have: `2.1 kB`, `73 MB`."""
+    scale, unit = next(((s, u) for s, u in ((1e9, "GB"), (1e6, "MB")) if size >= s), (1e3, "kB"))
+    return f"{size / scale:,.{0 if size >= 10 * scale else 1}f} {unit}"
 
 
 def empty_images(origin: Origin, member: str, count: int) -> ImageBuffers:
@@ -282,6 +312,12 @@ def _common_origin(parts: Sequence[G], what: str) -> Origin:
 
 def _join(engine: Engine, buffers: Sequence[Buffer]) -> Buffer:
     return engine.put(np.concatenate([engine.fetch(buffer) for buffer in buffers]))
+
+
+def _contents(count: int, one: str, origin: Origin, size: int) -> str:
+    """`1,000 images, fp32, 73 MB on cpu`."""
+    many = f"{count:,} {one}{'' if count == 1 else 's'}"
+    return f"{many}, {origin.precision}, {size_text(size)} on {origin.engine.device}"
 
 
 def _count(rows: slice | NDArray[np.int32]) -> int:

@@ -11,13 +11,13 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sgraf_deploy.config import DEFAULT_PRECISIONS, PRECISIONS, GraphName, GraphSignature, Precision
-from sgraf_deploy.errors import InputError, UnavailableError
+from sgraf_deploy.config import DEFAULT_PRECISIONS, GraphName, GraphSignature, Precision
+from sgraf_deploy.errors import UnavailableError
 
 if TYPE_CHECKING:
     from sgraf_deploy.bundle import Bundle
@@ -32,14 +32,16 @@ CUDA_INSTALL = "pip install cuda-bindings 'cuda-toolkit[nvrtc]'"
 Array = NDArray[Any]
 Buffer = Any
 """An array on an engine's device; only the engine that made it knows what it is."""
+DeviceKind = Literal["cpu", "cuda"]
 
 
 @dataclass(frozen=True)
 class EngineOptions:
     """What an engine is opened with.
 
-    `threads` bounds the CPU threads that score (None: the engine's own choice). `checkpoints`
-    are files that stand in for `reference/` in a bundle that was exported without it.
+    `threads` bounds the CPU threads that score (None: the engine's own choice). `device` is `cpu`,
+    `cuda` or `cuda:N`; `load` names one before it opens an engine (see `policy`). `checkpoints` are
+    files that stand in for `reference/` in a bundle that was exported without it.
     `engine_dir` is where compiled engines are, if not in the bundle; one that this user never
     compared with the reference on this kind of GPU is opened only if `allow_unverified`, and
     compared then.
@@ -101,8 +103,17 @@ class Engine(Protocol):
     executed: str
     """What the arithmetic really is, for reports: `fp32`, `fp16`, `fp16-rounded`, …"""
     device: str
+    """Where buffers lie: `cpu` or `cuda:N`."""
     workers: int
     """How many runs of the scorers it wants at a time, each from a thread of its own."""
+
+    @classmethod
+    def check_available(cls, device: str) -> None:
+        """Raise UnavailableError, with what puts it right, unless it works here on a device.
+
+        The device is of a kind that its `EngineEntry` names. Nothing else is raised, and nothing
+        large is allocated: `doctor` asks every engine.
+        """
 
     @property
     def tile_advice(self) -> TileAdvice:
@@ -156,20 +167,22 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class EngineEntry:
-    """How to import an engine, and what its user installs to have it."""
+    """How to import an engine, where and what it runs, and what its user installs to have it."""
 
     target: str
     """`module:class`; the class takes (bundle, precision, options)."""
     install: str
     purpose: str
-    precision: Precision = "fp32"
-    """What it runs where nothing is said."""
-    gpu: bool = False
-    """Whether it runs on a GPU alone."""
-    cpu: bool = False
-    """Whether it runs on the CPU alone."""
     precisions: tuple[Precision, ...] = DEFAULT_PRECISIONS
-    """What it can run."""
+    """What it can run; the first of them that a bundle has where nothing is said."""
+    devices: tuple[DeviceKind, ...] = ("cpu",)
+    """Where it can run; the first that works where nothing is said."""
+    by_name: tuple[Precision, ...] = ()
+    """Of its precisions, those that `auto` does not take it for."""
+    weights: bool = False
+    """Whether it runs a bundle's original weights, not its graphs."""
+    compiled: bool = False
+    """Whether it runs plans that `compile` built."""
 
 
 ENGINES: dict[str, EngineEntry] = {
@@ -177,132 +190,102 @@ ENGINES: dict[str, EngineEntry] = {
         "sgraf_deploy.runtime.engines.native:NativeEngine",
         "pip install 'sgraf-deploy[cpu]'",
         "ONNX Runtime's encoders, and the scorer in C for the CPU's vector units",
-        cpu=True,
         precisions=("fp32",),
     ),
     "ort": EngineEntry(
         "sgraf_deploy.runtime.engines.ort:OrtEngine",
         "pip install 'sgraf-deploy[cpu]'",
         "ONNX Runtime on the bundle's graphs",
-        cpu=True,
+        by_name=("fp16",),  # It computes such graphs in float32, and says so.
     ),
     "torch": EngineEntry(
         "sgraf_deploy.model.engines:TorchEngine",
         "pip install 'sgraf-deploy[torch]'",
         "the exact rewrites in PyTorch, batched",
-        precisions=PRECISIONS,
+        precisions=("fp32", "fp16", "fp8"),
+        devices=("cuda", "cpu"),
+        weights=True,
     ),
     "torch-reference": EngineEntry(
         "sgraf_deploy.model.engines:ReferenceEngine",
         "pip install 'sgraf-deploy[torch]'",
         "the literal per-caption loop in PyTorch, slow: the yardstick",
         precisions=("fp32",),
+        devices=("cuda", "cpu"),
+        weights=True,
     ),
     "trt": EngineEntry(
         "sgraf_deploy.runtime.engines.trt:TrtEngine",
         f"{TENSORRT_INSTALL}; and {CUDA_INSTALL}",
         "TensorRT, or TensorRT for RTX, on engines that `compile` built",
-        precision="fp16",
-        gpu=True,
-        precisions=PRECISIONS,
+        precisions=("fp16", "fp32", "fp8"),
+        devices=("cuda",),
+        compiled=True,
     ),
     "ort-cuda": EngineEntry(
         "sgraf_deploy.runtime.engines.ort_cuda:OrtCudaEngine",
         f"pip install onnxruntime-gpu; and {CUDA_INSTALL}",
         "ONNX Runtime's CUDA provider on the bundle's graphs",
-        precision="fp16",
-        gpu=True,
+        precisions=("fp16", "fp32"),
+        devices=("cuda",),
     ),
     "ort-trt": EngineEntry(
         "sgraf_deploy.runtime.engines.ort_cuda:OrtTensorrtEngine",
         f"pip install onnxruntime-gpu tensorrt; and {CUDA_INSTALL}",
         "ONNX Runtime's TensorRT provider on the bundle's graphs",
-        precision="fp16",
-        gpu=True,
+        precisions=("fp16", "fp32"),
+        devices=("cuda",),
     ),
     "fused": EngineEntry(
         "sgraf_deploy.model.fused.engine:FusedEngine",
         "pip install 'sgraf-deploy[fused]'",
         "scorers as Triton kernels, unconfirmed on a GPU",
-        precision="fp16",
-        gpu=True,
+        precisions=("fp16", "fp32"),
+        devices=("cuda", "cpu"),  # The latter in Triton's interpreter alone.
+        weights=True,
     ),
 }
 
-AUTO_ORDER = ("native", "ort", "torch")
-"""`auto` takes the first of these that is available, fastest first."""
+
+def unavailable(name: str, device: str | None = None) -> UnavailableError | None:
+    """Why an engine does not work here, and what puts it right; None if it works.
+
+    On a device, or, where none is given, on every one that it could run on: the reason is then that
+    of the first.
+    """
+    kinds = ENGINES[name].devices if device is None else (device,)
+    reasons = []
+    for kind in kinds:
+        try:
+            engine_class(name).check_available("cuda:0" if kind == "cuda" else kind)
+        except UnavailableError as error:
+            reasons.append(UnavailableError(error.reason, mend=error.mend or ENGINES[name].install))
+        else:
+            return None
+    return reasons[0]
 
 
-def unavailable(name: str) -> UnavailableError | None:
-    """Why the engine cannot be used on this machine, and what mends it; None if it can."""
-    entry = ENGINES[name]
-    what = f"engine {name} is not available"
+def engine_class(name: str) -> type[Engine]:
+    """Import an engine's class; UnavailableError where what it needs is not installed."""
+    module, attribute = ENGINES[name].target.split(":")
+    found: type[Engine] = getattr(import_package(module), attribute)
+    return found
+
+
+def import_package(name: str) -> Any:
+    """Import a module; UnavailableError where it, or what it needs, cannot be."""
     try:
-        module, attribute = entry.target.split(":")
-        reason: str | None = getattr(importlib.import_module(module), attribute).unavailable()
-    except UnavailableError as error:
-        return UnavailableError(f"{what}: {error.reason}", mend=error.mend or entry.install)
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise UnavailableError(f"Python cannot import {error.name}") from error
     except ImportError as error:
-        reason = f"Python cannot import {error.name or error}"
+        raise UnavailableError(f"Python cannot import {name}", got=error) from error
     except OSError as error:  # a package is there, but not a library that it loads
-        reason = str(error)
-    return None if reason is None else UnavailableError(f"{what}: {reason}", mend=entry.install)
-
-
-def unavailable_reason(name: str) -> str | None:
-    """Why the engine cannot be used on this machine, or None if it can."""
-    error = unavailable(name)
-    return None if error is None else error.reason.removeprefix(f"engine {name} is not available: ")
-
-
-def default_precision(name: str) -> Precision:
-    """What an engine runs where no precision is asked for; fp32 for `auto` and unknown names."""
-    return ENGINES[name].precision if name in ENGINES else "fp32"
+        raise UnavailableError(str(error)) from error
 
 
 def open_engine(name: str, bundle: Bundle, precision: Precision, options: EngineOptions) -> Engine:
-    """Open the engine called `name` (or `auto`) on a bundle.
-
-    Raises InputError for an unknown name, and UnavailableError for a precision that it does not
-    run and, with the command that installs what is missing, for one that does not work here.
-    """
-    name = check_engine(name, precision)
-    known = ENGINES[name].precisions
-    if precision not in known:
-        raise UnavailableError(
-            f"engine {name}",
-            expected=f"precision {' or '.join(known)}",
-            got=precision,
-            mend="use --engine torch or, on a GPU, trt",
-        )
-    module, attribute = ENGINES[name].target.split(":")
-    engine: Engine = getattr(importlib.import_module(module), attribute)(bundle, precision, options)
+    """Open an engine of the registry on a bundle; `policy.choose` says which, on what device."""
+    make: Any = engine_class(name)  # A protocol says nothing of constructors.
+    engine: Engine = make(bundle, precision, options)
     return engine
-
-
-def check_engine(name: str, precision: Precision | None = None) -> str:
-    """The name of an engine that works here; for `auto` of the fastest that runs the precision.
-
-    Raises as `open_engine`.
-    """
-    if name == "auto":
-        return choose_engine(precision)
-    if name not in ENGINES:
-        raise InputError("engine", expected=["auto", *ENGINES], got=name)
-    error = unavailable(name)
-    if error is not None:
-        raise error
-    return name
-
-
-def choose_engine(precision: Precision | None = None) -> str:
-    """The fastest engine that is available here, for a precision if one is given.
-
-    Raises UnavailableError if there is none.
-    """
-    for name in AUTO_ORDER:
-        runs = precision is None or precision in ENGINES[name].precisions
-        if runs and unavailable_reason(name) is None:
-            return name
-    what = "no engine is available" + ("" if precision is None else f" that runs {precision}")
-    raise UnavailableError(what, mend=ENGINES[AUTO_ORDER[0]].install)

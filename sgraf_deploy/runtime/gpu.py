@@ -53,6 +53,15 @@ def find_driver(load: Callable[[str], Any] = ctypes.CDLL) -> Driver:
     return Driver(f"{version.value // 1000}.{version.value % 1000 // 10}", gpus)
 
 
+def find_gpu(ordinal: int) -> Gpu:
+    """The GPU of that number; UnavailableError as `find_driver`, and where there are fewer."""
+    gpus = find_driver().gpus
+    if ordinal >= len(gpus):
+        expected = f"0 … {len(gpus) - 1}"
+        raise UnavailableError("number of the GPU", expected=expected, got=ordinal)
+    return gpus[ordinal]
+
+
 def _gpu(cuda: Any, ordinal: int) -> Gpu:
     device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
     _check(cuda.cuDeviceGet(ctypes.byref(device), ordinal), "cuDeviceGet")

@@ -22,26 +22,47 @@ from sgraf_deploy.runtime.tiles import similar_end
 _FLOAT = 4
 
 
-def pair_logits(
-    context: Context,
-    images: EncodedImages,
-    captions: EncodedCaptions,
-    image_index: Any,
-    caption_index: Any,
-    progress: Progress | None = None,
-) -> dict[str, Logits]:
-    """Every member's logits (pairs,) float32 of the images and captions at the given rows.
+def pair_rows(
+    image_index: Any, caption_index: Any, images: int, captions: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The rows, each (pairs,), of the pairs that two indices name; row by row without indices.
 
-    Raises DataError for an index that is not integer or out of range, or two of unequal length.
+    Raises DataError for an index that is not integer or out of range, one alone, two of unequal
+    length, and without indices for other numbers of images and captions.
     """
-    image_rows = check_index(image_index, len(images), "image_index")
-    caption_rows = check_index(caption_index, len(captions), "caption_index")
+    if image_index is None and caption_index is None:
+        if images != captions:
+            raise DataError(
+                "images and captions, paired row by row",
+                expected="as many of one as of the other",
+                got=f"{images} and {captions}",
+                mend="say which belong together: image_index and caption_index",
+            )
+        rows = np.arange(images, dtype=np.int32)
+        return rows, rows
+    if image_index is None or caption_index is None:
+        got = "caption_index" if image_index is None else "image_index"
+        raise DataError("image_index and caption_index", expected="both or neither", got=got)
+    image_rows = check_index(image_index, images, "image_index")
+    caption_rows = check_index(caption_index, captions, "caption_index")
     if len(image_rows) != len(caption_rows):
         raise DataError(
             "image_index and caption_index",
             expected="the same length",
             got=f"{len(image_rows)} and {len(caption_rows)}",
         )
+    return image_rows, caption_rows
+
+
+def pair_logits(
+    context: Context,
+    images: EncodedImages,
+    captions: EncodedCaptions,
+    image_rows: NDArray[np.int32],
+    caption_rows: NDArray[np.int32],
+    progress: Progress | None = None,
+) -> dict[str, Logits]:
+    """Every member's logits (pairs,) float32 of the images and captions at rows of `pair_rows`."""
     lengths = captions.lengths[caption_rows]
     order = np.lexsort((image_rows, lengths))
     result = {name: np.empty(len(order), dtype=np.float32) for name in context.configs}

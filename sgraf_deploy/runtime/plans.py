@@ -193,12 +193,8 @@ def load_plan(
     member, precision, graph = (str(expected[key]) for key in ("member", "precision", "graph"))
     sidecar = read_sidecar(folder, member, precision, graph)
     where = folder / sidecar.plan
-    for name, value in expected.items():
-        found = getattr(sidecar, name)
-        if name == "compute_capability" and found == PORTABLE:
-            continue
-        if found != value:
-            raise _defect(where, name.replace("_", " "), value, found)
+    for name in differing(sidecar, expected):
+        raise _defect(where, name.replace("_", " "), expected[name], getattr(sidecar, name))
     right = sidecar.plan_bytes
     plan = _read(where, lambda size: size == right, str(right))
     digest = hashlib.sha256(plan).hexdigest()
@@ -211,6 +207,16 @@ def load_plan(
             "before it is used, and remembered",
         )
     return sidecar, plan
+
+
+def differing(sidecar: Sidecar, expected: Mapping[str, object]) -> list[str]:
+    """The fields of a sidecar that are not as expected; a portable plan runs on any GPU."""
+    portable = sidecar.compute_capability == PORTABLE
+    return [
+        name
+        for name, value in expected.items()
+        if getattr(sidecar, name) != value and not (portable and name == "compute_capability")
+    ]
 
 
 def _read(path: Path, fits: Callable[[int], bool], size: str) -> bytes:

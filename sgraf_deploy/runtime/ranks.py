@@ -94,8 +94,8 @@ def count_ranks(
             got=len(captions),
         )
     rows = np.arange(len(captions), dtype=np.int32)
-    pairs = pair_logits(context, images, captions, rows // np.int32(captions_per_image), rows)
-    truths = with_ensemble(pairs)
+    owners = (rows // captions_per_image).astype(np.int32)
+    truths = with_ensemble(pair_logits(context, images, captions, owners, rows))
     best = {name: each.reshape(len(images), -1).max(axis=1) for name, each in truths.items()}
     counter = context.engine.rank_counter(Bars(best, truths, captions_per_image))
     run_tiles(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,37 +14,45 @@ from numpy.typing import NDArray
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import GRAPHS, Precision
 from sgraf_deploy.data.bound import MAX_WORDS
-from sgraf_deploy.errors import InputError
-from sgraf_deploy.runtime import encode, gallery, matrix, pairs, ranks
-from sgraf_deploy.runtime.arguments import check_load
-from sgraf_deploy.runtime.context import Context
-from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages, Origin
+from sgraf_deploy.runtime import matrix, pairs, ranks
+from sgraf_deploy.runtime.arguments import check_load, merge_options
+from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
 from sgraf_deploy.runtime.engine import Engine, EngineOptions, open_engine
 from sgraf_deploy.runtime.halving import Progress
 from sgraf_deploy.runtime.logits import Logits, ensemble_logits, similarities
+from sgraf_deploy.runtime.machine import Machine
+from sgraf_deploy.runtime.opened import Captions, Images, OpenedBundle
 from sgraf_deploy.runtime.outputs import check_outputs, name_outputs
+from sgraf_deploy.runtime.policy import AUTO, Choice, Request, choose
 from sgraf_deploy.runtime.ranks import RankCounts
-from sgraf_deploy.runtime.rerank import RerankResult, check_top_k, query_direction, rank
-from sgraf_deploy.runtime.tiles import (
-    DEFAULT_TILE_BYTES,
-    TileLimits,
-    TilePlan,
-    TileShape,
+from sgraf_deploy.runtime.rerank import (
+    Ids,
+    RerankResult,
+    check_ids,
+    check_top_k,
+    query_direction,
+    rank,
 )
-from sgraf_deploy.runtime.tokens import CaptionReader, Lengths, RawCaptions
+from sgraf_deploy.runtime.tiles import DEFAULT_TILE_BYTES, TileLimits, TilePlan, TileShape
 from sgraf_deploy.runtime.verify import verify_engine
 
-Images = EncodedImages | NDArray[Any]
-"""Encoded, or regions (images, regions, img_dim) float32 or float16, a memory map too."""
+Query = str | Sequence[int] | NDArray[Any] | EncodedImages | EncodedCaptions
+"""One caption (a string, its token ids or one EncodedCaptions), or one image (its regions
+(regions, img_dim) float32 or float16, or one EncodedImages)."""
 
-Captions = EncodedCaptions | RawCaptions
+Index = Sequence[int] | NDArray[Any]
+"""Rows, (pairs,) integers from 0."""
+
+log = logging.getLogger(__name__)
 
 
-def load(
+def load(  # noqa: PLR0913  # what it takes is the public face of a dozen modules
     bundle: Bundle | str | os.PathLike[str],
+    engine: str = AUTO,
+    precision: Precision | None = None,
+    device: str | None = None,
+    threads: int | None = None,
     *,
-    engine: str = "auto",
-    precision: Precision = "fp32",
     options: EngineOptions | None = None,
     memory_budget: int | None = None,
     tile: TileShape | None = None,
@@ -52,133 +60,109 @@ def load(
 ) -> Scorer:
     """Open a bundle for scoring, all of its graphs at once, so that no request finds one damaged.
 
-    `memory_budget` is what one tile may take, in bytes, beyond encoded inputs and the result;
-    `tile` fixes the tiles' shape instead. A caption of more than `max_words` tokens, `<start>` and
-    `<end>` included, is refused before it is read; None lifts that. A compiled engine that was
-    never compared with the reference is compared now, if `options` allow it at all. Raises
-    GateError if it fails then, BundleError for a bundle that cannot be used, InputError for an
-    unknown engine, a precision that the bundle does not have or an argument of another type, and
-    UnavailableError for an engine that does not work on this machine.
+    Nothing needs to be chosen: `auto` takes the fastest engine that works on this machine, one on a
+    GPU only if `device` asks for it, or if the bundle was compiled and its engines were compared
+    with the reference on this GPU. The scorer says what was taken.
+
+    Args:
+        bundle: A bundle's folder, or a `Bundle`.
+        engine: `auto`, or one of the names that `sgraf-deploy doctor` lists.
+        precision: `fp32`, `fp16` or `fp8`; None for the engine's own, of those that there are.
+        device: `cpu`, `cuda` or `cuda:N`; None for the engine's own.
+        threads: CPU threads that score; None for the engine's own number.
+        options: `device` and `threads`, and what is rarely needed: see `EngineOptions`.
+        memory_budget: Bytes that one tile may take beyond encoded inputs and the result.
+        tile: A fixed shape of the tiles, in place of the planned one.
+        max_words: The most tokens of a caption, `<start>` and `<end>` included; None for any.
+
+    Raises:
+        BundleError: a bundle, or a compiled engine, that cannot be used.
+        InputError: an unknown engine, a precision that the bundle lacks, wishes that contradict
+            each other, or an argument of another type.
+        UnavailableError: nothing here can do what was asked for; it says what is missing.
+        GateError: a compiled engine misses a bound, compared now as it never was before.
+
+    Example:
+        >>> with sgraf_deploy.load("f8k.sgraf") as scorer:
+        ...     similarities = scorer.score(regions, ["two dogs play in the snow"])
+        >>> similarities.shape, similarities.dtype
+        ((6, 1), dtype('float32'))
+        >>> sgraf_deploy.load("f8k.sgraf", engine="ort", precision="fp32", threads=2)
+        Scorer(f8k.sgraf, ort, fp32 on cpu)
     """
-    check_load(
-        bundle,
-        engine=engine,
-        precision=precision,
-        options=options,
-        memory_budget=memory_budget,
-        tile=tile,
-        max_words=max_words,
-    )
+    check_load(bundle, engine, precision, device, threads, options, memory_budget, tile, max_words)
+    wanted = merge_options(options, device=device, threads=threads)
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    precisions = opened.manifest.precisions
-    if precision not in precisions:
-        raise InputError(
-            f"bundle {opened.path} has no {precision} graphs",
-            expected=f"precision {' or '.join(precisions)}",
-            got=precision,
-        )
-    running = open_engine(engine, opened, precision, options or EngineOptions())
+    choice = choose(Request(engine, precision, wanted.device), Machine(opened, wanted))
+    if engine == AUTO:
+        _say(choice, opened)
+    running = _open(opened, choice, wanted)
+    limits = TileLimits(memory_budget or DEFAULT_TILE_BYTES, running.tile_advice)
+    return Scorer(
+        opened, running, precision=choice.precision, limits=limits, tile=tile, max_words=max_words
+    )
+
+
+def _open(bundle: Bundle, choice: Choice, options: EngineOptions) -> Engine:
+    """What was chosen with all graphs open, compared with the reference if it never was."""
+    options = replace(options, device=choice.device)
+    running = open_engine(choice.engine, bundle, choice.precision, options)
     try:
-        for member in opened.manifest.members:
+        for member in bundle.manifest.members:
             for graph in GRAPHS:
                 running.open(member, graph)
         if running.unverified:
-            verify_engine(opened, running, precision)
+            verify_engine(bundle, running, choice.precision)
             running.mark_verified()
     except BaseException:
         running.close()
         raise
-    limits = TileLimits(memory_budget or DEFAULT_TILE_BYTES, running.tile_advice)
-    return Scorer(
-        opened, running, precision=precision, limits=limits, tile=tile, max_words=max_words
-    )
+    return running
 
 
-class Scorer:
-    """Encodes and scores with one bundle on one engine; made by `load`, closed by `with`.
+def _say(choice: Choice, bundle: Bundle) -> None:
+    """Log what `auto` took; a warning where a CPU has to do without fp32, which is slow."""
+    name = bundle.path.name
+    log.info("%s: engine %s, %s on %s", name, choice.engine, choice.precision, choice.device)
+    if choice.device == "cpu" and "fp32" not in bundle.manifest.precisions:
+        log.warning(
+            "%s has no fp32 graphs, the only ones that engines native and ort run: engine %s "
+            "computes %s, more slowly",
+            name,
+            choice.engine,
+            choice.precision,
+        )
+
+
+class Scorer(OpenedBundle):
+    """Encodes images and captions and scores them, with one bundle on one engine.
+
+    `load` makes one; use it as a context manager, or close it. Wherever a method takes images, they
+    are encoded ones (`encode_images`) or regions (images, regions, img_dim) float32 or float16; and
+    captions are encoded ones (`encode_captions`), strings, or token ids. Encode what is used twice.
+
+    A similarity is a float32 in 0 … 1, the model's sigmoid; for a bundle of several members it is
+    the mean of theirs. Ranks follow the logits, which do not saturate.
 
     Threads may share a scorer: every call keeps its own state. Under asyncio, call it through
     `asyncio.to_thread`. A process forked after `load` must not use it, and is told so: load after
-    the fork, in every worker. Progress is reported as (done, total) in images, captions or pairs.
+    the fork, in every worker. `progress` is called with (done, total) in images, captions or pairs.
+
+    Example:
+        >>> import numpy as np
+        >>> import sgraf_deploy
+        >>> regions = np.load("dev_ims.npy", mmap_mode="r")
+        >>> names = [f"photo{row}.jpg" for row in range(len(regions))]
+        >>> scorer = sgraf_deploy.load("f8k.sgraf", device="cpu")
+        >>> images = scorer.encode_images(regions)
+        >>> captions = scorer.encode_captions(["two dogs play in the snow", "a man climbs a rock"])
+        >>> similarities = scorer.score(images, captions)
+        >>> best = scorer.rank("two dogs play in the snow", images, top_k=3, ids=names)
+        >>> scorer.members, scorer.precision, scorer.max_words
+        (('sgr', 'saf'), 'fp32', 512)
+
+    The examples of the methods go on from here.
     """
-
-    def __init__(
-        self,
-        bundle: Bundle,
-        engine: Engine,
-        *,
-        precision: Precision,
-        limits: TileLimits,
-        tile: TileShape | None = None,
-        max_words: int | None = MAX_WORDS,
-    ) -> None:
-        """Take over an engine that was opened on the bundle."""
-        configs = {name: member.config for name, member in bundle.manifest.members.items()}
-        origin = Origin(bundle.sha256, precision, configs, engine)
-        self.bundle = bundle
-        self._context = Context(origin, limits, tile)
-        self._process = os.getpid()
-        self._closed = False
-        self._reader = CaptionReader(bundle, max_words)
-
-    @property
-    def engine_name(self) -> str:
-        """The engine that runs, `auto` resolved."""
-        return self._context.engine.name
-
-    @property
-    def executed(self) -> str:
-        """What the arithmetic really is: `fp32`, `fp16-rounded`, …"""
-        return self._context.engine.executed
-
-    @property
-    def device(self) -> str:
-        """Where it runs: `cpu`, …"""
-        return self._context.engine.device
-
-    @property
-    def precision(self) -> Precision:
-        """The precision of the bundle's graphs that was asked for."""
-        return self._context.origin.precision
-
-    @property
-    def members(self) -> tuple[str, ...]:
-        """The bundle's members: `sgr`, `saf`, and others of a module as `sgr-2`, …"""
-        return tuple(self._context.configs)
-
-    @property
-    def max_words(self) -> int | None:
-        """The most tokens of a caption that is read; None for any number."""
-        return self._reader.bound.max_words
-
-    def encode_images(
-        self, regions: NDArray[Any], *, progress: Progress | None = None
-    ) -> EncodedImages:
-        """Encode regions (images, regions, img_dim) float32 or float16, a memory map too.
-
-        Raises DataError for another shape or dtype, and names the image that is not finite.
-        """
-        self._check_usable()
-        return encode.encode_images(self._context, regions, progress)
-
-    def encode_captions(
-        self,
-        captions: RawCaptions,
-        lengths: Lengths | None = None,
-        *,
-        progress: Progress | None = None,
-    ) -> EncodedCaptions:
-        """Encode strings, or token ids with `<start>` and `<end>`, in any order of lengths.
-
-        Padded ids, such as an array (captions, words), need `lengths`: how many of each caption's
-        ids are real, (captions,) integers. Raises DataError, which names the caption, for an empty
-        one, one longer than `max_words`, and ids that are not integers, lie outside the vocabulary
-        or hold `<pad>` (0 where there is no vocabulary); BundleError for strings when the bundle
-        has no vocabulary. Warns once, with CaptionWarning, of ids without `<start>` or `<end>`.
-        """
-        self._check_usable()
-        token_ids = self._reader.token_ids(captions, lengths)
-        return encode.encode_captions(self._context, token_ids, progress)
 
     def score(
         self,
@@ -188,13 +172,28 @@ class Scorer:
         out: NDArray[np.float32] | None = None,
         progress: Progress | None = None,
     ) -> NDArray[np.float32]:
-        """Similarities (images, captions) float32, written into `out` if it is given.
+        """Score every image with every caption: similarities (images, captions) float32.
 
-        `out` may be a memory map, or a part of an array; DataError if its elements overlap or share
-        memory with the inputs. Beyond encoded inputs and the result, memory does not grow with
-        the matrix. Raises EngineMemoryError when not even one pair fits on the device.
+        They are written into `out` if it is given: an array (images, captions) float32, a part of
+        one, or a memory map. Beyond encoded inputs and the result, memory does not grow with the
+        matrix.
+
+        Raises:
+            DataError: images or captions that do not fit the bundle; an `out` of another shape or
+                dtype, whose elements overlap, or that shares memory with the inputs.
+            EngineMemoryError: not even one pair fits on the device.
+
+        Example:
+            >>> scorer.score(images, captions).shape
+            (6, 2)
+            >>> large = np.lib.format.open_memmap("all.npy", "w+", np.float32, (6, 2))
+            >>> scorer.score(images, captions, out=large) is large
+            True
         """
-        one, other = self._encoded(images, captions, None if out is None else {"out": out})
+        sides = self._checked(images, captions)
+        if out is not None:
+            check_outputs({"out": out}, (len(sides[0]), len(sides[1])), (images, captions))
+        one, other = self._encoded(*sides)
         return matrix.similarity_matrix(self._context, one, other, out, progress)
 
     def logits(
@@ -205,13 +204,24 @@ class Scorer:
         out: Mapping[str, NDArray[np.float32]] | None = None,
         progress: Progress | None = None,
     ) -> dict[str, NDArray[np.float32]]:
-        """Every member's logits (images, captions) float32, for evaluation.
+        """Compute every member's logits (images, captions) float32, for evaluation.
 
         `out` may hold an array or a memory map for each member, which share no memory;
         `runtime.logits.ensemble_logits` combines the members.
+
+        Raises:
+            DataError, EngineMemoryError: as `score`.
+
+        Example:
+            >>> logits = scorer.logits(images, captions)
+            >>> {member: matrix.shape for member, matrix in logits.items()}
+            {'sgr': (6, 2), 'saf': (6, 2)}
         """
         named = None if out is None else name_outputs(out, self.members)
-        one, other = self._encoded(images, captions, named)
+        sides = self._checked(images, captions)
+        if named is not None:
+            check_outputs(named, (len(sides[0]), len(sides[1])), (images, captions))
+        one, other = self._encoded(*sides)
         return matrix.member_matrices(self._context, one, other, out, progress)
 
     def count_ranks(
@@ -222,26 +232,47 @@ class Scorer:
         *,
         progress: Progress | None = None,
     ) -> dict[str, RankCounts]:
-        """Ranks of ground truths in both directions, by member and for the ensemble.
+        """Count the ranks of the ground truths, both ways, by member and for the ensemble.
 
-        That is `sgraf` for one SGR and one SAF, `ensemble` for others of several members.
+        Its name is `sgraf` for one SGR and one SAF, `ensemble` for others of several members.
         Caption `captions_per_image * i + j` belongs to image `i`. Tiles are counted where they are
-        scored, on a GPU on the GPU, so that no matrix is held; ties rank last. Raises InputError
-        unless every image has so many captions.
+        scored, on a GPU on the GPU, so that no matrix is held; ties rank last.
+
+        Raises:
+            InputError: an image has another number of captions.
+
+        Example:
+            >>> counts = scorer.count_ranks(images[:2], captions, captions_per_image=1)
+            >>> list(counts), counts["sgraf"].text_to_image.shape
+            (['sgr', 'saf', 'sgraf'], (2,))
         """
-        one, other = self._encoded(images, captions)
+        one, other = self._encoded(*self._checked(images, captions))
         return ranks.count_ranks(self._context, one, other, captions_per_image, progress)
 
     def score_pairs(
         self,
         images: Images,
         captions: Captions,
-        image_index: Sequence[int] | NDArray[Any],
-        caption_index: Sequence[int] | NDArray[Any],
+        image_index: Index | None = None,
+        caption_index: Index | None = None,
         *,
         progress: Progress | None = None,
     ) -> NDArray[np.float32]:
-        """Similarities (pairs,) float32 of the images and captions at the given rows."""
+        """Score single pairs: similarities (pairs,) float32.
+
+        Image `image_index[i]` is paired with caption `caption_index[i]`, both (pairs,) integers;
+        without them image `i` with caption `i`, of which there are as many.
+
+        Raises:
+            DataError: an index that is no integer or out of range, two of unequal length, one
+                alone, or other numbers of images and captions where there is none.
+
+        Example:
+            >>> scorer.score_pairs(images[:2], captions).shape
+            (2,)
+            >>> scorer.score_pairs(images, captions, [0, 3, 5], [1, 0, 0]).shape
+            (3,)
+        """
         logits = self.logits_pairs(images, captions, image_index, caption_index, progress=progress)
         return similarities(ensemble_logits(logits))
 
@@ -249,25 +280,50 @@ class Scorer:
         self,
         images: Images,
         captions: Captions,
-        image_index: Sequence[int] | NDArray[Any],
-        caption_index: Sequence[int] | NDArray[Any],
+        image_index: Index | None = None,
+        caption_index: Index | None = None,
         *,
         progress: Progress | None = None,
     ) -> dict[str, Logits]:
-        """Every member's logits (pairs,) float32 of the images and captions at the given rows."""
-        one, other = self._encoded(images, captions)
-        return pairs.pair_logits(self._context, one, other, image_index, caption_index, progress)
+        """Compute every member's logits (pairs,) float32 of single pairs, as `score_pairs` does.
+
+        Raises:
+            DataError: as `score_pairs`.
+
+        Example:
+            >>> sorted(scorer.logits_pairs(images[:2], captions))
+            ['saf', 'sgr']
+        """
+        sides = self._checked(images, captions)
+        rows = pairs.pair_rows(image_index, caption_index, len(sides[0]), len(sides[1]))
+        one, other = self._encoded(*sides)
+        return pairs.pair_logits(self._context, one, other, *rows, progress)
 
     def rerank(
         self,
-        query: str | Sequence[int] | NDArray[Any] | EncodedImages | EncodedCaptions,
+        query: Query,
         candidates: Images | Captions,
         top_k: int | None = None,
+        *,
+        ids: Ids | None = None,
     ) -> RerankResult:
-        """The best `top_k` candidates (all if it is None) for a query, the best first.
+        """Rank candidates for a query and return the best `top_k`, or all, the best first.
 
         A caption (a string, its token ids or one EncodedCaptions) is answered with images, an
-        image (its regions (regions, img_dim) or one EncodedImages) with captions.
+        image (its regions (regions, img_dim) or one EncodedImages) with captions. `ids` are your
+        own names of the candidates, one for each: the result then carries them.
+
+        Raises:
+            InputError: what is no query, a `top_k` below 1, or another number of ids.
+            DataError: a query or candidates that do not fit the bundle.
+
+        Example:
+            >>> best = scorer.rerank("two dogs play in the snow", images, top_k=3, ids=names)
+            >>> len(best), best.direction, best[0].id == names[best.indices[0]]
+            (3, 'text_to_image', True)
+            >>> texts = scorer.rerank(regions[0], ["a dog", "a man climbs a rock"])
+            >>> sorted(item.index for item in texts)
+            [0, 1]
         """
         self._check_usable()
         check_top_k(top_k)
@@ -275,103 +331,41 @@ class Scorer:
         wanted: Any
         if direction == "text_to_image":
             wanted = query if isinstance(query, EncodedCaptions) else [query]
-            images, captions = self._encoded(candidates, wanted)
+            sides = self._checked(candidates, wanted)
+            names = check_ids(ids, len(sides[0]))
         else:
             wanted = query if isinstance(query, EncodedImages) else np.asarray(query)[None]
-            images, captions = self._encoded(wanted, candidates)
-        logits = matrix.ensemble_matrix(self._context, images, captions)
-        return rank(direction, logits.reshape(-1), top_k)
+            sides = self._checked(wanted, candidates)
+            names = check_ids(ids, len(sides[1]))
+        logits = matrix.ensemble_matrix(self._context, *self._encoded(*sides))
+        return rank(direction, logits.reshape(-1), top_k, names)
+
+    def rank(
+        self,
+        query: Query,
+        documents: Images | Captions,
+        top_k: int | None = None,
+        *,
+        ids: Ids | None = None,
+    ) -> RerankResult:
+        """Do what `rerank` does, under the name that cross-encoders have for it.
+
+        Example:
+            >>> for item in scorer.rank("two dogs play in the snow", images, top_k=1, ids=names):
+            ...     print(item.id == names[item.index], 0 < item.similarity < 1)
+            True True
+        """
+        return self.rerank(query, documents, top_k, ids=ids)
 
     def plan(self, images: EncodedImages, captions: EncodedCaptions) -> TilePlan:
-        """The tiles that `score` would use, with the bytes of a tile and of the result."""
-        return self._context.plan(*self._encoded(images, captions))
+        """Plan the tiles that `score` would use, with the bytes of a tile and of the result.
 
-    def save_encoded(
-        self, encoded: EncodedImages | EncodedCaptions, path: str | os.PathLike[str]
-    ) -> Path:
-        """Write encoded images or captions to one `.npz` file, whole or not at all."""
-        self._check_usable()
-        self._context.origin.check(encoded.origin, _name(encoded))
-        return gallery.save_gallery(encoded, path)
+        Raises:
+            InputError: images or captions that another scorer encoded.
 
-    def load_images(self, path: str | os.PathLike[str]) -> EncodedImages:
-        """Read what `save_encoded` wrote; DataError if another bundle or precision made it."""
-        self._check_usable()
-        return gallery.load_images(self._context.origin, path)
-
-    def load_captions(self, path: str | os.PathLike[str]) -> EncodedCaptions:
-        """Read what `save_encoded` wrote; DataError if another bundle or precision made it."""
-        self._check_usable()
-        return gallery.load_captions(self._context.origin, path)
-
-    def device_memory(self) -> dict[str, int]:
-        """Bytes on a GPU by purpose: the peak of what the engine took, and what is free.
-
-        Nothing for an engine on the host.
+        Example:
+            >>> plan = scorer.plan(images, captions)
+            >>> plan.pairs, plan.result_bytes
+            (12, 48)
         """
-        return self._context.engine.device_memory()
-
-    def close(self) -> None:
-        """Release the engine; what was encoded cannot be used any more."""
-        if not self._closed:
-            self._closed = True
-            if self._process == os.getpid():
-                self._context.crew.close()
-                self._context.engine.close()
-
-    def __enter__(self) -> Self:
-        self._check_usable()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        what = f"{self.bundle.path.name}, {self.engine_name}, {self.executed} on {self.device}"
-        return f"Scorer({what}{', closed' if self._closed else ''})"
-
-    def _check_usable(self) -> None:
-        if self._closed:
-            raise InputError("this scorer is closed", mend="load the bundle again")
-        if self._process != os.getpid():
-            raise InputError(
-                "this scorer was loaded before the process was forked",
-                expected=f"process {self._process}",
-                got=f"process {os.getpid()}",
-                mend="call load after the fork, in every worker",
-            )
-
-    def _encoded(
-        self, images: Any, captions: Any, out: Mapping[str, object] | None = None
-    ) -> tuple[EncodedImages, EncodedCaptions]:
-        """Both sides encoded by this scorer, once `out`, by name, is found fit for the result."""
-        self._check_usable()
-        origin = self._context.origin
-        for given, name in ((images, "images"), (captions, "captions")):
-            if isinstance(given, EncodedImages | EncodedCaptions):
-                if _name(given) != name:
-                    raise InputError(name, expected=name, got=f"encoded {_name(given)}")
-                origin.check(given.origin, name)
-        regions = token_ids = None  # What is raw is checked before anything is encoded.
-        if not isinstance(images, EncodedImages):
-            regions = encode.check_regions_layout(images, next(iter(origin.configs.values())))
-        if not isinstance(captions, EncodedCaptions):
-            token_ids = self._reader.token_ids(captions)
-        if out is not None:
-            rows = len(images if regions is None else regions)
-            columns = len(captions if token_ids is None else token_ids)
-            check_outputs(out, (rows, columns), (images, captions))
-        if regions is not None:
-            images = encode.encode_images(self._context, regions)
-        if token_ids is not None:
-            captions = encode.encode_captions(self._context, token_ids)
-        return images, captions
-
-
-def _name(encoded: EncodedImages | EncodedCaptions) -> str:
-    return "images" if isinstance(encoded, EncodedImages) else "captions"
+        return self._context.plan(*self._encoded(*self._checked(images, captions)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -113,14 +113,14 @@ class Block:
     images: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TilePlan:
     """The tiles of one matrix: `order` (captions,) sorts the captions by length."""
 
     images: int
-    lengths: NDArray[np.int32] = field(repr=False)
-    order: NDArray[np.int64] = field(repr=False)
-    blocks: tuple[Block, ...] = field(repr=False)
+    lengths: NDArray[np.int32]
+    order: NDArray[np.int64]
+    blocks: tuple[Block, ...]
     configs: tuple[ModelConfig, ...]
     workers: int = 1
     """How many tiles are scored at a time; the tiles themselves do not depend on it."""
@@ -160,6 +160,10 @@ class TilePlan:
             return 0.0
         padded = sum((block.end - block.first) * block.words for block in self.blocks)
         return 1.0 - float(self.lengths.sum(dtype=np.int64)) / padded if padded else 0.0
+
+    def __repr__(self) -> str:
+        matrix = f"{self.images:,} images x {self.captions:,} captions"
+        return f"TilePlan({matrix}, {len(self):,} tiles of up to {self.tile_bytes / 1e6:.1f} MB)"
 
     def __len__(self) -> int:
         return sum(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +12,8 @@ from small_models import SAF
 from sgraf_deploy.bench import run
 from sgraf_deploy.bench.random_model import random_checkpoint
 from sgraf_deploy.bundle import Bundle
-from sgraf_deploy.config import Precision
-from sgraf_deploy.errors import BundleError, UnavailableError
+from sgraf_deploy.errors import BundleError
+from sgraf_deploy.runtime.policy import Choice
 
 
 def test_random_weights_leave_the_callers_random_state_alone() -> None:
@@ -51,32 +50,7 @@ def test_of_several_bundles_none_is_guessed(tmp_path: Path) -> None:
         run.default_bundle(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("device", "precision", "works", "taken"),
-    [
-        (None, None, {"native", "ort", "torch"}, ("native", "torch")),
-        ("cpu", "fp32", {"ort", "torch"}, ("ort", "torch")),
-        (None, "fp16", {"native", "ort", "torch"}, ("ort", "torch")),
-        (None, None, {"torch"}, ("torch",)),
-        (None, None, {"native"}, ("native", "torch")),
-        ("cuda", None, {"native", "ort", "torch"}, ("torch",)),
-        ("cuda:1", "fp16", {"ort"}, ("torch",)),
-    ],
-)
-def test_what_auto_takes_and_torch_are_the_default(
-    monkeypatch: pytest.MonkeyPatch,
-    device: str | None,
-    precision: Precision | None,
-    works: set[str],
-    taken: tuple[str, ...],
-) -> None:
-    """The bench says that torch lacks where it does: without it there is no literal loop."""
-    reasons: Callable[[str], str | None] = lambda name: None if name in works else "no"  # noqa: E731
-    monkeypatch.setattr("sgraf_deploy.runtime.engine.unavailable_reason", reasons)
-    assert run.default_engines(device, precision) == taken
-
-
-def test_without_any_engine_there_is_no_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sgraf_deploy.runtime.engine.unavailable_reason", lambda _: "no")
-    with pytest.raises(UnavailableError, match="no engine is available"):
-        run.default_engines(None)
+def test_the_literal_loop_runs_on_the_gpu_where_an_engine_does() -> None:
+    cpu, gpu = Choice("ort", "fp32", "cpu"), Choice("trt", "fp16", "cuda:1")
+    assert run.BenchOptions((cpu,)).device == "cpu"
+    assert run.BenchOptions((cpu, gpu)).device == "cuda:1"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from itertools import accumulate, repeat
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,15 @@ import numpy as np
 import pytest
 
 from sgraf_deploy.bench.point import Clocks, Job, measure, random_inputs
-from sgraf_deploy.bench.run import EngineChoice
 from sgraf_deploy.bench.scaling import ScalingOptions, Size, in_a_child, measure_scaling
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.cli.bench_scaling import scaling_lines, size_table
 from sgraf_deploy.errors import InputError, SgrafDeployError
+from sgraf_deploy.runtime import EngineOptions
+from sgraf_deploy.runtime.policy import Choice
 
 MB = 10**6
+ORT = Choice("ort", "fp32", "cpu")
 
 
 class Machine:
@@ -63,18 +66,18 @@ def options(**changes: Any) -> ScalingOptions:
         "word_counts": (5, 10),
         "repeats": 1,
     } | changes
-    return ScalingOptions(EngineChoice("ort"), **chosen)
+    return ScalingOptions(ORT, **chosen)
 
 
 def test_the_default_sizes_grow_by_three_orders_of_magnitude() -> None:
-    sizes = ScalingOptions(EngineChoice("ort")).chosen_sizes()
+    sizes = ScalingOptions(ORT).chosen_sizes()
     assert [size.pairs for size in sizes] == pytest.approx([1e4, 1e5, 1e6, 1e7], rel=0.02)
     assert {size.captions / size.images for size in sizes} == {5.0}
 
 
 @pytest.mark.parametrize(("limit", "largest"), [(10_000, 10_125), (10**6, 999_045)])
 def test_larger_sizes_are_left_out(limit: int, largest: int) -> None:
-    chosen = ScalingOptions(EngineChoice("ort"), max_pairs=limit)
+    chosen = ScalingOptions(ORT, max_pairs=limit)
     assert chosen.chosen_sizes()[-1].pairs == largest
     assert chosen.size_of_lengths().pairs <= 1.02 * limit
 
@@ -208,3 +211,15 @@ def test_a_killed_child_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sgraf_deploy.bench.scaling.COMMAND", killed)
     with pytest.raises(SgrafDeployError, match=r"got signal SIGKILL; take fewer with --max-pairs"):
         in_a_child(Job("any.sgraf", 2, 3, 5, 5))
+
+
+def test_a_child_opens_what_was_chosen(exported: Bundle) -> None:
+    machine, folder = Machine(1.0), Path("somewhere")
+    given = EngineOptions(3, "cuda", (Path("a.pth"),), folder, allow_unverified=True)
+    chosen = ScalingOptions(
+        Choice("trt", "fp16", "cuda:1"), given, sizes=(SMALL,), word_counts=(5,), repeats=1
+    )
+    measure_scaling(exported, chosen, measure=machine)
+    job = machine.jobs[0]
+    assert (job.engine, job.precision) == ("trt", "fp16")
+    assert job.engine_options() == replace(given, device="cuda:1")

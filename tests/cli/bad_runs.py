@@ -224,7 +224,7 @@ BAD_OPTIONS = [
         _options("--engine", "torch-reference", "--precision", "fp16"),
         ("expected precision fp32", "got fp16", "use --engine torch"),
     ),
-    Bad("no-gpu", _no_gpu, ("cuda is not available", "--device cpu")),
+    Bad("no-gpu", _no_gpu, ("engine torch is not available", "no device cuda:0", "--device cpu")),
     Bad("gpu-for-ort", _options("--engine", "ort", "--device", "cuda"), ("expected cpu", "cuda")),
     *(
         Bad(

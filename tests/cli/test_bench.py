@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from auto_engine import auto_engine
 from cli.world import IMAGES, World, done, error_line, run
 from small_models import SAF, SGR
 
 from sgraf_deploy.bench import measure
 from sgraf_deploy.bundle import Bundle
-from sgraf_deploy.runtime.engine import choose_engine
 
 ONCE = ("--repeats", 1, "--warmup", 0, "--threads", 1)
 FEW = ("--images", 4, "--captions", 5, *ONCE)
@@ -59,8 +60,17 @@ def test_data_bring_recall(world: World) -> None:
 
 def test_what_auto_takes_and_torch_are_compared(world: World) -> None:
     found = list(bench(world.bundle, *FEW)[1]["parity"])
-    assert found == [f"{choose_engine()} fp32", "torch fp32"]
+    assert found == [f"{auto_engine()} fp32", "torch fp32"]
     assert "If absent, auto and torch" in " ".join(done("bench", "--help").stdout.split())
+
+
+def test_the_precision_of_all_is_that_of_the_engines_that_name_none(world: World) -> None:
+    engines = ("--engine", "auto", "--engine", "ort:fp32", "--precision", "fp16")
+    result = run("bench", world.bundle, *FEW, *engines, "--json", "r.json")
+
+    assert result.exit_code in (0, 1)  # random weights, half precision: bounded elsewhere
+    report = json.loads(Path("r.json").read_text(encoding="utf-8"))
+    assert list(report["run"]["engines"]) == ["torch fp16-rounded", "ort fp32"]
 
 
 def test_an_engine_has_its_own_precision(world: World) -> None:
@@ -200,10 +210,12 @@ def test_without_a_gpu_one_line_says_what_works(world: World) -> None:
 
 
 def test_without_any_engine_one_line_says_what_to_install(world: World) -> None:
-    world.monkeypatch.setattr("sgraf_deploy.runtime.engine.unavailable_reason", lambda _: "no")
+    for module in ("onnxruntime", "sgraf_deploy.model.engines"):
+        world.monkeypatch.setitem(sys.modules, module, None)
     result = run("bench", world.bundle)
     assert result.exit_code == 2
-    assert "no engine is available; pip install 'sgraf-deploy[cpu]'" in error_line(result)
+    assert "no engine is available" in error_line(result)
+    assert error_line(result).endswith("pip install 'sgraf-deploy[cpu]'")
 
 
 def test_a_bundle_without_weights_names_the_option(world: World) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
+from auto_engine import auto_engine
 from bench.test_scaling import Machine
 from cli.world import World, done, error_line, run
 
 from sgraf_deploy.bundle import Bundle
-from sgraf_deploy.runtime.engine import choose_engine
 
 SIZES = ("--size", "10x50", "--size", "20×100")
 
@@ -58,7 +58,7 @@ def test_scaling_really_measures(world: World) -> None:
     size = ("--size", "50x4000", "--repeats", 1, "--max-pairs", 200_000)
     done("bench", world.bundle, "--scaling", *size, "--json", "r.json")
     (one,) = report()["sizes"]
-    assert (one["pairs"], report()["run"]["engine"]) == (200_000, choose_engine())
+    assert (one["pairs"], report()["run"]["engine"]) == (200_000, auto_engine())
     assert one["pairs_per_second"] > 0
 
 

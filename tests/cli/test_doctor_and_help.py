@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 import pytest
+from auto_engine import auto_engine
 from cli.world import done, run
 
 import sgraf_deploy
 from sgraf_deploy.cli import main
-from sgraf_deploy.runtime.engine import ENGINES, choose_engine
-from sgraf_deploy.runtime.engines.ort import OrtEngine
+from sgraf_deploy.runtime.engine import ENGINES
 from sgraf_deploy.runtime.gpu import Driver, Gpu
+from sgraf_deploy.runtime.native import library
 
 COMMANDS = [
     *("bench", "compile", "demo", "doctor", "eval", "export"),
     *("inspect", "rerank", "synth", "train", "verify"),
 ]
+OPEN = library.open_library
 
 
 def engines(stdout: str) -> dict[str, list[str]]:
@@ -31,15 +34,15 @@ def working(stdout: str) -> set[str]:
 
 
 def test_doctor_where_all_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    for gpu_engine in (name for name, entry in ENGINES.items() if entry.gpu):
+    for gpu_engine in (name for name, entry in ENGINES.items() if entry.devices[0] == "cuda"):
         module, attribute = ENGINES[gpu_engine].target.split(":")
-        monkeypatch.setattr(f"{module}.{attribute}.unavailable", lambda: None)
+        monkeypatch.setattr(f"{module}.{attribute}.check_available", lambda device: None)
 
     stdout = done("doctor").stdout
 
     assert stdout.startswith(f"sgraf-deploy {sgraf_deploy.__version__}, python {sys.version[:4]}")
     assert working(stdout) == set(ENGINES)
-    assert f"--engine auto takes {choose_engine()}" in stdout
+    assert f"--engine auto takes {auto_engine()}" in stdout
     assert "export works" in stdout
     assert "pip install" not in stdout
 
@@ -53,7 +56,7 @@ def test_doctor_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert working(stdout).isdisjoint({"torch", "torch-reference"})
     assert "ort" in working(stdout)
     assert "to have torch, torch-reference: pip install 'sgraf-deploy[torch]'" in stdout
-    assert f"--engine auto takes {choose_engine()}" in stdout
+    assert f"--engine auto takes {auto_engine()}" in stdout
     assert "export does not work: Python cannot import" in stdout
 
 
@@ -70,22 +73,36 @@ def test_doctor_with_a_pytorch_that_may_not_read_checkpoints(
 
 
 def test_doctor_without_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(OrtEngine, "unavailable", lambda: "it is not installed")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
 
     stdout = done("doctor").stdout
 
-    assert " ".join(engines(stdout)["ort"]) == "no it is not installed"
+    for name in ("native", "ort"):
+        assert " ".join(engines(stdout)[name]) == "no Python cannot import onnxruntime"
     assert "ort: pip install 'sgraf-deploy[cpu]'" in stdout
     assert "--engine auto takes torch" in stdout
 
 
 def test_doctor_without_any_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sgraf_deploy.model.engines", None)
-    monkeypatch.setattr(OrtEngine, "unavailable", lambda: "it is not installed")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
 
     stdout = done("doctor").stdout
 
-    assert "auto finds nothing: no engine is available; pip install 'sgraf-deploy[cpu]'" in stdout
+    (line,) = [line for line in stdout.splitlines() if line.startswith("--engine auto")]
+    assert "finds nothing: no engine is available" in line
+    assert "ort: Python cannot import onnxruntime" in line
+    assert line.endswith("pip install 'sgraf-deploy[cpu]'")
+
+
+def test_doctor_says_once_why_an_engine_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "open_library", lambda: OPEN(Path("no.so")))
+
+    stdout = done("doctor").stdout
+
+    assert "is not available" not in stdout
+    (row,) = [line for line in stdout.splitlines() if line.startswith("native ")]
+    assert row.split(maxsplit=2)[2] == "the package was built without a C compiler"
 
 
 def test_doctor_names_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:

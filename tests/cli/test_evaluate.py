@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from auto_engine import auto_engine
 from cli.world import IMAGES, World, captions_of, done, error_line, run
 from small_models import SGR, random_regions
 
@@ -17,7 +18,6 @@ import sgraf_deploy
 from sgraf_deploy.bench import recall
 from sgraf_deploy.bench.recall import Recall, RecallReport, Ties
 from sgraf_deploy.data.precomp import open_precomp
-from sgraf_deploy.runtime.engine import choose_engine
 from sgraf_deploy.runtime.logits import combine_logits, similarities
 
 MODELS = ("SGR", "SAF", "SGRAF")
@@ -76,7 +76,7 @@ def test_the_report_says_what_ran(world: World) -> None:
     run_ = report["run"]
     assert run_["bundle_sha256"] == sgraf_deploy.Bundle.open(world.bundle).sha256
     assert (run_["engine"], run_["precision"], run_["executed"]) == (
-        choose_engine(),
+        auto_engine(),
         "fp32",
         "fp32",
     )
@@ -87,7 +87,7 @@ def test_the_report_says_what_ran(world: World) -> None:
     assert 0 < unknown < len(words)
     assert report["words"] == {"captions": 30, "tokens": len(words), "unknown": unknown}
     assert f"{unknown} of {len(words)} words unknown ({unknown / len(words):.1%})" in stdout
-    assert f"small.sgraf (SGRAF: sgr + saf), engine {choose_engine()}, fp32 on cpu" in stdout
+    assert f"small.sgraf (SGRAF: sgr + saf), engine {auto_engine()}, fp32 on cpu" in stdout
     assert f"split dev of {world.data}: 6 images × 30 captions" in stdout
     assert "scored 180 pairs by SGR and SAF in " in stdout
     assert stdout.splitlines()[-1] == "wrote report.json"
@@ -225,4 +225,6 @@ def test_a_gpu_is_torchs(world: World) -> None:
     world.monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     arguments = ("--data", world.data, "--split", "dev", "--device", "cuda:0")
 
-    assert "device cuda:0 is not available" in error_line(run("eval", world.bundle, *arguments))
+    says = error_line(run("eval", world.bundle, *arguments))
+    assert "no engine is available on cuda:0" in says
+    assert "torch: PyTorch sees no device cuda:0" in says

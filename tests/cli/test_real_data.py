@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from auto_engine import auto_engine
 from cli.world import done
 from numpy.typing import NDArray
 
@@ -18,7 +19,6 @@ from sgraf_deploy.bench.recall import RecallReport
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.cli.export import parity_lines
 from sgraf_deploy.data.precomp import open_precomp
-from sgraf_deploy.runtime.engine import choose_engine
 
 HALF_IMAGES = 60
 """Of the run in FP16. The bound of 0.2 points needs 500 queries or more, the whole split: here one
@@ -69,7 +69,7 @@ def test_fp32_recall_is_that_of_the_authors_code(
     stdout, report = fp32
     right = recall.evaluate(expected[model])
 
-    assert f"engine {choose_engine()}, fp32 on cpu" in stdout
+    assert f"engine {auto_engine()}, fp32 on cpu" in stdout
     assert recalls(report["reports"][model]) == recalls(RecallReport.to_json(right))
     assert 35 < right.image_to_text.r1 < 50
     assert f"{right.rsum:.2f}" in stdout

@@ -35,26 +35,13 @@ class GpuWorld(TrtWorld):
         self.measures = timing.read_bytes()
         return self.made(planned.member, planned.graph, options.precision)
 
-    def load(self, bundle: Bundle, options: EngineOptions, **_: Any) -> Scorer:
-        self.monkeypatch.setattr(
-            "sgraf_deploy.runtime.scorer.open_engine",
-            lambda *_: self.engine(
-                allow_unverified=options.allow_unverified, folder=options.engine_dir
-            ),
-        )
-        return load(bundle, engine="trt", precision="fp16")
-
-    monkeypatch: pytest.MonkeyPatch
-
 
 @pytest.fixture
 def world(exported: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GpuWorld:
     made = GpuWorld(exported, tmp_path / "engines")
-    made.monkeypatch = monkeypatch
-    monkeypatch.setattr(engines, "unavailable", lambda name: None)
+    made.install(monkeypatch)
     monkeypatch.setattr(engines, "target", lambda tensorrt: "9.0")
     monkeypatch.setattr(engines, "compile_graph", made.compile_graph)
-    monkeypatch.setattr(engines, "load", made.load)
     return made
 
 
@@ -63,7 +50,11 @@ def test_what_was_compared_here_is_used_here(world: GpuWorld) -> None:
     assert published.unverified is None
     assert len(published.sidecars) == 8
     assert all(is_verified(world.mark(sidecar)) for sidecar in published.sidecars)
-    world.load(world.bundle, EngineOptions(engine_dir=world.folder)).close()
+    options = EngineOptions(engine_dir=world.folder)
+    for engine, device in (("trt", None), ("auto", "cuda"), ("auto", None)):
+        with load(world.bundle, engine, device=device, options=options) as scorer:
+            found = scorer.engine_name, scorer.precision, scorer.device
+            assert found == ("trt", "fp16", "cuda:0")
 
 
 def test_another_user_or_machine_compares_again(
@@ -73,7 +64,9 @@ def test_another_user_or_machine_compares_again(
     monkeypatch.setenv("SGRAF_DEPLOY_STATE", str(tmp_path / "another"))
     before = world.tensorrt.opened
     with pytest.raises(BundleError, match="--allow-unverified"):
-        world.load(world.bundle, EngineOptions(engine_dir=world.folder))
+        load(world.bundle, "trt", options=EngineOptions(engine_dir=world.folder))
+    with load(world.bundle, options=EngineOptions(engine_dir=world.folder)) as scorer:
+        assert scorer.device == "cpu"
     assert world.tensorrt.opened == before
 
 

@@ -1,23 +1,26 @@
-"""The registry of engines: what is asked for is opened, or the error says what is missing."""
+"""The registry of engines: why one does not work here, said once and with what puts it right."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sgraf_deploy.bundle import Bundle
-from sgraf_deploy.errors import InputError, UnavailableError
+from sgraf_deploy.errors import UnavailableError
 from sgraf_deploy.runtime import engine
 from sgraf_deploy.runtime.engine import (
-    AUTO_ORDER,
     ENGINES,
+    Engine,
     EngineEntry,
     EngineOptions,
-    choose_engine,
     open_engine,
-    unavailable_reason,
+    unavailable,
 )
+
+CONTRIBUTING = Path(__file__).parents[2] / "CONTRIBUTING.md"
 
 
 def entry(target: str) -> EngineEntry:
@@ -26,75 +29,103 @@ def entry(target: str) -> EngineEntry:
 
 @pytest.fixture
 def only(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Register these engines and no others, and let `auto` try them in order."""
+    """Register these engines and no others."""
 
     def register(**targets: str) -> None:
         monkeypatch.setattr(engine, "ENGINES", {name: entry(t) for name, t in targets.items()})
-        monkeypatch.setattr(engine, "AUTO_ORDER", tuple(targets))
 
     return register
 
 
-def test_every_name_that_auto_tries_is_registered() -> None:
-    assert set(AUTO_ORDER) <= set(ENGINES)
+def refusing(monkeypatch: pytest.MonkeyPatch, error: Exception, *, on: str | None = None) -> None:
+    """Let the fake engine refuse, on one device or on all."""
+
+    def refuse(device: str) -> None:
+        if on in (None, device):
+            raise error
+
+    monkeypatch.setattr("fake_engine.FakeEngine.check_available", staticmethod(refuse))
 
 
-@pytest.mark.parametrize(
-    ("target", "reason"),
-    [
-        ("no_such_module_anywhere:Engine", "Python cannot import no_such_module_anywhere"),
-        ("fake_engine:FakeEngine", None),
-    ],
-    ids=["missing", "there"],
-)
-def test_the_reason_names_what_is_missing(only: Any, target: str, reason: str | None) -> None:
-    only(one=target)
-    assert unavailable_reason("one") == reason
+def test_a_package_that_is_missing_is_the_reason(only: Any) -> None:
+    only(one="no_such_module_anywhere:Engine")
+    error = unavailable("one")
+    assert error is not None
+    assert error.reason == "Python cannot import no_such_module_anywhere"
+    assert error.mend == "pip install everything"
+
+
+def test_an_engine_that_is_there_has_none(only: Any, bundle: Bundle) -> None:
+    only(fake="fake_engine:FakeEngine")
+    assert unavailable("fake") is None
+    assert open_engine("fake", bundle, "fp32", EngineOptions()).name == "fake"
 
 
 def test_an_engines_own_refusal_is_the_reason(only: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse() -> str:
-        raise UnavailableError("the driver is too old")
-
-    monkeypatch.setattr("fake_engine.FakeEngine.unavailable", staticmethod(refuse))
     only(one="fake_engine:FakeEngine")
-    assert unavailable_reason("one") == "the driver is too old"
+    refusing(monkeypatch, UnavailableError("the driver is too old"))
+    error = unavailable("one")
+    assert error is not None
+    assert (error.reason, error.mend) == ("the driver is too old", "pip install everything")
+    refusing(monkeypatch, UnavailableError("the driver is too old", mend="upgrade it"))
+    error = unavailable("one")
+    assert error is not None
+    assert error.mend == "upgrade it"
 
 
-def test_a_library_that_cannot_be_loaded_is_the_reason(
-    only: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("devices", [("cuda", "cpu"), ("cpu", "cuda")])
+def test_one_device_that_works_is_enough(
+    only: Any, monkeypatch: pytest.MonkeyPatch, devices: Any
 ) -> None:
-    def load() -> str:
-        raise OSError("libgomp.so.1: cannot open shared object file")
-
-    monkeypatch.setattr("fake_engine.FakeEngine.unavailable", staticmethod(load))
     only(one="fake_engine:FakeEngine")
-    assert unavailable_reason("one") == "libgomp.so.1: cannot open shared object file"
+    made = EngineEntry("fake_engine:FakeEngine", "none", "tests", devices=devices)
+    monkeypatch.setitem(engine.ENGINES, "one", made)
+    refusing(monkeypatch, UnavailableError("no GPU"), on="cuda:0")
+    assert unavailable("one") is None
+    assert unavailable("one", "cpu") is None
+    error = unavailable("one", "cuda")
+    assert error is not None
+    assert error.reason == "no GPU"
 
 
-def test_auto_takes_the_first_that_is_there(only: Any, bundle: Bundle) -> None:
-    only(gone="no_such_module_anywhere:Engine", fake="fake_engine:FakeEngine")
-    assert choose_engine() == "fake"
-    assert open_engine("auto", bundle, "fp32", EngineOptions()).name == "fake"
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("raise OSError('libgomp.so.1: cannot open')", "libgomp.so.1: cannot open"),
+        ("raise ImportError('undefined symbol')", "undefined symbol"),
+        ("import no_such_package_at_all", "Python cannot import no_such_package_at_all"),
+    ],
+    ids=["library", "symbol", "package"],
+)
+def test_what_an_import_raises_is_the_reason(
+    only: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, reason: str
+) -> None:
+    (tmp_path / "broken_engine.py").write_text(source, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    only(one="broken_engine:Engine")
+    error = unavailable("one")
+    assert error is not None
+    assert reason in error.reason
 
 
-def test_auto_says_how_to_get_one(only: Any, bundle: Bundle) -> None:
-    only(gone="no_such_module_anywhere:Engine")
-    with pytest.raises(
-        UnavailableError, match="no engine is available that runs fp32; pip install everything"
-    ):
-        open_engine("auto", bundle, "fp32", EngineOptions())
+@pytest.mark.parametrize("name", ENGINES)
+def test_every_engine_raises_nothing_else_and_never_names_itself(name: str) -> None:
+    for kind in ENGINES[name].devices:
+        error = unavailable(name, kind)
+        assert error is None or (error.mend and f"engine {name}" not in error.reason)
 
 
-def test_an_engine_asked_for_by_name_is_not_replaced(only: Any, bundle: Bundle) -> None:
-    only(gone="no_such_module_anywhere:Engine", fake="fake_engine:FakeEngine")
-    message = "engine gone is not available: Python cannot import .*; pip install everything"
-    with pytest.raises(UnavailableError, match=message):
-        open_engine("gone", bundle, "fp32", EngineOptions())
+@pytest.mark.parametrize("name", ENGINES)
+def test_every_entry_says_where_and_what_it_runs(name: str) -> None:
+    entry = ENGINES[name]
+    assert entry.devices
+    assert entry.precisions
+    assert set(entry.by_name) < set(entry.precisions)
 
 
-def test_an_unknown_name_lists_the_known(bundle: Bundle) -> None:
-    with pytest.raises(
-        InputError, match=r"engine: expected \['auto', 'native', 'ort', .*got turbo"
-    ):
-        open_engine("turbo", bundle, "fp32", EngineOptions())
+def test_contributing_lists_what_an_engine_has() -> None:
+    text = CONTRIBUTING.read_text(encoding="utf-8")
+    section = text.partition("## Adding an engine")[2].partition("\n## ")[0]
+    members = {name for name in {*vars(Engine), *Engine.__annotations__} if name[0] != "_"}
+    assert "check_available" in members
+    assert members - set(re.findall(r"`(\w+)", section)) == set()

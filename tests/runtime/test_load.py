@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from threading import Barrier, BrokenBarrierError
 from typing import Any, cast
@@ -16,6 +17,7 @@ from typing import Any, cast
 import fake_engine
 import numpy as np
 import pytest
+from auto_engine import auto_engine
 from fake_engine import FakeEngine
 from numpy.typing import NDArray
 from runtime.helpers import CAPTIONS, Faked, make_regions, make_token_ids
@@ -25,7 +27,7 @@ from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import Precision
 from sgraf_deploy.errors import BundleError, InputError, SgrafDeployError
 from sgraf_deploy.runtime import EngineOptions, Scorer, TileShape, load
-from sgraf_deploy.runtime.engine import ENGINES, LARGEST_TILES, EngineEntry, choose_engine
+from sgraf_deploy.runtime.engine import ENGINES, LARGEST_TILES, EngineEntry
 
 MakeFaked = Callable[..., Faked]
 
@@ -63,18 +65,70 @@ def test_a_scorer_says_what_it_is(bundle: Bundle, with_fake: list[FakeEngine]) -
     assert (scorer.precision, scorer.executed, scorer.device) == ("fp16", "fake fp16", "cpu")
     assert scorer.members == ("sgr", "saf")
     assert repr(scorer) == "Scorer(small.sgraf, fake, fake fp16 on cpu)"
-    assert with_fake[0].options is options
+    assert with_fake[0].options == replace(options, device="cpu")
     scorer.close()
     assert repr(scorer) == "Scorer(small.sgraf, fake, fake fp16 on cpu, closed)"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_auto_takes_an_engine_that_runs_the_precision_and_says_which(
-    exported: Bundle, precision: Precision
+    exported: Bundle, precision: Precision, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with load(exported, precision=precision) as scorer:
-        assert scorer.engine_name == choose_engine(precision)
-    assert choose_engine("fp16") == "ort"
+    with caplog.at_level("INFO"), load(exported, precision=precision) as scorer:
+        assert (scorer.engine_name, scorer.device) == (auto_engine(precision), "cpu")
+        assert scorer.executed == {"fp32": "fp32", "fp16": "fp16-rounded"}[precision]
+    (record,) = caplog.records
+    assert record.levelname == "INFO"
+    assert f"engine {scorer.engine_name}, {precision} on cpu" in record.getMessage()
+
+
+def test_a_bundle_without_fp32_is_slow_on_a_cpu_and_that_is_said(
+    exported: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    members = {
+        name: replace(member, graphs={"fp16": member.graphs["fp16"]})
+        for name, member in exported.manifest.members.items()
+    }
+    half = Bundle(exported.path, replace(exported.manifest, members=members), exported.sha256)
+    with load(half) as scorer:
+        assert (scorer.engine_name, scorer.precision) == ("torch", "fp16")
+        assert scorer.executed == "fp16-rounded"
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "no fp32 graphs" in record.getMessage()
+    assert "engine torch" in record.getMessage()
+
+
+def test_an_engine_takes_its_own_precision_of_those_there_are(
+    bundle: Bundle, sgr_bundle: Bundle, with_fake: list[FakeEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    halves_first = replace(ENGINES["fake"], precisions=("fp16", "fp32"))
+    monkeypatch.setitem(ENGINES, "fake", halves_first)
+    found = [load(one, "fake").precision for one in (bundle, sgr_bundle)]
+    assert found == ["fp16", "fp32"]
+
+
+def test_engine_precision_device_and_threads_stand_beside_the_bundle(
+    bundle: Bundle, with_fake: list[FakeEngine]
+) -> None:
+    load(bundle, "fake", "fp16", "cpu", 3).close()
+    load(bundle, "fake", threads=3, options=EngineOptions(threads=3, device="cpu")).close()
+    load(bundle, "fake", device="cpu", options=EngineOptions(threads=3)).close()
+    assert [one.options for one in with_fake] == [EngineOptions(3, "cpu")] * 3
+
+
+@pytest.mark.parametrize(
+    ("wanted", "inside"),
+    [({"device": "cpu"}, {"device": "cuda"}), ({"threads": 2}, {"threads": 3})],
+    ids=["device", "threads"],
+)
+def test_what_is_given_twice_must_agree(
+    bundle: Bundle, with_fake: list[FakeEngine], wanted: Any, inside: Any
+) -> None:
+    (name,) = wanted
+    with pytest.raises(InputError, match=f"{name} and options.{name}"):
+        load(bundle, "fake", **wanted, options=EngineOptions(**inside))
+    assert with_fake == []
 
 
 def test_the_memory_budget_and_the_tile_reach_the_plan(
@@ -108,6 +162,7 @@ def test_the_largest_tiles_take_the_whole_budget(
         ({"engine": "fastest"}, "engine: expected .*'ort'.* got fastest"),
         ({"memory_budget": 0}, "memory_budget: expected a number of bytes, at least 1, .*got 0"),
         ({"engine": "ort", "options": EngineOptions(device="cuda")}, "device: expected cpu"),
+        ({"engine": "native", "device": "cuda"}, "device: expected cpu, got cuda; leave out"),
         ({"engine": "ort", "options": EngineOptions(threads=0)}, "threads: expected at least 1"),
     ],
     ids=str,
@@ -127,7 +182,12 @@ def test_what_is_not_there_is_refused(bundle: Bundle, wanted: Any, message: str)
         *(({"tile": value}, "tile: expected a TileShape") for value in ((2, 3), 4, "2x3")),
         *(({"options": value}, "options: expected EngineOptions") for value in (4, {"threads": 2})),
         *(({"engine": value}, "engine: expected a string") for value in (None, ["ort"], b"ort")),
-        *(({"precision": value}, "precision: expected a string") for value in (None, 16, ["fp32"])),
+        *(({"precision": value}, "precision: expected a string") for value in (16, ["fp32"])),
+        *(({"device": value}, "device: expected a string") for value in (0, b"cpu", ["cpu"])),
+        *(
+            ({"threads": value}, "threads: expected at least 1")
+            for value in (0, -1, 1.5, True, "2")
+        ),
         *(({"max_words": value}, "max_words: expected an integer") for value in (2, 0, 1.5, True)),
         *(
             ({"options": EngineOptions(**cast(Any, {field: value}))}, f"options.{field}: expected ")

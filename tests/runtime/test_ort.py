@@ -16,6 +16,7 @@ from runtime.onnx_bundles import small_config, write_bundle, write_graph
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import GraphSignature, TensorSpec, signature
 from sgraf_deploy.errors import BundleError, EngineMemoryError, InputError, UnavailableError
+from sgraf_deploy.runtime import load
 from sgraf_deploy.runtime.engine import EngineOptions
 from sgraf_deploy.runtime.engines import ort
 from sgraf_deploy.runtime.engines.ort import OrtEngine, OrtGraph
@@ -64,7 +65,7 @@ def scorer_inputs(images: int = 2, captions: int = 3, words: int = 4) -> dict[st
 
 
 def test_it_is_available_and_says_what_it_executes(bundle: Bundle) -> None:
-    assert OrtEngine.unavailable() is None
+    OrtEngine.check_available("cpu")
     assert OrtEngine(bundle, "fp32", EngineOptions()).executed == "fp32"
     half = OrtEngine(bundle, "fp16", EngineOptions(device="cpu"))
     assert half.executed == "fp32 arithmetic on an fp16 graph"
@@ -75,11 +76,10 @@ def test_without_onnxruntime_it_is_unavailable(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    reason = OrtEngine.unavailable()
-    assert reason is not None
-    assert reason.startswith("Python cannot import onnxruntime")
-    with pytest.raises(UnavailableError, match="engine ort is not available: Python cannot"):
+    with pytest.raises(UnavailableError, match="Python cannot import onnxruntime"):
         OrtEngine(bundle, "fp32", EngineOptions())
+    with pytest.raises(UnavailableError, match="engine ort is not available: Python cannot"):
+        load(bundle, "ort")
 
 
 def test_a_graph_is_opened_once_by_any_number_of_threads(

@@ -187,6 +187,7 @@ def test_load_compares_it_with_the_reference(
 ) -> None:
     made = world.engine()
     before = made.unverified
+    monkeypatch.setattr(OrtCudaEngine, "check_available", lambda device: None)
     monkeypatch.setattr("sgraf_deploy.runtime.scorer.open_engine", lambda *_: made)
     with load(world.bundle, engine="ort-cuda", precision="fp16"):
         assert (before, made.unverified) == (True, False)
@@ -240,7 +241,7 @@ def test_the_cpu_build_is_told_apart(
 ) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [HOST])
     with pytest.raises(UnavailableError, match=f"no {kind.provider}: got {HOST}") as caught:
-        kind.unavailable()
+        kind.check_available("cuda:0")
     assert "pip uninstall onnxruntime" in str(caught.value.mend)
 
 

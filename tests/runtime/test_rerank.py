@@ -82,6 +82,60 @@ def test_ties_stand_in_the_candidates_order(values: list[int], top_k: int | None
     assert result.logits.tolist() == [values[index] for index in expected]
 
 
+def test_a_result_is_a_sequence_of_items(scorer: Scorer, regions: NDArray[np.float32]) -> None:
+    result = scorer.rerank("a dog runs", regions, top_k=4)
+    items = list(result)
+    assert [item.index for item in items] == result.indices.tolist()
+    assert [item.logit for item in items] == result.logits.tolist()
+    assert [item.similarity for item in items] == result.similarities.tolist()
+    assert {item.id for item in items} == {None}
+    assert (result[0], result[-1], list(result[1:3])) == (items[0], items[3], items[1:3])
+    with pytest.raises(IndexError):
+        _ = result[4]
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array], ids=["list", "tuple", "array"])
+@pytest.mark.parametrize("method", ["rerank", "rank"])
+def test_a_result_carries_the_callers_ids(
+    scorer: Scorer, regions: NDArray[np.float32], kind: Any, method: str
+) -> None:
+    names = [f"photo {row}" for row in range(9)]
+    result = getattr(scorer, method)("a dog runs", regions, top_k=3, ids=kind(names))
+    assert result.ids == tuple(names[row] for row in result.indices)
+    assert [item.id for item in result] == list(result.ids)
+    assert result[1:].ids == result.ids[1:]
+    texts = getattr(scorer, method)(regions[0], CAPTIONS, ids=CAPTIONS)
+    assert [item.id for item in texts] == [CAPTIONS[item.index] for item in texts]
+
+
+def test_rank_is_rerank(scorer: Scorer, regions: NDArray[np.float32]) -> None:
+    one = scorer.rank("a dog runs", regions, 3)
+    other = scorer.rerank("a dog runs", regions, 3)
+    assert list(one) == list(other)
+    assert list(scorer.rank(query="a dog runs", documents=regions, top_k=3)) == list(other)
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (["a"] * 8, "ids: expected 9, one for each candidate, got 8"),
+        ([], "got 0"),
+        ("123456789", "ids: expected a sequence .* got str"),
+        (7, "got int"),
+        ({"a": 1}, "got dict"),
+        (np.zeros((9, 1)), "ids: expected a sequence"),
+    ],
+    ids=str,
+)
+def test_unfit_ids_are_refused_before_anything_is_encoded(
+    faked: MakeFaked, regions: NDArray[np.float32], ids: Any, message: str
+) -> None:
+    made = faked()
+    with pytest.raises(InputError, match=message):
+        made.scorer.rerank("a dog", regions, ids=ids)
+    assert not made.engine.calls
+
+
 def test_saturated_similarities_are_still_ranked() -> None:
     result = rank("text_to_image", np.array([100, 102, 101], dtype=np.float32), None)
     assert result.similarities.tolist() == [1.0, 1.0, 1.0]

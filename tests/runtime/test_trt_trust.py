@@ -16,7 +16,7 @@ from runtime.trt_world import TrtWorld
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.errors import BundleError, DeviceError, GateError
-from sgraf_deploy.runtime import Scorer, load
+from sgraf_deploy.runtime import EngineOptions, Scorer, load
 from sgraf_deploy.runtime.plans import read_sidecar
 from sgraf_deploy.runtime.state import is_verified, mark_verified
 
@@ -37,9 +37,9 @@ def shift_the_weights(onnx_bytes: bytes) -> bytes:
 
 def opened(world: TrtWorld, monkeypatch: pytest.MonkeyPatch, *, allow: bool) -> Scorer:
     """`load`, which finds the fake GPU."""
-    made = world.engine(allow_unverified=allow)
-    monkeypatch.setattr("sgraf_deploy.runtime.scorer.open_engine", lambda *_: made)
-    return load(world.bundle, engine="trt", precision="fp16")
+    world.install(monkeypatch)
+    options = EngineOptions(engine_dir=world.folder, allow_unverified=allow)
+    return load(world.bundle, "trt", options=options)
 
 
 def test_an_unverified_engine_is_refused_or_verified_on_first_use(

@@ -8,16 +8,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from closeness import Rounded, graph_rounding
 from fake_cuda import FakeCuda
 from fake_tensorrt import VERSION, FakeTensorRT, fake_plan
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import GRAPHS, GraphName, Precision, signature
+from sgraf_deploy.errors import UnavailableError
 from sgraf_deploy.export.profiles import Sizes, profile, uses
 from sgraf_deploy.runtime import EngineOptions, Scorer
 from sgraf_deploy.runtime.engine import LARGEST_TILES
 from sgraf_deploy.runtime.engines.trt import TrtEngine
+from sgraf_deploy.runtime.gpu import Gpu
 from sgraf_deploy.runtime.plans import Sidecar, engine_folder, write_plan
 from sgraf_deploy.runtime.state import Mark, mark_verified
 from sgraf_deploy.runtime.tiles import TileLimits
@@ -137,6 +140,21 @@ class TrtWorld:
         options = EngineOptions(engine_dir=folder or self.folder, allow_unverified=allow_unverified)
         adaptor = self.tensorrt.adaptor(version)
         return TrtEngine(self.bundle, precision, options, tensorrt=adaptor, cuda=self.cuda)
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let this package find the fake GPU, as the only one, and the fake TensorRT."""
+
+        def find_gpu(ordinal: int) -> Gpu:
+            if ordinal:
+                raise UnavailableError("number of the GPU", expected="0 … 0", got=ordinal)
+            return Gpu(self.cuda.name, self.cuda.compute_capability)
+
+        for module in ("tensorrt", "engines.trt"):
+            name = f"sgraf_deploy.runtime.{module}.find_tensorrt"
+            monkeypatch.setattr(name, self.tensorrt.adaptor)
+        monkeypatch.setattr("sgraf_deploy.runtime.gpu.find_gpu", find_gpu)
+        monkeypatch.setattr("sgraf_deploy.runtime.engines.trt.check_cuda", find_gpu)
+        monkeypatch.setattr("sgraf_deploy.runtime.engines.trt.open_cuda", lambda _: self.cuda)
 
     def scorer(self, precision: Precision = "fp16") -> Scorer:
         limits = TileLimits(advice=LARGEST_TILES)

@@ -17,6 +17,7 @@ from sgraf_deploy.errors import UnavailableError
 from sgraf_deploy.model.engines import Function, TorchEngine
 from sgraf_deploy.model.folded import Encoded
 from sgraf_deploy.model.folding import fold
+from sgraf_deploy.runtime.engine import import_package
 
 if TYPE_CHECKING:
     from sgraf_deploy.bundle import Bundle
@@ -49,21 +50,28 @@ class FusedEngine(TorchEngine):
                 mend="use --engine torch",
             )
 
-    @staticmethod
-    def unavailable() -> str | None:
-        """Why no kernel can run here; raises ImportError where Triton is not installed.
+    @classmethod
+    def check_available(cls, device: str) -> None:
+        """UnavailableError without Triton, or a GPU that its kernels run on.
 
-        Raises UnavailableError where PyTorch sees no GPU.
+        On the CPU, unless this process has Triton's interpreter.
         """
+        import_package("triton.language")
         if interpreted():
-            return None
+            super().check_available(device)
+            return
+        if device == "cpu":
+            raise UnavailableError("a CPU needs TRITON_INTERPRET=1", mend=NEEDS_A_GPU)
         if not torch.cuda.is_available():
             raise UnavailableError("PyTorch sees no CUDA GPU", mend=NEEDS_A_GPU)
-        found = torch.cuda.get_device_capability()
+        super().check_available(device)
+        found = torch.cuda.get_device_capability(device)
         if found < CAPABILITY:
-            needed, got = (".".join(map(str, numbers)) for numbers in (CAPABILITY, found))
-            return f"its kernels need compute capability {needed}, and the GPU has {got}"
-        return None
+            raise UnavailableError(
+                "its kernels",
+                expected=f"a GPU of compute capability {'.'.join(map(str, CAPABILITY))} or above",
+                got=".".join(map(str, found)),
+            )
 
     def _functions(self, member: str) -> Mapping[GraphName, Function]:
         from sgraf_deploy.model.fused.scorer import FusedScorer

@@ -12,14 +12,14 @@ from sgraf_deploy.errors import DeviceError, EngineMemoryError, UnavailableError
 from sgraf_deploy.runtime.cuda.api import Bytes, Gather, RankTile
 from sgraf_deploy.runtime.cuda.kernels import THREADS, UNITS, compile_kernels, unit_of
 from sgraf_deploy.runtime.engine import CUDA_INSTALL
-from sgraf_deploy.runtime.gpu import find_driver
+from sgraf_deploy.runtime.gpu import find_gpu
 
 _MOST_BLOCKS = 4096
 
 
-def check_cuda() -> None:
+def check_cuda(ordinal: int = 0) -> None:
     """Raise UnavailableError, with what mends it, where `open_cuda` would."""
-    find_driver()
+    find_gpu(ordinal)
     if (
         importlib.util.find_spec("cuda") is None
         or importlib.util.find_spec("cuda.bindings") is None
@@ -32,17 +32,13 @@ def open_cuda(ordinal: int = 0) -> CudaDriver:
 
     Raises UnavailableError without a driver, a GPU of that number, cuda-bindings or NVRTC.
     """
-    gpus = find_driver().gpus
-    if ordinal >= len(gpus):
-        expected = f"0 … {len(gpus) - 1}"
-        raise UnavailableError("number of the GPU", expected=expected, got=ordinal)
+    gpu = find_gpu(ordinal)
     try:
         from cuda.bindings import driver
     except ImportError as error:
         raise UnavailableError(
             "cuda-bindings is not available", got=error, mend=CUDA_INSTALL
         ) from error
-    gpu = gpus[ordinal]
     return CudaDriver(driver, ordinal, gpu.name, gpu.compute_capability)
 
 

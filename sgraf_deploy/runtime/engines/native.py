@@ -43,14 +43,11 @@ class NativeEngine(OrtEngine):
         super().__init__(bundle, precision, options)
         self._models: dict[str, NativeModel] = {}
 
-    @staticmethod
-    def unavailable() -> str | None:
-        """Why it cannot be used here; UnavailableError, with what mends it, for the library.
-
-        And for an instruction set that is asked for and not there.
-        """
+    @classmethod
+    def check_available(cls, device: str) -> None:
+        """UnavailableError without the library, ONNX Runtime, or an instruction set asked for."""
         _ = instruction_sets().used
-        return OrtEngine.unavailable()
+        super().check_available(device)
 
     def close(self) -> None:
         """Drop sessions and weights."""
@@ -83,7 +80,10 @@ class NativeEngine(OrtEngine):
         config = self._bundle.member(member).config
         if config.sgr_steps > MAX_STEPS:
             raise UnavailableError(
-                "engine native", expected=f"at most {MAX_STEPS} SGR steps", got=config.sgr_steps
+                "engine native",
+                expected=f"at most {MAX_STEPS} SGR steps",
+                got=config.sgr_steps,
+                mend="use --engine ort",
             )
         path = self._bundle.graph_path(member, "scorer", self._precision)
         return NativeModel(config, read_weights(path, config))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +20,14 @@ from sgraf_deploy.errors import (
     SgrafDeployError,
     UnavailableError,
 )
-from sgraf_deploy.runtime.engine import CACHED_TILES, Array, Buffer, EngineOptions, Graph
+from sgraf_deploy.runtime.engine import (
+    CACHED_TILES,
+    Array,
+    Buffer,
+    EngineOptions,
+    Graph,
+    import_package,
+)
 from sgraf_deploy.runtime.ranks import Bars, HostRankCounter
 
 if TYPE_CHECKING:
@@ -54,9 +60,7 @@ class OrtEngine:
 
     def __init__(self, bundle: Bundle, precision: Precision, options: EngineOptions) -> None:
         """Take the graphs of `bundle` in `precision`; InputError for a device but the CPU."""
-        reason = self.unavailable()
-        if reason is not None:
-            raise UnavailableError(f"engine {self.name} is not available: {reason}")
+        self.check_available("cpu")
         if options.device not in (None, "cpu"):
             raise InputError(
                 f"engine {self.name}: device",
@@ -76,14 +80,10 @@ class OrtEngine:
         self._lock = Lock()
         self._graphs: dict[tuple[str, GraphName], Graph] = {}
 
-    @staticmethod
-    def unavailable() -> str | None:
-        """Why ONNX Runtime cannot be used here, or None if it can."""
-        try:
-            importlib.import_module("onnxruntime")
-        except ImportError as error:
-            return f"Python cannot import onnxruntime: {error}"
-        return None
+    @classmethod
+    def check_available(cls, device: str) -> None:
+        """UnavailableError where ONNX Runtime cannot be imported."""
+        import_package("onnxruntime")
 
     def open(self, member: str, graph: GraphName) -> Graph:
         """Open a graph; BundleError if it is damaged or is not what the manifest says."""

@@ -81,11 +81,10 @@ class OrtCudaEngine(CudaEngine):
         self._bundle, self._precision, self._options = bundle, precision, options
 
     @classmethod
-    def unavailable(cls) -> str | None:
-        """None if the provider, a GPU and CUDA's bindings are there; else raises."""
+    def check_available(cls, device: str) -> None:
+        """UnavailableError without the provider, the GPU or CUDA's bindings."""
         find_provider(cls.provider)
-        check_cuda()
-        return None
+        check_cuda(gpu_ordinal(device, cls.name))
 
     def mark_verified(self) -> None:
         """For this process: the next one may find another driver."""

@@ -24,6 +24,8 @@ from sgraf_deploy.runtime.cuda.memory import DeviceArray
 from sgraf_deploy.runtime.cuda.shapes import shape_of, sizes_of
 from sgraf_deploy.runtime.engine import EngineOptions
 from sgraf_deploy.runtime.engines.trt_context import Tensors, TrtContext
+from sgraf_deploy.runtime.gpu import Gpu
+from sgraf_deploy.runtime.plan_host import PlanHost
 from sgraf_deploy.runtime.plans import REBUILD, Profile, Sidecar, engine_folder, load_plan
 from sgraf_deploy.runtime.state import Mark, is_verified, mark_verified
 from sgraf_deploy.runtime.tensorrt import TensorRT, check_capability, find_tensorrt
@@ -59,15 +61,16 @@ class TrtEngine(CudaEngine):
         self._runtime: api.Runtime = self._tensorrt.module.Runtime(self._logger)
         self.executed = f"{precision} in {self._tensorrt}"
         self._bundle, self._precision, self._options = bundle, precision, options
+        gpu = Gpu(self.cuda.name, self.cuda.compute_capability)
+        self._host = PlanHost(bundle, gpu, self._tensorrt)
         self._folder = engine_folder(bundle, options.engine_dir)
         self._unmarked: dict[str, Mark] = {}
 
-    @staticmethod
-    def unavailable() -> str | None:
-        """None if TensorRT, a GPU and CUDA's bindings are there; else raises UnavailableError."""
+    @classmethod
+    def check_available(cls, device: str) -> None:
+        """UnavailableError without TensorRT, the GPU or CUDA's bindings."""
         find_tensorrt()
-        check_cuda()
-        return None
+        check_cuda(gpu_ordinal(device, cls.name))
 
     @property
     def unverified(self) -> bool:
@@ -100,15 +103,7 @@ class TrtEngine(CudaEngine):
     def _open(self, member: str, graph: GraphName) -> TrtGraph:
         file = self._bundle.graph(member, graph, self._precision)
         self._bundle.graph_path(member, graph, self._precision)  # The ONNX file has that hash.
-        expected: dict[str, object] = {
-            "member": member,
-            "precision": self._precision,
-            "graph": graph,
-            "onnx_sha256": file.ref.sha256,
-            "flavour": self._tensorrt.flavour,
-            "version": self._tensorrt.version,
-            "compute_capability": self.cuda.compute_capability,
-        }
+        expected = self._host.expected(member, self._precision, graph)
         sidecar, plan = load_plan(self._folder, expected, self._allowed)
         engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
@@ -117,25 +112,12 @@ class TrtEngine(CudaEngine):
                 got=self._logger.recent(),
                 mend="build it on this machine with `sgraf-deploy compile BUNDLE`",
             )
-        if not is_verified(mark := self._mark(sidecar)):
+        if not is_verified(mark := self._host.mark(sidecar)):
             self._unmarked[sidecar.name] = mark
         return TrtGraph(self, engine, sidecar, file.signature)
 
     def _allowed(self, sidecar: Sidecar) -> bool:
-        return self._options.allow_unverified or is_verified(self._mark(sidecar))
-
-    def _mark(self, sidecar: Sidecar) -> Mark:
-        """What there is to remember of a plan once it was compared on this GPU."""
-        gate = self._bundle.manifest.gate
-        return Mark(
-            plan_sha256=sidecar.plan_sha256,
-            onnx_sha256=sidecar.onnx_sha256,
-            reference_sha256="" if gate is None else gate.sha256,
-            flavour=self._tensorrt.flavour,
-            version=self._tensorrt.version,
-            device=self.cuda.name,
-            compute_capability=self.cuda.compute_capability,
-        )
+        return self._options.allow_unverified or is_verified(self._host.mark(sidecar))
 
     def new_context(self, engine: api.ICudaEngine, profile: int, lane: Lane) -> TrtContext:
         """An execution context whose intermediates lie in the lane's scratch memory."""

@@ -16,8 +16,9 @@ from sgraf_deploy.errors import UnavailableError
 from sgraf_deploy.model.fused import engine
 from sgraf_deploy.model.fused.engine import FusedEngine
 from sgraf_deploy.runtime import EngineOptions, TileShape, load
-from sgraf_deploy.runtime.engine import AUTO_ORDER, ENGINES, open_engine, unavailable_reason
+from sgraf_deploy.runtime.engine import ENGINES, open_engine, unavailable
 from sgraf_deploy.runtime.gate import FP16_LOGITS_SHARE
+from sgraf_deploy.runtime.policy import ON_A_CPU, ON_A_GPU
 
 CPU = EngineOptions(device="cpu")
 LENGTHS = (2, 9, 3, 2)
@@ -51,12 +52,13 @@ def test_what_ran_is_said(exported: Bundle) -> None:
     assert isinstance(opened, FusedEngine)
     assert (opened.name, opened.device) == ("fused", "cpu")
     assert opened.executed == "fp16 in Triton's interpreter"
-    assert unavailable_reason("fused") is None
+    assert unavailable("fused") is None
+    assert unavailable("fused", "cpu") is None
 
 
 def test_it_must_be_asked_for_by_name() -> None:
     assert "fused" in ENGINES
-    assert "fused" not in AUTO_ORDER
+    assert "fused" not in {*ON_A_CPU, *ON_A_GPU}
 
 
 @pytest.fixture
@@ -72,17 +74,21 @@ def test_without_a_gpu_it_is_not_available(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     message = "PyTorch sees no CUDA GPU; a GPU by NVIDIA, its driver, and PyTorch built for CUDA"
     with pytest.raises(UnavailableError, match=message):
-        open_engine("fused", exported, "fp32", CPU)
+        load(exported, "fused")
+    with pytest.raises(UnavailableError, match="engine fused is not available: a CPU needs"):
+        load(exported, "fused", options=CPU)
 
 
 @pytest.mark.usefixtures("compiled")
 def test_an_older_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 6))
-    reason = "its kernels need compute capability 9.0, and the GPU has 8.6"
-    assert unavailable_reason("fused") == reason
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (10, 0))
-    assert unavailable_reason("fused") is None
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
+    error = unavailable("fused")
+    assert error is not None
+    assert "capability 9.0 or above, got 8.6" in error.reason
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (10, 0))
+    assert unavailable("fused") is None
 
 
 @pytest.mark.usefixtures("compiled")
@@ -93,4 +99,6 @@ def test_compiled_kernels_do_not_run_on_a_cpu(exported: Bundle) -> None:
 
 def test_without_triton_it_is_not_available(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "triton.language", None)
-    assert "triton" in (unavailable_reason("fused") or "")
+    error = unavailable("fused")
+    assert error is not None
+    assert error.reason == "Python cannot import triton.language"

@@ -1,0 +1,267 @@
+"""A bundle opened on one engine: encode with it, keep what it encoded, close it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.config import Precision
+from sgraf_deploy.data.bound import MAX_WORDS
+from sgraf_deploy.errors import InputError
+from sgraf_deploy.runtime import encode, gallery
+from sgraf_deploy.runtime.context import Context
+from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages, Origin
+from sgraf_deploy.runtime.engine import Engine
+from sgraf_deploy.runtime.halving import Progress
+from sgraf_deploy.runtime.tiles import TileLimits, TileShape
+from sgraf_deploy.runtime.tokens import CaptionReader, Lengths, RawCaptions, TokenIds
+
+Images = EncodedImages | NDArray[Any]
+"""Encoded, or regions (images, regions, img_dim) float32 or float16, a memory map too."""
+
+Captions = EncodedCaptions | RawCaptions
+
+CheckedImages = EncodedImages | NDArray[Any]
+CheckedCaptions = EncodedCaptions | list[TokenIds]
+
+
+class OpenedBundle:
+    """The part of a `Scorer` that encodes."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        *,
+        precision: Precision,
+        limits: TileLimits,
+        tile: TileShape | None = None,
+        max_words: int | None = MAX_WORDS,
+    ) -> None:
+        """Take over an engine that was opened on the bundle; `load` does it for you."""
+        configs = {name: member.config for name, member in bundle.manifest.members.items()}
+        origin = Origin(bundle.sha256, precision, configs, engine)
+        self.bundle = bundle
+        self._context = Context(origin, limits, tile)
+        self._process = os.getpid()
+        self._closed = False
+        self._reader = CaptionReader(bundle, max_words)
+
+    @property
+    def engine_name(self) -> str:
+        """The engine that runs, `auto` resolved."""
+        return self._context.engine.name
+
+    @property
+    def executed(self) -> str:
+        """What the arithmetic really is: `fp32`, `fp16-rounded`, …"""
+        return self._context.engine.executed
+
+    @property
+    def device(self) -> str:
+        """Where the engine runs: `cpu`, or `cuda:N` for the GPU of that number."""
+        return self._context.engine.device
+
+    @property
+    def precision(self) -> Precision:
+        """The precision of the bundle's graphs that run: `fp32`, `fp16` or `fp8`."""
+        return self._context.origin.precision
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The bundle's members: `sgr`, `saf`, and others of a module as `sgr-2`, …"""
+        return tuple(self._context.configs)
+
+    @property
+    def max_words(self) -> int | None:
+        """The most tokens of a caption that is read; None for any number."""
+        return self._reader.bound.max_words
+
+    def encode_images(
+        self, regions: NDArray[Any], *, progress: Progress | None = None
+    ) -> EncodedImages:
+        """Encode images, which stay on the engine's device until nothing refers to them.
+
+        `regions` are the region features of every image, (images, regions, img_dim) float32 or
+        float16; a memory map is read batch by batch. `progress` is called with (done, total)
+        images.
+
+        Raises:
+            DataError: another shape or dtype, or a value that is not finite; it names the image.
+
+        Example:
+            >>> regions.shape, regions.dtype
+            ((6, 7, 64), dtype('float32'))
+            >>> scorer.encode_images(regions)
+            EncodedImages(6 images, fp32, 15 kB on cpu)
+        """
+        self._check_usable()
+        return encode.encode_images(self._context, regions, progress)
+
+    def encode_captions(
+        self,
+        captions: RawCaptions,
+        lengths: Lengths | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> EncodedCaptions:
+        """Encode captions, which stay on the engine's device until nothing refers to them.
+
+        `captions` are strings, or every caption's token ids with `<start>` and `<end>`, in any
+        order of lengths. Padded ids, such as an array (captions, words), need `lengths`: how many
+        of each caption's ids are real, (captions,) integers. `progress` is called with (done,
+        total) captions. Ids without `<start>` or `<end>` are warned of, once, with CaptionWarning.
+
+        Raises:
+            DataError: it names the caption that is empty, longer than `max_words`, or whose ids are
+                no integers, lie outside the vocabulary or hold `<pad>` (0 without a vocabulary).
+            BundleError: strings, where the bundle has no vocabulary.
+
+        Example:
+            >>> scorer.encode_captions(["two dogs play in the snow", "a man climbs a rock"])
+            EncodedCaptions(2 captions, fp32, 4.6 kB on cpu)
+            >>> padded = np.array([[1, 17, 9, 2], [1, 30, 2, 0]])
+            >>> scorer.encode_captions(padded, lengths=[4, 3]).lengths
+            array([4, 3], dtype=int32)
+        """
+        self._check_usable()
+        token_ids = self._reader.token_ids(captions, lengths)
+        return encode.encode_captions(self._context, token_ids, progress)
+
+    def save_encoded(
+        self, encoded: EncodedImages | EncodedCaptions, path: str | os.PathLike[str]
+    ) -> Path:
+        """Write encoded images or captions to one `.npz` file, whole or not at all.
+
+        Returns the file's path. What the file holds can be loaded by a scorer of the same bundle in
+        the same precision, on any engine.
+
+        Raises:
+            InputError: another scorer encoded them.
+            DataError: the file cannot be written.
+
+        Example:
+            >>> scorer.save_encoded(images, "gallery.npz").name
+            'gallery.npz'
+        """
+        self._check_usable()
+        self._context.origin.check(encoded.origin, name_of(encoded))
+        return gallery.save_gallery(encoded, path)
+
+    def load_images(self, path: str | os.PathLike[str]) -> EncodedImages:
+        """Read encoded images that `save_encoded` wrote.
+
+        Raises:
+            DataError: the file is damaged, holds captions, or another bundle or precision made it.
+
+        Example:
+            >>> path = scorer.save_encoded(images, "gallery.npz")
+            >>> scorer.load_images(path)
+            EncodedImages(6 images, fp32, 15 kB on cpu)
+        """
+        self._check_usable()
+        return gallery.load_images(self._context.origin, path)
+
+    def load_captions(self, path: str | os.PathLike[str]) -> EncodedCaptions:
+        """Read encoded captions that `save_encoded` wrote.
+
+        Raises:
+            DataError: the file is damaged, holds images, or another bundle or precision made it.
+
+        Example:
+            >>> path = scorer.save_encoded(captions, "captions.npz")
+            >>> len(scorer.load_captions(path))
+            2
+        """
+        self._check_usable()
+        return gallery.load_captions(self._context.origin, path)
+
+    def device_memory(self) -> dict[str, int]:
+        """Bytes on a GPU by purpose: `peak`, what the engine took at most, `free` and `total`.
+
+        Nothing for an engine on the host.
+
+        Example:
+            >>> scorer.device, scorer.device_memory()
+            ('cpu', {})
+        """
+        return self._context.engine.device_memory()
+
+    def close(self) -> None:
+        """Release the engine; what was encoded cannot be used any more. `with` does it for you.
+
+        Example:
+            >>> other = sgraf_deploy.load("f8k.sgraf")
+            >>> other.close()
+            >>> other.encode_images(regions)
+            Traceback (most recent call last):
+            sgraf_deploy.errors.InputError: this scorer is closed; load the bundle again
+        """
+        if not self._closed:
+            self._closed = True
+            if self._process == os.getpid():
+                self._context.crew.close()
+                self._context.engine.close()
+
+    def __enter__(self) -> Self:
+        self._check_usable()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        what = f"{self.bundle.short_name}, {self.engine_name}, {self.executed} on {self.device}"
+        return f"{type(self).__name__}({what}{', closed' if self._closed else ''})"
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise InputError("this scorer is closed", mend="load the bundle again")
+        if self._process != os.getpid():
+            raise InputError(
+                "this scorer was loaded before the process was forked",
+                expected=f"process {self._process}",
+                got=f"process {os.getpid()}",
+                mend="call load after the fork, in every worker",
+            )
+
+    def _checked(self, images: Any, captions: Any) -> tuple[CheckedImages, CheckedCaptions]:
+        """Both sides fit to be scored, so that what is wrong shows before anything is encoded."""
+        self._check_usable()
+        origin = self._context.origin
+        for given, name in ((images, "images"), (captions, "captions")):
+            if isinstance(given, EncodedImages | EncodedCaptions):
+                if name_of(given) != name:
+                    raise InputError(name, expected=name, got=f"encoded {name_of(given)}")
+                origin.check(given.origin, name)
+        if not isinstance(images, EncodedImages):
+            images = encode.check_regions_layout(images, next(iter(origin.configs.values())))
+        if not isinstance(captions, EncodedCaptions):
+            captions = self._reader.token_ids(captions)
+        return images, captions
+
+    def _encoded(
+        self, images: CheckedImages, captions: CheckedCaptions
+    ) -> tuple[EncodedImages, EncodedCaptions]:
+        """Both sides, once they are checked, as the encoders make them."""
+        if isinstance(images, np.ndarray):
+            images = encode.encode_images(self._context, images)
+        if not isinstance(captions, EncodedCaptions):
+            captions = encode.encode_captions(self._context, captions)
+        return images, captions
+
+
+def name_of(encoded: EncodedImages | EncodedCaptions) -> str:
+    """What a message calls them."""
+    return "images" if isinstance(encoded, EncodedImages) else "captions"
