@@ -129,12 +129,13 @@ def _fastest(precision: Precision | None, device: str | None, facts: Facts) -> C
         reasons[engine] = found
     if device is None:
         del reasons["trt"]  # Nobody asked for a GPU.
-    raise UnavailableError(
-        f"no engine is available{'' if precision is None else f' that runs {precision}'}"
-        f"{'' if device is None else f' on {device}'}",
-        got="; ".join(f"{name}: {error.reason}" for name, error in reasons.items()),
-        mend=next((error.mend for error in reasons.values() if error.mend), None),
+    wanted = ("" if precision is None else f" that runs {precision}") + (
+        "" if device is None else f" on {device}"
     )
+    why = "; ".join(f"{name}: {error.reason}" for name, error in reasons.items())
+    ways = sorted(reasons, key=lambda name: ENGINES[name].compiled)  # To compile takes longest.
+    mend = next((reasons[name].mend for name in ways if reasons[name].mend), None)
+    raise UnavailableError(f"no engine is available{wanted}: {why}", mend=mend)
 
 
 def _candidates(device: str | None) -> list[tuple[str, str]]:
@@ -205,13 +206,21 @@ def _try(
         allowed = facts.allow_unverified and not auto
         usable = [one for one in available if plans.get(one, False) or (one in plans and allowed)]
         if auto and not usable:
-            return UnavailableError(
-                "none of its compiled engines was compared with the reference on this GPU",
-                mend="build them with `sgraf-deploy compile BUNDLE`",
-            )
+            return _unverified(plans)
         built = [one for one in available if one in plans]
         precision = default_precision(name, usable or built) or precision
     return facts.unavailable(name, device) or Choice(name, precision, device)
+
+
+def _unverified(plans: Mapping[Precision, bool]) -> UnavailableError:
+    """Why `auto` leaves a bundle's plans alone."""
+    if not plans:
+        what = "the bundle has no compiled engines for this GPU"
+        return UnavailableError(what, mend="build them with `sgraf-deploy compile BUNDLE`")
+    return UnavailableError(
+        "the bundle's compiled engines were never compared with the reference on this GPU",
+        mend="compare them: --engine trt --allow-unverified",
+    )
 
 
 def _parse_device(device: str) -> str:

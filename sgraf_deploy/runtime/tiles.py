@@ -163,7 +163,7 @@ class TilePlan:
 
     def __repr__(self) -> str:
         matrix = f"{self.images:,} images x {self.captions:,} captions"
-        return f"TilePlan({matrix}, {len(self):,} tiles of up to {self.tile_bytes / 1e6:.1f} MB)"
+        return f"TilePlan({matrix}, tiles: {len(self):,} of up to {self.tile_bytes / 1e6:.1f} MB)"
 
     def __len__(self) -> int:
         return sum(

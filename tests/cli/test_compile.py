@@ -56,6 +56,14 @@ def test_what_is_suspicious_in_the_data_is_said_before_the_build(world: World) -
 
 
 @pytest.mark.usefixtures("installed")
+def test_without_a_precision_it_takes_what_the_bundle_has(world: World) -> None:
+    copy = world.copy(world.bare)
+    output = done("compile", copy, *SMALL).output
+    assert "wrote 4 engines" in output
+    assert "sgr-fp32-scorer" in output
+
+
+@pytest.mark.usefixtures("installed")
 def test_a_precision_that_the_bundle_lacks_is_named(world: World) -> None:
     result = run("compile", world.bare, "--precision", "fp16")
     assert result.exit_code == 2
