@@ -174,8 +174,12 @@ def test_bad_content(
         pytest.param(b"[" * 100_000, "not JSON in UTF-8", id="too-deep"),
         pytest.param(b"[]", r"keys: expected word2idx, idx2word, idx, got \[\]", id="no-object"),
         pytest.param(b"{}", "keys.*got none", id="empty-object"),
-        pytest.param(b'{"idx": 1, "idx": 2}', "the key 'idx': expected once, got twice", id="key"),
-        pytest.param(b'{"word2idx": {"a": 0, "a": 1}}', "the key 'a'.*twice", id="word"),
+        pytest.param(b'{"idx": 1, "idx": 2}', "idx: expected one such field, got 2", id="key"),
+        pytest.param(
+            b'{"word2idx": {"a": 0, "a": 1}}',
+            "word2idx.a: expected one such field, got 2",
+            id="word",
+        ),
     ],
 )
 def test_bad_files(tmp_path: Path, content: bytes, message: str) -> None:
