@@ -13,7 +13,7 @@ import math
 import re
 import types
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from itertools import islice
@@ -27,8 +27,8 @@ Frozen = TypeVar("Frozen")
 INLINE = {"inline": True}
 """Marks a field whose own fields stand in the JSON in its place."""
 
-SHOWN = 60
-"""How much of a value, or of a name, a message shows, in characters."""
+SHOWN = 80
+"""How much of a value, or of a name, a message shows, in characters: a hash fits."""
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _INTEGER_DIGITS, _NUMBER_LENGTH = 19, 40
@@ -117,6 +117,21 @@ def decode(kind: type[Frozen], value: object, document: Document) -> Frozen:
     return decoded
 
 
+def check_version(value: object, name: str, known: Collection[int], document: Document) -> int:
+    """The version that an object of a document says it is of, before its other fields are read.
+
+    Raises the document's error for what is no object, or of none of the known versions.
+    """
+    if not isinstance(value, dict):
+        raise document.wrong("", "an object", value)
+    if name not in value:
+        raise document.missing(name)
+    found = value[name]
+    if type(found) is not int or found not in known:
+        raise document.wrong(name, " or ".join(map(str, known)), found)
+    return found
+
+
 def encode(value: object) -> Any:
     """The JSON value that `decode` reads back as an equal one."""
     if is_dataclass(value) and not isinstance(value, type):
@@ -148,6 +163,11 @@ def join(path: str, name: object) -> str:
     if not isinstance(text, str) or not text.isprintable() or not 0 < len(text) <= SHOWN:
         text = shown(text)
     return f"{path}.{text}" if path else text
+
+
+def is_text(value: str) -> bool:
+    """Whether a string can be written as UTF-8: a lone surrogate is no character."""
+    return value.isascii() or _SURROGATE.search(value) is None
 
 
 @dataclass(frozen=True)
@@ -211,20 +231,16 @@ def _first_refused(value: Any) -> tuple[list[object], _Refused] | None:
     if isinstance(value, _Refused):
         return [], value
     if isinstance(value, str):
-        return None if _is_text(value) else ([], _surrogates(value))
+        return None if is_text(value) else ([], _surrogates(value))
     if not isinstance(value, dict | list):
         return None
     for name, item in value.items() if isinstance(value, dict) else enumerate(value):
-        if isinstance(name, str) and not _is_text(name):
+        if isinstance(name, str) and not is_text(name):
             return [name], _surrogates(name)
         found = _first_refused(item)
         if found is not None:
             return [name, *found[0]], found[1]
     return None
-
-
-def _is_text(value: str) -> bool:
-    return value.isascii() or _SURROGATE.search(value) is None
 
 
 def _surrogates(value: str) -> _Refused:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,13 @@ def check_load(
     if tile is not None and not isinstance(tile, TileShape):
         raise _wrong("tile", "a TileShape, or None", tile)
     CaptionBound(max_words)  # raises
+
+
+def check_path(path: str | os.PathLike[str]) -> Path:
+    """The path of a file; InputError for what is no path."""
+    if not _is_path(path):
+        raise _wrong("path", "the path of a file", path)
+    return Path(path)
 
 
 def _check_options(options: object) -> None:

@@ -26,7 +26,7 @@ from sgraf_deploy.disk import os_errors
 from sgraf_deploy.errors import BundleError
 from sgraf_deploy.files import write_file
 from sgraf_deploy.runtime.tensorrt import Flavour
-from sgraf_deploy.schema import INLINE, Document, decode, encode, join, parse
+from sgraf_deploy.schema import INLINE, Document, check_version, decode, encode, join, parse
 
 if TYPE_CHECKING:
     from sgraf_deploy.bundle import Bundle
@@ -112,9 +112,8 @@ class Sidecar:
     def from_bytes(cls, content: bytes) -> Sidecar:
         """Read `to_bytes`'s file back, or one of schema 1; BundleError for any defect."""
         value = parse(content, DOCUMENT)
-        kind: type[_Stored | _FirstStored] = _Stored
-        if isinstance(value, dict) and value.get("schema") == 1:
-            kind = _FirstStored
+        schema = check_version(value, "schema", (1, SCHEMA), DOCUMENT)
+        kind: type[_Stored | _FirstStored] = _FirstStored if schema == 1 else _Stored
         read = decode(kind, value, DOCUMENT)
         right = _checksum({name: item for name, item in value.items() if name != "checksum"})
         if read.checksum != right:
