@@ -38,7 +38,7 @@ MAY_IMPORT = {
 """Top-level name inside the package -> the top-level names it may import; absent: any."""
 
 SEAMS = {
-    "model.engines": {"runtime.engine", "runtime.ranks", "bundle"},
+    "model.engines": {"runtime.engine", "runtime.inputs", "runtime.ranks", "bundle"},
     "model.torch_ranks": {"runtime.ranks"},
     "model.fused.engine": {"runtime.engine", "bundle"},
     "model.members": {"bundle"},
