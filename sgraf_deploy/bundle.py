@@ -22,7 +22,15 @@ from sgraf_deploy.errors import BundleError
 from sgraf_deploy.files import write_json
 from sgraf_deploy.folders import Rules, foreign, recover, staged_folder
 from sgraf_deploy.graph_check import check_graph
-from sgraf_deploy.manifest import FileRef, GraphFile, Manifest, Member, migrate, parse_json
+from sgraf_deploy.manifest import (
+    DOCUMENT,
+    FileRef,
+    GraphFile,
+    Manifest,
+    Member,
+    migrate,
+    parse_json,
+)
 
 MANIFEST = "manifest.json"
 """The file that makes a folder a bundle."""
@@ -78,7 +86,7 @@ class Bundle:
             raw = parse_json(text)
             manifest = Manifest.from_json(migrate(raw))
         except BundleError as error:
-            raise BundleError(f"{folder / MANIFEST}: {error}") from error
+            raise error.at(folder / MANIFEST) from error
         return cls(folder, manifest, _identity(raw))
 
     def file(self, ref: FileRef) -> Path:
@@ -206,7 +214,7 @@ class Bundle:
 
     def _mend(self) -> str:
         try:
-            same = _identity(parse_json((self.path / MANIFEST).read_bytes())) == self.sha256
+            same = _identity(parse_json(DOCUMENT.read(self.path / MANIFEST))) == self.sha256
         except (OSError, BundleError):
             same = True
         return _EXPORT if same else "the bundle was replaced meanwhile: open it again"
@@ -226,9 +234,11 @@ def write_manifest(folder: Path, manifest: Manifest) -> Path:
     path = folder / MANIFEST
     value = manifest.to_json()
     try:
-        Manifest.from_json(parse_json(json.dumps(value)))
-    except (BundleError, TypeError, ValueError, RecursionError) as error:
-        raise BundleError(f"{path} would not be readable: {error}") from error
+        Manifest.from_json(parse_json(json.dumps(value, indent=1)))
+    except BundleError as error:
+        raise error.at(f"{path} would not be readable") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BundleError(f"{path} would not be readable", got=error) from error
     write_json(path, value, what="manifest", error=BundleError)
     return path
 
@@ -252,7 +262,7 @@ def check_replaceable(folder: Path) -> None:
     """
     away = "choose another name or move it away"
     try:
-        text = (folder / MANIFEST).read_bytes()
+        text = DOCUMENT.read(folder / MANIFEST)
     except OSError as error:
         found = f"no {MANIFEST}" if isinstance(error, FileNotFoundError) else error.strerror
         raise BundleError(f"{folder} exists and is not a bundle", got=found, mend=away) from error
@@ -279,7 +289,7 @@ def _read_manifest(folder: Path) -> bytes:
     path = folder / MANIFEST
     for _ in range(_OPEN_ATTEMPTS):
         try:
-            return path.read_bytes()
+            return DOCUMENT.read(path)
         except FileNotFoundError:
             # A replacement by two renames may be under way, or may have been interrupted.
             recover(folder)

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
-
-from sgraf_deploy.errors import InputError
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 Module = Literal["SGR", "SAF"]
 Precision = Literal["fp32", "fp16", "fp8"]
@@ -72,25 +70,6 @@ class ModelConfig:
     sgr_steps: int
     image_norm: bool
     text_norm: bool
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as a JSON object, in order."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
-    @classmethod
-    def from_json(cls, value: object) -> ModelConfig:
-        """Read `to_json`'s object back; InputError if a field is missing, unknown or mistyped."""
-        expected = {field.name: field.type for field in fields(cls)}
-        if not isinstance(value, dict) or set(value) != set(expected):
-            got = sorted(value) if isinstance(value, dict) else type(value).__name__
-            raise InputError("model config", expected=f"the fields {sorted(expected)}", got=got)
-        for name, kind in expected.items():
-            right = {"int": int, "bool": bool, "Module": str}[str(kind)]
-            if type(value[name]) is not right:
-                raise InputError(f"model config field {name}", expected=kind, got=value[name])
-        if value["module"] not in MODULES:
-            raise InputError("model config field module", expected=MODULES, got=value["module"])
-        return cls(**value)
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,14 @@ A message says what is wrong, what was expected, what was found and how to mend 
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class SgrafDeployError(Exception):
     """Base of every deliberate error; `exit_code` is what the command line exits with.
 
-    `reason` is the message without what mends it, and `mend` that, or None.
+    `what`, `expected`, `got` and `mend` are what it was made of, each but the first may be None;
+    `reason` is the message without what mends it.
     """
 
     exit_code = 2
@@ -38,10 +41,16 @@ class SgrafDeployError(Exception):
             if value is not None
         ]
         message = f"{what}: {', '.join(details)}" if details else what
-        self.reason, self.mend = " ".join(message.split()), mend
+        self.what, self.expected, self.got, self.mend = what, expected, got, mend
+        self.reason = " ".join(message.split())
         if mend is not None:
             message = f"{message}; {mend}"
         super().__init__(" ".join(message.split()))
+
+    def at(self, place: object) -> Self:
+        """The same error, and where it is: what is wrong then begins with the place."""
+        what = f"{place}: {self.what}"
+        return type(self)(what, expected=self.expected, got=self.got, mend=self.mend)
 
 
 class InputError(SgrafDeployError):

@@ -6,16 +6,12 @@ example `members.sgr.graphs.fp32.scorer.sha256`. Nothing has a default.
 
 from __future__ import annotations
 
-import json
 import re
-import types
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
-from functools import cache
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import PurePosixPath
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any
 
 from sgraf_deploy.config import (
     GRAPHS,
@@ -30,12 +26,12 @@ from sgraf_deploy.config import (
     member_names,
     signature,
 )
-from sgraf_deploy.errors import BundleError
+from sgraf_deploy.errors import BundleError, InputError
+from sgraf_deploy.schema import INLINE, Document, decode, encode, parse
 
 SCHEMA_VERSION = 2
 
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
-Frozen = TypeVar("Frozen")
 
 MIGRATIONS: dict[int, Migration] = {1: dict}
 """From a version to the one after it: takes a manifest's JSON object, returns the next one's.
@@ -45,11 +41,8 @@ Version 1 knew SGR, SAF and SGRAF alone; 2 has any number of members, and calls 
 
 _RESERVED = ("manifest.json", "engines")
 _EXPORT = "export again with `sgraf-deploy export`"
-_WORDS = {str: "a text", int: "an integer", float: "a number", bool: "true or false"}
-_INLINE = {"inline": True}
-"""Marks a field whose own fields stand in the JSON in its place."""
-_SHOWN = 60
-"""How much of a wrong value an error shows, in characters."""
+
+DOCUMENT = Document("manifest", BundleError, _EXPORT, most_bytes=16 * 2**20)
 
 
 @dataclass(frozen=True)
@@ -79,9 +72,9 @@ class FileRef:
 class GraphFile:
     """One ONNX graph of a member in one precision."""
 
-    ref: FileRef = field(metadata=_INLINE)
+    ref: FileRef = field(metadata=INLINE)
     opset: int
-    signature: GraphSignature = field(metadata=_INLINE)
+    signature: GraphSignature = field(metadata=INLINE)
 
 
 @dataclass(frozen=True)
@@ -109,7 +102,7 @@ class Member:
     reference: FileRef | None
 
     def __post_init__(self) -> None:
-        for name, size in self.config.to_json().items():
+        for name, size in vars(self.config).items():
             if type(size) is int and size < (0 if name == "sgr_steps" else 1):
                 raise _wrong(f"config.{name}", "a size", size)
         for precision, graphs in self.graphs.items():
@@ -191,40 +184,18 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object that `from_json` reads back."""
-        encoded: dict[str, Any] = _encode(self)
+        encoded: dict[str, Any] = encode(self)
         return encoded
 
     @classmethod
     def from_json(cls, value: object) -> Manifest:
         """Read a JSON object of the current schema version; BundleError names what is off."""
-        return decode(cls, value)
-
-
-def decode(kind: type[Frozen], value: object) -> Frozen:
-    """Read a JSON value as a frozen type, every field of exactly its type.
-
-    Raises BundleError that names the field that is missing, unknown, mistyped or refused.
-    """
-    decoded: Frozen = _decode(kind, value, "")
-    return decoded
+        return decode(cls, value, DOCUMENT)
 
 
 def parse_json(text: bytes | str) -> Any:
-    """JSON without its traps: a repeated field, NaN and Infinity are refused (BundleError)."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        for name, count in Counter(name for name, _ in pairs).items():
-            if count > 1:
-                raise ValueError(f"field {name} is there {count} times")
-        return dict(pairs)
-
-    def refuse(constant: str) -> Any:
-        raise ValueError(f"{constant} is not a number in JSON")
-
-    try:
-        return json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        raise BundleError("not valid JSON", got=error, mend=_EXPORT) from error
+    """The JSON value of a manifest; BundleError for what it may not hold, see `schema.parse`."""
+    return parse(text, DOCUMENT)
 
 
 def migrate(
@@ -234,10 +205,12 @@ def migrate(
 
     Raises BundleError if it is newer than that, or too old for the migrations that exist.
     """
-    migrated: dict[str, Any] = _decode(dict[str, Any], raw, "")
+    migrated: dict[str, Any] = decode(dict[str, Any], raw, DOCUMENT)
     if "schema_version" not in migrated:
         raise _missing("schema_version")
-    found: int = _decode(int, migrated["schema_version"], "schema_version")
+    found = migrated["schema_version"]
+    if type(found) is not int:
+        raise _wrong("schema_version", "an integer", found)
     if found > version:
         newer, upgrade = "schema_version: written by a newer sgraf-deploy", "upgrade sgraf-deploy"
         raise BundleError(newer, expected=f"at most {version}", got=found, mend=upgrade)
@@ -248,98 +221,6 @@ def migrate(
             )
         migrated = {**migrations[step](migrated), "schema_version": step + 1}
     return migrated
-
-
-def _encode(value: Any) -> Any:
-    if is_dataclass(value):
-        encoded: dict[str, Any] = {}
-        for part in fields(value):
-            inner = _encode(getattr(value, part.name))
-            encoded |= inner if part.metadata.get("inline") else {part.name: inner}
-        return encoded
-    if isinstance(value, Mapping):
-        return {key: _encode(item) for key, item in value.items()}
-    if isinstance(value, tuple):
-        return [_encode(item) for item in value]
-    return value
-
-
-def _decode(kind: Any, value: Any, path: str) -> Any:
-    """Read `value` as the annotated type `kind`; its type must match exactly."""
-    if kind is Any:
-        return value
-    if is_dataclass(kind):
-        _check_object(value, path, _json_names(kind))
-        return _decode_dataclass(kind, value, path)
-    origin, args = get_origin(kind), get_args(kind)
-    if origin in (dict, Mapping):
-        if not isinstance(value, dict):
-            raise _wrong(path, "an object", value)
-        for key in value:
-            _decode(args[0], key, f"{_join(path, key)} (field name)")
-        return {key: _decode(args[1], item, _join(path, key)) for key, item in value.items()}
-    if origin is tuple:
-        size = None if args[-1] is Ellipsis else len(args)
-        if not isinstance(value, list) or size not in (None, len(value)):
-            raise _wrong(path, "a list" if size is None else f"a list of {size}", value)
-        return tuple(_decode(args[0], item, _join(path, row)) for row, item in enumerate(value))
-    return _decode_scalar(kind, value, path)
-
-
-def _decode_scalar(kind: Any, value: Any, path: str) -> Any:
-    args = get_args(kind)
-    if get_origin(kind) is Literal:
-        if type(value) is not str or value not in args:
-            raise _wrong(path, " or ".join(args), value)
-        return value
-    if isinstance(kind, types.UnionType) and types.NoneType in args:
-        (kind,) = (arg for arg in args if arg is not types.NoneType)
-        return None if value is None else _decode(kind, value, path)
-    if kind is float and type(value) is int:
-        return float(value)
-    kinds = args or (kind,)
-    if type(value) not in kinds:
-        raise _wrong(path, " or ".join(_WORDS[kind] for kind in kinds), value)
-    return value
-
-
-def _decode_dataclass(kind: Any, value: dict[str, Any], path: str) -> Any:
-    hints = _hints(kind)
-    parts = {
-        part.name: _decode_dataclass(hints[part.name], value, path)
-        if part.metadata.get("inline")
-        else _decode(hints[part.name], value[part.name], _join(path, part.name))
-        for part in fields(kind)
-    }
-    try:
-        return kind(**parts)
-    except BundleError as error:
-        # What a type itself refuses starts with the name of the field.
-        raise BundleError(_join(path, error)) from error
-
-
-@cache
-def _hints(kind: Any) -> dict[str, Any]:
-    return get_type_hints(kind)
-
-
-def _json_names(kind: Any) -> list[str]:
-    hints, names = _hints(kind), []
-    for part in fields(kind):
-        inline = part.metadata.get("inline")
-        names += _json_names(hints[part.name]) if inline else [part.name]
-    return names
-
-
-def _check_object(value: object, path: str, names: list[str]) -> None:
-    if not isinstance(value, dict):
-        raise _wrong(path, "an object", value)
-    for name in names:
-        if name not in value:
-            raise _missing(_join(path, name))
-    for name in value:
-        if name not in names:
-            raise BundleError(f"{_join(path, name)}: unknown field", mend=_EXPORT)
 
 
 def _check_members(manifest: Manifest) -> None:
@@ -386,15 +267,9 @@ def _check_sha256(value: str) -> None:
         raise _wrong("sha256", "64 hexadecimal digits in lower case", value)
 
 
-def _missing(path: str) -> BundleError:
-    return BundleError(f"{path}: missing field", mend=_EXPORT)
+def _missing(path: str) -> InputError:
+    return DOCUMENT.missing(path)
 
 
-def _wrong(path: str, expected: object, got: object) -> BundleError:
-    shown = json.dumps(got, default=repr)
-    shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
-    return BundleError(path or "manifest", expected=expected, got=shown, mend=_EXPORT)
-
-
-def _join(path: str, name: object) -> str:
-    return f"{path}.{name}" if path else str(name)
+def _wrong(path: str, expected: object, got: object) -> InputError:
+    return DOCUMENT.wrong(path, expected, got)

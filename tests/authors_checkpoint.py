@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import OrderedDict
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ SGR = ModelConfig(
     image_norm=True,
     text_norm=True,
 )
-SAF = ModelConfig(**{**SGR.to_json(), "module": "SAF", "sgr_steps": 0})
+SAF = replace(SGR, module="SAF", sgr_steps=0)
 
 
 def authors_options(config: ModelConfig) -> dict[str, Any]:

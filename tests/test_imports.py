@@ -18,7 +18,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted(Path(__file__).parent.rglob("*.py"))
 
 HEAVY = {"torch", "onnx", "onnxruntime", "tensorrt", "triton", "nltk"}
-TYPES = {"errors", "config", "formats"}
+TYPES = {"errors", "config", "formats", "schema"}
 WRITER = {"disk", "locks", "files", "folders"}
 PLAIN = TYPES | WRITER | {"versions", "__version__"}
 ARTIFACT = {"bundle", "manifest", "graph_check"}
@@ -33,13 +33,13 @@ MAY_IMPORT = {
     "train": PLAIN | {"train", "bench", "model", "data", "runtime"},
     **dict.fromkeys(ARTIFACT, TYPES | WRITER | ARTIFACT | {"data"}),
     **dict.fromkeys(WRITER, {"errors"} | WRITER),
-    **dict.fromkeys(TYPES, TYPES),
+    **{name: {"errors"} for name in TYPES},
     "versions": {"__version__"},
 }
 """Top-level name inside the package -> the top-level names it may import; absent: any."""
 
 SEAMS = {
-    "model.engines": {"runtime.engine", "runtime.ranks", "bundle"},
+    "model.engines": {"runtime.engine", "runtime.inputs", "runtime.ranks", "bundle"},
     "model.torch_ranks": {"runtime.ranks"},
     "model.fused.engine": {"runtime.engine", "bundle"},
     "model.members": {"bundle"},

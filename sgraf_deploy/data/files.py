@@ -11,13 +11,15 @@ from sgraf_deploy.errors import DataError
 PathLike = str | os.PathLike[str]
 
 
-def read_bytes(path: PathLike, what: str) -> bytes:
+def read_bytes(path: PathLike, what: str, *, at_most: int | None = None) -> bytes:
     """The content of a file; `what` is its role in the message.
 
-    Raises DataError where the file is missing or unreadable.
+    Of a file of more than `at_most` bytes one byte more than that. Raises DataError where the file
+    is missing or unreadable.
     """
     try:
-        return Path(path).read_bytes()
+        with Path(path).open("rb") as file:
+            return file.read() if at_most is None else file.read(at_most + 1)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise DataError(f"{what} {path} cannot be read", got=reason) from error

@@ -13,6 +13,7 @@ from sgraf_deploy.data.files import PathLike, read_bytes
 from sgraf_deploy.errors import DataError
 from sgraf_deploy.files import write_file
 from sgraf_deploy.formats import HEAD, recognise, scan_pickles
+from sgraf_deploy.schema import SHOWN, Document, parse
 
 if TYPE_CHECKING:
     from sgraf_deploy.data.tokenizer import Tokenizer
@@ -23,7 +24,6 @@ END = "<end>"
 UNKNOWN = "<unk>"
 SPECIAL_WORDS = (PAD, START, END, UNKNOWN)
 
-_BRIEF = 60
 _KEYS = ("word2idx", "idx2word", "idx")
 _TRAINING = "use the vocabulary file of the checkpoint's training, NAME_precomp_vocab.json"
 _AS_AUTHORS = (
@@ -32,6 +32,8 @@ _AS_AUTHORS = (
     "pathlib.Path('vocab.json').write_text(json.dumps({{'word2idx': w, "
     "'idx2word': {{str(i): x for x, i in w.items()}}, 'idx': len(w)}}))"
 )
+
+DOCUMENT = Document("vocabulary", DataError, _TRAINING, most_bytes=64 * 2**20, byte_order_mark=True)
 
 
 class Vocabulary:
@@ -49,7 +51,7 @@ class Vocabulary:
                 raise DataError(f"{name}: word {index}", expected="a string", got=_brief(word))
             if word in self._ids:
                 twice = f"{self._ids[word]} and {index}"
-                raise DataError(f"{name}: the word {word!r}", expected="one id", got=twice)
+                raise DataError(f"{name}: the word {_brief(word)}", expected="one id", got=twice)
             self._ids[word] = index
         missing = [word for word in SPECIAL_WORDS if word not in self._ids]
         if missing:
@@ -64,12 +66,13 @@ class Vocabulary:
     def load(cls, path: PathLike) -> Vocabulary:
         """Read a vocabulary file; DataError names the file and the key that is wrong."""
         name = f"vocabulary {path}"
-        content = read_bytes(path, "vocabulary")
+        content = read_bytes(path, "vocabulary", at_most=DOCUMENT.most_bytes)
         try:
-            text = content.decode("utf-8-sig")
-            value = json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, name))
-        except (ValueError, RecursionError) as error:
-            raise _no_json(content, path, error) from error
+            value = parse(content, DOCUMENT)
+        except DataError as error:
+            if isinstance(error.__cause__, ValueError):
+                raise _no_json(content, path, error.__cause__) from error
+            raise error.at(name) from error
         vocabulary = cls.from_json(value, name=name)
         vocabulary.check_case(path)
         return vocabulary
@@ -222,18 +225,6 @@ def _other_form(value: object) -> tuple[str, str]:
     return listed, _TRAINING
 
 
-def _unique(pairs: list[tuple[str, Any]], name: str) -> dict[str, Any]:
-    """A JSON object as a dict; a key given twice, which json would drop silently, is an error."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise DataError(f"{name}: the key {key!r}", expected="once", got="twice")
-            seen.add(key)
-    return found
-
-
 def _words_by_id(word2idx: dict[Any, Any], name: str) -> list[str]:
     """The words in the order of their ids, which must be 0 … n - 1."""
     words: dict[int, str] = {}
@@ -242,12 +233,12 @@ def _words_by_id(word2idx: dict[Any, Any], name: str) -> list[str]:
         where = f"{name}: word2idx"
         raise DataError(where, expected="ids from 0", got="ids from 1", mend=_TRAINING)
     for word, index in word2idx.items():
-        where = f"{name}: word2idx[{word!r}]"
+        where = f"{name}: word2idx[{_brief(word)}]"
         if type(index) is not int or not 0 <= index < len(word2idx):
             expected = f"an id in 0 … {len(word2idx) - 1} for {len(word2idx)} words"
             raise DataError(where, expected=expected, got=_brief(index))
         if index in words:
-            got = f"{index}, which is also {words[index]!r}"
+            got = f"{index}, which is also {_brief(words[index])}"
             raise DataError(where, expected="an id of its own", got=got)
         words[index] = word
     return [words[index] for index in range(len(words))]
@@ -259,16 +250,18 @@ def _check_inverse(words: list[str], idx2word: dict[Any, Any], name: str) -> Non
         found = idx2word.get(str(index))
         if found != word:
             got = "no such key" if str(index) not in idx2word else _brief(found)
-            raise DataError(f"{name}: idx2word[{str(index)!r}]", expected=repr(word), got=got)
+            raise DataError(f"{name}: idx2word[{str(index)!r}]", expected=_brief(word), got=got)
     if len(idx2word) != len(words):
         known = {str(index) for index in range(len(words))}
         extra = next(key for key in idx2word if key not in known)
         raise DataError(
-            f"{name}: idx2word[{extra!r}]", expected=f"only ids below {len(words)}", got=extra
+            f"{name}: idx2word[{_brief(extra)}]",
+            expected=f"only ids below {len(words)}",
+            got=_brief(extra),
         )
 
 
 def _brief(value: object) -> str:
     """A value for a message, shortened."""
     text = repr(value)
-    return text if len(text) <= _BRIEF else f"{text[:_BRIEF]}…"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -247,6 +248,11 @@ def _named(read: Sequence[Checkpoint]) -> dict[str, Checkpoint]:
     return dict(zip(names, ordered, strict=True))
 
 
+def _plain_name(path: Path) -> str:
+    """A file's name as text: bytes that are no UTF-8, which JSON cannot hold, are written out."""
+    return os.fsencode(path.name).decode("utf-8", "backslashreplace")
+
+
 def _check_shared(checkpoints: Mapping[str, Checkpoint]) -> None:
     """The members of an ensemble read the same images and words."""
     for name in ("vocab_size", "regions", "img_dim"):
@@ -300,7 +306,7 @@ def _write_member(
         write_reference(path, checkpoint.weights)
         reference = hash_file(path, relative_to=folder)
     info = CheckpointInfo(
-        file=checkpoint.path.name if checkpoint.path else "",
+        file=_plain_name(checkpoint.path) if checkpoint.path else "",
         sha256=checkpoint.sha256,
         epoch=checkpoint.epoch,
         best_rsum=checkpoint.best_rsum,

@@ -22,6 +22,7 @@ from sgraf_deploy.model.keys import describe, to_parts, to_weights
 from sgraf_deploy.model.options import Plain, options_of, plain_options, reconcile
 from sgraf_deploy.model.payload import find_payload
 from sgraf_deploy.model.untrusted import clean_copy, import_torch, load_untrusted, saved_of
+from sgraf_deploy.schema import is_text, shown
 
 if TYPE_CHECKING:
     import torch
@@ -150,16 +151,15 @@ def _from_payload(loaded: object, path: Path, sha256: str, key: str | None) -> C
     inferred += sentences + _conversions(tensors)
     weights = {name: _array(name, tensor) for name, tensor in tensors.items()}
     check_weights(weights, config, describe)
-    data_name = options.get("data_name")
     return Checkpoint(
         config=config,
         weights=ordered(weights, config),
-        epoch=_whole(fields.get("epoch")),
-        best_rsum=_finite(fields.get("best_rsum")),
-        data_name=data_name if isinstance(data_name, str) else None,
+        epoch=_whole("epoch", fields.get("epoch")),
+        best_rsum=_finite("best_rsum", fields.get("best_rsum")),
+        data_name=_text("opt.data_name", options.get("data_name")),
         options=options,
         inferred=tuple(inferred),
-        iterations=_whole(fields.get("Eiters")),
+        iterations=_whole("Eiters", fields.get("Eiters")),
         path=path,
         sha256=sha256,
     )
@@ -206,14 +206,29 @@ def _array(name: str, tensor: torch.Tensor) -> NDArray[Any]:
     return np.array(plain.resolve_neg().contiguous().numpy())
 
 
-def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _finite(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+def _whole(name: str, value: object) -> int | None:
+    """An integer, None for what is none; CheckpointError for one that no manifest could hold."""
+    if not isinstance(value, int) or isinstance(value, bool):
         return None
-    return float(value) if math.isfinite(value) else None
+    if not -(2**63) <= value < 2**63:
+        raise CheckpointError(name, expected="an integer of 64 bits", got=shown(value))
+    return value
+
+
+def _finite(name: str, value: object) -> float | None:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    whole = _whole(name, value)
+    return None if whole is None else float(whole)
+
+
+def _text(name: str, value: object) -> str | None:
+    if not isinstance(value, str):
+        return None
+    if not is_text(value):
+        expected = "text without lone surrogates"
+        raise CheckpointError(name, expected=expected, got=shown(value))
+    return value
 
 
 def _refusal(error: RuntimeError) -> OSError:

@@ -24,6 +24,13 @@ from sgraf_deploy.model.tf32 import exact_cudnn
 from sgraf_deploy.model.torch_ops import Arithmetic, TorchOps
 from sgraf_deploy.model.torch_ranks import TorchRankCounter
 from sgraf_deploy.runtime.engine import CACHED_TILES, LARGEST_TILES, TileAdvice
+from sgraf_deploy.runtime.inputs import (
+    HOST,
+    BufferKind,
+    Extremes,
+    InputCheck,
+    host_extremes,
+)
 from sgraf_deploy.runtime.ranks import Bars, HostRankCounter, RankCounter
 
 if TYPE_CHECKING:
@@ -33,17 +40,30 @@ if TYPE_CHECKING:
 Function = Callable[..., tuple[Tensor, ...]]
 
 
+def _extremes(tensor: Tensor) -> Extremes | None:
+    """None on a GPU, which would have to be waited for."""
+    return host_extremes(tensor.numpy()) if tensor.device.type == "cpu" else None
+
+
+TENSORS = BufferKind(Tensor, {name: getattr(torch, name) for name in HOST.dtypes}, _extremes)
+
+
 class TorchGraph:
     """One graph of one member as a function on tensors; see `runtime.engine.Graph`."""
 
     def __init__(self, signature: GraphSignature, function: Function) -> None:
         self.signature = signature
+        self._check = InputCheck(signature, TENSORS)
         self._function = function
 
     def run(
         self, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
-        """Run on tensors by input name; copy into `outputs` where one is bound."""
+        """Run on tensors by input name; copy into `outputs` where one is bound.
+
+        Raises InputError for what the signature does not allow.
+        """
+        self._check.outputs(outputs, self._check.inputs(inputs))
         arguments = [inputs[spec.name] for spec in self.signature.inputs]
         try:
             with torch.inference_mode(), exact_cudnn():

@@ -13,6 +13,7 @@ from sgraf_deploy.errors import CheckpointError
 from sgraf_deploy.model.foreign import kind_of, printable
 from sgraf_deploy.model.infer import check_shapes, infer_config, telling_weight
 from sgraf_deploy.model.keys import MOST_NUMBERED, NORM_OPTIONS, OPTIONS, describe
+from sgraf_deploy.schema import SHOWN, shown
 
 Plain: TypeAlias = bool | int | float | str | list["Plain"] | dict[str, "Plain"] | None
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
@@ -93,7 +94,9 @@ def _said(options: Mapping[str, Plain], told: ModelConfig, shapes: Shapes) -> di
     if module is not None:
         if module not in MODULES:
             expected = f"{told.module} by {_source('module', told, shapes)}"
-            raise CheckpointError("opt.module_name is unknown", expected=expected, got=repr(module))
+            raise CheckpointError(
+                "opt.module_name is unknown", expected=expected, got=_brief(module)
+            )
         found["module"] = module
     for option, field in OPTIONS.items():
         value = options.get(option)
@@ -107,7 +110,7 @@ def _said(options: Mapping[str, Plain], told: ModelConfig, shapes: Shapes) -> di
         highest = MOST_NUMBERED if field in {"num_layers", "sgr_steps"} else _HIGHEST
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= highest:
             expected = f"the whole number {expected}"
-            raise CheckpointError(f"opt.{option}", expected=expected, got=repr(value))
+            raise CheckpointError(f"opt.{option}", expected=expected, got=_brief(value))
         found[field] = value
     return found
 
@@ -116,7 +119,7 @@ def _switch(options: Mapping[str, Plain], option: str, expected: str) -> bool:
     """Whether an option is set; one that is not there is not."""
     value = options.get(option)
     if value not in (None, True, False):
-        raise CheckpointError(f"opt.{option}", expected=expected, got=repr(value))
+        raise CheckpointError(f"opt.{option}", expected=expected, got=_brief(value))
     return bool(value)
 
 
@@ -132,7 +135,7 @@ def _contradiction(field: str, value: object, told: ModelConfig, shapes: Shapes)
     return CheckpointError(
         f"opt.{_option(field)} contradicts the tensors",
         expected=f"{getattr(told, field)} by {_source(field, told, shapes)}",
-        got=repr(value),
+        got=_brief(value),
         mend=_MEND,
     )
 
@@ -168,6 +171,15 @@ def _inferences(config: ModelConfig, options: Mapping[str, Plain]) -> list[str]:
 
 def _option(field: str) -> str:
     return next(option for option, name in OPTIONS.items() if name == field)
+
+
+def _brief(value: object) -> str:
+    """A value as Python writes it, shortened."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of thousands of digits.
+        text = shown(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def _is_plain(value: object, depth: int = 0) -> bool:

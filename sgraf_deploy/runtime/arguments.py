@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,13 @@ def merge_options(
         device=given.device if device is None else device,
         threads=given.threads if threads is None else threads,
     )
+
+
+def check_path(path: str | os.PathLike[str]) -> Path:
+    """The path of a file; InputError for what is no path."""
+    if not _is_path(path):
+        raise _wrong("path", "the path of a file", path)
+    return Path(path)
 
 
 def _check_options(options: object) -> None:

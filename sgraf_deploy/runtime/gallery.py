@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
-import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sgraf_deploy.config import GraphName
+from sgraf_deploy.config import Precision
 from sgraf_deploy.errors import DataError, InputError
 from sgraf_deploy.files import staged_file
+from sgraf_deploy.runtime.arguments import check_path
+from sgraf_deploy.runtime.array_file import DAMAGE, ArrayFile
 from sgraf_deploy.runtime.encoded import (
     EncodedCaptions,
     EncodedImages,
@@ -25,24 +27,28 @@ from sgraf_deploy.runtime.encoded import (
     image_row,
     make_captions,
 )
+from sgraf_deploy.schema import Document, check_version, decode, encode, parse, shown
 
 PathLike = str | os.PathLike[str]
 Kind = Literal["images", "captions"]
 Arrays = dict[str, NDArray[Any]]
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 _HEADER = "sgraf_gallery"
-_BROKEN = (
-    OSError,
-    ValueError,
-    TypeError,
-    EOFError,
-    KeyError,
-    NotImplementedError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-"""What NumPy and zipfile raise on files that are none of theirs, or damaged."""
+_AGAIN = "write it again with save_encoded"
+
+DOCUMENT = Document("gallery header", DataError, _AGAIN, most_bytes=2**16)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a gallery says of itself; `executed` is the arithmetic of the engine that made it."""
+
+    format: Literal[1]
+    kind: Kind
+    bundle: str
+    precision: Precision
+    executed: str
 
 
 def save_gallery(gallery: EncodedImages | EncodedCaptions, path: PathLike) -> Path:
@@ -50,18 +56,12 @@ def save_gallery(gallery: EncodedImages | EncodedCaptions, path: PathLike) -> Pa
 
     Raises InputError where the file cannot be written.
     """
-    target = Path(path)
+    target = check_path(path)
     kind: Kind = "images" if isinstance(gallery, EncodedImages) else "captions"
     origin = gallery.origin
-    header = {
-        "format": FORMAT,
-        "kind": kind,
-        "bundle": origin.bundle,
-        "precision": origin.precision,
-        "executed": origin.engine.executed,
-    }
+    header = Header(FORMAT, kind, origin.bundle, origin.precision, origin.engine.executed)
     arrays = _image_arrays(gallery) if isinstance(gallery, EncodedImages) else _arrays(gallery)
-    arrays[_HEADER] = np.array(json.dumps(header))
+    arrays[_HEADER] = np.array(json.dumps(encode(header)))
     with staged_file(target, what="gallery", error=InputError) as file:
         np.savez(file, allow_pickle=False, **arrays)
     return target
@@ -73,13 +73,20 @@ def load_images(origin: Origin, path: PathLike) -> EncodedImages:
     Raises DataError for a file that is damaged, is no gallery of images, or belongs to another
     bundle or precision.
     """
-    arrays = _read(origin, path, "images")
-    count = len(arrays[f"{next(iter(origin.configs))}.image_global"])
-    members = {}
-    for name in origin.configs:
-        outputs = origin.engine.open(name, "image_encoder").signature.outputs
-        shapes = {spec.name: (count, *image_row(spec)) for spec in outputs}
-        members[name] = ImageBuffers(**_buffers(origin, path, arrays, name, shapes))
+    specs = {
+        f"{name}.{spec.name}": spec
+        for name in origin.configs
+        for spec in origin.engine.open(name, "image_encoder").signature.outputs
+    }
+    with _opened(origin, path, "images") as file:
+        file.check_names([_HEADER, *specs])
+        shape = file.declared(next(iter(specs))).shape
+        count = shape[0] if shape else 0
+        arrays = {
+            name: file.read(name, spec.dtype, (count, *image_row(spec)))
+            for name, spec in specs.items()
+        }
+    members = {name: ImageBuffers(**_buffers(origin, arrays, name)) for name in origin.configs}
     return EncodedImages(origin, members, count)
 
 
@@ -89,18 +96,24 @@ def load_captions(origin: Origin, path: PathLike) -> EncodedCaptions:
     Raises DataError for a file that is damaged, is no gallery of captions, or belongs to another
     bundle or precision.
     """
-    arrays = _read(origin, path, "captions")
-    lengths = arrays["lengths"]
-    if lengths.dtype != np.int32 or lengths.ndim != 1 or (lengths < 1).any():
-        raise DataError(f"gallery {path}: lengths", expected="positive int32 in one dimension")
-    words = int(lengths.sum(dtype=np.int64)) + 1
-    members = {}
-    for name, config in origin.configs.items():
-        shapes = {
-            "word_embeddings": (words, config.embed),
-            "text_global": (len(lengths), config.embed),
+    with _opened(origin, path, "captions") as file:
+        parts = ("word_embeddings", "text_global")
+        names = [f"{name}.{part}" for name in origin.configs for part in parts]
+        file.check_names([_HEADER, "lengths", *names])
+        shape = file.declared("lengths").shape
+        lengths = file.read("lengths", np.int32, shape[:1] or (0,))
+        if (lengths < 1).any():
+            raise DataError("lengths", expected="at least 1", got=lengths.min())
+        rows = {
+            "word_embeddings": int(lengths.sum(dtype=np.int64)) + 1,
+            "text_global": len(lengths),
         }
-        members[name] = TextBuffers(**_buffers(origin, path, arrays, name, shapes))
+        arrays = {
+            f"{name}.{part}": file.read(f"{name}.{part}", origin.dtype, (rows[part], config.embed))
+            for name, config in origin.configs.items()
+            for part in parts
+        }
+    members = {name: TextBuffers(**_buffers(origin, arrays, name)) for name in origin.configs}
     return make_captions(origin, members, lengths)
 
 
@@ -121,71 +134,48 @@ def _arrays(captions: EncodedCaptions) -> Arrays:
     return arrays
 
 
-def _read(origin: Origin, path: PathLike, kind: Kind) -> Arrays:
-    """Every array of a gallery file that was written for `origin`."""
+@contextmanager
+def _opened(origin: Origin, path: PathLike, kind: Kind) -> Iterator[ArrayFile]:
+    """A gallery file whose header says that it was written for `origin`.
+
+    Raises DataError, which names the file, for what is wrong with it in the block too.
+    """
     try:
-        # Opened here: NumPy would leave a damaged file open.
-        with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            header = json.loads(str(file[_HEADER]))
-            _check_header(origin, path, kind, header)
-            names = _names(origin, kind)
-            return {name: file[name] for name in names}
+        with check_path(path).open("rb") as opened:
+            file = ArrayFile(opened)
+            _check_header(origin, kind, file)
+            yield file
     except FileNotFoundError as error:
         raise DataError(
             f"there is no gallery {path}", mend="write one with save_encoded"
         ) from error
-    except _BROKEN as error:
+    except DataError as error:
+        what, mend = f"gallery {path}: {error.what}", error.mend or _AGAIN
+        raise DataError(what, expected=error.expected, got=error.got, mend=mend) from error
+    except DAMAGE as error:
         raise DataError(
             f"gallery {path} cannot be read",
             expected=f"a file of encoded {kind}",
             got=f"{type(error).__name__}: {error}",
-            mend="write it again with save_encoded",
+            mend=_AGAIN,
         ) from error
 
 
-def _check_header(origin: Origin, path: PathLike, kind: Kind, header: Mapping[str, Any]) -> None:
-    expected = {
-        "format": FORMAT,
-        "kind": kind,
-        "bundle": origin.bundle,
-        "precision": origin.precision,
-    }
-    for name, value in expected.items():
-        if header[name] != value:
-            raise DataError(
-                f"gallery {path}: {name}",
-                expected=value,
-                got=header[name],
-                mend=f"encode the {kind} again with this bundle and precision",
-            )
+def _check_header(origin: Origin, kind: Kind, file: ArrayFile) -> None:
+    value = parse(file.text(_HEADER, at_most=DOCUMENT.most_bytes), DOCUMENT)
+    check_version(value, "format", (FORMAT,), DOCUMENT)
+    header = decode(Header, value, DOCUMENT)
+    for name, expected, got in (
+        ("kind", kind, header.kind),
+        ("bundle", origin.bundle, header.bundle),
+        ("precision", origin.precision, header.precision),
+    ):
+        if got != expected:
+            mend = f"encode the {kind} again with this bundle and precision"
+            raise DataError(name, expected=expected, got=shown(got), mend=mend)
 
 
-def _names(origin: Origin, kind: Kind) -> list[str]:
-    graph: GraphName = "image_encoder" if kind == "images" else "text_encoder"
-    names = [
-        f"{member}.{spec.name}"
-        for member in origin.configs
-        for spec in origin.engine.open(member, graph).signature.outputs
-    ]
-    return names if kind == "images" else ["lengths", *names]
-
-
-def _buffers(
-    origin: Origin,
-    path: PathLike,
-    arrays: Arrays,
-    member: str,
-    shapes: Mapping[str, tuple[int, ...]],
-) -> dict[str, Any]:
-    """The member's arrays on the device, once their shapes and dtype are as they must be."""
-    buffers = {}
-    for part, shape in shapes.items():
-        array = arrays.pop(f"{member}.{part}")
-        if array.shape != shape or array.dtype != origin.dtype:
-            raise DataError(
-                f"gallery {path}: {member}.{part}",
-                expected=f"{origin.dtype} of shape {shape}",
-                got=f"{array.dtype} of shape {array.shape}",
-            )
-        buffers[part] = origin.engine.put(array)
-    return buffers
+def _buffers(origin: Origin, arrays: Arrays, member: str) -> dict[str, Any]:
+    """A member's arrays on the device, by the part that they are."""
+    names = [name for name in arrays if name.startswith(f"{member}.")]
+    return {name.removeprefix(f"{member}."): origin.engine.put(arrays.pop(name)) for name in names}

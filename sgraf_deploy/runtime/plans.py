@@ -17,16 +17,16 @@ import os
 import re
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sgraf_deploy.config import GraphName, Precision
 from sgraf_deploy.disk import os_errors
 from sgraf_deploy.errors import BundleError
 from sgraf_deploy.files import write_file
-from sgraf_deploy.manifest import decode, parse_json
 from sgraf_deploy.runtime.tensorrt import Flavour
+from sgraf_deploy.schema import INLINE, Document, check_version, decode, encode, join, parse
 
 if TYPE_CHECKING:
     from sgraf_deploy.bundle import Bundle
@@ -48,8 +48,8 @@ Profile = dict[str, tuple[Shape, Shape, Shape]]
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]*")
 _SHA256 = re.compile("[0-9a-f]{64}")
-_MOST_BYTES = 2**20
-"""Of a sidecar."""
+
+DOCUMENT = Document("sidecar", BundleError, REBUILD, most_bytes=2**20)
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,16 @@ class Sidecar:
             _check_text(name, getattr(self, name), _WORD)
         for name in ("onnx_sha256", "plan_sha256"):
             _check_text(name, getattr(self, name), _SHA256)
+        for name in ("plan_bytes", "workspace_bytes"):
+            if getattr(self, name) < 0:
+                raise DOCUMENT.wrong(name, "a size", getattr(self, name))
         for profile in self.profiles:
             for name, (low, best, high) in profile.items():
                 if not len(low) == len(best) == len(high):
-                    raise BundleError(f"profiles: {name!r}", expected="shapes of as many axes each")
+                    ranks = [len(low), len(best), len(high)]
+                    raise DOCUMENT.wrong(
+                        join("profiles", name), "shapes of as many axes each", ranks
+                    )
 
     @property
     def name(self) -> str:
@@ -95,7 +101,7 @@ class Sidecar:
 
     def to_json(self) -> dict[str, Any]:
         """The fields, the schema, and a checksum over both."""
-        value = {"schema": SCHEMA} | asdict(self)
+        value: dict[str, Any] = {"schema": SCHEMA} | encode(self)
         return value | {"checksum": _checksum(value)}
 
     def to_bytes(self) -> bytes:
@@ -103,26 +109,40 @@ class Sidecar:
         return json.dumps(self.to_json(), indent=1).encode() + b"\n"
 
     @classmethod
-    def from_json(cls, value: object) -> Sidecar:
-        """Read `to_json`'s object back, or one of schema 1; BundleError for any defect."""
-        if not isinstance(value, dict):
-            raise BundleError("a sidecar", expected="a JSON object", got=type(value).__name__)
-        content = dict(value)
-        checksum = content.pop("checksum", None)
-        if checksum != _checksum(content):
-            raise BundleError("checksum", expected=_checksum(content)[:12], got=_shown(checksum))
-        schema = content.pop("schema", None)
-        if schema == 1:
-            plan, verified = content.pop("plan", None), content.pop("verified", None)
-            if type(verified) is not bool:
-                raise BundleError("verified", expected="true or false", got=_shown(verified))
-            sidecar = decode(cls, content)
-            if plan != sidecar.plan:
-                raise BundleError("plan", expected=sidecar.plan, got=_shown(plan))
-            return sidecar
-        if schema != SCHEMA:
-            raise BundleError("schema", expected=SCHEMA, got=_shown(schema))
-        return decode(cls, content)
+    def from_bytes(cls, content: bytes) -> Sidecar:
+        """Read `to_bytes`'s file back, or one of schema 1; BundleError for any defect."""
+        value = parse(content, DOCUMENT)
+        schema = check_version(value, "schema", (1, SCHEMA), DOCUMENT)
+        kind: type[_Stored | _FirstStored] = _FirstStored if schema == 1 else _Stored
+        read = decode(kind, value, DOCUMENT)
+        right = _checksum({name: item for name, item in value.items() if name != "checksum"})
+        if read.checksum != right:
+            raise DOCUMENT.wrong("checksum", right, read.checksum)
+        return read.sidecar
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What a sidecar's file holds."""
+
+    schema: Literal[2]
+    sidecar: Sidecar = field(metadata=INLINE)
+    checksum: str
+
+
+@dataclass(frozen=True)
+class _FirstStored:
+    """The same in schema 1, which also held what the file itself cannot say."""
+
+    schema: Literal[1]
+    sidecar: Sidecar = field(metadata=INLINE)
+    checksum: str
+    plan: str
+    verified: bool
+
+    def __post_init__(self) -> None:
+        if self.plan != self.sidecar.plan:
+            raise DOCUMENT.wrong("plan", self.sidecar.plan, self.plan)
 
 
 def plan_name(member: str, precision: str, graph: str) -> str:
@@ -156,12 +176,12 @@ def replace_file(target: Path, content: bytes) -> None:
 def read_sidecar(folder: Path, member: str, precision: str, graph: str) -> Sidecar:
     """The sidecar of a plan; BundleError if there is none or it is damaged."""
     path = folder / f"{plan_name(member, precision, graph)}.json"
-    content = _read(path, lambda size: size <= _MOST_BYTES, f"at most {_MOST_BYTES}")
+    most = DOCUMENT.most_bytes
+    content = _read(path, lambda size: size <= most, f"at most {most}")
     try:
-        return Sidecar.from_json(parse_json(content))
-    except (BundleError, RecursionError) as error:
-        reason = error.reason if isinstance(error, BundleError) else "nested too deeply"
-        raise BundleError(f"engine {path}: {reason}", mend=REBUILD) from error
+        return Sidecar.from_bytes(content)
+    except BundleError as error:
+        raise error.at(f"engine {path}") from error
 
 
 def engine_folder(bundle: Bundle, engine_dir: Path | None) -> Path:
@@ -244,12 +264,7 @@ def _defect(path: Path, what: str, expected: object, got: object) -> BundleError
 
 def _check_text(name: str, value: str, pattern: re.Pattern[str]) -> None:
     if not pattern.fullmatch(value):
-        raise BundleError(name, expected=f"text like {pattern.pattern}", got=_shown(value))
-
-
-def _shown(value: object) -> str:
-    """A value from a file, fit for a terminal and not too long."""
-    return ascii(value)[:60]
+        raise DOCUMENT.wrong(name, f"text like {pattern.pattern}", value)
 
 
 def _checksum(value: Mapping[str, Any]) -> str:

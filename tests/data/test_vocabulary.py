@@ -141,7 +141,9 @@ def without_unknown(vocabulary: dict[str, Any]) -> None:
         pytest.param(put("word2idx", "dog", 5.0), r"word2idx\['dog'\].*got 5\.0", id="float"),
         pytest.param(put("word2idx", "dog", True), r"word2idx\['dog'\].*got True$", id="bool"),
         pytest.param(put("word2idx", "dog", "5"), r"word2idx\['dog'\].*got '5'", id="text"),
-        pytest.param(put("word2idx", "dog", [0] * 99), r"word2idx\['dog'\].*0,…$", id="long-value"),
+        pytest.param(
+            put("word2idx", "dog", [0] * 99), r"word2idx\['dog'\].*got \[0, 0.*…$", id="long-value"
+        ),
         pytest.param(
             put("idx2word", "5", "cat"), r"idx2word\['5'\]: expected 'dog', got 'cat'", id="differs"
         ),
@@ -174,8 +176,12 @@ def test_bad_content(
         pytest.param(b"[" * 100_000, "not JSON in UTF-8", id="too-deep"),
         pytest.param(b"[]", r"keys: expected word2idx, idx2word, idx, got \[\]", id="no-object"),
         pytest.param(b"{}", "keys.*got none", id="empty-object"),
-        pytest.param(b'{"idx": 1, "idx": 2}', "the key 'idx': expected once, got twice", id="key"),
-        pytest.param(b'{"word2idx": {"a": 0, "a": 1}}', "the key 'a'.*twice", id="word"),
+        pytest.param(b'{"idx": 1, "idx": 2}', "idx: expected one such field, got 2", id="key"),
+        pytest.param(
+            b'{"word2idx": {"a": 0, "a": 1}}',
+            "word2idx.a: expected one such field, got 2",
+            id="word",
+        ),
     ],
 )
 def test_bad_files(tmp_path: Path, content: bytes, message: str) -> None:

@@ -342,13 +342,13 @@ def test_reference_weights_need_no_torch(tmp_path: Path) -> None:
         "from sgraf_deploy.config import ModelConfig\n"
         "from sgraf_deploy.model.checkpoint import read_checkpoint, read_reference\n"
         "from sgraf_deploy.errors import UnavailableError\n"
-        "config = ModelConfig.from_json(json.loads(sys.argv[2]))\n"
+        "config = ModelConfig(**json.loads(sys.argv[2]))\n"
         "print(len(read_reference(sys.argv[1], config)))\n"
         "try: read_checkpoint(sys.argv[3])\n"
         "except UnavailableError as error: print(error)\n"
     )
     path = saved(tmp_path, authors_payload(SAF))
-    arguments = [str(tmp_path / "a.safetensors"), json.dumps(SAF.to_json()), str(path)]
+    arguments = [str(tmp_path / "a.safetensors"), json.dumps(vars(SAF)), str(path)]
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
     )

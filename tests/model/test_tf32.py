@@ -33,7 +33,7 @@ def test_threads_keep_each_other_in_float32(setting: bool, monkeypatch: pytest.M
     def run(function: Any) -> None:
         TorchGraph(signature("image_encoder", SGR, "fp32"), function).run(inputs)
 
-    inputs = {"regions": torch.zeros(1)}
+    inputs = {"regions": torch.zeros(1, SGR.regions, SGR.img_dim)}
     with ThreadPoolExecutor(2) as pool:
         early, late = pool.submit(run, first), pool.submit(run, second)
         early.result(timeout=60)
@@ -50,7 +50,8 @@ def test_an_error_leaves_the_switch_as_it_was(monkeypatch: pytest.MonkeyPatch) -
     def fail(*_: torch.Tensor) -> tuple[torch.Tensor, ...]:
         raise KeyError("mine")
 
+    inputs = {"regions": torch.zeros(1, SGR.regions, SGR.img_dim)}
     with pytest.raises(KeyError, match="mine"):
-        TorchGraph(signature("image_encoder", SGR, "fp32"), fail).run({"regions": torch.zeros(1)})
+        TorchGraph(signature("image_encoder", SGR, "fp32"), fail).run(inputs)
 
     assert torch.backends.cudnn.allow_tf32 is True

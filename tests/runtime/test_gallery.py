@@ -89,11 +89,11 @@ def test_another_bundles_or_precisions_are_refused(
     scorer = faked().scorer
     path = scorer.save_encoded(scorer.encode_images(regions), tmp_path / "images")
     other = write_bundle(tmp_path / "other.sgraf", name="other")
-    with pytest.raises(DataError, match=f"bundle: expected {other.sha256}, got {bundle.sha256}"):
+    with pytest.raises(DataError, match=f'bundle: expected {other.sha256}, got "{bundle.sha256}"'):
         faked(of=other).scorer.load_images(path)
-    with pytest.raises(DataError, match="precision: expected fp16, got fp32; encode the images"):
+    with pytest.raises(DataError, match='precision: expected fp16, got "fp32"; encode the images'):
         faked(precision="fp16").scorer.load_images(path)
-    with pytest.raises(DataError, match="kind: expected captions, got images"):
+    with pytest.raises(DataError, match='kind: expected captions, got "images"'):
         scorer.load_captions(path)
 
 
@@ -101,14 +101,17 @@ def test_another_bundles_or_precisions_are_refused(
     ("change", "message"),
     [
         ({"sgr.image_global": np.zeros((9, 8))}, r"sgr.image_global: expected float32 of shape"),
-        ({"sgr.image_global": np.zeros((8, 8), np.float32)}, r"sgr.region_embeddings: expected"),
+        (
+            {"sgr.image_global": np.zeros((8, 8), np.float32)},
+            r"\(9, 8\), got float32 of shape \(8,",
+        ),
         ({"saf.image_global": np.zeros((9, 8), np.float32)}, r"\(9, 9\), got float32 of shape"),
-        ({"saf.image_global": None}, "cannot be read: .*KeyError"),
-        ({"saf.image_global": np.array([{}], dtype=object)}, "cannot be read: .*ValueError"),
-        ({"sgraf_gallery": None}, "cannot be read: .*KeyError"),
-        ({"sgraf_gallery": np.array("dog")}, "cannot be read: .*JSONDecodeError"),
-        ({"sgraf_gallery": np.array("[1]")}, "cannot be read: .*TypeError"),
-        ({"sgraf_gallery": np.array("{}")}, "cannot be read: .*KeyError"),
+        ({"saf.image_global": None}, "saf.image_global: expected an array, got none"),
+        ({"saf.image_global": np.array([{}], dtype=object)}, r"got object of shape \(1,\)"),
+        ({"sgraf_gallery": None}, "sgraf_gallery: expected an array, got none"),
+        ({"sgraf_gallery": np.array("dog")}, "not valid JSON"),
+        ({"sgraf_gallery": np.array("[1]")}, r"gallery header: expected an object, got \[1\]"),
+        ({"sgraf_gallery": np.array("{}")}, "format: missing field"),
         ({"sgraf_gallery": np.array('{"format": 2}')}, "format: expected 1, got 2"),
     ],
     ids=lambda value: value if isinstance(value, str) else next(iter(value)),

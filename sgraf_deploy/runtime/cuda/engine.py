@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from sgraf_deploy.runtime.cuda.lanes import STAGING_BYTES, Lane, Pinned
 from sgraf_deploy.runtime.cuda.memory import DeviceArray, Mark, Pool
 from sgraf_deploy.runtime.cuda.ranks import DeviceRankCounter
 from sgraf_deploy.runtime.engine import LARGEST_TILES, Array, Graph
+from sgraf_deploy.runtime.inputs import host_extremes
 from sgraf_deploy.runtime.ranks import Bars, RankCounter
 
 LANES = 2
@@ -78,10 +80,13 @@ class CudaEngine:
             return lane.empty(shape, dtype)
 
     def put(self, array: Array) -> DeviceArray:
-        """Copy a host array to the device."""
+        """Copy a host array to the device, and keep in mind how far its integers reach."""
         lane = self.lane()
         with lane:
-            return lane.put(array)
+            placed = lane.put(array)
+        if array.dtype != np.int32:
+            return placed
+        return replace(placed, extremes=host_extremes(array))
 
     def gather(self, buffer: DeviceArray, rows: slice | NDArray[np.int32]) -> DeviceArray:
         """A view for a slice, rows copied on the device for indices."""

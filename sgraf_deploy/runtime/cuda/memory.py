@@ -13,6 +13,7 @@ import numpy as np
 
 from sgraf_deploy.errors import EngineMemoryError, InputError
 from sgraf_deploy.runtime.cuda.api import Cuda, Event
+from sgraf_deploy.runtime.inputs import HOST, BufferKind, Extremes
 
 T = TypeVar("T")
 
@@ -141,6 +142,8 @@ class DeviceArray:
     offset: int
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    extremes: Extremes | None = None
+    """The lowest and the highest number, where the host put integers there and knows them."""
 
     @property
     def pointer(self) -> int:
@@ -165,3 +168,7 @@ class DeviceArray:
         count = max(0, stop - start)
         offset = self.offset + start * self.row_bytes
         return DeviceArray(self.allocation, offset, (count, *self.shape[1:]), self.dtype)
+
+
+DEVICE = BufferKind(DeviceArray, HOST.dtypes, lambda array: array.extremes)
+"""Arrays on a GPU, which are always contiguous."""

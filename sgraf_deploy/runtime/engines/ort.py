@@ -28,6 +28,7 @@ from sgraf_deploy.runtime.engine import (
     Graph,
     import_package,
 )
+from sgraf_deploy.runtime.inputs import InputCheck
 from sgraf_deploy.runtime.ranks import Bars, HostRankCounter
 
 if TYPE_CHECKING:
@@ -152,6 +153,7 @@ class OrtGraph:
         With `arena` the session keeps the memory of its largest run for the next.
         """
         self.signature = signature
+        self._check = InputCheck(signature)
         self._name = f"{path.parent.parent.name}/{path.parent.name}/{path.name}"
         self._session = _open_session(path, threads, arena)
         check_interface(self._session, signature, path)
@@ -159,7 +161,8 @@ class OrtGraph:
     def run(
         self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer] | None = None
     ) -> dict[str, Buffer]:
-        """Run on arrays; outputs that are bound must be contiguous and have the right shape."""
+        """Run on arrays; InputError for what the signature does not allow."""
+        self._check.outputs(outputs, self._check.inputs(inputs))
         with translated(self._name):
             if outputs:
                 return self._run_bound(inputs, outputs)
@@ -177,10 +180,8 @@ class OrtGraph:
             bound = outputs.get(name)
             if bound is None:
                 binding.bind_output(name)
-            elif not bound.flags.c_contiguous or not bound.flags.writeable:
-                raise InputError(f"output {name}", expected="contiguous writeable memory")
             else:
-                # ONNX Runtime writes through the address, and only after it has compared shapes.
+                # ONNX Runtime writes through the address.
                 binding.bind_output(name, "cpu", 0, bound.dtype, bound.shape, bound.ctypes.data)
         self._session.run_with_iobinding(binding)
         return {

@@ -24,10 +24,10 @@ from sgraf_deploy.runtime.cuda.api import Cuda
 from sgraf_deploy.runtime.cuda.bindings import check_cuda, open_cuda
 from sgraf_deploy.runtime.cuda.engine import CudaEngine, gpu_ordinal
 from sgraf_deploy.runtime.cuda.lanes import Lane
-from sgraf_deploy.runtime.cuda.memory import DeviceArray
-from sgraf_deploy.runtime.cuda.shapes import shape_of, sizes_of
+from sgraf_deploy.runtime.cuda.memory import DEVICE, DeviceArray
 from sgraf_deploy.runtime.engine import CUDA_INSTALL, EngineOptions
 from sgraf_deploy.runtime.engines.ort import check_interface, open_session, translated
+from sgraf_deploy.runtime.inputs import InputCheck, shape_of
 from sgraf_deploy.runtime.state import state_folder
 
 if TYPE_CHECKING:
@@ -145,6 +145,7 @@ class OrtCudaGraph:
 
     def __init__(self, owner: OrtCudaEngine, path: Path, signature: GraphSignature) -> None:
         self.signature = signature
+        self._check = InputCheck(signature, DEVICE)
         self._owner, self._path = owner, path
         self._name = f"{path.parent.parent.name}/{path.parent.name}/{path.name}"
         self._sessions: dict[Lane, Any] = {}
@@ -155,7 +156,8 @@ class OrtCudaGraph:
         self, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray] | None = None
     ) -> dict[str, DeviceArray]:
         """Put a run into the lane's stream; InputError for what the signature does not take."""
-        sizes = sizes_of(self.signature, inputs)
+        sizes = self._check.inputs(inputs)
+        self._check.outputs(outputs, sizes)
         given = outputs or {}
         lane = self._owner.lane()
         with lane:

@@ -20,11 +20,11 @@ from sgraf_deploy.runtime.cuda.api import Cuda
 from sgraf_deploy.runtime.cuda.bindings import check_cuda, open_cuda
 from sgraf_deploy.runtime.cuda.engine import CudaEngine, gpu_ordinal
 from sgraf_deploy.runtime.cuda.lanes import Lane
-from sgraf_deploy.runtime.cuda.memory import DeviceArray
-from sgraf_deploy.runtime.cuda.shapes import shape_of, sizes_of
+from sgraf_deploy.runtime.cuda.memory import DEVICE, DeviceArray
 from sgraf_deploy.runtime.engine import EngineOptions
 from sgraf_deploy.runtime.engines.trt_context import Tensors, TrtContext
 from sgraf_deploy.runtime.gpu import Gpu
+from sgraf_deploy.runtime.inputs import InputCheck, shape_of
 from sgraf_deploy.runtime.plan_host import PlanHost
 from sgraf_deploy.runtime.plans import REBUILD, Profile, Sidecar, engine_folder, load_plan
 from sgraf_deploy.runtime.state import Mark, is_verified, mark_verified
@@ -133,6 +133,7 @@ class TrtGraph:
     ) -> None:
         """Take a deserialised engine; DeviceError if its tensors are not the signature's."""
         self.signature = signature
+        self._check = InputCheck(signature, DEVICE)
         self._owner, self._engine, self._sidecar = owner, engine, sidecar
         self._contexts: dict[tuple[Lane, int], TrtContext] = {}
         self._lock = Lock()
@@ -149,7 +150,8 @@ class TrtGraph:
         self, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray] | None = None
     ) -> dict[str, DeviceArray]:
         """Put a run into the lane's stream; InputError for shapes that no profile takes."""
-        sizes = sizes_of(self.signature, inputs)
+        sizes = self._check.inputs(inputs)
+        self._check.outputs(outputs, sizes)
         profile = self._profile(sizes)
         given = outputs or {}
         lane = self._owner.lane()
