@@ -18,7 +18,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted(Path(__file__).parent.rglob("*.py"))
 
 HEAVY = {"torch", "onnx", "onnxruntime", "tensorrt", "triton", "nltk"}
-TYPES = {"errors", "config"}
+TYPES = {"errors", "config", "formats"}
 WRITER = {"disk", "locks", "files", "folders"}
 PLAIN = TYPES | WRITER | {"versions", "__version__"}
 ARTIFACT = {"bundle", "manifest", "graph_check"}
