@@ -12,14 +12,18 @@ from typing import Any
 import numpy as np
 
 from sgraf_deploy.bundle import Bundle, hash_file, staged_bundle, write_manifest
-from sgraf_deploy.config import DEFAULT_PRECISIONS, GRAPHS, GraphName, Precision, signature
-from sgraf_deploy.data.bound import MAX_WORDS
-from sgraf_deploy.data.checks import (
-    Finding,
-    check_split,
-    member_findings,
-    vocabulary_findings,
+from sgraf_deploy.config import (
+    CAPTIONS_PER_IMAGE,
+    DEFAULT_PRECISIONS,
+    GRAPHS,
+    GraphName,
+    Precision,
+    signature,
 )
+from sgraf_deploy.data.bound import MAX_WORDS
+from sgraf_deploy.data.checks import check_split, member_findings, vocabulary_findings
+from sgraf_deploy.data.findings import Finding
+from sgraf_deploy.data.layout import Dimensions
 from sgraf_deploy.data.precomp import PrecompSplit, list_splits, open_precomp
 from sgraf_deploy.data.regions import region_statistics
 from sgraf_deploy.data.tokenizer import UNTRAINED, Tokenizer
@@ -78,6 +82,7 @@ class ExportOptions:
     precisions: tuple[Precision, ...] = DEFAULT_PRECISIONS
     gate_data: Path | None = None
     gate_split: str | None = None
+    captions_per_image: int = CAPTIONS_PER_IMAGE
     keep_reference: bool = True
     force: bool = False
     max_caption_words: int | None = MAX_WORDS
@@ -179,7 +184,7 @@ def _read_inputs(paths: Sequence[Path], options: ExportOptions) -> _Inputs:
     config = next(iter(checkpoints.values())).config
     vocabulary, findings = _read_vocabulary(options.vocabulary, checkpoints)
     tokenizer = Tokenizer(options.tokenizer, options.max_caption_words)
-    split = _gate_split(options)
+    split = _gate_split(options, (config.regions, config.img_dim))
     if split is None:
         gate = synthetic_inputs(config)
     elif vocabulary is None:
@@ -233,12 +238,17 @@ def _check_shared(checkpoints: Mapping[str, Checkpoint]) -> None:
             )
 
 
-def _gate_split(options: ExportOptions) -> PrecompSplit | None:
+def _gate_split(options: ExportOptions, model: Dimensions) -> PrecompSplit | None:
     if options.gate_data is None:
         return None
     splits = list_splits(options.gate_data)
     preferred = [name for name in _PREFERRED_SPLITS if name in splits]
-    return open_precomp(options.gate_data, options.gate_split or [*preferred, *splits, "dev"][0])
+    return open_precomp(
+        options.gate_data,
+        options.gate_split or [*preferred, *splits, "dev"][0],
+        captions_per_image=options.captions_per_image,
+        model=model,
+    )
 
 
 def _write_member(

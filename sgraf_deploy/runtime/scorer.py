@@ -35,7 +35,7 @@ from sgraf_deploy.runtime.tokens import CaptionReader, Lengths, RawCaptions
 from sgraf_deploy.runtime.verify import verify_engine
 
 Images = EncodedImages | NDArray[Any]
-"""Encoded, or regions (images, regions, img_dim) float32 or float16, a memory map too."""
+"""Encoded, or regions (images, regions, img_dim) of floats, a memory map too."""
 
 Captions = EncodedCaptions | RawCaptions
 
@@ -156,7 +156,8 @@ class Scorer:
     ) -> EncodedImages:
         """Encode regions (images, regions, img_dim) float32 or float16, a memory map too.
 
-        Raises DataError for another shape or dtype, and names the image that is not finite.
+        float64 and another byte order are converted in batches, with a RegionsWarning. Raises
+        DataError for another shape or dtype, and names the image that is not finite.
         """
         self._check_usable()
         return encode.encode_images(self._context, regions, progress)
