@@ -163,8 +163,8 @@ def _table(content: bytes, source: Path, target: Path) -> Format | None:
         texts = f"pathlib.Path({path}).read_text('utf-8-sig').rstrip('\\n').split('\\n')"
         line = f"import pathlib; {_written(target, f'x.split(chr(9))[{column}]', texts)}"
         return Format("a table (TSV)", f"with Python: {line}")
-    opened = f"csv.reader(open({path}, encoding='utf-8-sig', newline=''))"
-    line = f"import csv, pathlib; {_written(target, f'x[{column}]', opened)}"
+    opened = f"csv.reader(io.StringIO(pathlib.Path({path}).read_text('utf-8-sig')))"
+    line = f"import csv, io, pathlib; {_written(target, f'x[{column}]', opened)}"
     return Format("a table (CSV)", f"with Python: {line}")
 
 

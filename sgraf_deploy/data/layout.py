@@ -18,7 +18,7 @@ AXES = ("images", "regions", "img_dim")
 Remedy = Callable[[str], str]
 """Turns NumPy's expression of an array `x` into what to do."""
 
-_READ = frozenset({"f2", "f4", "f8"})
+_READ = frozenset(f"{order}f{size}" for order in "<>=" for size in (2, 4, 8))
 """What is read, in either byte order; what is no native float16 or float32 is converted."""
 
 _FILLED = (
@@ -43,13 +43,16 @@ class Layout:
     def check(self, name: str, model: Dimensions | None, remedy: Remedy) -> None:
         """Raise DataError, which begins with `name`, unless a model can read it.
 
-        Without a `model` any number of regions and any img_dim will do.
+        Without a `model` any number of regions and any img_dim will do. No images at all will, too.
         """
-        if self.dtype[1:] not in _READ:
+        if self.dtype not in _READ:
             raise self._wrong_values(name, model, remedy)
         fits = len(self.shape) == len(AXES) and (model is None or self.shape[1:] == model)
         if not fits:
             raise self._wrong_shape(name, model, remedy)
+
+    def check_filled(self, name: str) -> None:
+        """Raise DataError, which begins with `name`, for an axis of length 0."""
         for axis, length in zip(AXES, self.shape, strict=True):
             if length < 1:
                 raise DataError(f"{name} have no {axis}", got=f"shape {self.shape}")

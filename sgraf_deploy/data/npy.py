@@ -60,7 +60,8 @@ class Header:
 def kind_of(dtype: str) -> str:
     """What a dtype as NumPy writes it holds, in words."""
     found = re.fullmatch(r"[<>=|]?([a-zA-Z])\d*(?:\[.*\])?", dtype)
-    return _KINDS.get(found[1] if found else "", "records of several fields")
+    other = "records of several fields" if dtype.startswith(("[", "{")) else "an unknown dtype"
+    return _KINDS.get(found[1] if found else "", other)
 
 
 def read_header(file: BinaryIO, name: str) -> Header:

@@ -43,7 +43,9 @@ def open_regions(path: PathLike, model: Dimensions | None = None) -> StoredRegio
             if opened.read(len(MAGIC)) != MAGIC:
                 raise no_regions(file, name, model)
             header = read_header(opened, name)
-        Layout(header.shape, header.dtype).check(name, model, in_file(file))
+        layout = Layout(header.shape, header.dtype)
+        layout.check(name, model, in_file(file))
+        layout.check_filled(name)
         dtype = np.dtype(header.dtype)
         needed = header.offset + math.prod(header.shape) * dtype.itemsize
         size = file.stat().st_size
@@ -114,7 +116,7 @@ def check_regions(
     a time. Raises DataError that begins with `name` and gives the shapes, or the first image with a
     value that is not finite in float32.
     """
-    check_layout(regions, (config_regions, config_img_dim), name)
+    check_layout(regions, (config_regions, config_img_dim), name).check_filled(name)
     zero_regions = zero_images = 0
     norms = 0.0
     for start, stored in _chunks(regions):
@@ -132,10 +134,12 @@ def check_regions(
     return RegionSurvey(len(regions), count, zero_regions, zero_images, mean)
 
 
-def check_layout(regions: NDArray[Any], model: Dimensions, name: str) -> None:
-    """Raise DataError, which begins with `name`, for an array that a model cannot read."""
+def check_layout(regions: NDArray[Any], model: Dimensions, name: str) -> Layout:
+    """The layout of an array; DataError, which begins with `name`, where a model cannot read it."""
     dtype = regions.dtype.str if regions.dtype.names is None else str(regions.dtype.descr)
-    Layout(regions.shape, dtype).check(name, model, of_array("regions"))
+    layout = Layout(regions.shape, dtype)
+    layout.check(name, model, of_array("regions"))
+    return layout
 
 
 def not_finite(chunk: NDArray[Any], start: int, name: str) -> DataError:

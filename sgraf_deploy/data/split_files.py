@@ -81,7 +81,8 @@ def _others(
         target = root / f"{split}{end}"
         if target.exists():
             continue
-        names = sorted(_names(root, ends))
+        used = {f"{name}{end}" for name in list_splits(root, ends)}
+        names = sorted(_names(root, ends) - used)
         beginnings = [f"{split}{each}".lower() for each in _BEGINNINGS[end]]
         there = (name for start in beginnings for name in names if name.lower().startswith(start))
         name = next(there, None)
