@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ def test_what_is_no_header_is_refused(fields: str) -> None:
 
 @pytest.mark.parametrize("cut", [6, 7, 8, 9, 10, 40, 79])
 def test_a_file_that_ends_in_its_header_is_truncated(cut: int) -> None:
-    with pytest.raises(DataError, match="^features is truncated") as caught:
+    with pytest.raises(DataError, match=r"^features is truncated") as caught:
         header_of(npy(ARRAY)[:cut])
     assert caught.value.mend == "copy or download it again"
 
@@ -92,7 +93,7 @@ def test_an_unknown_version_is_named(version: tuple[int, int]) -> None:
 
 
 def test_a_header_too_long_for_the_parser_is_refused() -> None:
-    with pytest.raises(DataError, match="is not a .npy file"):
+    with pytest.raises(DataError, match=r"is not a \.npy file"):
         header_of(with_header("(" * 200_000, version=2))
 
 
@@ -100,7 +101,5 @@ def test_a_header_too_long_for_the_parser_is_refused() -> None:
 @given(st.binary(max_size=200), st.sampled_from([1, 2, 3]))
 def test_any_header_is_read_or_a_data_error(content: bytes, version: int) -> None:
     size = len(content).to_bytes(2 if version == 1 else 4, "little")
-    try:
+    with suppress(DataError):
         header_of(MAGIC + bytes((version, 0)) + size + content)
-    except DataError:
-        pass

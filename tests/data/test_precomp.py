@@ -302,7 +302,7 @@ def test_no_captions_per_image_are_refused(tmp_path: Path, given: int) -> None:
 
 @pytest.mark.parametrize(("per_image", "kept"), [(1, 1014), (5, 1000), (8, 625), (9, 555)])
 def test_authors_dev_keeps_whole_images(tmp_path: Path, per_image: int, kept: int) -> None:
-    write_split(tmp_path, images=1014, per_image=per_image, ids=map(str, range(1014)))
+    write_split(tmp_path, images=1014, per_image=per_image, ids=[*map(str, range(1014))])
     opened = open_precomp(tmp_path, "dev", captions_per_image=per_image, authors_dev=True)
     assert (opened.images, len(opened.captions)) == (kept, kept * per_image)
     assert opened.ids == [str(number) for number in range(kept)]
@@ -325,7 +325,7 @@ def test_images_need_no_captions(tmp_path: Path, captions: bytes | None, repeat:
     assert (opened.captions, opened.image_of_caption.tolist()) == ([], [])
     with pytest.raises(DataError):
         open_precomp(tmp_path, "dev")
-    with pytest.raises(DataError, match="got no split at all|the splits dev"):
+    with pytest.raises(DataError, match="the splits dev"):
         open_images(tmp_path, "test")
 
 

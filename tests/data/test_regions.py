@@ -171,7 +171,7 @@ def test_what_float32_cannot_hold_is_not_finite(value: float) -> None:
 def test_statistics_of_what_is_not_finite_name_the_image() -> None:
     array = features(images=50)
     array[49, 0, 0] = np.nan
-    with pytest.raises(DataError, match="image 49 .counted from 0., region 0"):
+    with pytest.raises(DataError, match=r"image 49 \(counted from 0\), region 0"):
         region_statistics(array, limit=10)
 
 

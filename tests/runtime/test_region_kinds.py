@@ -109,7 +109,7 @@ def test_other_regions_are_refused_with_what_to_type(
 ) -> None:
     scorer, given = faked().scorer, make(regions)
     for use in (scorer.encode_images, lambda regions: scorer.score(regions, CAPTIONS)):
-        with pytest.raises(DataError, match="^regions") as caught:
+        with pytest.raises(DataError, match=r"^regions") as caught:
             use(given)
         assert mend in (caught.value.mend or "")
     expression = (caught.value.mend or "").removeprefix("give ").partition(" if ")[0]
