@@ -97,6 +97,7 @@ class _Inputs:
     split: PrecompSplit | None
     gate: GateInputs
     findings: tuple[Finding, ...]
+    statistics: dict[str, int | float] | None
     references: dict[str, GateReference] = field(default_factory=dict)
 
 
@@ -185,6 +186,7 @@ def _read_inputs(paths: Sequence[Path], options: ExportOptions) -> _Inputs:
     vocabulary, findings = _read_vocabulary(options.vocabulary, checkpoints)
     tokenizer = Tokenizer(options.tokenizer, options.max_caption_words)
     split = _gate_split(options, (config.regions, config.img_dim))
+    statistics = None
     if split is None:
         gate = synthetic_inputs(config)
     elif vocabulary is None:
@@ -193,7 +195,8 @@ def _read_inputs(paths: Sequence[Path], options: ExportOptions) -> _Inputs:
         gate = data_inputs(config, split, tokenizer, vocabulary)
         ranked, dimensions = split.first(RANKED_IMAGES), (config.regions, config.img_dim)
         findings += check_split(ranked, dimensions, tokenizer, vocabulary).findings
-    return _Inputs(checkpoints, vocabulary, split, gate, findings)
+        statistics = region_statistics(split.regions)
+    return _Inputs(checkpoints, vocabulary, split, gate, findings, statistics)
 
 
 def _read_vocabulary(
@@ -328,7 +331,7 @@ def _manifest(
         members=members,
         tokenizer=options.tokenizer if vocabulary else None,
         vocabulary=vocabulary,
-        region_statistics=region_statistics(inputs.split.regions) if inputs.split else None,
+        region_statistics=inputs.statistics,
         gate=gate,
         parity=parity,
         tools=tool_versions(),

@@ -38,7 +38,11 @@ def refused(path: Path) -> DataError:
 WIDE = ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
 
 
-@pytest.mark.parametrize("text", [TEXT, "一只狗在沙滩上\n" * 9, "собака на пляже\n" * 9, "a"])
+@pytest.mark.parametrize(
+    "text",
+    [TEXT, "一只狗在沙滩上\n" * 9, "собака на пляже\n" * 9, "a"],
+    ids=["latin", "chinese", "cyrillic", "letter"],
+)
 @pytest.mark.parametrize("encoding", WIDE)
 def test_wide_text_is_named(tmp_path: Path, encoding: str, text: str) -> None:
     path = tmp_path / "dev_caps.txt"
@@ -86,7 +90,11 @@ def test_some_returns_alone_are_told_where_counts_differ(tmp_path: Path) -> None
         open_precomp(tmp_path, "dev")
 
 
-@pytest.mark.parametrize("content", [b"a dog\0\nb\n", b"\0a dog\nb cat\n", b"a\n\0\nc\n" * 5])
+@pytest.mark.parametrize(
+    "content",
+    [b"a dog\0\nb\n", b"\0a dog\nb cat\n", b"a\n\0\nc\n" * 5],
+    ids=["end", "beginning", "lines"],
+)
 def test_a_nul_is_named_with_its_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "dev_caps.txt"
     path.write_bytes(content)
@@ -208,6 +216,7 @@ def test_a_json_list_under_the_name_of_the_captions_is_converted(tmp_path: Path)
         ("dev_caps.bin", b"\xff\xfa\x80" * 9, "bytes that begin"),
         ("dev_caps.txt.part", TEXT.encode("utf-16"), "text in UTF-16"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_file_of_another_name_is_named(
     tmp_path: Path, name: str, content: bytes, says: str
