@@ -20,6 +20,9 @@ DEFAULT_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 """What an export makes where nothing is said: fp8 has to be asked for."""
 GRAPHS: tuple[GraphName, ...] = get_args(GraphName)
 
+CAPTIONS_PER_IMAGE = 5
+"""In the data that the field evaluates on, Flickr30K and MSCOCO."""
+
 
 def member_names(modules: Iterable[Module]) -> list[str]:
     """What members of these modules are called, in their order: `sgr`, `saf`, `sgr-2`, …"""

@@ -89,3 +89,7 @@ class GateError(SgrafDeployError):
 
 class CaptionWarning(UserWarning):
     """Captions that can be scored, but are unlike those that the model was trained on."""
+
+
+class RegionsWarning(UserWarning):
+    """Regions that can be scored, but are converted first, which costs time."""

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 
 from sgraf_deploy.bench.recall import RecallReport, chance_level
-from sgraf_deploy.data.checks import Finding
+from sgraf_deploy.data.findings import Finding
 
 CHANCE_DEVIATIONS = 3.0
 """How many standard deviations the mean rank must lie below that of a random order. Measured on 20

@@ -15,7 +15,8 @@ from sgraf_deploy.bench.recall import FoldReport, Ranks, RecallReport, Ties, eva
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.data.bound import MAX_WORDS
 from sgraf_deploy.data.captions import CaptionStats
-from sgraf_deploy.data.checks import CheckedSplit, Finding, check_split
+from sgraf_deploy.data.checks import CheckedSplit, check_split
+from sgraf_deploy.data.findings import Finding
 from sgraf_deploy.data.precomp import PrecompSplit
 from sgraf_deploy.data.tokenizer import Tokenizer
 from sgraf_deploy.data.vocabulary import Vocabulary
@@ -221,5 +222,6 @@ def describe_run(scorer: Scorer, split: PrecompSplit) -> dict[str, Any]:
         "split": split.name,
         "images": split.images,
         "captions": len(split.captions),
+        "captions_per_image": split.captions_per_image,
         "versions": tool_versions(),
     }

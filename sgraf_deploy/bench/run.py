@@ -28,8 +28,9 @@ from sgraf_deploy.bench.speed import (
 )
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.data.bound import MAX_WORDS
-from sgraf_deploy.data.checks import Finding
+from sgraf_deploy.data.findings import Finding
 from sgraf_deploy.data.precomp import PrecompSplit
+from sgraf_deploy.data.regions import readable
 from sgraf_deploy.errors import BundleError
 from sgraf_deploy.runtime.engine import EngineOptions
 from sgraf_deploy.runtime.policy import Choice
@@ -80,7 +81,7 @@ class Workload:
 
     def timed_part(self, most: int = MOST_TIMED) -> Inputs:
         """At most so many images and as many captions, these spread over all there are."""
-        regions = np.asarray(self.inputs.regions[:most])
+        regions = readable(self.inputs.regions[:most])
         count = len(self.inputs.token_ids)
         rows = np.linspace(0, count - 1, min(count, most)).astype(int)
         return Inputs(regions, [self.inputs.token_ids[row] for row in rows.tolist()])

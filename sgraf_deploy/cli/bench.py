@@ -16,12 +16,14 @@ from sgraf_deploy.cli.bench_profile import profile_lines
 from sgraf_deploy.cli.bench_report import report_lines
 from sgraf_deploy.cli.bench_scaling import parse_sizes, scaling_lines, write_plot
 from sgraf_deploy.cli.common import (
+    CAPTION_COUNT,
     CAPTION_WORDS,
     CHECKPOINT_HELP,
     ENGINE_DIR_HELP,
     PATH,
     UNVERIFIED_HELP,
     check_result_file,
+    dimensions,
     show_finding,
 )
 from sgraf_deploy.cli.terminal import echo, progress_bars, warn
@@ -64,6 +66,7 @@ class Report(Protocol):
 @click.option("--data", type=PATH, metavar="DIR", help="Precomp data: R@K is compared, too.")
 @click.option("--split", metavar="NAME", help="The split of --data.")
 @click.option("--limit-images", type=int, metavar="K", help="Only the first K images of it.")
+@CAPTION_COUNT
 @CAPTION_WORDS
 @click.option(
     "--random",
@@ -334,7 +337,13 @@ def _workload(bundle: Bundle, options: dict[str, Any], *, demo: bool) -> Workloa
         return random_workload(bundle, options["images"] or _SIDE, options["captions"] or _SIDE)
     from sgraf_deploy.data.precomp import open_precomp
 
-    opened = open_precomp(data, options["split"], limit_images=options["limit_images"])
+    opened = open_precomp(
+        data,
+        options["split"],
+        captions_per_image=options["captions_per_image"],
+        model=dimensions(bundle),
+        limit_images=options["limit_images"],
+    )
     return split_workload(bundle, opened, options["max_caption_words"])
 
 

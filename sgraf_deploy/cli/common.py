@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 import click
 
 from sgraf_deploy.cli.terminal import echo, warn
-from sgraf_deploy.config import PRECISIONS, Precision
+from sgraf_deploy.config import CAPTIONS_PER_IMAGE, PRECISIONS, Precision
 from sgraf_deploy.data.bound import MAX_WORDS
 
 if TYPE_CHECKING:
-    from sgraf_deploy.data.checks import Finding
+    from sgraf_deploy.bundle import Bundle
+    from sgraf_deploy.data.findings import Finding
     from sgraf_deploy.runtime.scorer import Scorer
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -97,9 +98,20 @@ def scorer_options(command: F) -> F:
     return command
 
 
+CAPTION_COUNT = click.option(
+    "--captions-per-image",
+    type=click.IntRange(min=1),
+    default=CAPTIONS_PER_IMAGE,
+    show_default=True,
+    metavar="N",
+    help="Captions of each image in the data, one after the other.",
+)
+
+
 def data_options(command: F) -> F:
     """The options that name a split of a precomp folder."""
     for option in (
+        CAPTION_COUNT,
         click.option("--limit-images", type=int, metavar="K", help="Only the first K images."),
         click.option("--split", required=True, metavar="NAME", help="dev, test, testall, …"),
         click.option(
@@ -114,8 +126,13 @@ def data_options(command: F) -> F:
     return command
 
 
+def dimensions(bundle: Bundle) -> tuple[int, int]:
+    """The regions of an image, and the img_dim, that a bundle's models take."""
+    return bundle.manifest.regions, bundle.manifest.img_dim
+
+
 def load_scorer(
-    bundle: Path,
+    bundle: Bundle | Path,
     *,
     engine: str,
     precision: Precision | None,

@@ -9,9 +9,11 @@ import click
 
 from sgraf_deploy.cli.common import (
     BUNDLE,
+    CAPTION_COUNT,
     CAPTION_WORDS,
     ENGINE_DIR_HELP,
     PATH,
+    dimensions,
     megabytes,
     show_finding,
 )
@@ -64,6 +66,7 @@ _COUNT = click.IntRange(min=1)
 )
 @click.option("--split", metavar="NAME", help="The split of --data.")
 @click.option("--limit-images", type=int, metavar="K", help="Only the first K images of it.")
+@CAPTION_COUNT
 @CAPTION_WORDS
 def compile_(
     *,
@@ -78,6 +81,7 @@ def compile_(
     data: Path | None,
     split: str | None,
     limit_images: int | None,
+    captions_per_image: int,
     max_caption_words: int | None,
 ) -> None:
     """Build TensorRT engines of a BUNDLE, each with a sidecar that says what it was built from.
@@ -97,7 +101,7 @@ def compile_(
     tensorrt = find_tensorrt()
     built_for = target(tensorrt)
     opened = Bundle.open(bundle)
-    check = _recall_check(opened, data, split, limit_images, max_caption_words)
+    check = _recall_check(opened, data, split, limit_images, captions_per_image, max_caption_words)
     built = precision or default_precision("trt", opened.manifest.precisions) or "fp16"
     options = CompileOptions(
         precision=built,
@@ -128,6 +132,7 @@ def _recall_check(
     data: Path | None,
     split: str | None,
     limit_images: int | None,
+    captions_per_image: int,
     max_words: int | None,
 ) -> Check | None:
     """Compares R@K with the literal loop's on a split; None without one."""
@@ -142,7 +147,13 @@ def _recall_check(
         if limit_images is not None:
             raise InputError("--limit-images", expected="--data DIR beside it", got="none")
         return None
-    opened = open_precomp(data, split, limit_images=limit_images)
+    opened = open_precomp(
+        data,
+        split,
+        captions_per_image=captions_per_image,
+        model=dimensions(bundle),
+        limit_images=limit_images,
+    )
     workload = split_workload(bundle, opened, max_words)
     for finding in workload.findings:
         show_finding(finding)

@@ -15,6 +15,7 @@ from sgraf_deploy.cli.common import (
     count,
     data_options,
     describe_scorer,
+    dimensions,
     load_scorer,
     megabytes,
     scorer_options,
@@ -56,6 +57,7 @@ def evaluate(
     data: Path,
     split: str,
     limit_images: int | None,
+    captions_per_image: int,
     ties: Literal["last", "authors"],
     folds: int | None,
     authors_dev: bool,
@@ -64,17 +66,26 @@ def evaluate(
 ) -> None:
     """Measure R@K of a BUNDLE on a split of precomp data, in both directions."""
     from sgraf_deploy.bench.evaluate import EvalOptions, evaluate_split
+    from sgraf_deploy.bundle import Bundle
     from sgraf_deploy.data.precomp import open_precomp
     from sgraf_deploy.files import write_json
 
     check_result_file(json_file, "--json")
-    opened = open_precomp(data, split, limit_images=limit_images, authors_dev=authors_dev)
-    with load_scorer(bundle, **scorer_arguments) as scorer, progress_bars() as bars:
+    opened = Bundle.open(bundle)
+    chosen = open_precomp(
+        data,
+        split,
+        captions_per_image=captions_per_image,
+        model=dimensions(opened),
+        limit_images=limit_images,
+        authors_dev=authors_dev,
+    )
+    with load_scorer(opened, **scorer_arguments) as scorer, progress_bars() as bars:
         echo(describe_scorer(scorer))
-        images, captions = count(opened.images, "image"), count(len(opened.captions), "caption")
+        images, captions = count(chosen.images, "image"), count(len(chosen.captions), "caption")
         echo(f"split {split} of {data}: {images} × {captions}")
         options = EvalOptions(ties, folds)
-        result = evaluate_split(scorer, opened, options, stage=bars, tell=show_finding)
+        result = evaluate_split(scorer, chosen, options, stage=bars, tell=show_finding)
     try:
         if json_file is not None:
             write_json(json_file, result.to_json(), what="--json")
@@ -112,7 +123,8 @@ def _lines(result: Evaluation) -> Iterator[str]:
     }
     how = ties[next(iter(result.reports.values())).ties]
     yield f"R@K in percent, ranks from 1 (best); {how}; chance is a random order"
-    yield from recall_table({**result.reports, "chance": chance_level(run["images"])})
+    reports = {**result.reports, "chance": chance_level(run["images"], run["captions_per_image"])}
+    yield from recall_table(reports)
     if result.fold_reports:
         number = len(next(iter(result.fold_reports.values())).folds)
         size = count(run["images"] // number, "image")

@@ -12,15 +12,22 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from sgraf_deploy.cli.common import CAPTION_WORDS, PATH, count, megabytes, show_finding
+from sgraf_deploy.cli.common import (
+    CAPTION_COUNT,
+    CAPTION_WORDS,
+    PATH,
+    count,
+    megabytes,
+    show_finding,
+)
 from sgraf_deploy.cli.evaluate import recall_table
 from sgraf_deploy.cli.terminal import echo, progress_bars, table
-from sgraf_deploy.config import DEFAULT_PRECISIONS, PRECISIONS, Precision
+from sgraf_deploy.config import CAPTIONS_PER_IMAGE, DEFAULT_PRECISIONS, PRECISIONS, Precision
 
 if TYPE_CHECKING:
     from sgraf_deploy.bench.evaluate import Evaluation, Stage
     from sgraf_deploy.bundle import Bundle
-    from sgraf_deploy.data.checks import Finding
+    from sgraf_deploy.data.findings import Finding
     from sgraf_deploy.data.precomp import PrecompSplit
     from sgraf_deploy.export.exporter import ExportOptions
 
@@ -74,6 +81,7 @@ _SETS = {"both": DEFAULT_PRECISIONS, "all": PRECISIONS}
     metavar="NAME",
     help="The split of --gate-data; if absent the first there is of dev, val, test, train.",
 )
+@CAPTION_COUNT
 @CAPTION_WORDS
 @click.option(
     "--no-reference",
@@ -92,6 +100,7 @@ def export(
     precision: str,
     gate_data: Path | None,
     gate_split: str | None,
+    captions_per_image: int,
     max_caption_words: int | None,
     no_reference: bool,
     force: bool,
@@ -120,6 +129,7 @@ def export(
         precisions=_SETS.get(precision) or (cast(Precision, precision),),
         gate_data=gate_data,
         gate_split=gate_split,
+        captions_per_image=captions_per_image,
         keep_reference=not no_reference,
         force=force,
         max_caption_words=max_caption_words,
@@ -192,7 +202,8 @@ def _ranks_lines(ranked: list[Evaluation]) -> Iterator[str]:
             f"R@K in percent on the first {images} × {captions} of split {run['split']}, "
             f"by engine {run['engine']} in {run['executed']}; chance is a random order"
         )
-        yield from recall_table({**evaluation.reports, "chance": chance_level(run["images"])})
+        chance = chance_level(run["images"], run["captions_per_image"])
+        yield from recall_table({**evaluation.reports, "chance": chance})
 
 
 def _check_packages() -> None:
@@ -250,6 +261,8 @@ def _closing(target: Path, bundle: Bundle, options: ExportOptions) -> Iterator[s
     else:
         data, split = str(options.gate_data or "DIR"), options.gate_split or "dev"
         command = ["sgraf-deploy", "eval", str(target), "--data", data, "--split", split]
+        if options.captions_per_image != CAPTIONS_PER_IMAGE:
+            command += ["--captions-per-image", str(options.captions_per_image)]
         if "fp32" not in manifest.precisions:
             command += ["--precision", manifest.precisions[0]]
         if manifest.precisions == ("fp8",):

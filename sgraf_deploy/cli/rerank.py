@@ -12,6 +12,7 @@ from sgraf_deploy.cli.common import (
     count,
     data_options,
     describe_scorer,
+    dimensions,
     load_scorer,
     scorer_options,
     show_finding,
@@ -54,6 +55,7 @@ def rerank(
     data: Path,
     split: str,
     limit_images: int | None,
+    captions_per_image: int,
     caption: str | None,
     image: int | None,
     top_k: int,
@@ -63,22 +65,32 @@ def rerank(
 
     Takes exactly one of --caption and --image.
     """
-    from sgraf_deploy.data.precomp import open_precomp
+    from sgraf_deploy.bundle import Bundle
+    from sgraf_deploy.data.precomp import open_images, open_precomp
     from sgraf_deploy.errors import InputError
 
     if caption is None and image is None:
         raise InputError("query", expected="--caption TEXT or --image ROW", got="neither")
     if caption is not None and image is not None:
         raise InputError("query", expected="--caption TEXT or --image ROW", got="both")
-    opened = open_precomp(data, split, limit_images=limit_images)
-    if image is not None and not 0 <= image < opened.images:
-        raise InputError("--image", expected=f"a row from 0 to {opened.images - 1}", got=image)
-    with load_scorer(bundle, **scorer_arguments) as scorer, progress_bars() as bars:
+    opened = Bundle.open(bundle)
+    chosen = (open_precomp if caption is None else open_images)(
+        data,
+        split,
+        captions_per_image=captions_per_image,
+        model=dimensions(opened),
+        limit_images=limit_images,
+    )
+    if image is not None and not 0 <= image < chosen.images:
+        raise InputError("--image", expected=f"a row from 0 to {chosen.images - 1}", got=image)
+    with load_scorer(opened, **scorer_arguments) as scorer, progress_bars() as bars:
         echo(describe_scorer(scorer))
+        for finding in chosen.findings:
+            show_finding(finding)
         if caption is not None:
-            lines = _images_for(scorer, opened, caption, top_k, bars)
+            lines = _images_for(scorer, chosen, caption, top_k, bars)
         else:
-            lines = _captions_for(scorer, opened, image or 0, top_k, bars)
+            lines = _captions_for(scorer, chosen, image or 0, top_k, bars)
     for line in lines:
         echo(line)
 
@@ -105,11 +117,13 @@ def _images_for(
 def _captions_for(
     scorer: Scorer, split: PrecompSplit, image: int, top_k: int, stage: Stage
 ) -> list[str]:
+    from sgraf_deploy.data.regions import readable
+
     query = split.regions[image]
     _check_regions(scorer, query[None], f"regions of --image {image}")
     token_ids, _ = _encoded(scorer, split.captions)
     captions = scorer.encode_captions(token_ids, progress=stage("encoding captions"))
-    result = scorer.rerank(query, captions, top_k)
+    result = scorer.rerank(readable(query), captions, top_k)
     own = ["*" if split.image_of_caption[row] == image else "" for row in result.indices]
     texts = [split.captions[row] for row in result.indices]
     return [

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sgraf_deploy.cli.common import CAPTION_WORDS, PATH, count, show_finding
+from sgraf_deploy.cli.common import (
+    CAPTION_COUNT,
+    CAPTION_WORDS,
+    PATH,
+    count,
+    show_finding,
+)
 from sgraf_deploy.cli.terminal import echo, progress_bars, warn
 from sgraf_deploy.config import MODULES, Module
 
@@ -86,6 +92,7 @@ def _schedule_options(command: F) -> F:
 @_number("--split", str, "train", "The split to train on.")
 @_number("--val-split", str, "dev", "The split to validate on.")
 @click.option("--val-images", type=_LEAST_ONE, metavar="K", help="Validate on the first K images.")
+@CAPTION_COUNT
 @CAPTION_WORDS
 @_model_options
 @_schedule_options
@@ -103,6 +110,7 @@ def train(
     split: str,
     val_split: str,
     val_images: int | None,
+    captions_per_image: int,
     max_caption_words: int | None,
     threads: int | None,
     device: str,
@@ -122,9 +130,15 @@ def train(
     _check_output(output, None if vocab else built, force=force)
     _check_packages()
     schedule = _options(data, options)
-    training, validation = (
-        open_precomp(data, split),
-        open_precomp(data, val_split, limit_images=val_images, authors_dev=val_split == "dev"),
+    training = open_precomp(data, split, captions_per_image=captions_per_image)
+    regions, img_dim = training.regions.shape[1:]
+    validation = open_precomp(
+        data,
+        val_split,
+        captions_per_image=captions_per_image,
+        model=(regions, img_dim),
+        limit_images=val_images,
+        authors_dev=val_split == "dev",
     )
     tokenizer = Tokenizer(max_words=max_caption_words)
     if vocab is None:

@@ -11,12 +11,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sgraf_deploy.data.captions import CaptionStats, encode_captions
+from sgraf_deploy.data.findings import Finding
 from sgraf_deploy.data.precomp import PrecompSplit
 from sgraf_deploy.data.regions import RegionSurvey, check_regions
 from sgraf_deploy.data.tokenizer import Tokenizer
@@ -37,27 +38,6 @@ FOREIGN_NORM_RATIO = 2.0
 
 _SHOWN = 60
 """How much of an example a message shows, in characters."""
-
-Code = Literal[
-    "vocabulary-name",
-    "members-of-other-data",
-    "unknown-words",
-    "unknown-captions",
-    "caption-form",
-    "zero-images",
-    "zero-regions",
-    "foreign-regions",
-    "at-chance",
-]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that should be looked at: a warning, or a note where it is likely as it must be."""
-
-    code: Code
-    message: str
-    is_warning: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,6 +141,7 @@ def check_split(
     survey = check_regions(split.regions, *dimensions, f"regions of split {split.name}")
     token_ids, words = encode_captions(split.captions, tokenizer, vocabulary)
     findings = (
+        *split.findings,
         *region_findings(survey, statistics),
         *caption_findings(split.captions),
         *word_findings(split.captions, token_ids, words, vocabulary),

@@ -6,6 +6,7 @@ import codecs
 import os
 from pathlib import Path
 
+from sgraf_deploy.data.foreign_text import check_text
 from sgraf_deploy.errors import DataError
 
 PathLike = str | os.PathLike[str]
@@ -28,29 +29,37 @@ def read_bytes(path: PathLike, what: str, *, at_most: int | None = None) -> byte
 def read_lines(path: PathLike, what: str) -> list[str]:
     """The stripped lines of a UTF-8 file, LF or CRLF, with or without a byte-order mark.
 
-    Raises DataError that names the file and, counted from 1, the line that is not UTF-8 or is
-    blank; also for a file without any line.
+    Blank lines at the end are none. Raises DataError that names the file and, counted from 1, the
+    line that is not UTF-8, is blank or holds a NUL; also for a file without any line, one whose
+    lines end in CR alone, and one that is no such text, which it names.
     """
-    content = read_bytes(path, what).removeprefix(codecs.BOM_UTF8)
-    if not content:
-        raise DataError(f"{what} {path} is empty", expected="one entry per line")
+    content = read_bytes(path, what)
+    check_text(content, Path(path), what)
     # Only LF ends a line: str.splitlines would also split at characters inside a caption.
-    rows = content.removesuffix(b"\n").split(b"\n")
+    rows = content.removeprefix(codecs.BOM_UTF8).split(b"\n")
+    while rows and not rows[-1].strip():
+        rows.pop()
+    if not rows:
+        raise DataError(f"{what} {path} is empty", expected="one entry per line")
     return [_decode(row, number, path, what) for number, row in enumerate(rows, start=1)]
 
 
 def _decode(row: bytes, number: int, path: PathLike, what: str) -> str:
+    where = f"{what} {path}, line {number}"
     try:
         line = row.decode("utf-8").strip()
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{what} {path}, line {number}",
+            where,
             expected="UTF-8",
             got=f"byte 0x{row[error.start]:02x} at byte {error.start} of the line",
-            mend="convert the file to UTF-8",
+            mend="convert the file to UTF-8; if it is in Latin-1: "
+            "iconv -f ISO-8859-1 -t UTF-8 FILE > NEW",
         ) from error
+    if "\0" in line:
+        got, mend = "a NUL byte", "take the NUL bytes out: tr -d '\\000' < FILE > NEW"
+        raise DataError(where, expected="text", got=got, mend=mend)
     if not line:
-        raise DataError(
-            f"{what} {path}, line {number}", expected="one entry per line", got="a blank line"
-        )
+        got, mend = "a blank line", "fill it in: the lines are told by their numbers"
+        raise DataError(where, expected="one entry per line", got=got, mend=mend)
     return line

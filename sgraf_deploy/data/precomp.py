@@ -9,27 +9,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sgraf_deploy.config import CAPTIONS_PER_IMAGE
 from sgraf_deploy.data.captions import read_captions
 from sgraf_deploy.data.files import PathLike, read_lines
-from sgraf_deploy.data.regions import open_regions, spread
-from sgraf_deploy.errors import DataError
+from sgraf_deploy.data.findings import Finding
+from sgraf_deploy.data.layout import Dimensions
+from sgraf_deploy.data.regions import conversion_findings, open_regions
+from sgraf_deploy.data.split_files import CAPTIONS, IMAGES, NAMES, find_split, list_splits
+from sgraf_deploy.data.stored_rows import once_in_runs, once_per_image
+from sgraf_deploy.errors import DataError, InputError
 
-CAPTIONS_PER_IMAGE = 5
+__all__ = ["PrecompSplit", "list_splits", "open_images", "open_precomp"]
+
 AUTHORS_DEV_CAPTIONS = 5000
 """What the authors' loader cuts the dev split to, to make validation quick."""
-
-_IMAGES_SUFFIX = "_ims.npy"
-_CAPTIONS_SUFFIX = "_caps.txt"
-_IDS_SUFFIX = "_ids.txt"
-_SAMPLED_IMAGES = 32
 
 
 @dataclass(frozen=True, eq=False)
 class PrecompSplit:
     """One split: every image once, its captions one after the other.
 
-    regions: (images, regions, img_dim) float32 or float16, memory-mapped; image_of_caption:
-    (captions,) int32; ids: the images' names, None where the folder has none.
+    regions: (images, regions, img_dim) of any float dtype, memory-mapped; image_of_caption:
+    (captions,) int32; ids: the images' names, None where the folder has none. `findings` are about
+    the files themselves.
     """
 
     name: str
@@ -38,6 +40,7 @@ class PrecompSplit:
     image_of_caption: NDArray[np.int32]
     ids: list[str] | None = None
     captions_per_image: int = CAPTIONS_PER_IMAGE
+    findings: tuple[Finding, ...] = ()
 
     @property
     def images(self) -> int:
@@ -60,108 +63,98 @@ def open_precomp(
     folder: PathLike,
     split: str,
     *,
+    captions_per_image: int = CAPTIONS_PER_IMAGE,
+    model: Dimensions | None = None,
     limit_images: int | None = None,
     authors_dev: bool = False,
 ) -> PrecompSplit:
     """Open `{split}_ims.npy` (mapped, not read), `{split}_caps.txt` and, if any, `{split}_ids.txt`.
 
-    Features may be stored once per image or five times in a row, as the authors' loader takes
-    them. `authors_dev` cuts the split `dev` to 5,000 captions, `limit_images` any split to its
-    first images. Raises DataError for missing files, counts that do not match, repeated
-    features that differ, and a limit out of range. Values are checked by `check_regions`.
+    Features may be stored once per image or once per caption, as the authors' loader takes them.
+    `model` is the regions and the img_dim that a model takes. `authors_dev` cuts the split `dev` to
+    5,000 captions, `limit_images` any split to its first images. Raises DataError for missing
+    files, features that do not fit the model, counts that do not match, repeated features that
+    differ, and a limit out of range. Values are checked by `check_regions`.
     """
     root = Path(folder)
-    images_file, captions_file = _split_files(root, split)
-    stored = open_regions(images_file)
+    _check_count(captions_per_image)
+    images_file, captions_file = find_split(root, split, (IMAGES, CAPTIONS), model)
+    stored = open_regions(images_file, model)
     captions = read_captions(captions_file)
-    regions = _once_per_image(stored, len(captions), images_file, captions_file)
-    ids = _read_ids(root / f"{split}{_IDS_SUFFIX}", len(regions))
-    kept = len(regions)
+    files = images_file, captions_file
+    regions = once_per_image(stored, len(captions), captions_per_image, files)
+    owners = np.arange(len(captions), dtype=np.int32) // np.int32(captions_per_image)
+    opened = _named(
+        PrecompSplit(split, regions, captions, owners, captions_per_image=captions_per_image), root
+    )
     if authors_dev:
         if split != "dev":
             raise DataError("the authors' cut", expected="the split dev", got=split)
-        kept = min(kept, AUTHORS_DEV_CAPTIONS // CAPTIONS_PER_IMAGE)
-    if limit_images is not None:
-        if not 1 <= limit_images <= kept:
-            raise DataError(
-                f"limit of images for split {split} of {root}",
-                expected=f"1 … {kept}, the images that there are",
-                got=limit_images,
-            )
-        kept = limit_images
-    owners = np.arange(len(captions), dtype=np.int32) // np.int32(CAPTIONS_PER_IMAGE)
-    return PrecompSplit(split, regions, captions, owners, ids).first(kept)
+        most = max(1, AUTHORS_DEV_CAPTIONS // captions_per_image)
+        opened = opened.first(min(opened.images, most))
+    return _first(opened, root, limit_images)
 
 
-def list_splits(folder: PathLike) -> list[str]:
-    """The splits of which a folder has both the features and the captions, sorted.
+def open_images(
+    folder: PathLike,
+    split: str,
+    *,
+    captions_per_image: int = CAPTIONS_PER_IMAGE,
+    model: Dimensions | None = None,
+    limit_images: int | None = None,
+) -> PrecompSplit:
+    """The same without captions, whose file need not be there.
 
-    Raises DataError where there is no such folder.
+    Features that are stored once per caption are told by their values. Raises as `open_precomp`.
     """
     root = Path(folder)
-    try:
-        names = {entry.name for entry in root.iterdir()}
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise DataError(
-            f"data folder {root} cannot be read",
-            expected=f"a folder with SPLIT{_IMAGES_SUFFIX} and SPLIT{_CAPTIONS_SUFFIX}",
-            got=reason,
-        ) from error
-    splits = (name.removesuffix(_IMAGES_SUFFIX) for name in names if name.endswith(_IMAGES_SUFFIX))
-    return sorted(split for split in splits if f"{split}{_CAPTIONS_SUFFIX}" in names)
+    _check_count(captions_per_image)
+    (images_file,) = find_split(root, split, (IMAGES,), model)
+    regions = once_in_runs(open_regions(images_file, model), captions_per_image)
+    none = np.empty(0, dtype=np.int32)
+    opened = PrecompSplit(split, regions, [], none, captions_per_image=captions_per_image)
+    return _first(_named(opened, root), root, limit_images)
 
 
-def _split_files(root: Path, split: str) -> tuple[Path, Path]:
-    """The two files of a split; DataError names a missing one and the splits that exist."""
-    splits = list_splits(root)
-    files = root / f"{split}{_IMAGES_SUFFIX}", root / f"{split}{_CAPTIONS_SUFFIX}"
-    if split not in splits:
-        missing = [file.name for file in files if not file.exists()]
+def _check_count(captions_per_image: int) -> None:
+    if captions_per_image < 1:
+        expected = "at least 1"
+        raise InputError("captions per image", expected=expected, got=captions_per_image)
+
+
+def _first(split: PrecompSplit, root: Path, limit: int | None) -> PrecompSplit:
+    if limit is None:
+        return split
+    if not 1 <= limit <= split.images:
         raise DataError(
-            f"data folder {root} has no split {split!r}",
-            expected=" and ".join(missing) or f"a split in {root} itself",
-            got=f"the splits {', '.join(splits)}" if splits else "no split at all",
+            f"limit of images for split {split.name} of {root}",
+            expected=f"1 … {split.images}, the images that there are",
+            got=limit,
         )
-    return files
+    return split.first(limit)
 
 
-def _once_per_image(
-    stored: NDArray[Any], captions: int, images_file: Path, captions_file: Path
-) -> NDArray[Any]:
-    """The stored rows, or every fifth of them where each image is stored five times."""
-    rows = len(stored)
-    if rows * CAPTIONS_PER_IMAGE == captions:
-        return stored
-    if rows != captions or rows % CAPTIONS_PER_IMAGE:
-        raise DataError(
-            f"{images_file} and {captions_file} do not match",
-            expected=f"{CAPTIONS_PER_IMAGE} captions per row, or each image in "
-            f"{CAPTIONS_PER_IMAGE} rows with one caption each",
-            got=f"{rows} rows and {captions} captions",
-        )
-    regions = stored[::CAPTIONS_PER_IMAGE]
-    sample = spread(len(regions), _SAMPLED_IMAGES)
-    for first in (sample * CAPTIONS_PER_IMAGE).tolist():
-        for row in range(first + 1, first + CAPTIONS_PER_IMAGE):
-            if not np.array_equal(stored[row], stored[first], equal_nan=True):
-                raise DataError(
-                    f"{images_file} has as many rows as {captions_file} has captions ({rows})",
-                    expected=f"{CAPTIONS_PER_IMAGE} identical rows per image",
-                    got=f"row {row} differs from row {first} (counted from 0)",
-                )
-    return regions
+def _named(split: PrecompSplit, root: Path) -> PrecompSplit:
+    """A split with what its files show besides: the images' names, and what is to be said."""
+    findings = conversion_findings(split.regions, f"the regions of split {split.name}")
+    path = root / f"{split.name}{NAMES}"
+    ids = None
+    if path.exists():
+        try:
+            ids = _read_names(path, split.images, split.captions_per_image)
+        except DataError as error:
+            message = f"the images' names are left out: {error.reason}"
+            findings += (Finding("names-left-out", message),)
+    return replace(split, ids=ids, findings=findings)
 
 
-def _read_ids(path: Path, images: int) -> list[str] | None:
+def _read_names(path: Path, images: int, per_image: int) -> list[str]:
     """The images' names; a name may be repeated once per caption, as the features may."""
-    if not path.exists():
-        return None
-    ids = read_lines(path, "image names")
-    if len(ids) == images * CAPTIONS_PER_IMAGE:
-        once = ids[::CAPTIONS_PER_IMAGE]
-        if ids == [name for name in once for _ in range(CAPTIONS_PER_IMAGE)]:
+    names = read_lines(path, "image names")
+    if len(names) == images * per_image:
+        once = names[::per_image]
+        if names == [name for name in once for _ in range(per_image)]:
             return once
-    if len(ids) != images:
-        raise DataError(f"image names {path}", expected=f"{images} lines", got=len(ids))
-    return ids
+    if len(names) != images:
+        raise DataError(f"image names {path}", expected=f"{images} lines", got=len(names))
+    return names

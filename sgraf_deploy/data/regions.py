@@ -3,61 +3,93 @@
 from __future__ import annotations
 
 import math
-import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sgraf_deploy.data.files import PathLike
+from sgraf_deploy.data.findings import Finding
+from sgraf_deploy.data.foreign_regions import in_file, no_regions
+from sgraf_deploy.data.layout import Dimensions, Layout, of_array
+from sgraf_deploy.data.npy import MAGIC, read_header
 from sgraf_deploy.errors import DataError
 
 CHUNK_BYTES = 32 * 2**20
 """How much of the features a check or a statistic looks at in one go."""
 
-_AXES = ("images", "regions", "img_dim")
-_DTYPES = (np.dtype("<f4"), np.dtype("<f2"))
-_HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
-# What NumPy's header parser lets through on bytes that are no header; nesting too deep for
-# Python's parser is a MemoryError or a RecursionError, depending on its version.
-_HEADER_ERRORS = (
-    ValueError,
-    TypeError,
-    SyntaxError,
-    tokenize.TokenError,
-    RecursionError,
-    MemoryError,
-)
+_AS_THEY_ARE = (np.dtype(np.float32), np.dtype(np.float16))
+"""What a model reads without a conversion to tell of: native float32, and float16, for which
+float32 is made of a few images at a time."""
 
 
-def open_regions(path: PathLike) -> NDArray[Any]:
-    """Map a `.npy` file read-only: (images, regions, img_dim), float32 or float16.
+class StoredRegions(np.memmap[Any, np.dtype[Any]]):
+    """Regions of a file, as it has them: whoever opens it says what there is to say of them."""
 
-    Raises DataError for a missing or truncated file, one that is not `.npy`, a wrong number of
-    axes, another dtype (objects are never unpickled) and an axis of length 0.
+
+def open_regions(path: PathLike, model: Dimensions | None = None) -> StoredRegions:
+    """Map a `.npy` file read-only: (images, regions, img_dim) of any float dtype of 2 to 8 bytes.
+
+    `model` are the regions and the img_dim that a model takes. Raises DataError for a missing or
+    truncated file, one that is not `.npy`, another layout, another dtype (objects are never
+    unpickled) and an axis of length 0.
     """
-    name = f"region features {path}"
+    file, name = Path(path), f"region features {path}"
     try:
-        with Path(path).open("rb") as file:
-            shape, order, dtype = _read_header(file, name)
-            offset = file.tell()
-        _check_layout(shape, dtype, name)
-        needed = offset + math.prod(shape) * dtype.itemsize
-        size = Path(path).stat().st_size
+        with file.open("rb") as opened:
+            if opened.read(len(MAGIC)) != MAGIC:
+                raise no_regions(file, name, model)
+            header = read_header(opened, name)
+        layout = Layout(header.shape, header.dtype)
+        layout.check(name, model, in_file(file))
+        layout.check_filled(name)
+        dtype = np.dtype(header.dtype)
+        needed = header.offset + math.prod(header.shape) * dtype.itemsize
+        size = file.stat().st_size
         if size < needed:
             raise DataError(
-                f"{name} is truncated", expected=f"{needed} bytes for {shape}", got=size
+                f"{name} is truncated",
+                expected=f"{needed} bytes for {header.shape}",
+                got=size,
+                mend="copy or download it again",
             )
-        return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape, order=order)
+        order: Literal["F", "C"] = "F" if header.fortran_order else "C"
+        return StoredRegions(file, dtype, "r", header.offset, header.shape, order)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise DataError(f"{name} cannot be read", got=reason) from error
+
+
+def is_converted(dtype: np.dtype[Any]) -> bool:
+    """Whether values of this dtype are made float32 before a model reads them."""
+    return dtype not in _AS_THEY_ARE
+
+
+def readable(regions: NDArray[Any]) -> NDArray[Any]:
+    """Regions of any float dtype as a model reads them: float16 and float32 as they are, others as
+    float32. What that cannot hold becomes infinite."""
+    if not is_converted(regions.dtype):
+        return np.asarray(regions)
+    with np.errstate(over="ignore"):
+        return regions.astype(np.float32).view(np.ndarray)
+
+
+def conversion_findings(regions: NDArray[Any], name: str) -> tuple[Finding, ...]:
+    """A note where regions are converted as they are read."""
+    if not is_converted(regions.dtype):
+        return ()
+    how = "they are converted to float32 as they are read, which costs time"
+    kind = conversion_name(regions.dtype)
+    return (Finding("converted-regions", f"{name} are {kind}; {how}", is_warning=False),)
+
+
+def conversion_name(dtype: np.dtype[Any]) -> str:
+    """A dtype in words, with its byte order where that is not this machine's."""
+    other = "" if dtype.isnative else ", big-endian" if dtype.str[0] == ">" else ", little-endian"
+    return f"{dtype.newbyteorder('=').name}{other}"
 
 
 @dataclass(frozen=True)
@@ -80,24 +112,19 @@ def check_regions(
 ) -> RegionSurvey:
     """Refuse features that do not fit the model or are not finite, and survey them in that pass.
 
-    regions: (images, regions, img_dim) float32 or float16, read a bounded chunk at a time. Raises
-    DataError that begins with `name` and gives the shapes, or the first image with a NaN or an
-    infinity.
+    regions: (images, regions, img_dim) of any float dtype of 2 to 8 bytes, read a bounded chunk at
+    a time. Raises DataError that begins with `name` and gives the shapes, or the first image with a
+    value that is not finite in float32.
     """
-    _check_layout(regions.shape, regions.dtype, name)
-    model = (config_regions, config_img_dim)
-    if regions.shape[1:] != model:
-        raise DataError(
-            f"{name} do not fit the model",
-            expected=f"(images, regions, img_dim) = (any, {model[0]}, {model[1]})",
-            got=regions.shape,
-        )
+    check_layout(regions, (config_regions, config_img_dim), name).check_filled(name)
     zero_regions = zero_images = 0
     norms = 0.0
-    for start, chunk in _chunks(regions):
+    for start, stored in _chunks(regions):
+        chunk = readable(stored)
         # In float64 no square of a finite value overflows, and none of another than zero is zero.
         squares = np.einsum("ijk,ijk->ij", chunk, chunk, dtype=np.float64)  # (images, regions)
-        _check_finite(squares, start, name)
+        if not np.isfinite(squares).all():
+            raise not_finite(stored, start, name)
         zero = squares == 0
         zero_regions += int(zero.sum())
         zero_images += int(zero.all(axis=1).sum())
@@ -107,29 +134,44 @@ def check_regions(
     return RegionSurvey(len(regions), count, zero_regions, zero_images, mean)
 
 
-def _check_finite(squares: NDArray[np.float64], start: int, name: str) -> None:
-    finite = np.isfinite(squares)
-    if not finite.all():
-        row, region = (int(index) for index in np.argwhere(~finite)[0])
-        raise DataError(
-            f"{name}: image {start + row} (counted from 0), region {region}",
-            expected="finite values",
-            got="a NaN or an infinity",
-        )
+def check_layout(regions: NDArray[Any], model: Dimensions, name: str) -> Layout:
+    """The layout of an array; DataError, which begins with `name`, where a model cannot read it."""
+    dtype = regions.dtype.str if regions.dtype.names is None else str(regions.dtype.descr)
+    layout = Layout(regions.shape, dtype)
+    layout.check(name, model, of_array("regions"))
+    return layout
+
+
+def not_finite(chunk: NDArray[Any], start: int, name: str) -> DataError:
+    """The error for the first value of a chunk, whose first image is `start`, that is not finite
+    as a model reads it."""
+    image, region, value = (int(i) for i in np.argwhere(~np.isfinite(readable(chunk)))[0])
+    found = float(chunk[image, region, value])
+    beyond = ", more than float32 can hold" if math.isfinite(found) else ""
+    return DataError(
+        f"{name}: image {start + image} (counted from 0), region {region}",
+        expected="finite values",
+        got=f"{found:g}{beyond}",
+    )
 
 
 def region_statistics(regions: NDArray[Any], limit: int = 1000) -> dict[str, int | float]:
     """Statistics of at most `limit` evenly spread images, to recognise foreign features by.
 
     `images` is how many were looked at, `mean_norm` the mean l2 norm of a region that is not all
-    zero, the rest is over all values. Sums are in float64.
+    zero, the rest is over all values. Sums are in float64. Raises DataError where one of them is
+    not finite.
     """
     rows = spread(len(regions), limit)
     count = norms = total = squares = 0.0
     filled = 0
     low, high = np.inf, -np.inf
     for _, picked in _chunks(rows, row_bytes=regions[0].size * 8):
-        chunk = regions[picked].astype(np.float64)  # (images, regions, img_dim)
+        stored = regions[picked]  # (images, regions, img_dim)
+        chunk = readable(stored).astype(np.float64)
+        if not np.isfinite(chunk).all():
+            image = int(np.argmin(np.isfinite(chunk).all(axis=(1, 2))))
+            raise not_finite(stored[image : image + 1], int(picked[image]), "regions")
         square = np.square(chunk).sum(axis=2)
         count += chunk.size
         total += float(chunk.sum())
@@ -159,33 +201,3 @@ def _chunks(rows: NDArray[Any], row_bytes: int | None = None) -> Iterator[tuple[
     step = max(1, CHUNK_BYTES // (row_bytes or rows[0].nbytes))
     for start in range(0, len(rows), step):
         yield start, rows[start : start + step]
-
-
-def _read_header(file: BinaryIO, name: str) -> tuple[tuple[int, ...], Any, np.dtype[Any]]:
-    """Shape, memory order and dtype from the head of a `.npy` file."""
-    try:
-        version = np.lib.format.read_magic(file)
-        if version not in _HEADERS:
-            raise DataError(name, expected="format version 1.0 or 2.0", got=version)
-        shape, fortran_order, dtype = _HEADERS[version](file)
-    except _HEADER_ERRORS as error:
-        raise DataError(
-            f"{name} is not a .npy file", got=str(error), mend="write it with numpy.save"
-        ) from error
-    return shape, "F" if fortran_order else "C", dtype
-
-
-def _check_layout(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> None:
-    """Refuse what no model can take: axes, dtype, or nothing there."""
-    if len(shape) != len(_AXES):
-        raise DataError(name, expected=f"{len(_AXES)} axes ({', '.join(_AXES)})", got=shape)
-    if dtype not in _DTYPES:
-        raise DataError(
-            name,
-            expected="float32 or float16, little-endian",
-            got=dtype.str if dtype.byteorder == ">" else dtype,
-            mend="convert them with .astype(numpy.float32)",
-        )
-    for axis, length in zip(_AXES, shape, strict=True):
-        if length < 1:
-            raise DataError(f"{name} have no {axis}", got=f"shape {shape}")

@@ -14,6 +14,7 @@ import numpy as np
 
 from sgraf_deploy.bundle import Bundle, hash_file, staged_bundle, write_manifest
 from sgraf_deploy.config import (
+    CAPTIONS_PER_IMAGE,
     DEFAULT_PRECISIONS,
     GRAPHS,
     MODULES,
@@ -24,12 +25,9 @@ from sgraf_deploy.config import (
     signature,
 )
 from sgraf_deploy.data.bound import MAX_WORDS
-from sgraf_deploy.data.checks import (
-    Finding,
-    check_split,
-    member_findings,
-    vocabulary_findings,
-)
+from sgraf_deploy.data.checks import check_split, member_findings, vocabulary_findings
+from sgraf_deploy.data.findings import Finding
+from sgraf_deploy.data.layout import Dimensions
 from sgraf_deploy.data.precomp import PrecompSplit, list_splits, open_precomp
 from sgraf_deploy.data.regions import region_statistics
 from sgraf_deploy.data.tokenizer import UNTRAINED, Tokenizer
@@ -88,6 +86,7 @@ class ExportOptions:
     precisions: tuple[Precision, ...] = DEFAULT_PRECISIONS
     gate_data: Path | None = None
     gate_split: str | None = None
+    captions_per_image: int = CAPTIONS_PER_IMAGE
     keep_reference: bool = True
     force: bool = False
     max_caption_words: int | None = MAX_WORDS
@@ -103,6 +102,7 @@ class _Inputs:
     split: PrecompSplit | None
     gate: GateInputs
     findings: tuple[Finding, ...]
+    statistics: dict[str, int | float] | None
     references: dict[str, GateReference] = field(default_factory=dict)
 
 
@@ -185,7 +185,8 @@ def _read_inputs(paths: Sequence[Path], options: ExportOptions) -> _Inputs:
     config = next(iter(checkpoints.values())).config
     vocabulary, findings = _read_vocabulary(options.vocabulary, checkpoints)
     tokenizer = Tokenizer(options.tokenizer, options.max_caption_words)
-    split = _gate_split(options)
+    split = _gate_split(options, (config.regions, config.img_dim))
+    statistics = None
     if split is None:
         gate = synthetic_inputs(config)
     elif vocabulary is None:
@@ -194,7 +195,8 @@ def _read_inputs(paths: Sequence[Path], options: ExportOptions) -> _Inputs:
         gate = data_inputs(config, split, tokenizer, vocabulary)
         ranked, dimensions = split.first(RANKED_IMAGES), (config.regions, config.img_dim)
         findings += check_split(ranked, dimensions, tokenizer, vocabulary).findings
-    return _Inputs(checkpoints, vocabulary, split, gate, findings)
+        statistics = region_statistics(split.regions)
+    return _Inputs(checkpoints, vocabulary, split, gate, findings, statistics)
 
 
 def _read_vocabulary(
@@ -265,12 +267,17 @@ def _check_shared(checkpoints: Mapping[str, Checkpoint]) -> None:
             )
 
 
-def _gate_split(options: ExportOptions) -> PrecompSplit | None:
+def _gate_split(options: ExportOptions, model: Dimensions) -> PrecompSplit | None:
     if options.gate_data is None:
         return None
     splits = list_splits(options.gate_data)
     preferred = [name for name in _PREFERRED_SPLITS if name in splits]
-    return open_precomp(options.gate_data, options.gate_split or [*preferred, *splits, "dev"][0])
+    return open_precomp(
+        options.gate_data,
+        options.gate_split or [*preferred, *splits, "dev"][0],
+        captions_per_image=options.captions_per_image,
+        model=model,
+    )
 
 
 def _write_member(
@@ -347,7 +354,7 @@ def _manifest(
         members=members,
         tokenizer=options.tokenizer if vocabulary else None,
         vocabulary=vocabulary,
-        region_statistics=region_statistics(inputs.split.regions) if inputs.split else None,
+        region_statistics=inputs.statistics,
         gate=gate,
         parity=parity,
         tools=tool_versions(),

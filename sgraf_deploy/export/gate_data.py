@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sgraf_deploy.config import ModelConfig
 from sgraf_deploy.data.captions import encode_captions
 from sgraf_deploy.data.precomp import PrecompSplit
-from sgraf_deploy.data.regions import check_regions
+from sgraf_deploy.data.regions import check_regions, readable
 from sgraf_deploy.data.tokenizer import Tokenizer
 from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.runtime.gate_data import GateInputs, GateReference
@@ -44,7 +44,7 @@ def data_inputs(
         split.regions[:1], config.regions, config.img_dim, f"regions of split {split.name}"
     )
     images = np.unique(np.linspace(0, split.images - 1, DATA_IMAGES).astype(np.int64))
-    regions = np.asarray(split.regions[images], dtype=np.float32)
+    regions = np.asarray(readable(split.regions[images]), dtype=np.float32)
     check_regions(regions, config.regions, config.img_dim, f"gate data {split.name}")
     per_image = split.captions_per_image
     texts = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from threading import Event
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,7 @@ class Context:
     limits: TileLimits = field(default_factory=TileLimits)
     shape: TileShape | None = None
     crew: Crew = field(default_factory=Crew)
+    warned_of_regions: Event = field(default_factory=Event)
 
     @cached_property
     def halving(self) -> Mapping[GraphName, Halving]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,7 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgraf_deploy.config import ModelConfig
-from sgraf_deploy.errors import DataError
+from sgraf_deploy.data.regions import (
+    StoredRegions,
+    check_layout,
+    conversion_name,
+    is_converted,
+    not_finite,
+    readable,
+)
+from sgraf_deploy.errors import DataError, RegionsWarning
 from sgraf_deploy.runtime.context import Context
 from sgraf_deploy.runtime.encoded import (
     EncodedCaptions,
@@ -20,7 +29,7 @@ from sgraf_deploy.runtime.encoded import (
 )
 from sgraf_deploy.runtime.halving import Batch, Progress
 from sgraf_deploy.runtime.tiles import similar_end
-from sgraf_deploy.runtime.tokens import TokenIds
+from sgraf_deploy.runtime.tokens import TokenIds, callers_level
 
 ENCODER_BYTES = 16 * 2**20
 """What one batch of an encoder may take, by the estimates below."""
@@ -33,34 +42,38 @@ _FLOAT = 4
 
 def check_regions_layout(regions: object, config: ModelConfig) -> NDArray[Any]:
     """Region features as they came, if their axes and dtype fit the model; else DataError."""
-    expected = (
-        f"(images, {config.regions}, {config.img_dim}) of float32 or float16 as "
-        "(images, regions, img_dim)"
-    )
     if not isinstance(regions, np.ndarray):
-        raise DataError("regions", expected=f"an array {expected}", got=type(regions).__name__)
-    fits = regions.ndim == 3 and regions.shape[1:] == (config.regions, config.img_dim)
-    if not fits or regions.dtype.type not in (np.float32, np.float16):
-        raise DataError("regions", expected=expected, got=f"{regions.shape} of {regions.dtype}")
+        several = isinstance(regions, list | tuple)
+        raise DataError(
+            "regions",
+            expected=f"an array (images, {config.regions}, {config.img_dim})",
+            got=type(regions).__name__,
+            mend="give numpy.stack(regions)" if several else "give numpy.asarray(regions)",
+        )
+    check_layout(regions, (config.regions, config.img_dim), "regions")
     return regions
 
 
 def encode_images(
     context: Context, regions: object, progress: Progress | None = None
 ) -> EncodedImages:
-    """Encode regions (images, regions, img_dim) float32 or float16, which may be a memory map.
+    """Encode regions (images, regions, img_dim) of floats, which may be a memory map.
 
-    Raises DataError for another shape or dtype and for a value that is not finite.
+    What is no native float16 or float32 is converted batch by batch, with one RegionsWarning a
+    scorer. Raises DataError for another shape or dtype and for a value that is not finite.
     """
     config = next(iter(context.configs.values()))
     checked = check_regions_layout(regions, config)
+    _warn_of_conversion(context, checked)
     engine, count = context.engine, len(checked)
     members = {name: empty_images(context.origin, name, count) for name in context.configs}
 
     def run(batch: Batch) -> None:
         rows = slice(batch.start, batch.stop)
-        chunk = np.ascontiguousarray(checked[rows], dtype=np.float32)
-        _check_finite(chunk, batch.start)
+        stored = checked[rows]
+        chunk = np.ascontiguousarray(readable(stored), dtype=np.float32)
+        if not np.isfinite(chunk).all():
+            raise not_finite(stored, batch.start, "regions")
         buffer = engine.put(chunk)
         for name, buffers in members.items():
             outputs = {part: engine.gather(each, rows) for part, each in buffers.named.items()}
@@ -114,16 +127,18 @@ def encode_captions(
     return make_captions(context.origin, members, lengths)
 
 
-def _check_finite(chunk: NDArray[np.float32], first: int) -> None:
-    finite = np.isfinite(chunk).all(axis=(1, 2))
-    if not finite.all():
-        row = int(np.argmin(finite))
-        region = int(np.argmin(np.isfinite(chunk[row]).all(axis=1)))
-        raise DataError(
-            f"regions: image {first + row} (counted from 0), region {region}",
-            expected="finite values",
-            got="a NaN or an infinity",
-        )
+def _warn_of_conversion(context: Context, regions: NDArray[Any]) -> None:
+    """RegionsWarning, once a scorer; of a file's regions whoever opened it has told already."""
+    told = context.warned_of_regions
+    if isinstance(regions, StoredRegions) or not is_converted(regions.dtype) or told.is_set():
+        return
+    told.set()
+    warnings.warn(
+        f"regions are {conversion_name(regions.dtype)}; they are converted to float32, which costs "
+        "time: give regions.astype(numpy.float32)",
+        RegionsWarning,
+        stacklevel=callers_level(),
+    )
 
 
 def _image_bytes(config: ModelConfig) -> int:

@@ -23,7 +23,7 @@ from sgraf_deploy.runtime.tiles import TileLimits, TileShape
 from sgraf_deploy.runtime.tokens import CaptionReader, Lengths, RawCaptions, TokenIds
 
 Images = EncodedImages | NDArray[Any]
-"""Encoded, or regions (images, regions, img_dim) float32 or float16, a memory map too."""
+"""Encoded, or regions (images, regions, img_dim) of floats, a memory map too."""
 
 Captions = EncodedCaptions | RawCaptions
 
@@ -89,7 +89,8 @@ class OpenedBundle:
         """Encode images, which stay on the engine's device until nothing refers to them.
 
         `regions` are the region features of every image, (images, regions, img_dim) float32 or
-        float16; a memory map is read batch by batch. `progress` is called with (done, total)
+        float16; float64 and another byte order are converted, with one RegionsWarning. A memory map
+        is read batch by batch. `progress` is called with (done, total)
         images.
 
         Raises:

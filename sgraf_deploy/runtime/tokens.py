@@ -105,7 +105,7 @@ class CaptionReader:
                 f"caption {first} does not begin with {start}, <start>, and end with {end}, <end>, "
                 "as all captions do that the model was trained on; similarities will be off",
                 CaptionWarning,
-                stacklevel=_callers_level(),
+                stacklevel=callers_level(),
             )
 
     def _load_tokenizer(self) -> Tokenizer:
@@ -205,7 +205,7 @@ def _array(given: object, name: str) -> NDArray[Any]:
         raise DataError(name, expected="a sequence of token ids", got=error) from error
 
 
-def _callers_level() -> int:
+def callers_level() -> int:
     """The `stacklevel` of whoever called this package, for a warning of the function above."""
     frame, level = inspect.currentframe(), 0
     while frame is not None and frame.f_globals.get("__name__", "").startswith("sgraf_deploy."):

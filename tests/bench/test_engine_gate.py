@@ -12,7 +12,7 @@ from sgraf_deploy.bench.engine_gate import check_fp8, check_recall
 from sgraf_deploy.bench.parity import RECALLS
 from sgraf_deploy.bench.run import split_workload
 from sgraf_deploy.bundle import Bundle
-from sgraf_deploy.data.checks import Finding
+from sgraf_deploy.data.findings import Finding
 from sgraf_deploy.data.precomp import PrecompSplit, open_precomp
 from sgraf_deploy.errors import GateError
 from sgraf_deploy.runtime.scorer import load

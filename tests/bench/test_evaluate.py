@@ -19,7 +19,7 @@ from sgraf_deploy.bench.evaluate import EvalOptions, evaluate_split
 from sgraf_deploy.bench.recall import Ties
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import Module
-from sgraf_deploy.data.checks import Finding
+from sgraf_deploy.data.findings import Finding
 from sgraf_deploy.data.precomp import PrecompSplit
 from sgraf_deploy.data.regions import region_statistics
 from sgraf_deploy.errors import BundleError, DataError, SgrafDeployError

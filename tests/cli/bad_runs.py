@@ -71,6 +71,12 @@ def _nan_image(world: World) -> Sequence[object]:
     return ("rerank", world.bundle, "--data", data, "--split", "dev", "--image", "4")
 
 
+def _without_captions(world: World) -> Sequence[object]:
+    data = world.precomp()
+    (data / "dev_caps.txt").unlink()
+    return ("rerank", world.bundle, "--data", data, "--split", "dev", "--image", "4")
+
+
 def _captions(captions: list[str]) -> Arguments:
     return lambda world: _eval(world, data=world.precomp(captions=captions))
 
@@ -201,9 +207,26 @@ BAD_DATA = [
     ),
     Bad(
         "regions-of-another-type",
-        _regions(lambda: random_regions(SGR, IMAGES).astype(np.float64)),
-        ("dev_ims.npy", "expected float32 or float16", "got float64", ".astype"),
+        _regions(lambda: random_regions(SGR, IMAGES).astype(np.int64)),
+        ("dev_ims.npy", "expected float32 or float16", "got integers (<i8)", ".astype"),
     ),
+    Bad(
+        "regions-beyond-float32",
+        _regions(lambda: random_regions(SGR, IMAGES).astype(np.float64) * 1e40),
+        ("image 0 (counted from 0), region 0", "finite", "more than float32 can hold"),
+    ),
+    Bad(
+        "regions-transposed",
+        _regions(lambda: random_regions(SGR, IMAGES).transpose(0, 2, 1)),
+        ("dev_ims.npy do not fit the model", "got (6, 64, 7)", "x.transpose(0, 2, 1))"),
+    ),
+    Bad("fewer-captions-per-image", _options("--captions-per-image", 2), ("6 rows and 30", "5")),
+    Bad(
+        "one-caption-per-image",
+        _captions(captions_of(IMAGES)[:IMAGES]),
+        ("6 rows and 6 captions", "--captions-per-image 1"),
+    ),
+    Bad("image-without-captions", _without_captions, ("expected dev_caps.txt", "no split at all")),
     Bad("regions-truncated", _truncated, ("dev_ims.npy is truncated", "bytes")),
     Bad("no-images", _options("--limit-images", 0), ("expected 1 … 6", "got 0")),
     Bad("too-many-images", _options("--limit-images", 7), ("expected 1 … 6", "got 7")),

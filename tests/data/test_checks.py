@@ -14,7 +14,6 @@ from sgraf_deploy.data.captions import encode_captions, read_captions
 from sgraf_deploy.data.checks import (
     FEWEST_WORDS,
     UNKNOWN_SHARE,
-    Finding,
     caption_findings,
     check_split,
     member_findings,
@@ -22,6 +21,7 @@ from sgraf_deploy.data.checks import (
     vocabulary_findings,
     word_findings,
 )
+from sgraf_deploy.data.findings import Finding
 from sgraf_deploy.data.precomp import PrecompSplit
 from sgraf_deploy.data.regions import RegionSurvey, check_regions, region_statistics
 from sgraf_deploy.data.tokenizer import Tokenizer

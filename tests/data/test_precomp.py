@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sgraf_deploy.data.precomp import list_splits, open_precomp
-from sgraf_deploy.errors import DataError
+from sgraf_deploy.data.precomp import list_splits, open_images, open_precomp
+from sgraf_deploy.errors import DataError, InputError
 
 
 def image_features(images: int) -> np.ndarray[Any, Any]:
@@ -23,11 +23,13 @@ def write_split(
     repeat: int = 1,
     captions: int | None = None,
     ids: Sequence[str] | None = None,
+    per_image: int = 5,
 ) -> np.ndarray[Any, Any]:
     """Write a split and return its features, each image once."""
     once = image_features(images)
     np.save(folder / f"{split}_ims.npy", np.repeat(once, repeat, axis=0))
-    lines = [f"image {index // 5} caption {index % 5}" for index in range(captions or images * 5)]
+    number = captions or images * per_image
+    lines = [f"image {i // per_image} caption {i % per_image}" for i in range(number)]
     (folder / f"{split}_caps.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     if ids is not None:
         (folder / f"{split}_ids.txt").write_text("\n".join(ids), encoding="utf-8")
@@ -99,8 +101,10 @@ def test_a_missing_split_lists_those_that_exist(tmp_path: Path) -> None:
         write_split(tmp_path, split)
     (tmp_path / "half_ims.npy").touch()
     assert list_splits(tmp_path) == ["dev", "testall", "train"]
-    with pytest.raises(DataError, match=r"no split 'test'.*got the splits dev, testall, train$"):
+    with pytest.raises(DataError, match="no split 'test'") as caught:
         open_precomp(tmp_path, "test")
+    assert caught.value.reason.endswith("got the splits dev, testall, train")
+    assert (caught.value.mend or "").endswith(": testall")
 
 
 @pytest.mark.parametrize("missing", ["dev_ims.npy", "dev_caps.txt"])
@@ -131,8 +135,8 @@ def test_defects_of_the_files_come_through(tmp_path: Path) -> None:
     captions.write_bytes(captions.read_bytes().replace(b"image 1 caption 2", b"caf\xe9"))
     with pytest.raises(DataError, match=r"dev_caps\.txt, line 8: expected UTF-8"):
         open_precomp(tmp_path, "dev")
-    np.save(tmp_path / "dev_ims.npy", np.zeros((3, 2, 3)))
-    with pytest.raises(DataError, match=r"dev_ims\.npy.*float64"):
+    np.save(tmp_path / "dev_ims.npy", np.zeros((3, 2, 3), dtype=np.int64))
+    with pytest.raises(DataError, match=r"dev_ims\.npy.*integers"):
         open_precomp(tmp_path, "dev")
 
 
@@ -144,15 +148,35 @@ def test_ids(tmp_path: Path, repeat: int) -> None:
     assert open_precomp(tmp_path, "dev", limit_images=2).ids == names[:2]
 
 
-@pytest.mark.parametrize(
-    "ids",
-    [["a", "b"], ["a", "b", "c", "d"], [str(number) for number in range(15)]],
-    ids=["fewer", "more", "one-per-caption-that-differ"],
-)
-def test_ids_that_do_not_match(tmp_path: Path, ids: list[str]) -> None:
-    write_split(tmp_path, ids=ids)
-    with pytest.raises(DataError, match=rf"dev_ids\.txt: expected 3 lines, got {len(ids)}"):
-        open_precomp(tmp_path, "dev")
+BAD_NAMES = {
+    "fewer": (b"a\nb\n", "expected 3 lines, got 2"),
+    "more": (b"a\nb\nc\nd\n", "expected 3 lines, got 4"),
+    "one-per-caption": (b"".join(b"%d\n" % row for row in range(15)), "got 15"),
+    "blank-line": (b"a\n\nc\n", "line 2"),
+    "utf-16": ("a\nb\nc\n".encode("utf-16"), "UTF-16"),
+    "latin-1": (b"a\nb\xe9\nc\n", "line 2"),
+    "empty": (b"", "is empty"),
+}
+
+
+@pytest.mark.parametrize(("content", "says"), BAD_NAMES.values(), ids=BAD_NAMES)
+def test_names_that_do_not_match_are_left_out(tmp_path: Path, content: bytes, says: str) -> None:
+    write_split(tmp_path)
+    (tmp_path / "dev_ids.txt").write_bytes(content)
+
+    opened = open_precomp(tmp_path, "dev", limit_images=2)
+
+    assert opened.ids is None
+    (warning,) = opened.findings
+    assert (warning.code, warning.is_warning) == ("names-left-out", True)
+    assert "dev_ids.txt" in warning.message
+    assert says in warning.message
+    assert open_images(tmp_path, "dev").findings == opened.findings
+
+
+def test_names_that_match_are_not_spoken_of(tmp_path: Path) -> None:
+    write_split(tmp_path, ids=["a", "b", "c", ""])
+    assert open_precomp(tmp_path, "dev").findings == ()
 
 
 @pytest.mark.parametrize("repeat", [1, 5], ids=["once", "five-fold"])
@@ -193,6 +217,153 @@ def test_authors_dev_is_for_dev(tmp_path: Path) -> None:
     write_split(tmp_path, "test")
     with pytest.raises(DataError, match="expected the split dev, got test"):
         open_precomp(tmp_path, "test", authors_dev=True)
+
+
+PER_IMAGE = [1, 2, 3, 7]
+
+
+@pytest.mark.parametrize("stored", ["once", "per-caption"])
+@pytest.mark.parametrize("per_image", PER_IMAGE)
+def test_any_number_of_captions_per_image(tmp_path: Path, per_image: int, stored: str) -> None:
+    repeat = per_image if stored == "per-caption" else 1
+    names = [f"{row}.jpg" for row in range(4) for _ in range(repeat)]
+    once = write_split(tmp_path, images=4, repeat=repeat, per_image=per_image, ids=names)
+
+    opened = open_precomp(tmp_path, "dev", captions_per_image=per_image)
+
+    assert (opened.images, opened.captions_per_image) == (4, per_image)
+    np.testing.assert_array_equal(opened.regions, once)
+    assert opened.image_of_caption.tolist() == np.repeat(range(4), per_image).tolist()
+    assert opened.ids == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
+    first = open_precomp(tmp_path, "dev", captions_per_image=per_image, limit_images=2)
+    assert first.captions[-1] == f"image 1 caption {per_image - 1}"
+    assert len(first.captions) == 2 * per_image
+
+
+@pytest.mark.parametrize("given", [5, 4, 1, 2])
+@pytest.mark.parametrize("per_image", [1, 2, 3, 7])
+def test_the_number_that_fits_is_named(tmp_path: Path, per_image: int, given: int) -> None:
+    if given == per_image:
+        return
+    write_split(tmp_path, images=4, per_image=per_image)
+    with pytest.raises(DataError, match=r"dev_ims\.npy.*dev_caps\.txt") as caught:
+        open_precomp(tmp_path, "dev", captions_per_image=given)
+    assert str(4 * per_image) in caught.value.reason
+    assert f"--captions-per-image {per_image}" in (caught.value.mend or "")
+
+
+@pytest.mark.parametrize("given", [5, 4, 1, 3])
+@pytest.mark.parametrize("images", [1, 2, 6])
+def test_the_number_of_rows_of_an_image_is_named(tmp_path: Path, images: int, given: int) -> None:
+    write_split(tmp_path, images=images, repeat=2, per_image=2)
+    if images == 1 and given == 1:
+        return  # two rows that are one image, or two images alike
+    with pytest.raises(DataError) as caught:
+        open_precomp(tmp_path, "dev", captions_per_image=given)
+    expected = 1 if images == 1 else 2  # all rows alike tell nothing
+    assert f"--captions-per-image {expected}" in (caught.value.mend or "")
+
+
+@pytest.mark.parametrize("given", [5, 4, 1, 3])
+@pytest.mark.parametrize(("images", "times"), [(4, 5), (3, 4), (10, 2), (7, 3)])
+def test_rows_that_are_repeated_as_a_whole_are_refused(
+    tmp_path: Path, images: int, times: int, given: int
+) -> None:
+    once = write_split(tmp_path, images=images, per_image=times)
+    np.save(tmp_path / "dev_ims.npy", np.concatenate([once] * times))
+    with pytest.raises(DataError) as caught:
+        open_precomp(tmp_path, "dev", captions_per_image=given)
+    if given == 1 or images * times % given == 0 or given == times:
+        assert f"rows 0 … {images - 1} stand there {times} times" in (caught.value.mend or "")
+    assert "--captions-per-image" not in (caught.value.mend or "")
+
+
+def test_equal_images_beside_others_are_images(tmp_path: Path) -> None:
+    once = write_split(tmp_path, images=6, per_image=1)
+    once[1] = once[0]
+    once[5] = once[2]
+    np.save(tmp_path / "dev_ims.npy", once)
+    assert open_precomp(tmp_path, "dev", captions_per_image=1).images == 6
+
+
+def test_zeros_are_not_taken_for_repeated_rows(tmp_path: Path) -> None:
+    write_split(tmp_path, images=10, per_image=1)
+    np.save(tmp_path / "dev_ims.npy", np.zeros((10, 2, 3), np.float32))
+    assert open_precomp(tmp_path, "dev", captions_per_image=1).images == 10
+    assert open_images(tmp_path, "dev").images == 10
+
+
+@pytest.mark.parametrize("given", [0, -1])
+def test_no_captions_per_image_are_refused(tmp_path: Path, given: int) -> None:
+    write_split(tmp_path)
+    with pytest.raises(InputError, match=f"expected at least 1, got {given}"):
+        open_precomp(tmp_path, "dev", captions_per_image=given)
+
+
+@pytest.mark.parametrize(("per_image", "kept"), [(1, 1014), (5, 1000), (8, 625), (9, 555)])
+def test_authors_dev_keeps_whole_images(tmp_path: Path, per_image: int, kept: int) -> None:
+    write_split(tmp_path, images=1014, per_image=per_image, ids=[*map(str, range(1014))])
+    opened = open_precomp(tmp_path, "dev", captions_per_image=per_image, authors_dev=True)
+    assert (opened.images, len(opened.captions)) == (kept, kept * per_image)
+    assert opened.ids == [str(number) for number in range(kept)]
+    assert opened.findings == ()
+
+
+@pytest.mark.parametrize("repeat", [1, 5], ids=["once", "five-fold"])
+@pytest.mark.parametrize("captions", [None, b"", b"one\n", b"\xff\xfe"], ids=repr)
+def test_images_need_no_captions(tmp_path: Path, captions: bytes | None, repeat: int) -> None:
+    names = [f"{row}.jpg" for row in range(4) for _ in range(repeat)]
+    once = write_split(tmp_path, images=4, repeat=repeat, ids=names)
+    (tmp_path / "dev_caps.txt").unlink()
+    if captions is not None:
+        (tmp_path / "dev_caps.txt").write_bytes(captions)
+
+    opened = open_images(tmp_path, "dev", limit_images=3)
+
+    np.testing.assert_array_equal(opened.regions, once[:3])
+    assert opened.ids == ["0.jpg", "1.jpg", "2.jpg"]
+    assert (opened.captions, opened.image_of_caption.tolist()) == ([], [])
+    with pytest.raises(DataError):
+        open_precomp(tmp_path, "dev")
+    with pytest.raises(DataError, match="the splits dev"):
+        open_images(tmp_path, "test")
+
+
+@pytest.mark.parametrize(
+    ("asked", "there", "likely"),
+    [
+        ("dev", ["val", "test"], "val"),
+        ("val", ["dev", "train"], "dev"),
+        ("validation", ["test", "val"], "val"),
+        ("test", ["testall", "train"], "testall"),
+        ("Test", ["dev", "test"], "test"),
+        ("tset", ["dev", "test"], "test"),
+        ("train", ["train_half", "dev"], "train_half"),
+        ("zebra", ["dev", "test"], None),
+        ("dev", [], None),
+    ],
+)
+def test_the_split_that_was_meant_is_named(
+    tmp_path: Path, asked: str, there: list[str], likely: str | None
+) -> None:
+    for split in there:
+        write_split(tmp_path, split)
+    with pytest.raises(DataError, match=f"no split '{asked}'") as caught:
+        open_precomp(tmp_path, asked)
+    if there:
+        assert f"got the splits {', '.join(sorted(there))}" in caught.value.reason
+    assert (caught.value.mend is None) == (likely is None)
+    assert (caught.value.mend or "").endswith(likely or "")
+
+
+def test_features_that_do_not_fit_the_model_are_refused_at_once(tmp_path: Path) -> None:
+    write_split(tmp_path)
+    assert open_precomp(tmp_path, "dev", model=(2, 3)).images == 3
+    with pytest.raises(DataError, match=r"dev_ims\.npy do not fit.*\(any, 3, 2\)") as caught:
+        open_precomp(tmp_path, "dev", model=(3, 2))
+    assert "transpose(0, 2, 1)" in (caught.value.mend or "")
+    with pytest.raises(DataError, match=r"dev_ims\.npy do not fit"):
+        open_images(tmp_path, "dev", model=(4, 3))
 
 
 def test_real_split(shared: Path) -> None:

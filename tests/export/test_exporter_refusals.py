@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from export.splits import write_split
@@ -19,7 +20,7 @@ from sgraf_deploy.data.precomp import PrecompSplit
 from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.errors import BundleError, DataError, GateError, InputError
 from sgraf_deploy.export import exporter
-from sgraf_deploy.export.exporter import ExportOptions, export_bundle
+from sgraf_deploy.export.exporter import RANKED_IMAGES, ExportOptions, export_bundle
 from sgraf_deploy.export.graphs import build_graph
 from sgraf_deploy.model.folding import FoldedWeights
 
@@ -112,7 +113,7 @@ def test_gate_data_that_does_not_fit_the_model_is_refused(
     write_split(tmp_path, "dev", images=3, regions=SAF.regions + 1)
     options = ExportOptions(vocabulary=vocabulary_file, gate_data=tmp_path)
 
-    with pytest.raises(DataError, match=r"expected .*any, 7, 64.* got \(1, 8, 64\)"):
+    with pytest.raises(DataError, match=r"expected .*any, 7, 64.* got \(3, 8, 64\)"):
         export_bundle([checkpoint_files["saf"]], target, options)
 
     assert list(target.parent.iterdir()) == []
@@ -247,3 +248,20 @@ def test_fp8_graphs_that_are_not_what_pytorch_rounds_are_refused(
         export_bundle([checkpoint_files["saf"]], target, fp8, check=unchecked)
 
     assert list(target.parent.iterdir()) == []
+
+
+def test_what_is_not_finite_anywhere_in_the_gate_data_is_refused_at_once(
+    checkpoint_files: dict[str, Path], vocabulary_file: Path, tmp_path: Path, target: Path
+) -> None:
+    write_split(tmp_path, "dev", images=RANKED_IMAGES + 5)
+    regions = np.load(tmp_path / "dev_ims.npy")
+    regions[RANKED_IMAGES + 2, 1, 0] = np.nan
+    np.save(tmp_path / "dev_ims.npy", regions)
+    options = ExportOptions(vocabulary=vocabulary_file, gate_data=tmp_path)
+    steps: list[str] = []
+
+    with pytest.raises(DataError, match=rf"image {RANKED_IMAGES + 2} \(counted from 0\), region 1"):
+        export_bundle([checkpoint_files["saf"]], target, options, step=steps.append)
+
+    assert steps == []
+    assert not target.exists()

@@ -82,7 +82,7 @@ def test_one_member_is_not_combined(faked: MakeFaked, sgr_bundle: Bundle) -> Non
     assert_similarities(scorer.score(regions, captions), similarities(logits["sgr"]))
 
 
-@pytest.mark.parametrize("kind", ["float16", "memory-map", "fortran", "big-endian"])
+@pytest.mark.parametrize("kind", ["float16", "memory-map", "fortran", "every-other"])
 def test_regions_of_any_layout_are_read(
     scorer: Scorer, regions: NDArray[np.float32], tmp_path: Path, kind: str
 ) -> None:
@@ -92,7 +92,7 @@ def test_regions_of_any_layout_are_read(
         "float16": regions.astype(np.float16),
         "memory-map": np.load(tmp_path / "regions.npy", mmap_mode="r"),
         "fortran": np.asfortranarray(regions),
-        "big-endian": regions.astype(">f4"),
+        "every-other": np.repeat(regions, 2, axis=0)[::2],
     }[kind]
     found = scorer.score(given, CAPTIONS)
     if kind == "float16":
@@ -167,15 +167,15 @@ def test_nothing_scores_nothing(faked: MakeFaked, shape: tuple[int, int]) -> Non
 @pytest.mark.parametrize(
     ("regions", "message"),
     [
-        (np.zeros((2, 4, 6)), r"regions: expected \(images, 4, 6\) of float32 or float16"),
-        (np.zeros((2, 4, 6), np.int32), "got .* of int32"),
-        (np.zeros((2, 4, 5), np.float32), r"got \(2, 4, 5\) of float32"),
+        (np.zeros((2, 4, 6), complex), "regions: expected float32 or float16, got complex"),
+        (np.zeros((2, 4, 6), np.int32), "got integers"),
+        (np.zeros((2, 4, 5), np.float32), r"expected .* \(any, 4, 6\), got \(2, 4, 5\)"),
         (np.zeros((2, 3, 6), np.float32), r"got \(2, 3, 6\)"),
         (np.zeros((4, 6), np.float32), r"got \(4, 6\)"),
         ([[[0.0] * 6] * 4], "regions: expected an array"),
         (None, "got NoneType"),
     ],
-    ids=["float64", "int32", "img_dim", "regions", "one-image", "list", "none"],
+    ids=["complex", "int32", "img_dim", "regions", "one-image", "list", "none"],
 )
 def test_unfit_regions_are_refused(faked: MakeFaked, regions: Any, message: str) -> None:
     made = faked()

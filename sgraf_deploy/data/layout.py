@@ -1,0 +1,152 @@
+"""The layout that a model reads regions in, and how to bring other arrays into it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import permutations
+
+from sgraf_deploy.data.npy import kind_of
+from sgraf_deploy.errors import DataError
+
+Dimensions = tuple[int, int]
+"""A model's regions and img_dim."""
+
+AXES = ("images", "regions", "img_dim")
+
+Remedy = Callable[[str], str]
+"""Turns NumPy's expression of an array `x` into what to do."""
+
+_READ = frozenset(f"{order}f{size}" for order in "<>=" for size in (2, 4, 8))
+"""What is read, in either byte order; what is no native float16 or float32 is converted."""
+
+_FILLED = (
+    "numpy.stack([numpy.pad(numpy.asarray(i, numpy.float32)[:{0}], ((0, max(0, {0} - len(i))), "
+    "(0, 0))) for i in x])"
+)
+"""Of images with any number of regions each."""
+
+
+def of_array(variable: str) -> Remedy:
+    """For an array that is the caller's `variable`."""
+    return lambda expression: "give " + re.sub(r"\bx\b", variable, expression)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What an array of regions is: its shape, and its dtype as NumPy writes it."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    def check(self, name: str, model: Dimensions | None, remedy: Remedy) -> None:
+        """Raise DataError, which begins with `name`, unless a model can read it.
+
+        Without a `model` any number of regions and any img_dim will do. No images at all will, too.
+        """
+        if self.dtype not in _READ:
+            raise self._wrong_values(name, model, remedy)
+        fits = len(self.shape) == len(AXES) and (model is None or self.shape[1:] == model)
+        if not fits:
+            raise self._wrong_shape(name, model, remedy)
+
+    def check_filled(self, name: str) -> None:
+        """Raise DataError, which begins with `name`, for an axis of length 0."""
+        for axis, length in zip(AXES, self.shape, strict=True):
+            if length < 1:
+                raise DataError(f"{name} have no {axis}", got=f"shape {self.shape}")
+
+    def _wrong_values(self, name: str, model: Dimensions | None, remedy: Remedy) -> DataError:
+        kind = kind_of(self.dtype)
+        got, mend = f"{kind} ({self.dtype}), shape {self.shape}", None
+        if kind == "Python objects":
+            takes = "as many regions of each image"
+            if model is not None:
+                takes = f"{model[0]} regions of each image, which is what the model takes"
+                filled = remedy(_FILLED.format(model[0]))
+                mend = (
+                    f"if you trust who made them, keep the first {model[0]} regions of each image "
+                    f"and fill up with zeros: {filled}"
+                )
+            got += ", as where images have different numbers of regions"
+            return DataError(name, expected=f"floats, {takes}", got=got, mend=mend)
+        if kind in {"integers", "booleans", "floats"}:
+            mend = remedy("x.astype(numpy.float32)")
+        elif kind == "complex numbers":
+            mend = "save real features"
+        elif kind == "raw bytes":
+            mend = "save them as float32: NumPy writes types that it does not know, such as "
+            mend += "bfloat16, as raw bytes"
+        elif kind == "records of several fields":
+            mend = "save the field of the features alone, as float32"
+        return DataError(name, expected="float32 or float16", got=got, mend=mend)
+
+    def _wrong_shape(self, name: str, model: Dimensions | None, remedy: Remedy) -> DataError:
+        wanted = f"({', '.join(AXES)})"
+        expected = f"{len(AXES)} axes {wanted}"
+        if model is not None:
+            name = f"{name} do not fit the model"
+            expected = f"{wanted} = (any, {model[0]}, {model[1]})"
+        expression = arrangement(self.shape, model)
+        mend = _advice(self.shape, model) if expression is None else remedy(expression)
+        if self.shape == model:
+            mend += f" if this is one image; if not, {_advice(self.shape, model)}"
+        return DataError(name, expected=expected, got=self.shape, mend=mend)
+
+
+def arrangement(shape: tuple[int, ...], model: Dimensions | None) -> str | None:
+    """NumPy's expression of an array `x` that has a model's axes; None where there is none.
+
+    Without a `model` a grid is told by its longest axis.
+    """
+    if model is None:
+        if len(shape) != 4 or max(shape[1:]) not in (shape[1], shape[3]):
+            return None
+        model = (
+            (shape[1] * shape[2], shape[3])
+            if shape[3] == max(shape[1:])
+            else (shape[2] * shape[3], shape[1])
+        )
+    regions, width = model
+    if len(shape) == 2:
+        return _of_two(shape, model)
+    if len(shape) == 3:
+        for order in permutations(range(3)):
+            if (shape[order[1]], shape[order[2]]) == model and order != (0, 1, 2):
+                return f"x.transpose{order}"
+    elif shape[-2:] == model:
+        return f"x.reshape(-1, {regions}, {width})"
+    elif len(shape) == 4 and (shape[1] * shape[2], shape[3]) == model:
+        return f"x.reshape(len(x), {regions}, {width})"
+    elif len(shape) == 4 and (shape[2] * shape[3], shape[1]) == model:
+        return f"x.reshape(len(x), {width}, {regions}).transpose(0, 2, 1)"
+    return None
+
+
+def _of_two(shape: tuple[int, ...], model: Dimensions) -> str | None:
+    """One image without the axis of images, or the regions of each in a row."""
+    if shape == model:
+        return "x[None]"
+    if shape == model[::-1]:
+        return "x.T[None]"
+    if shape[1] == model[0] * model[1]:
+        return f"x.reshape(len(x), {model[0]}, {model[1]})"
+    return None
+
+
+def _advice(shape: tuple[int, ...], model: Dimensions | None) -> str:
+    """What to do about a shape that no rearranging puts right."""
+    needed = "give region features"
+    if model is not None:
+        needed += f", {model[0]} vectors of {model[1]} of each image"
+    if len(shape) == 2:
+        return f"{needed}: these are one vector of each image, as VSE++ takes them"
+    if model is not None and len(shape) == 3:
+        if shape[2] != model[1]:
+            return f"extract them as those of the training: vectors of {model[1]}"
+        return (
+            f"extract {model[0]} regions of each image, as in the training: the model takes no "
+            "other number"
+        )
+    return needed

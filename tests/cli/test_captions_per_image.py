@@ -1,0 +1,183 @@
+"""`--captions-per-image`: what each command makes of data with another number than five."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cli.test_train import SMALL
+from cli.world import IMAGES, World, captions_of, done, error_line, run
+
+import sgraf_deploy
+from sgraf_deploy.bench import measure, recall
+from sgraf_deploy.bench.engine_gate import check_recall
+from sgraf_deploy.data.precomp import open_precomp
+from sgraf_deploy.runtime import tensorrt
+
+PER_IMAGE = [1, 2, 3]
+
+
+def data_of(world: World, per_image: int) -> tuple[object, ...]:
+    """A split `dev` of so many captions per image, and the options that name it."""
+    captions = captions_of(IMAGES)[: per_image * IMAGES]
+    folder = world.precomp(captions=captions)
+    return ("--data", folder, "--split", "dev", "--captions-per-image", per_image)
+
+
+def logits_of(world: World, per_image: int) -> np.ndarray[Any, Any]:
+    """The ensemble's, straight from the scorer."""
+    split = open_precomp(world.folder / "precomp", "dev", captions_per_image=per_image)
+    with sgraf_deploy.load(world.bundle, engine="ort") as scorer:
+        logits = scorer.logits(split.regions, split.captions)
+    return sgraf_deploy.runtime.logits.ensemble_logits(logits)
+
+
+@pytest.mark.parametrize("per_image", PER_IMAGE)
+def test_eval_counts_any_of_an_images_captions(world: World, per_image: int) -> None:
+    data = data_of(world, per_image)
+    more = ("--json", "r.json", "--folds", 2, "--engine", "ort")
+
+    stdout = done("eval", world.bundle, *data, *more).stdout
+
+    report, logits = json.loads(Path("r.json").read_text()), logits_of(world, per_image)
+    assert report["run"]["captions_per_image"] == per_image
+    assert report["reports"]["SGRAF"] == recall.evaluate(logits, per_image).to_json()
+    folds = recall.folds(logits, 2, per_image)
+    assert report["folds"]["SGRAF"] == json.loads(json.dumps(folds.to_json()))
+    (chance,) = (line for line in stdout.splitlines() if line.startswith("chance"))
+    expected = recall.chance_level(IMAGES, per_image).image_to_text
+    assert float(chance.split()[4]) == pytest.approx(expected.r1, abs=0.005)
+
+
+def test_eval_cuts_dev_to_whole_images(world: World) -> None:
+    data = data_of(world, 2)
+    world.monkeypatch.setattr("sgraf_deploy.data.precomp.AUTHORS_DEV_CAPTIONS", 5)
+    stdout = done("eval", world.bundle, *data, "--authors-dev").stdout
+    assert "2 images × 4 captions" in stdout
+
+
+@pytest.mark.parametrize("per_image", PER_IMAGE)
+def test_bench_compares_recall(world: World, per_image: int) -> None:
+    world.monkeypatch.setattr(measure, "PRODUCTS", ((8, 8, 8),))
+    world.monkeypatch.setattr("sgraf_deploy.bench.latency.CANDIDATES", (2,))
+    world.monkeypatch.setattr("sgraf_deploy.bench.speed.SETTLE_SECONDS", 0)
+    once = ("--repeats", 1, "--warmup", 0, "--threads", 1, "--engine", "ort", "--json", "r.json")
+
+    done("bench", world.bundle, *data_of(world, per_image), *once)
+
+    report = json.loads(Path("r.json").read_text())
+    (parities,) = report["parity"].values()
+    expected = recall.evaluate(logits_of(world, per_image), per_image)
+    assert parities[-1]["recall"]["image_to_text"] == expected.to_json()["image_to_text"]
+
+
+@pytest.mark.parametrize("mode", ["--scaling", "--profile"])
+def test_modes_without_data_do_not_know_it(world: World, mode: str) -> None:
+    result = run("bench", world.bundle, mode, "--captions-per-image", 2)
+    assert "expected no --captions-per-image beside it" in error_line(result)
+
+
+@pytest.mark.parametrize("per_image", PER_IMAGE)
+def test_train_and_export_take_it(world: World, per_image: int) -> None:
+    data = data_of(world, per_image)
+    folder, number = data[1], ("--captions-per-image", per_image)
+    small = [value if value != 10 else 5 for value in SMALL]
+    trained = done("train", folder, "--module", "SAF", "-o", "own.pth.tar", *small, *number)
+    assert f"{IMAGES} images, {IMAGES * per_image} captions" in trained.output
+
+    gate = ("--gate-data", folder, "--precision", "fp32", *number)
+    exported = done("export", "own.pth.tar", "--vocab", "own_vocab.json", *gate, "-o", "own.sgraf")
+
+    assert f"{IMAGES} images × {IMAGES * per_image} captions of split dev" in exported.stdout
+    (following,) = (line for line in exported.output.splitlines() if line.startswith("next: "))
+    assert following.endswith(f"--captions-per-image {per_image}")
+    done(*following.removeprefix("next: sgraf-deploy ").split())
+
+
+def test_compile_compares_recall(world: World) -> None:
+    seen = []
+
+    def publish(*_: object, check: Any, **__: object) -> None:
+        check(sgraf_deploy.load(world.bundle, engine="ort"))
+        raise sgraf_deploy.errors.GateError("nothing is published here")
+
+    def check(*arguments: Any, **more: Any) -> dict[str, Any]:
+        seen.append(arguments[2].captions_per_image)
+        return check_recall(*arguments, **more)
+
+    world.monkeypatch.setattr(tensorrt, "find_tensorrt", lambda: "TensorRT")
+    world.monkeypatch.setattr("sgraf_deploy.export.tensorrt.target", lambda _: "8.9")
+    world.monkeypatch.setattr("sgraf_deploy.export.tensorrt.plan_builds", lambda *_: [])
+    world.monkeypatch.setattr("sgraf_deploy.export.engines.publish_engines", publish)
+    world.monkeypatch.setattr("sgraf_deploy.bench.engine_gate.check_recall", check)
+
+    result = run("compile", world.bundle, *data_of(world, 3))
+
+    assert "nothing is published here" in error_line(result)
+    assert seen == [3]
+
+
+@pytest.mark.parametrize("command", ["eval", "bench", "rerank", "train", "export", "compile"])
+def test_the_error_names_the_number_that_fits(world: World, command: str) -> None:
+    folder = data_of(world, 2)[1]
+    world.monkeypatch.setattr(tensorrt, "find_tensorrt", lambda: "TensorRT")
+    world.monkeypatch.setattr("sgraf_deploy.export.tensorrt.target", lambda _: "8.9")
+    data = ("--data", folder, "--split", "dev")
+    arguments: dict[str, tuple[object, ...]] = {
+        "rerank": (world.bundle, *data, "--image", 1),
+        "train": (folder, "--module", "SAF", "-o", "own.pth.tar", "--split", "dev"),
+        "export": (world.sgr, "--vocab", world.vocabulary, "--gate-data", folder),
+    }
+
+    result = run(command, *arguments.get(command, (world.bundle, *data)))
+
+    assert result.exit_code == 2
+    assert "6 rows and 12 captions" in error_line(result)
+    assert "--captions-per-image 2" in error_line(result)
+
+
+@pytest.mark.parametrize("captions", [True, False], ids=["there", "missing"])
+@pytest.mark.parametrize("repeat", [1, 2])
+def test_rerank_finds_images_without_their_captions(
+    world: World, repeat: int, captions: bool
+) -> None:
+    folder = data_of(world, 2)[1]
+    assert isinstance(folder, Path)
+    stored = np.load(folder / "dev_ims.npy")
+    np.save(folder / "dev_ims.npy", np.repeat(stored, repeat, axis=0))
+    if not captions:
+        (folder / "dev_caps.txt").unlink()
+    query = ("--caption", "word5", "--split", "dev", "--captions-per-image", 2)
+
+    found = done("rerank", world.bundle, "--data", folder, *query).stdout
+
+    assert "the best 6 of 6 images" in found
+    assert "photo3.jpg" in found
+
+
+def test_rerank_tells_what_its_files_show(world: World) -> None:
+    folder = world.precomp(np.load(world.data / "dev_ims.npy").astype(">f8"))
+    (folder / "dev_ids.txt").write_text("a\nb\n")
+    data = ("--data", folder, "--split", "dev")
+    for query in (("--caption", "word5"), ("--image", 2)):
+        result = done("rerank", world.bundle, *data, *query)
+        assert result.stdout.count("note: the regions of split dev are float64, big-endian") == 1
+        assert result.stderr.count("Warning: ") == 1
+        assert "the images' names are left out" in result.stderr
+
+
+def test_converted_regions_give_the_same_figures_in_every_command(world: World) -> None:
+    folder = world.precomp(np.load(world.data / "dev_ims.npy").astype(np.float64))
+    figures = []
+    for data in (world.data, folder):
+        split = ("--data", data, "--split", "dev", "--json", "r.json")
+        done("eval", world.bundle, *split)
+        figures.append(json.loads(Path("r.json").read_text())["reports"])
+    assert figures[0] == figures[1]
+    done("train", folder, "--module", "SAF", "-o", "own.pth.tar", *SMALL)
+    gate = ("--gate-data", folder, "--precision", "fp32")
+    exported = done("export", world.sgr, "--vocab", world.vocabulary, *gate, "-o", "own.sgraf")
+    assert exported.stdout.count("note: the regions of split dev are float64") == 1
