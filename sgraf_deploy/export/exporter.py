@@ -22,7 +22,7 @@ from sgraf_deploy.data.checks import (
 )
 from sgraf_deploy.data.precomp import PrecompSplit, list_splits, open_precomp
 from sgraf_deploy.data.regions import region_statistics
-from sgraf_deploy.data.tokenizer import UNTRAINED, Tokenizer
+from sgraf_deploy.data.tokenizer import VOCABULARY, Tokenizer, check_variant
 from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.errors import BundleError, InputError
 from sgraf_deploy.export.gate import gate_members
@@ -74,7 +74,7 @@ class ExportOptions:
     """
 
     vocabulary: Path | None = None
-    tokenizer: str = UNTRAINED
+    tokenizer: str = VOCABULARY
     precisions: tuple[Precision, ...] = DEFAULT_PRECISIONS
     gate_data: Path | None = None
     gate_split: str | None = None
@@ -178,11 +178,14 @@ def _read_inputs(paths: Sequence[Path], options: ExportOptions) -> _Inputs:
     _check_shared(checkpoints)
     config = next(iter(checkpoints.values())).config
     vocabulary, findings = _read_vocabulary(options.vocabulary, checkpoints)
-    tokenizer = Tokenizer(options.tokenizer, options.max_caption_words)
+    check_variant(options.tokenizer)
+    tokenizer = None
+    if vocabulary is not None:
+        tokenizer = Tokenizer(options.tokenizer, options.max_caption_words, vocabulary)
     split = _gate_split(options)
     if split is None:
         gate = synthetic_inputs(config)
-    elif vocabulary is None:
+    elif vocabulary is None or tokenizer is None:
         raise InputError("--gate-data needs words", expected="--vocab FILE", got="no vocabulary")
     else:
         gate = data_inputs(config, split, tokenizer, vocabulary)
