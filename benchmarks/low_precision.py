@@ -25,7 +25,7 @@ from sgraf_deploy.bench.run import processor
 from sgraf_deploy.config import Module, member_names
 from sgraf_deploy.data.captions import encode_captions
 from sgraf_deploy.data.precomp import PrecompSplit, open_precomp
-from sgraf_deploy.data.tokenizer import UNTRAINED, Tokenizer
+from sgraf_deploy.data.tokenizer import VOCABULARY, Tokenizer
 from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.files import write_json
 from sgraf_deploy.model.checkpoint import read_checkpoint
@@ -106,7 +106,7 @@ def tiles(
     """Encoded images and captions of a few images, in tiles of 50 x 50, by length."""
     token_ids, _ = encode_captions(
         [split.captions[5 * row + turn] for row in rows for turn in range(5)],
-        Tokenizer(UNTRAINED),
+        Tokenizer(VOCABULARY, vocabulary=vocabulary),
         vocabulary,
     )
     order = np.argsort([len(ids) for ids in token_ids], kind="stable").tolist()

@@ -18,13 +18,13 @@ from sgraf_deploy.data.captions import CaptionStats
 from sgraf_deploy.data.checks import CheckedSplit, check_split
 from sgraf_deploy.data.findings import Finding
 from sgraf_deploy.data.precomp import PrecompSplit
-from sgraf_deploy.data.tokenizer import Tokenizer
 from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.errors import DataError
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
 from sgraf_deploy.runtime.halving import Progress
 from sgraf_deploy.runtime.logits import similarities, with_ensemble
 from sgraf_deploy.runtime.scorer import Scorer
+from sgraf_deploy.runtime.tokens import bundle_tokenizer
 from sgraf_deploy.versions import tool_versions
 
 Stage = Callable[[str], Progress | None]
@@ -164,7 +164,7 @@ def check_for(
     None of its captions may be longer than `max_words`, unless that is None.
     """
     manifest, vocabulary = bundle.manifest, Vocabulary.load(bundle.vocabulary_path())
-    tokenizer = Tokenizer(manifest.tokenizer or "", max_words)
+    tokenizer = bundle_tokenizer(bundle, vocabulary, max_words)
     dimensions = (manifest.regions, manifest.img_dim)
     return check_split(split, dimensions, tokenizer, vocabulary, manifest.region_statistics)
 

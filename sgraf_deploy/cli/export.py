@@ -23,6 +23,7 @@ from sgraf_deploy.cli.common import (
 from sgraf_deploy.cli.evaluate import recall_table
 from sgraf_deploy.cli.terminal import echo, progress_bars, table
 from sgraf_deploy.config import CAPTIONS_PER_IMAGE, DEFAULT_PRECISIONS, PRECISIONS, Precision
+from sgraf_deploy.data.tokenizer import VOCABULARY
 
 if TYPE_CHECKING:
     from sgraf_deploy.bench.evaluate import Evaluation, Stage
@@ -57,10 +58,11 @@ _SETS = {"both": DEFAULT_PRECISIONS, "all": PRECISIONS}
 )
 @click.option(
     "--tokenizer",
-    default="nltk-untrained-punkt",
+    default=VOCABULARY,
     show_default=True,
     metavar="NAME",
-    help="How captions are split; nltk-punkt needs NLTK's trained punkt_tab data.",
+    help="How captions are split; nltk-untrained-punkt knows no abbreviations, nltk-punkt needs "
+    "NLTK's trained punkt_tab data.",
 )
 @click.option(
     "--precision",

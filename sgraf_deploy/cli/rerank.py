@@ -137,11 +137,11 @@ def _encoded(scorer: Scorer, captions: list[str]) -> tuple[list[NDArray[np.int32
     """Captions as ids; what is suspicious about them is shown."""
     from sgraf_deploy.data.captions import encode_captions
     from sgraf_deploy.data.checks import caption_findings, word_findings
-    from sgraf_deploy.data.tokenizer import Tokenizer
     from sgraf_deploy.data.vocabulary import Vocabulary
+    from sgraf_deploy.runtime.tokens import bundle_tokenizer
 
     vocabulary = Vocabulary.load(scorer.bundle.vocabulary_path())
-    tokenizer = Tokenizer(scorer.bundle.manifest.tokenizer or "", scorer.max_words)
+    tokenizer = bundle_tokenizer(scorer.bundle, vocabulary, scorer.max_words)
     token_ids, words = encode_captions(captions, tokenizer, vocabulary)
     for finding in (
         *caption_findings(captions),

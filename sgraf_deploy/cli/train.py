@@ -123,7 +123,7 @@ def train(
     best so far: what is there after an interruption is whole.
     """
     from sgraf_deploy.data.precomp import open_precomp
-    from sgraf_deploy.data.tokenizer import Tokenizer
+    from sgraf_deploy.data.tokenizer import UNTRAINED, VOCABULARY, Tokenizer
     from sgraf_deploy.data.vocabulary import Vocabulary
 
     built = output.parent / f"{output.name.split('.')[0]}_vocab.json"
@@ -140,11 +140,12 @@ def train(
         limit_images=val_images,
         authors_dev=val_split == "dev",
     )
-    tokenizer = Tokenizer(max_words=max_caption_words)
     if vocab is None:
-        vocabulary = Vocabulary.build(training.captions, tokenizer, min_count=min_count)
+        splits = Tokenizer(UNTRAINED, max_caption_words)
+        vocabulary = Vocabulary.build(training.captions, splits, min_count=min_count)
     else:
         vocabulary = Vocabulary.load(vocab)
+    tokenizer = Tokenizer(VOCABULARY, max_caption_words, vocabulary)  # as `export` takes it
     images, captions = count(training.images, "image"), count(len(training.captions), "caption")
     echo(f"training {schedule.model.module} on {data}: {images}, {captions}")
     echo(

@@ -1,21 +1,31 @@
 """From a caption to its words, as NLTK's word_tokenize splits them, without NLTK's data.
 
 The published vocabularies were made by `nltk.word_tokenize(caption.lower())`, which splits
-sentences by a trained Punkt model that is downloaded apart. The default variant replaces that
-one part by an untrained Punkt, which needs no data and so gives the same words everywhere.
+sentences by a trained Punkt model that is downloaded apart. Two variants replace that one part by
+an untrained Punkt, which needs no data and so gives the same words everywhere. Of lower-case text
+the trained model knows little more than abbreviations, and those that it met while a vocabulary
+was made are words of it: `mr.`, `st.`, `u.s.`. The default variant reads them there.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Protocol
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Protocol
 
 from sgraf_deploy.data.bound import MAX_WORDS, CaptionBound
 from sgraf_deploy.errors import DataError, InputError, UnavailableError
 
+if TYPE_CHECKING:
+    from sgraf_deploy.data.vocabulary import Vocabulary
+
+VOCABULARY = "nltk-vocabulary-punkt"
+"""An untrained Punkt that takes the vocabulary's words which end in a period as abbreviations."""
 UNTRAINED = "nltk-untrained-punkt"
+"""Without any abbreviation, for captions that a vocabulary is made of, and for older bundles."""
 TRAINED = "nltk-punkt"
-TOKENIZERS = (UNTRAINED, TRAINED)
+"""NLTK's own, whose data are downloaded apart."""
+TOKENIZERS = (VOCABULARY, UNTRAINED, TRAINED)
 
 # Such a caption is one sentence of words and nothing in it is rewritten, apart from the
 # contractions below and the last period, which is split off: NLTK's thirty patterns are spared.
@@ -43,17 +53,30 @@ class Tokenizer:
 
     variant: str
 
-    def __init__(self, variant: str = UNTRAINED, max_words: int | None = MAX_WORDS) -> None:
+    def __init__(
+        self,
+        variant: str = UNTRAINED,
+        max_words: int | None = MAX_WORDS,
+        vocabulary: Vocabulary | None = None,
+    ) -> None:
         """Load the variant's parts of NLTK, for captions of at most so many words.
 
-        `max_words` counts `<start>` and `<end>`; None lifts it. Raises InputError for an unknown
-        variant or no bound, UnavailableError where the variant's data is missing.
+        `max_words` counts `<start>` and `<end>`; None lifts it. `vocabulary` is what the words will
+        be looked up in; variant `nltk-vocabulary-punkt` needs it. Raises InputError for an unknown
+        variant, a vocabulary that is lacking or no bound, UnavailableError where the variant's data
+        are missing.
         """
-        if variant not in TOKENIZERS:
-            raise InputError("unknown tokenizer", expected=" or ".join(TOKENIZERS), got=variant)
+        check_variant(variant)
         self.variant = variant
         self._bound = CaptionBound(max_words)
-        self._sentences = _trained() if variant == TRAINED else _untrained()
+        if variant == TRAINED:
+            self._sentences = _trained()
+        elif variant == UNTRAINED:
+            self._sentences = _untrained()
+        elif vocabulary is None:
+            raise InputError(f"tokenizer {variant}", expected="a vocabulary", got="none")
+        else:
+            self._sentences = _untrained(abbreviations(vocabulary.words))
         self._words = _words()
 
     def tokenize(self, caption: str, name: str | None = None) -> list[str]:
@@ -88,6 +111,25 @@ class Tokenizer:
             ) from error
 
 
+def check_variant(variant: str) -> None:
+    """InputError, which names those that there are, for a tokenizer that is unknown."""
+    if variant not in TOKENIZERS:
+        raise InputError("unknown tokenizer", expected=" or ".join(TOKENIZERS), got=variant)
+
+
+def abbreviations(words: Iterable[str]) -> frozenset[str]:
+    """Punkt's abbreviation types of a vocabulary: its words that end in a period, without that.
+
+    Not such as `...` and `road..`, which Punkt never takes for one, and not numbers, which it knows
+    by itself.
+    """
+    return frozenset(
+        word[:-1]
+        for word in words
+        if word.endswith(".") and not word.endswith("..") and any(map(str.isalpha, word))
+    )
+
+
 def _words() -> _Splitter:
     from nltk.tokenize.destructive import NLTKWordTokenizer
 
@@ -95,10 +137,11 @@ def _words() -> _Splitter:
     return splitter
 
 
-def _untrained() -> _Splitter:
+def _untrained(abbreviations: Iterable[str] = ()) -> _Splitter:
     from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
 
     parameters = PunktParameters()
+    parameters.abbrev_types.update(abbreviations)
     parameters.ortho_context = _NoContext()
     splitter: _Splitter = PunktSentenceTokenizer(parameters)
     return splitter
@@ -114,6 +157,6 @@ def _trained() -> _Splitter:
             f"tokenizer {TRAINED}",
             expected="NLTK's trained Punkt data",
             got="none on this machine",
-            mend=f"run: python -m nltk.downloader punkt_tab, or use the tokenizer {UNTRAINED}",
+            mend=f"run: python -m nltk.downloader punkt_tab, or use the tokenizer {VOCABULARY}",
         ) from error
     return splitter

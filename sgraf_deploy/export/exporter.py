@@ -30,7 +30,7 @@ from sgraf_deploy.data.findings import Finding
 from sgraf_deploy.data.layout import Dimensions
 from sgraf_deploy.data.precomp import PrecompSplit, list_splits, open_precomp
 from sgraf_deploy.data.regions import region_statistics
-from sgraf_deploy.data.tokenizer import UNTRAINED, Tokenizer
+from sgraf_deploy.data.tokenizer import VOCABULARY, Tokenizer, check_variant
 from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.errors import BundleError, InputError
 from sgraf_deploy.export.gate import gate_members
@@ -82,7 +82,7 @@ class ExportOptions:
     """
 
     vocabulary: Path | None = None
-    tokenizer: str = UNTRAINED
+    tokenizer: str = VOCABULARY
     precisions: tuple[Precision, ...] = DEFAULT_PRECISIONS
     gate_data: Path | None = None
     gate_split: str | None = None
@@ -184,12 +184,15 @@ def _read_inputs(paths: Sequence[Path], options: ExportOptions) -> _Inputs:
     _check_shared(checkpoints)
     config = next(iter(checkpoints.values())).config
     vocabulary, findings = _read_vocabulary(options.vocabulary, checkpoints)
-    tokenizer = Tokenizer(options.tokenizer, options.max_caption_words)
+    check_variant(options.tokenizer)
+    tokenizer = None
+    if vocabulary is not None:
+        tokenizer = Tokenizer(options.tokenizer, options.max_caption_words, vocabulary)
     split = _gate_split(options, (config.regions, config.img_dim))
     statistics = None
     if split is None:
         gate = synthetic_inputs(config)
-    elif vocabulary is None:
+    elif vocabulary is None or tokenizer is None:
         raise InputError("--gate-data needs words", expected="--vocab FILE", got="no vocabulary")
     else:
         gate = data_inputs(config, split, tokenizer, vocabulary)

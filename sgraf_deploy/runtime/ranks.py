@@ -2,8 +2,9 @@
 
 Caption `captions_per_image * i + j` belongs to image `i`. Ground truths are scored first, as
 pairs; then every tile is compared with them where it lies, on the host or on a GPU. A pair scored
-alone and in a tile may differ by what its precision rounds (last bits in fp32, more in fp16), so a
-rank can differ from the whole matrix's where two logits are as close as that.
+alone and in a tile may differ by what its precision rounds (last bits in fp32, more in fp16). The
+host's counter makes up for that; a GPU's rank can differ from the whole matrix's where two logits
+are as close as that.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from sgraf_deploy.errors import DataError, InputError
 from sgraf_deploy.runtime.logits import Logits, not_a_number, with_ensemble
+from sgraf_deploy.runtime.near import NearCounts
 
 if TYPE_CHECKING:
     from sgraf_deploy.runtime.context import Context
@@ -109,17 +111,17 @@ def count_ranks(
 
 
 class HostRankCounter:
-    """See `RankCounter`: fetches every tile and compares it with NumPy."""
+    """See `RankCounter`: fetches every tile and compares it with NumPy.
+
+    Ranks are those of the matrix, whatever rounding makes of a pair that is scored alone.
+    """
 
     def __init__(self, engine: Engine, bars: Bars) -> None:
-        self._engine, self._bars = engine, bars
+        self._engine, self._per_image = engine, bars.captions_per_image
         self._lock = threading.Lock()
-        self._counts = {
-            name: RankCounts(
-                *(np.zeros(len(side[name]), np.int64) for side in (bars.images, bars.captions) * 2)
-            )
-            for name in bars.images
-        }
+        self._images = {name: NearCounts(each) for name, each in bars.images.items()}
+        self._captions = {name: NearCounts(each) for name, each in bars.captions.items()}
+        self._truths = {name: each.copy() for name, each in bars.captions.items()}
 
     def add(
         self, first_image: int, columns: NDArray[np.int32], logits: Mapping[str, Buffer]
@@ -129,29 +131,35 @@ class HostRankCounter:
         for tile in tiles.values():
             _check_finite(tile, first_image, columns)
         tiles = with_ensemble(tiles)
-        rows = slice(first_image, first_image + len(next(iter(tiles.values()))))
-        images = np.arange(rows.start, rows.stop)[:, None]
-        others = columns // self._bars.captions_per_image != images
+        rows = first_image + np.arange(len(next(iter(tiles.values()))))
+        own = columns // self._per_image - first_image  # The row of each caption's image.
+        here = np.flatnonzero((own >= 0) & (own < len(rows)))
+        own = own[here]
         found = {}
         for name, tile in tiles.items():
-            by_image, by_caption = self._bars.images[name][rows], self._bars.captions[name][columns]
-            sides = (by_image[:, None], 1), (by_caption, 0)
-            found[name] = [
-                (others & compare(tile, bar)).sum(axis=axis)
-                for compare in (np.greater_equal, np.equal)
-                for bar, axis in sides
-            ]
+            self._truths[name][columns[here]] = tile[own, here]
+            candidates = tile.copy()
+            candidates[own, here] = -np.inf
+            found[name] = (
+                self._images[name].look(rows, candidates),
+                self._captions[name].look(columns, candidates.T),
+            )
         with self._lock:
-            for name, (image, caption, level_image, level_caption) in found.items():
-                counts = self._counts[name]
-                counts.image_to_text[rows] += image
-                counts.text_to_image[columns] += caption
-                counts.level_image_to_text[rows] += level_image
-                counts.level_text_to_image[columns] += level_caption
+            for name, (by_image, by_caption) in found.items():
+                self._images[name].keep(by_image)
+                self._captions[name].keep(by_caption)
 
     def result(self) -> dict[str, RankCounts]:
-        """The counts so far."""
-        return dict(self._counts)
+        """The counts of all tiles."""
+        counts = {}
+        for name, truths in self._truths.items():
+            best = truths.reshape(-1, self._per_image).max(axis=1)
+            image_to_text, level_image_to_text = self._images[name].counts(best)
+            text_to_image, level_text_to_image = self._captions[name].counts(truths)
+            counts[name] = RankCounts(
+                image_to_text, text_to_image, level_image_to_text, level_text_to_image
+            )
+        return counts
 
 
 def not_finite(image: int, caption: int) -> DataError:

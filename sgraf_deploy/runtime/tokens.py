@@ -109,12 +109,10 @@ class CaptionReader:
             )
 
     def _load_tokenizer(self) -> Tokenizer:
+        words = self._load_words()
         with self._lock:
             if self._tokenizer is None:
-                variant = self._bundle.manifest.tokenizer
-                if variant is None:
-                    raise BundleError(f"bundle {self._bundle.path} names no tokenizer")
-                self._tokenizer = Tokenizer(variant, self.bound.max_words)
+                self._tokenizer = bundle_tokenizer(self._bundle, words, self.bound.max_words)
             return self._tokenizer
 
     def _load_words(self) -> Vocabulary:
@@ -122,6 +120,19 @@ class CaptionReader:
             if self._words is None:
                 self._words = Vocabulary.load(self._bundle.vocabulary_path())
             return self._words
+
+
+def bundle_tokenizer(
+    bundle: Bundle, vocabulary: Vocabulary, max_words: int | None = MAX_WORDS
+) -> Tokenizer:
+    """What splits the captions of a bundle, whose vocabulary is given.
+
+    Raises BundleError where the bundle names none, and as `Tokenizer`.
+    """
+    variant = bundle.manifest.tokenizer
+    if variant is None:
+        raise BundleError(f"bundle {bundle.path} names no tokenizer")
+    return Tokenizer(variant, max_words, vocabulary)
 
 
 def check_token_ids(

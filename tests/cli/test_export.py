@@ -113,7 +113,7 @@ def test_words_make_a_bundle_for_captions(world: World) -> None:
     result = done("export", world.sgr, "--vocab", world.vocabulary, "--precision", "fp32")
 
     manifest = Bundle.open("small_SGR.sgraf").manifest
-    assert manifest.tokenizer == "nltk-untrained-punkt"
+    assert manifest.tokenizer == "nltk-vocabulary-punkt"
     assert manifest.vocabulary is not None
     assert manifest.vocab_size == len(WORDS)
     assert "token ids" not in result.stdout

@@ -88,7 +88,7 @@ def test_inspect_shows_models_axes_and_sizes(world: World) -> None:
     sha256 = Bundle.open(world.bundle).sha256
     assert lines[0].startswith(f"{world.bundle}: SGRAF, ")
     assert lines[0].endswith(f"sha256 {sha256[:16]}…")
-    assert lines[1] == "vocabulary of 53 words, tokenizer nltk-untrained-punkt"
+    assert lines[1] == "vocabulary of 53 words, tokenizer nltk-vocabulary-punkt"
     assert "sgr: 7 regions × 64, embed 32, sim_dim 16, 3 steps, bidirectional GRU × 1" in lines
     assert "saf: 7 regions × 64, embed 32, sim_dim 16, bidirectional GRU × 1" in lines
     assert (

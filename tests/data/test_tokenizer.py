@@ -8,7 +8,14 @@ from nltk.tokenize import NLTKWordTokenizer
 from nltk.tokenize.punkt import PunktSentenceTokenizer
 
 from sgraf_deploy.data.captions import read_captions
-from sgraf_deploy.data.tokenizer import TOKENIZERS, Tokenizer
+from sgraf_deploy.data.tokenizer import (
+    TOKENIZERS,
+    TRAINED,
+    VOCABULARY,
+    Tokenizer,
+    abbreviations,
+)
+from sgraf_deploy.data.vocabulary import SPECIAL_WORDS, Vocabulary
 from sgraf_deploy.errors import DataError, InputError, UnavailableError
 
 PIECES = (
@@ -124,13 +131,84 @@ def test_nothing_is_kept_of_the_captions() -> None:
 
 
 def test_the_variant_is_recorded(tokenizer: Tokenizer) -> None:
-    assert TOKENIZERS == ("nltk-untrained-punkt", "nltk-punkt")
+    assert TOKENIZERS == ("nltk-vocabulary-punkt", "nltk-untrained-punkt", "nltk-punkt")
     assert tokenizer.variant == "nltk-untrained-punkt"
 
 
 def test_an_unknown_variant_is_refused() -> None:
-    with pytest.raises(InputError, match=r"tokenizer.*nltk-untrained-punkt or nltk-punkt.*spacy"):
+    with pytest.raises(InputError, match=f"{' or '.join(TOKENIZERS)}, got spacy"):
         Tokenizer("spacy")
+
+
+ABBREVIATED = Vocabulary((*SPECIAL_WORDS, ".", "mr.", "st.", "u.s.", "w.", "...", "road..", "3."))
+
+
+@pytest.fixture(scope="module")
+def abbreviating() -> Tokenizer:
+    return Tokenizer(VOCABULARY, vocabulary=ABBREVIATED)
+
+
+def test_abbreviations_are_the_words_that_end_in_a_period() -> None:
+    assert abbreviations(ABBREVIATED.words) == {"mr", "st", "u.s", "w"}
+
+
+@pytest.mark.parametrize(
+    ("caption", "words"),
+    [
+        pytest.param("Mr. Smith waves", ["mr.", "smith", "waves"], id="stays-whole"),
+        pytest.param("a u.s. flag .", ["a", "u.s.", "flag", "."], id="periods-within"),
+        pytest.param("on w. 34th st.", ["on", "w.", "34th", "st", "."], id="last-is-split-off"),
+        pytest.param("he is the u.s.", ["he", "is", "the", "u.s", "."], id="last-of-several"),
+        pytest.param("on st. . a dog", ["on", "st.", ".", "a", "dog"], id="period-apart"),
+        pytest.param("a road.. a dog", ["a", "road", "..", "a", "dog"], id="two-periods"),
+        pytest.param("ex-mr. bean", ["ex-mr.", "bean"], id="behind-a-hyphen"),
+        pytest.param("dr. smith waves", ["dr", ".", "smith", "waves"], id="no-such-word"),
+        pytest.param("a man. a dog.", ["a", "man", ".", "a", "dog", "."], id="two-sentences"),
+    ],
+)
+def test_words_with_abbreviations(abbreviating: Tokenizer, caption: str, words: list[str]) -> None:
+    assert abbreviating.tokenize(caption) == words
+
+
+def test_abbreviations_of_the_vocabulary_do_what_trained_ones_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, abbreviating: Tokenizer
+) -> None:
+    write_punkt(tmp_path, "mr\nst\nu.s\nw\n")
+    monkeypatch.setattr("nltk.data.path", [str(tmp_path)])
+    trained, draw = Tokenizer(TRAINED), random.Random(21)
+    pieces = (*PIECES, *("Mr. ", "st.", "u.s.", "u.s. ", "W. ", "x-mr.", "road.. "))
+    captions = ["".join(draw.choices(pieces, k=draw.randint(1, 9))) for _ in range(1500)]
+
+    different = [one for one in captions if abbreviating.tokenize(one) != trained.tokenize(one)]
+
+    assert different == []
+
+
+def test_a_vocabulary_without_abbreviations_changes_nothing(tokenizer: Tokenizer) -> None:
+    same = Tokenizer(VOCABULARY, vocabulary=Vocabulary((*SPECIAL_WORDS, ".", "dog")))
+    draw = random.Random(22)
+    captions = ["".join(draw.choices(PIECES, k=draw.randint(1, 9))) for _ in range(300)]
+    assert [same.tokenize(one) for one in captions] == [tokenizer.tokenize(one) for one in captions]
+
+
+def test_abbreviations_need_a_vocabulary() -> None:
+    with pytest.raises(InputError, match=f"{VOCABULARY}: expected a vocabulary"):
+        Tokenizer(VOCABULARY)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ("f8k", set()),
+        ("f30k", {"a", "mr", "st", "dr", "u.s", "mrs", "j.p"}),
+        ("coco", {"s", "ave", "mr", "st", "u.s", "w", "dr"}),
+    ],
+)
+def test_abbreviations_of_the_published_vocabularies(
+    data: str, words: set[str], shared: Path
+) -> None:
+    found = Vocabulary.load(shared / f"data/{data}_precomp_vocab.json")
+    assert abbreviations(found.words) == words
 
 
 def test_a_time_limit_of_nltk_is_a_data_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,12 +231,17 @@ def test_trained_punkt_without_its_data_names_the_command(
     assert "\n" not in str(caught.value)
 
 
-def test_trained_punkt_uses_its_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    model = tmp_path / "tokenizers" / "punkt_tab" / "english"
+def write_punkt(folder: Path, abbreviations: str) -> None:
+    """NLTK's data for Punkt, trained on nothing but abbreviations."""
+    model = folder / "tokenizers" / "punkt_tab" / "english"
     model.mkdir(parents=True)
     for name in ("collocations.tab", "sent_starters.txt", "ortho_context.tab"):
         (model / name).write_text("")
-    (model / "abbrev_types.txt").write_text("approx\n")
+    (model / "abbrev_types.txt").write_text(abbreviations)
+
+
+def test_trained_punkt_uses_its_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write_punkt(tmp_path, "approx\n")
     monkeypatch.setattr("nltk.data.path", [str(tmp_path)])
     trained = Tokenizer("nltk-punkt")
     caption = "Approx. two dogs run . cats sit."

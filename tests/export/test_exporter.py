@@ -13,7 +13,7 @@ from small_models import SAF, SGR, WORDS, write_checkpoint_file, write_vocabular
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import DEFAULT_PRECISIONS, GRAPHS, Precision
-from sgraf_deploy.data.tokenizer import UNTRAINED
+from sgraf_deploy.data.tokenizer import VOCABULARY
 from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.errors import BundleError
 from sgraf_deploy.export.executors import EVALUATOR
@@ -84,7 +84,7 @@ def test_an_ensemble_has_all_that_a_service_needs(
         "sgr": SGR,
         "saf": SAF,
     }
-    assert manifest.tokenizer == UNTRAINED
+    assert manifest.tokenizer == VOCABULARY
     vocabulary = Vocabulary.load(exported.vocabulary_path())
     assert vocabulary.words == Vocabulary.load(vocabulary_file).words == WORDS
     assert manifest.region_statistics is None

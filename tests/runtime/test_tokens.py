@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from runtime.onnx_bundles import WORDS
+from runtime.onnx_bundles import WORDS, write_bundle
 
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle import Bundle, hash_file
+from sgraf_deploy.data.tokenizer import UNTRAINED, VOCABULARY
+from sgraf_deploy.data.vocabulary import UNKNOWN, Vocabulary
 from sgraf_deploy.errors import BundleError, DataError
 from sgraf_deploy.runtime.tokens import CaptionReader, check_token_ids
 
@@ -121,3 +125,24 @@ def test_ids_are_copied() -> None:
     (found,) = check_token_ids([mine], 3)
     mine[0] = 0
     assert found.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("variant", "words"),
+    [
+        (VOCABULARY, ["a", "mr.", "dog"]),
+        (UNTRAINED, ["a", UNKNOWN, UNKNOWN, "dog"]),
+    ],
+)
+def test_a_bundle_reads_captions_as_its_own_tokenizer_does(
+    variant: str, words: list[str], tmp_path: Path
+) -> None:
+    bundle = write_bundle(tmp_path / "words.sgraf")
+    vocabulary = Vocabulary("mr." if word == "sofa" else word for word in WORDS)
+    vocabulary.save(bundle.path / "vocab.json")
+    ref = hash_file(bundle.path / "vocab.json", relative_to=bundle.path)
+    manifest = replace(bundle.manifest, tokenizer=variant, vocabulary=ref)
+
+    (ids,) = CaptionReader(Bundle(bundle.path, manifest, bundle.sha256)).token_ids(["A Mr. dog"])
+
+    assert ids.tolist() == vocabulary.encode(words)
