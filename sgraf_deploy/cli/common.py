@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 
-from sgraf_deploy.cli.terminal import echo, warn
+from sgraf_deploy.cli.terminal import echo, streams, warn
 from sgraf_deploy.config import CAPTIONS_PER_IMAGE, PRECISIONS, Precision
 from sgraf_deploy.data.bound import MAX_WORDS
 
@@ -167,7 +166,7 @@ def check_result_file(path: Path | None, option: str) -> None:
     if path is None:
         return
     target, _ = check_file(path, what=option)
-    for stream in (sys.stdout, sys.stderr):
+    for stream in streams():
         if _goes_to(stream, target):
             raise InputError(
                 f"{option} {path}",

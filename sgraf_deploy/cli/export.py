@@ -121,10 +121,7 @@ def export(
 
     if gate_split is not None and gate_data is None:
         raise InputError("--gate-split", expected="--gate-data DIR beside it", got="none")
-    if key is not None and no_reference:
-        mend = "leave --no-reference out"
-        got = "--no-reference, whose bundle would have to read the checkpoint again"
-        raise InputError("--key", expected="the weights kept in the bundle", got=got, mend=mend)
+    _check_key(key, no_reference=no_reference)
     options = ExportOptions(
         vocabulary=vocabulary,
         tokenizer=tokenizer,
@@ -162,6 +159,16 @@ def export(
         show_finding(finding)
     for line in _closing(target, result.bundle, options):
         echo(line)
+
+
+def _check_key(key: str | None, *, no_reference: bool) -> None:
+    """The model that a key leads to must be kept: nothing else reads it again with the key."""
+    from sgraf_deploy.errors import InputError
+
+    if key is not None and no_reference:
+        mend = "leave --no-reference out"
+        got = "--no-reference, whose bundle would have to read the checkpoint again"
+        raise InputError("--key", expected="the weights kept in the bundle", got=got, mend=mend)
 
 
 def _check_recall(

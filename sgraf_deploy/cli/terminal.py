@@ -17,7 +17,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -46,6 +46,11 @@ def echo(line: object = "", *, err: bool = False) -> None:
         # Not click.echo: where the encoding is ASCII it writes UTF-8, whose bytes hold C1 controls.
         stream.write(f"{escape(line)}\n")
         stream.flush()
+
+
+def streams() -> list[TextIO]:
+    """Standard output and standard error, where this process has them."""
+    return [stream for stream in (sys.stdout, sys.stderr) if stream is not None]
 
 
 def warn(message: object) -> None:

@@ -314,7 +314,7 @@ BROKEN: dict[str, tuple[ModelConfig, Callable[[Payload], None], str]] = {
     "sparse": (
         SGR,
         with_tensor(0, "fc.weight", torch.eye(8, 12).to_sparse()),
-        "the image part: expected tensors by name, got Tensor under 'fc.weight'",
+        "the image part: expected tensors by name, got a sparse_coo Tensor under 'fc.weight'",
     ),
     "no-tensor": (
         SGR,
@@ -324,7 +324,7 @@ BROKEN: dict[str, tuple[ModelConfig, Callable[[Payload], None], str]] = {
     "no-name": (
         SGR,
         lambda payload: payload["model"][0].update({3: torch.zeros(1)}),
-        "the image part: expected tensors by name, got Tensor under 3",
+        "the image part: expected tensors by name, got a Tensor under 3",
     ),
     "terabytes-of-a-few-bytes": (
         SGR,

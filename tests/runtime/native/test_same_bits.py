@@ -114,7 +114,7 @@ def test_in_a_bundle_of_any_age(bundles: dict[str, Bundle], age: str, tmp_path: 
     config = next(iter(bundles[age].manifest.members.values())).config
     shape = (9, config.regions, config.img_dim)
     regions = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    captions = [ids % config.vocab_size for ids in make_token_ids(31, longest=40)]
+    captions = [1 + ids % (config.vocab_size - 1) for ids in make_token_ids(31, longest=40)]
     check_bundle(bundles[age], regions, captions, tmp_path)
 
 

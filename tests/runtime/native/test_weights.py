@@ -103,8 +103,10 @@ def test_a_bundle_with_wrong_weights_is_refused(
 ) -> None:
     (tmp_path / "weights.bin").write_bytes(b"secret")
     bundle = changed(exported, tmp_path / "changed.sgraf", "sgr", "scorer", change_weight(change))
-    with pytest.raises(BundleError, match=f"weight {NAME} of graph .*sgr/fp32/scorer.onnx"):
+    with pytest.raises(BundleError) as caught:
         load(bundle, engine="native")
+    assert "sgr/fp32/scorer.onnx" in caught.value.reason
+    assert NAME in caught.value.reason
 
 
 def graph(folder: Path, embed: int) -> Path:

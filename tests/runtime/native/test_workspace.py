@@ -89,7 +89,7 @@ def test_a_whole_matrix_takes_no_more_than_its_plan(exported: Bundle, longest: i
     rng = np.random.default_rng(0)
     regions = rng.normal(size=(30, config.regions, config.img_dim)).astype(np.float32)
     captions = [
-        rng.integers(0, config.vocab_size, words).astype(np.int32)
+        rng.integers(1, config.vocab_size, words).astype(np.int32)
         for words in [*rng.integers(1, 9, 40), longest]
     ]
     for budget in (2**20, 2**30):
@@ -121,7 +121,7 @@ def test_a_batch_of_pairs_leaves_room_for_the_workspace(
     budget = workspaces + 2**20
     with load(exported, engine="native", memory_budget=budget) as scorer:
         images = scorer.encode_images(regions)
-        captions = scorer.encode_captions([rng.integers(0, 9, 8) for _ in range(200)])
+        captions = scorer.encode_captions([rng.integers(1, 9, 8) for _ in range(200)])
         seen.clear()
         scorer.logits_pairs(images, captions, np.arange(200), np.arange(200))
     assert len(seen) > len(configs)
