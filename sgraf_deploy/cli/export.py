@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sgraf_deploy.bundle import Bundle
     from sgraf_deploy.data.findings import Finding
     from sgraf_deploy.data.precomp import PrecompSplit
-    from sgraf_deploy.export.exporter import ExportOptions
+    from sgraf_deploy.export.exporter import Exported, ExportOptions
 
 _SETS = {"both": DEFAULT_PRECISIONS, "all": PRECISIONS}
 
@@ -151,6 +151,11 @@ def export(
             max_words=max_caption_words,
         )
         result = export_bundle(checkpoints, target, options, step=steps, check=check, ranks=ranks)
+    _show(result, ranked, target, options)
+
+
+def _show(result: Exported, ranked: list[Evaluation], target: Path, options: ExportOptions) -> None:
+    """What an export says when it is done."""
     for note in result.notes:
         echo(f"note: {note}")
     for line in (*parity_lines(result.bundle.manifest.parity), *_ranks_lines(ranked)):
