@@ -63,6 +63,8 @@ def describe_bytes(content: bytes, source: Path, target: Path) -> Format | None:
     if is_pickle(head):
         return Format("a pickle, which is not read")
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        if b"[Content_Types].xml" in head:
+            return Format("an Office document (.xlsx, .docx)", f"save it as text, named {name}")
         return Format("a zip archive", as_name("unpack it (unzip -p FILE > NEW)", name))
     known = recognise(head) if content.strip() else None
     return known and _known(known, content, source, target)

@@ -68,6 +68,8 @@ def _mismatch(
     mend = "complete the one that lacks something: both are told by their order"
     if rows == captions:
         mend = _as_many_rows(stored)
+    elif rows > captions and (found := _repetition(stored)) is not None:
+        mend = f"each image is stored {found[0]} times: store it once"
     elif not captions % rows:
         mend = f"if each image has {captions // rows}: --captions-per-image {captions // rows}"
     elif lone := lone_returns(files[1].read_bytes()):

@@ -103,7 +103,8 @@ def test_a_nul_is_named_with_its_line(tmp_path: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "end", [b"", b"\n", b"\n\n", b"\n\n\n\n", b"\r\n \t\r\n", b"\n  ", b"\n\r\n\n"]
+    "end",
+    [b"", b"\n", b"\n\n", b"\n\n\n\n", b"\r\n \t\r\n", b"\n  ", b"\n\r\n\n", b"\n\xc2\xa0\n"],
 )
 def test_blank_lines_at_the_end_are_no_captions(tmp_path: Path, end: bytes) -> None:
     path = tmp_path / "dev_caps.txt"
@@ -140,6 +141,11 @@ NAMED = {
     "lfs": (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer", "git lfs pull"),
     "html": (b"<html><body>404</body></html>\n", "an HTML page", "download it again"),
     "json-object": (json.dumps({"images": [], "type": "captions"}).encode(), "a JSON object", ""),
+    "workbook": (
+        b"PK\x03\x04\x14\x00\x06\x00\x08[Content_Types].xml",
+        "an Office document",
+        "as text",
+    ),
     "json-numbers": (b"[1, 2, 3]", "a JSON document", ""),
     "zeros": (bytes(100), "a file of zero bytes", "again"),
 }
