@@ -28,10 +28,14 @@ def read_lines(path: PathLike, what: str) -> list[str]:
     """The stripped lines of a UTF-8 file, LF or CRLF, with or without a byte-order mark.
 
     Blank lines at the end are none. Raises DataError that names the file and, counted from 1, the
-    line that is not UTF-8, is blank or holds a NUL; also for a file without any line, one whose
-    lines end in CR alone, and one that is no such text, which it names.
+    line that is not UTF-8, is blank or holds a NUL; also for a file without any line, and one that
+    is no such text, which it names.
     """
-    content = read_bytes(path, what)
+    return split_lines(read_bytes(path, what), path, what)
+
+
+def split_lines(content: bytes, path: PathLike, what: str) -> list[str]:
+    """The same of a file's content that was read already."""
     check_text(content, Path(path), what)
     # Only LF ends a line: str.splitlines would also split at characters inside a caption.
     rows = content.removeprefix(codecs.BOM_UTF8).split(b"\n")

@@ -73,8 +73,8 @@ def _mismatch(
     elif not captions % rows:
         mend = f"if each image has {captions // rows}: --captions-per-image {captions // rows}"
     elif lone := lone_returns(files[1].read_bytes()):
-        mend = f"{lone} CRs stand within lines that end in LF: make every line of {files[1].name} "
-        mend += "end alike"
+        mend = f"CRs stand within {lone} of the lines of {files[1].name}, if they end a line, make "
+        mend += "LF of them"
     return DataError(
         f"{files[0]} and {files[1]} do not match",
         expected=expected,
