@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sgraf_deploy.data.files import PathLike, read_lines
+from sgraf_deploy.data.files import PathLike, read_bytes, split_lines
+from sgraf_deploy.data.foreign_text import check_line_ends
 from sgraf_deploy.data.tokenizer import Tokenizer
 from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.errors import DataError
@@ -31,9 +33,12 @@ class CaptionStats:
 def read_captions(path: PathLike) -> list[str]:
     """The captions of a UTF-8 file, one a line, without the white space around them.
 
-    Raises DataError that names the file and the line which is not UTF-8 or is empty.
+    Raises DataError as `read_lines`, and for lines that end in CR alone.
     """
-    return read_lines(path, "captions")
+    content = read_bytes(path, "captions")
+    lines = split_lines(content, path, "captions")
+    check_line_ends(content, Path(path), "captions")
+    return lines
 
 
 def encode_captions(

@@ -30,18 +30,30 @@ def read_lines(path: PathLike, what: str) -> list[str]:
     """The stripped lines of a UTF-8 file, LF or CRLF, with or without a byte-order mark.
 
     Blank lines at the end are none. Raises DataError that names the file and, counted from 1, the
-    line that is not UTF-8, is blank or holds a NUL; also for a file without any line, one whose
-    lines end in CR alone, and one that is no such text, which it names.
+    line that is not UTF-8, is blank or holds a NUL; also for a file without any line, and one that
+    is no such text, which it names.
     """
-    content = read_bytes(path, what)
+    return split_lines(read_bytes(path, what), path, what)
+
+
+def split_lines(content: bytes, path: PathLike, what: str) -> list[str]:
+    """The same of a file's content that was read already."""
     check_text(content, Path(path), what)
     # Only LF ends a line: str.splitlines would also split at characters inside a caption.
     rows = content.removeprefix(codecs.BOM_UTF8).split(b"\n")
-    while rows and not rows[-1].strip():
-        rows.pop()
-    if not rows:
+    lines = [_decode(row, number, path, what) for number, row in enumerate(rows, start=1)]
+    while lines and not lines[-1]:
+        lines.pop()
+    if not lines:
         raise DataError(f"{what} {path} is empty", expected="one entry per line")
-    return [_decode(row, number, path, what) for number, row in enumerate(rows, start=1)]
+    if "" in lines:
+        raise DataError(
+            f"{what} {path}, line {lines.index('') + 1}",
+            expected="one entry per line",
+            got="a blank line",
+            mend="fill it in: the lines are told by their numbers",
+        )
+    return lines
 
 
 def _decode(row: bytes, number: int, path: PathLike, what: str) -> str:
@@ -59,7 +71,4 @@ def _decode(row: bytes, number: int, path: PathLike, what: str) -> str:
     if "\0" in line:
         got, mend = "a NUL byte", "take the NUL bytes out: tr -d '\\000' < FILE > NEW"
         raise DataError(where, expected="text", got=got, mend=mend)
-    if not line:
-        got, mend = "a blank line", "fill it in: the lines are told by their numbers"
-        raise DataError(where, expected="one entry per line", got=got, mend=mend)
     return line

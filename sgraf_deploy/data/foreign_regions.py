@@ -35,8 +35,8 @@ _BASE64 = re.compile(rb"[0-9A-Za-z+/]{200,}={0,2}")
 def in_file(target: Path, load: str | None = None) -> Remedy:
     """For an array that `load` (Python, by default of the file itself) puts into `x`."""
 
-    def remedy(expression: str) -> str:
-        pickled = ", allow_pickle=True" if " for i in x" in expression else ""
+    def remedy(expression: str, *, objects: bool = False) -> str:
+        pickled = ", allow_pickle=True" if objects else ""
         read = load or f"import numpy; x = numpy.load({quoted(target)}{pickled})"
         return f"with Python: {read}; numpy.save({quoted(target)}, {expression})"
 
@@ -128,11 +128,11 @@ def _npz_mend(
     """The line that saves the one array that a model can read, or says what is wrong with it."""
 
     def remedy(key: str) -> Remedy:
-        options = ", allow_pickle=True" if arrays[key].dtype == "|O" else ""
-        load = f"import numpy; x = numpy.load({quoted(source)}{options})[{key!r}]"
+        pickled = ", allow_pickle=True" if arrays[key].dtype == "|O" else ""
+        load = f"import numpy; x = numpy.load({quoted(source)}{pickled})[{key!r}]"
         return in_file(target, load)
 
-    fitting = [key for key, found in arrays.items() if _fault(found, model) is None]
+    fitting = [key for key in arrays if _fault(arrays[key], model, remedy(key)) is None]
     if len(fitting) == 1:
         return remedy(fitting[0])("x")
     if len(arrays) == 1:
@@ -146,9 +146,7 @@ def _npz_mend(
     return remedy(next(iter(fitting or arrays)))("x") + ", of the array that holds the regions"
 
 
-def _fault(
-    found: Header, model: Dimensions | None, remedy: Remedy = lambda expression: expression
-) -> DataError | None:
+def _fault(found: Header, model: Dimensions | None, remedy: Remedy) -> DataError | None:
     try:
         Layout(found.shape, found.dtype).check("array", model, remedy)
     except DataError as error:

@@ -24,6 +24,9 @@ _BOMS = (
 _WIDE = (("UTF-32LE", 4), ("UTF-32BE", 4), ("UTF-16LE", 2), ("UTF-16BE", 2))
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _LONE_CR = re.compile(rb"\r(?!\n)")
+_FEW_RETURNS, _RETURN_SHARE = 1, 0.01
+"""So many CRs within lines, and such a share of the lines, may be part of captions."""
+
 _PAGE = (b"<!doctype", b"<html", b"<head", b"<body")
 _MOST_LINES = 100
 """Of a table, by which the column of its captions is told."""
@@ -43,13 +46,20 @@ def check_text(content: bytes, path: Path, what: str) -> None:
             got=found.name,
             mend=found.mend or f"write {what} to {name}, one a line in UTF-8",
         )
-    alone = len(_LONE_CR.findall(content.rstrip()))
-    if alone > content.count(b"\n"):
+
+
+def check_line_ends(content: bytes, path: Path, what: str) -> None:
+    """Raise DataError for lines that end in CR alone: they would be read as one."""
+    alone, ends = lone_returns(content), content.count(b"\n")
+    if alone > max(_FEW_RETURNS, _RETURN_SHARE * ends):
+        got = f"{alone} lines that end in CR alone among {ends} that end in LF"
+        if alone > ends:
+            got = f"CR alone at the end of {alone + 1} lines, as old Macs wrote them"
         raise DataError(
             f"{what} {path}",
             expected="lines that end in LF or CRLF",
-            got=f"CR alone at the end of {alone + 1} lines, as old Macs wrote them",
-            mend=f"make LF of CR: tr '\\r' '\\n' < FILE > NEW, named {name}",
+            got=got,
+            mend=f"make LF of CR: tr '\\r' '\\n' < FILE > NEW, named {path.name}",
         )
 
 
@@ -63,6 +73,8 @@ def describe_bytes(content: bytes, source: Path, target: Path) -> Format | None:
     if is_pickle(head):
         return Format("a pickle, which is not read")
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        if b"[Content_Types].xml" in head:
+            return Format("an Office document (.xlsx, .docx)", f"save it as text, named {name}")
         return Format("a zip archive", as_name("unpack it (unzip -p FILE > NEW)", name))
     known = recognise(head) if content.strip() else None
     return known and _known(known, content, source, target)

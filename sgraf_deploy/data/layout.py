@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import permutations
+from typing import Protocol
 
 from sgraf_deploy.data.npy import kind_of
 from sgraf_deploy.errors import DataError
@@ -15,8 +15,13 @@ Dimensions = tuple[int, int]
 
 AXES = ("images", "regions", "img_dim")
 
-Remedy = Callable[[str], str]
-"""Turns NumPy's expression of an array `x` into what to do."""
+
+class Remedy(Protocol):
+    """Turns NumPy's expression of an array `x`, which may be one of objects, into what to do."""
+
+    def __call__(self, expression: str, *, objects: bool = False) -> str:
+        """What to do."""
+
 
 _READ = frozenset(f"{order}f{size}" for order in "<>=" for size in (2, 4, 8))
 """What is read, in either byte order; what is no native float16 or float32 is converted."""
@@ -30,7 +35,11 @@ _FILLED = (
 
 def of_array(variable: str) -> Remedy:
     """For an array that is the caller's `variable`."""
-    return lambda expression: "give " + re.sub(r"\bx\b", variable, expression)
+
+    def remedy(expression: str, *, objects: bool = False) -> str:
+        return "give " + re.sub(r"\bx\b", variable, expression)
+
+    return remedy
 
 
 @dataclass(frozen=True)
@@ -61,16 +70,7 @@ class Layout:
         kind = kind_of(self.dtype)
         got, mend = f"{kind} ({self.dtype}), shape {self.shape}", None
         if kind == "Python objects":
-            takes = "as many regions of each image"
-            if model is not None:
-                takes = f"{model[0]} regions of each image, which is what the model takes"
-                filled = remedy(_FILLED.format(model[0]))
-                mend = (
-                    f"if you trust who made them, keep the first {model[0]} regions of each image "
-                    f"and fill up with zeros: {filled}"
-                )
-            got += ", as where images have different numbers of regions"
-            return DataError(name, expected=f"floats, {takes}", got=got, mend=mend)
+            return self._objects(name, model, remedy)
         if kind in {"integers", "booleans", "floats"}:
             mend = remedy("x.astype(numpy.float32)")
         elif kind == "complex numbers":
@@ -81,6 +81,27 @@ class Layout:
         elif kind == "records of several fields":
             mend = "save the field of the features alone, as float32"
         return DataError(name, expected="float32 or float16", got=got, mend=mend)
+
+    def _objects(self, name: str, model: Dimensions | None, remedy: Remedy) -> DataError:
+        """What NumPy pickles: nothing is told of it but its shape."""
+        got = f"Python objects ({self.dtype}), shape {self.shape}"
+        takes, trusted = "as many regions of each image", "if you trust who made them, "
+        if model is not None:
+            takes = f"{model[0]} regions of each image, which is what the model takes"
+        if not self.shape:
+            got += ", such as a dict"
+            taken = remedy("x.item()['NAME']", objects=True)
+            mend = f"{trusted}take the array out: {taken}, NAME being what it is called there"
+        elif len(self.shape) > 1:
+            mend = trusted + remedy("numpy.array(x.tolist(), numpy.float32)", objects=True)
+        else:
+            got += ", as where images have different numbers of regions"
+            mend = "keep as many regions of each image"
+            if model is not None:
+                filled = remedy(_FILLED.format(model[0]), objects=True)
+                mend = f"{trusted}keep the first {model[0]} regions of each image and fill up "
+                mend += f"with zeros: {filled}"
+        return DataError(name, expected=f"floats, {takes}", got=got, mend=mend)
 
     def _wrong_shape(self, name: str, model: Dimensions | None, remedy: Remedy) -> DataError:
         wanted = f"({', '.join(AXES)})"

@@ -56,11 +56,26 @@ def open_regions(path: PathLike, model: Dimensions | None = None) -> StoredRegio
                 got=size,
                 mend="copy or download it again",
             )
+        _check_alone(file, needed, name)
         order: Literal["F", "C"] = "F" if header.fortran_order else "C"
         return StoredRegions(file, dtype, "r", header.offset, header.shape, order)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise DataError(f"{name} cannot be read", got=reason) from error
+
+
+def _check_alone(file: Path, end: int, name: str) -> None:
+    """Raise DataError for a file with another array behind the first, which nobody would read."""
+    with file.open("rb") as opened:
+        opened.seek(end)
+        if opened.read(len(MAGIC)) == MAGIC:
+            raise DataError(
+                name,
+                expected="one array",
+                got=f"another one behind it, at byte {end}",
+                mend="read them one after the other with numpy.load, and save them with "
+                "numpy.concatenate as one",
+            )
 
 
 def is_converted(dtype: np.dtype[Any]) -> bool:

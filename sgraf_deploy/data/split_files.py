@@ -92,11 +92,14 @@ def _others(
 
 
 def _describe(source: Path, target: Path, end: str, model: Dimensions | None) -> Format:
+    if source.is_dir():
+        mend = f"write what is in it to {target.name}, in the order of the captions"
+        return Format("a folder", mend if end == IMAGES else f"write them to {target.name}")
     try:
         if end == IMAGES:
             return foreign_regions.describe(source, target, model)
         return foreign_text.describe_other(source, target)
-    except OSError as error:  # a folder, or no permission
+    except OSError as error:
         return Format(f"which cannot be read ({error.strerror or type(error).__name__})")
 
 

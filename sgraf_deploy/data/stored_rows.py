@@ -68,11 +68,13 @@ def _mismatch(
     mend = "complete the one that lacks something: both are told by their order"
     if rows == captions:
         mend = _as_many_rows(stored)
+    elif rows > captions and (found := _repetition(stored)) is not None:
+        mend = f"each image is stored {found[0]} times: store it once"
     elif not captions % rows:
         mend = f"if each image has {captions // rows}: --captions-per-image {captions // rows}"
     elif lone := lone_returns(files[1].read_bytes()):
-        mend = f"{lone} CRs stand within lines that end in LF: make every line of {files[1].name} "
-        mend += "end alike"
+        mend = f"CRs stand within {lone} of the lines of {files[1].name}, if they end a line, make "
+        mend += "LF of them"
     return DataError(
         f"{files[0]} and {files[1]} do not match",
         expected=expected,

@@ -83,11 +83,30 @@ def test_returns_alone_end_no_lines(tmp_path: Path, end: bytes) -> None:
     assert "tr '\\r' '\\n'" in (error.mend or "")
 
 
-def test_some_returns_alone_are_told_where_counts_differ(tmp_path: Path) -> None:
+def test_a_return_alone_is_told_where_counts_differ(tmp_path: Path) -> None:
     np.save(tmp_path / "dev_ims.npy", np.ones((2, 3, 5), np.float32))
-    (tmp_path / "dev_caps.txt").write_bytes(b"one\rtwo\nthree\rfour\n" + b"five\n" * 7)
-    with pytest.raises(DataError, match="got 2 rows and 9 captions; 2 CRs stand within lines"):
+    (tmp_path / "dev_caps.txt").write_bytes(b"one\rtwo\n" + b"three\n" * 8)
+    with pytest.raises(DataError, match="got 2 rows and 9 captions; CRs stand within 1 of"):
         open_precomp(tmp_path, "dev")
+
+
+@pytest.mark.parametrize(("returns", "refused_"), [(0, False), (1, False), (2, True), (40, True)])
+def test_lines_that_end_in_different_ways_are_refused(
+    tmp_path: Path, returns: int, refused_: bool
+) -> None:
+    path = tmp_path / "dev_caps.txt"
+    path.write_bytes((b"one\n" * 100).replace(b"\n", b"\r", returns))
+    if refused_:
+        assert f"{returns} lines that end in CR alone among" in refused(path).reason
+    else:
+        assert len(read_captions(path)) == 100 - returns
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b"\r\r\n", b" \r\n"])
+def test_returns_before_the_end_of_a_line_are_part_of_it(tmp_path: Path, end: bytes) -> None:
+    path = tmp_path / "dev_caps.txt"
+    path.write_bytes((b"one" + end) * 100 + b"two\n")
+    assert read_captions(path) == ["one"] * 100 + ["two"]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +122,8 @@ def test_a_nul_is_named_with_its_line(tmp_path: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "end", [b"", b"\n", b"\n\n", b"\n\n\n\n", b"\r\n \t\r\n", b"\n  ", b"\n\r\n\n"]
+    "end",
+    [b"", b"\n", b"\n\n", b"\n\n\n\n", b"\r\n \t\r\n", b"\n  ", b"\n\r\n\n", b"\n\xc2\xa0\n"],
 )
 def test_blank_lines_at_the_end_are_no_captions(tmp_path: Path, end: bytes) -> None:
     path = tmp_path / "dev_caps.txt"
@@ -140,6 +160,11 @@ NAMED = {
     "lfs": (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer", "git lfs pull"),
     "html": (b"<html><body>404</body></html>\n", "an HTML page", "download it again"),
     "json-object": (json.dumps({"images": [], "type": "captions"}).encode(), "a JSON object", ""),
+    "workbook": (
+        b"PK\x03\x04\x14\x00\x06\x00\x08[Content_Types].xml",
+        "an Office document",
+        "as text",
+    ),
     "json-numbers": (b"[1, 2, 3]", "a JSON document", ""),
     "zeros": (bytes(100), "a file of zero bytes", "again"),
 }

@@ -88,7 +88,7 @@ def test_a_shape_is_named_with_what_to_do(shape: tuple[int, ...], mend: str) -> 
 @pytest.mark.parametrize(
     ("dtype", "got", "mend"),
     [
-        ("|O", "Python objects", "keep the first 36 regions"),
+        ("|O", "Python objects", "numpy.array(given.tolist(), numpy.float32)"),
         ("<i8", "integers (<i8)", "give given.astype(numpy.float32)"),
         ("|u1", "integers", "give given.astype(numpy.float32)"),
         ("|b1", "booleans", "give given.astype(numpy.float32)"),
@@ -118,6 +118,25 @@ def test_an_axis_without_length_is_named(axis: int, name: str) -> None:
 @pytest.mark.parametrize("dtype", ["<f2", "<f4", "<f8", ">f2", ">f4", ">f8", "=f4"])
 def test_floats_of_either_byte_order_are_read(dtype: str) -> None:
     Layout((5, *MODEL), dtype).check("the regions", MODEL, of_array("given"))
+
+
+@pytest.mark.parametrize("rows", [False, True], ids=["values", "rows"])
+def test_objects_of_one_shape_are_made_floats(rows: bool) -> None:
+    array: Any = ORDERED.astype(object)
+    if rows:
+        array = np.empty(ORDERED.shape[:2], dtype=object)
+        for place in np.ndindex(array.shape):
+            array[place] = ORDERED[place]
+    mend = error_of(array.shape, "|O").mend or ""
+    found = eval(mend.partition("give ")[2], {"numpy": np, "given": array})
+    np.testing.assert_array_equal(found, ORDERED)
+    assert found.dtype == np.float32
+
+
+def test_a_pickled_dict_is_told() -> None:
+    error = error_of((), "|O")
+    assert "such as a dict" in error.reason
+    assert "given.item()['NAME']" in (error.mend or "")
 
 
 def test_objects_are_filled_up_to_the_models_number() -> None:

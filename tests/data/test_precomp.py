@@ -278,6 +278,21 @@ def test_rows_that_are_repeated_as_a_whole_are_refused(
     assert "--captions-per-image" not in (caught.value.mend or "")
 
 
+def test_rows_beyond_the_captions_are_told_to_be_repeated(tmp_path: Path) -> None:
+    write_split(tmp_path, images=6, repeat=4, captions=6)
+    with pytest.raises(DataError, match="got 24 rows and 6 captions; each image is stored 4 times"):
+        open_precomp(tmp_path, "dev", captions_per_image=1)
+
+
+def test_a_folder_in_place_of_the_features_is_named(tmp_path: Path) -> None:
+    write_split(tmp_path)
+    (tmp_path / "dev_ims.npy").unlink()
+    (tmp_path / "dev_ims").mkdir()
+    with pytest.raises(DataError, match=r"expected dev_ims\.npy, got dev_ims, a folder") as caught:
+        open_precomp(tmp_path, "dev")
+    assert "in the order of the captions" in (caught.value.mend or "")
+
+
 def test_equal_images_beside_others_are_images(tmp_path: Path) -> None:
     once = write_split(tmp_path, images=6, per_image=1)
     once[1] = once[0]

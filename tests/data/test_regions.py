@@ -100,6 +100,16 @@ def test_headers_that_do_not_parse(tmp_path: Path, header: str) -> None:
         open_regions(path)
 
 
+def test_a_second_array_behind_the_first_is_not_overlooked(tmp_path: Path) -> None:
+    path = tmp_path / "dev_ims.npy"
+    path.write_bytes(npy(features()) * 2)
+    with pytest.raises(DataError, match=r"dev_ims\.npy: expected one array") as caught:
+        open_regions(path)
+    assert "numpy.concatenate" in (caught.value.mend or "")
+    path.write_bytes(npy(features()) + b"\0" * 50)
+    assert open_regions(path).shape == (4, 3, 5)
+
+
 @pytest.mark.parametrize("name", ["absent.npy", "."], ids=["missing", "folder"])
 def test_unreadable_region_files(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match=r"region features .* cannot be read"):
