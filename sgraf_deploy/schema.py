@@ -34,6 +34,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _INTEGER_DIGITS, _NUMBER_LENGTH = 19, 40
 """Of 64 bits; a double that is read back needs 24 characters."""
 _SHOWN_ITEMS = 8
+_LONGEST = 200
 _MOST_BITS = 64
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]++|\\.?+)*+(?:"|\Z)|[\[\]{}]', re.DOTALL)
@@ -311,9 +312,10 @@ def _decode_dataclass(kind: Any, value: dict[str, Any], path: str, document: Doc
         return kind(**parts)
     except InputError as error:
         # What a type itself refuses begins with the name of the field.
-        what = f"{path}.{error.what}" if path else error.what
+        what, expected, got = map(_fit, (error.what, error.expected, error.got))
+        what = f"{path}.{what}" if path else f"{what}"
         mend = error.mend or document.mend
-        raise document.error(what, expected=error.expected, got=error.got, mend=mend) from error
+        raise document.error(what, expected=expected, got=got, mend=mend) from error
 
 
 @cache
@@ -338,6 +340,15 @@ def _check_object(value: object, path: str, names: list[str], document: Document
     for name in value:
         if name not in names:
             raise document.unknown(join(path, name))
+
+
+def _fit(value: object) -> str | None:
+    """Part of a message that a type made, perhaps of text from the file."""
+    if value is None:
+        return None
+    text = " ".join(str(value).split())
+    text = text if text.isprintable() else text.encode("unicode_escape").decode()
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _listed(start: str, parts: Iterable[str], end: str) -> str:

@@ -67,7 +67,7 @@ def read_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
         payload, sha256 = load_untrusted(path)
         return _from_payload(payload, path, sha256, key)
     except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise error.at(path) from error
 
 
 def write_checkpoint(path: str | Path, checkpoint: Checkpoint, *, replace: bool = True) -> None:
@@ -113,7 +113,7 @@ def read_reference(path: str | Path, config: ModelConfig) -> dict[str, NDArray[A
         weights = load_file(path)
         check_weights(weights, config)
     except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise error.at(path) from error
     # A type that numpy lacks is a KeyError.
     except (OSError, SafetensorError, KeyError) as error:
         raise CheckpointError(

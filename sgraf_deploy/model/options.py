@@ -13,7 +13,7 @@ from sgraf_deploy.errors import CheckpointError
 from sgraf_deploy.model.foreign import kind_of, printable
 from sgraf_deploy.model.infer import check_shapes, infer_config, telling_weight
 from sgraf_deploy.model.keys import MOST_NUMBERED, NORM_OPTIONS, OPTIONS, describe
-from sgraf_deploy.schema import SHOWN, shown
+from sgraf_deploy.schema import SHOWN
 
 Plain: TypeAlias = bool | int | float | str | list["Plain"] | dict[str, "Plain"] | None
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
@@ -175,10 +175,7 @@ def _option(field: str) -> str:
 
 def _brief(value: object) -> str:
     """A value as Python writes it, shortened."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python writes no integer of thousands of digits.
-        text = shown(value)
+    text = repr(value)  # The unpickler takes no integer of so many digits that Python writes none.
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 

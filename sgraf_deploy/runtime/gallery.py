@@ -156,7 +156,7 @@ def _opened(origin: Origin, path: PathLike, kind: Kind) -> Iterator[ArrayFile]:
         raise DataError(
             f"gallery {path} cannot be read",
             expected=f"a file of encoded {kind}",
-            got=f"{type(error).__name__}: {error}",
+            got=shown(f"{type(error).__name__}: {error}"),
             mend=_AGAIN,
         ) from error
 

@@ -1,0 +1,114 @@
+"""Manifests that no program writes: each an error that names the place, never another exception."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mutations import Raw, dumps
+from small_bundle import fill, manifest
+
+from sgraf_deploy.bundle import Bundle, check_replaceable, write_manifest
+from sgraf_deploy.errors import BundleError
+
+Json = Any
+Change = Callable[[Json], None]
+
+CHECKPOINT = "members.sgr.checkpoint"
+SCORER = "members.sgr.graphs.fp32.scorer"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "small.sgraf"
+    path.mkdir()
+    fill(path, manifest())
+    return path
+
+
+def put(path: str, value: Json) -> Change:
+    *steps, last = path.split(".")
+
+    def change(document: Json) -> None:
+        for step in steps:
+            document = document[step]
+        document[last] = value
+
+    return change
+
+
+HOSTILE: dict[str, tuple[str, Json, str]] = {
+    "infinite": (f"{CHECKPOINT}.best_rsum", Raw("1e999"), "a finite number"),
+    "minus-infinite": (f"{CHECKPOINT}.best_rsum", Raw("-1e999"), "a finite number"),
+    "400-digits": (f"{CHECKPOINT}.best_rsum", Raw("9" * 400), "an integer of 64 bits"),
+    "5000-digits": (f"{CHECKPOINT}.best_rsum", Raw("9" * 5000), "an integer of 64 bits"),
+    "400-digit-fraction": (f"{CHECKPOINT}.best_rsum", Raw(f"0.{'9' * 400}"), "a number of at"),
+    "400-digit-epoch": (f"{CHECKPOINT}.epoch", Raw("9" * 400), "an integer of 64 bits"),
+    "400-digit-size": (f"{SCORER}.bytes", Raw("9" * 400), "an integer of 64 bits"),
+    "surrogate-file": (f"{SCORER}.file", "sgr/\ud800.onnx", "text without lone surrogates"),
+    "surrogate-checkpoint": (f"{CHECKPOINT}.file", "\udc80.pth", "text without lone surrogates"),
+    "surrogate-name": ("tools.\ud800", "1", "text without lone surrogates"),
+    "free-infinite": ("parity.fp32.largest", Raw("1e999"), "a finite number"),
+    "free-400-digits": ("parity.more", [Raw("9" * 400)], "an integer of 64 bits"),
+    "free-nan": ("region_statistics.mean", Raw("NaN"), "a finite number"),
+}
+
+
+@pytest.mark.parametrize(("path", "value", "expected"), HOSTILE.values(), ids=HOSTILE)
+def test_what_json_lets_pass_is_refused(
+    folder: Path, path: str, value: Json, expected: str
+) -> None:
+    document = manifest().to_json()
+    put(path, value)(document)
+    (folder / "manifest.json").write_bytes(dumps(document))
+    for use in (Bundle.open, check_replaceable):
+        with pytest.raises(BundleError) as caught:
+            use(folder)
+        error = caught.value
+        named = path.replace("\ud800", '"\\ud800"')
+        assert named in str(error)
+        assert expected in str(error)
+        assert str(error).isprintable()
+        assert len(str(error)) < 500
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" * 1_000_000,
+        b'{"a":' * 1_000_000,
+        json.dumps(manifest().to_json()).encode("utf-16"),
+        b"\xef\xbb\xbf" + json.dumps(manifest().to_json()).encode(),
+        json.dumps(manifest().to_json()).encode() + b"{}",
+        b'{"schema_version": 1, "schema_version": 1}',
+        b"",
+    ],
+    ids=["lists", "objects", "utf-16", "byte-order-mark", "trailing", "twice", "empty"],
+)
+def test_what_is_no_such_json_is_refused(folder: Path, content: bytes) -> None:
+    (folder / "manifest.json").write_bytes(content)
+    with pytest.raises(BundleError, match=r"manifest\.json: ") as caught:
+        Bundle.open(folder)
+    assert caught.value.mend is not None
+
+
+def test_a_huge_manifest_is_not_read(folder: Path) -> None:
+    with (folder / "manifest.json").open("r+b") as file:
+        file.truncate(2**40)
+    with pytest.raises(BundleError, match="more than 16777216 bytes"):
+        Bundle.open(folder)
+
+
+@pytest.mark.parametrize("field", ["epoch", "best_rsum"])
+def test_a_manifest_that_could_not_be_read_is_not_written(tmp_path: Path, field: str) -> None:
+    made = manifest()
+    member = made.members["sgr"]
+    changes: dict[str, Any] = {field: 10**400 if field == "epoch" else float("inf")}
+    member = replace(member, checkpoint=replace(member.checkpoint, **changes))
+    with pytest.raises(BundleError, match=rf"{CHECKPOINT}\.{field}"):
+        write_manifest(tmp_path, replace(made, members={"sgr": member}))
+    assert list(tmp_path.iterdir()) == []
