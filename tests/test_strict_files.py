@@ -223,7 +223,7 @@ FREE = st.recursive(
 def test_every_manifest_reads_back_as_it_was(
     epoch: int | None, rsum: float | None, free: dict[str, Any], tools: dict[str, str], bare: bool
 ) -> None:
-    made = manifest("SGRAF", sgr=member("SGR"), saf=member("SAF", embed=16))
+    made = manifest({"sgr": member("SGR"), "saf": member("SAF", embed=16)})
     made = without_extras(made) if bare else replace(made, region_statistics=free)
     members = {
         name: replace(one, checkpoint=replace(one.checkpoint, epoch=epoch, best_rsum=rsum))
