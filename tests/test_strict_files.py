@@ -57,7 +57,8 @@ def manifests(folder: Path) -> Kind:
         (folder / "manifest.json").write_bytes(content)
         return Bundle.open(folder).manifest
 
-    ensemble = manifest("SGRAF", sgr=member("SGR", ("fp16", "fp32")), saf=member("SAF"))
+    members = {"sgr": member("SGR", ("fp16", "fp32")), "saf": member("SAF")}
+    ensemble = manifest(members)
     return Kind(BundleError, ensemble.to_json(), dumps, read, lambda made: dumps(made.to_json()))
 
 
