@@ -290,6 +290,10 @@ class Scorer:
     ) -> Path:
         """Write encoded images or captions to one `.npz` file, whole or not at all."""
         self._check_usable()
+        given: object = encoded
+        if not isinstance(given, EncodedImages | EncodedCaptions):
+            kind = type(given).__name__
+            raise InputError("what to save", expected="encoded images or captions", got=kind)
         self._context.origin.check(encoded.origin, _name(encoded))
         return gallery.save_gallery(encoded, path)
 
