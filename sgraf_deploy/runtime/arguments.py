@@ -69,6 +69,12 @@ def merge_options(
     )
 
 
+def check_count(name: str, value: object) -> None:
+    """InputError for what is no integer of at least 1."""
+    if not _is_count(value):
+        raise _wrong(name, "an integer, at least 1", value)
+
+
 def check_path(path: str | os.PathLike[str]) -> Path:
     """The path of a file; InputError for what is no path."""
     if not _is_path(path):
@@ -96,7 +102,13 @@ def _is_path(value: object) -> bool:
     if not isinstance(value, str | os.PathLike):
         return False
     text = os.fspath(value)
-    return isinstance(text, str) and "\0" not in text
+    if not isinstance(text, str) or "\0" in text:
+        return False
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_count(value: object) -> bool:

@@ -144,7 +144,7 @@ class OpenedBundle:
         the same precision, on any engine.
 
         Raises:
-            InputError: another scorer encoded them.
+            InputError: another scorer encoded them, or they are not encoded.
             DataError: the file cannot be written.
 
         Example:
@@ -152,6 +152,10 @@ class OpenedBundle:
             'gallery.npz'
         """
         self._check_usable()
+        given: object = encoded
+        if not isinstance(given, EncodedImages | EncodedCaptions):
+            kind = type(given).__name__
+            raise InputError("what to save", expected="encoded images or captions", got=kind)
         self._context.origin.check(encoded.origin, name_of(encoded))
         return gallery.save_gallery(encoded, path)
 

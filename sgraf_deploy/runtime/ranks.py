@@ -84,12 +84,14 @@ def count_ranks(
     Raises InputError unless every image has so many captions, and DataError for a logit that is
     not finite.
     """
+    from sgraf_deploy.runtime.arguments import check_count
     from sgraf_deploy.runtime.matrix import run_tiles
     from sgraf_deploy.runtime.pairs import pair_logits
 
+    check_count("captions_per_image", captions_per_image)
     if not len(images):
         raise InputError("images to rank", expected="at least one", got="none")
-    if captions_per_image < 1 or len(captions) != captions_per_image * len(images):
+    if len(captions) != captions_per_image * len(images):
         raise InputError(
             f"captions of {len(images)} images",
             expected=f"{captions_per_image} of each",

@@ -172,18 +172,6 @@ def test_sgr_by_opt_with_the_tensors_of_saf_contradicts(tmp_path: Path) -> None:
     assert "opt.module_name contradicts the tensors: expected SAF" in refusal(tmp_path, payload)
 
 
-@pytest.mark.parametrize("option", ["img_dim", "bi_gru", "no_imgnorm", "module_name"])
-@pytest.mark.parametrize("value", [10**600, "x" * 10_000, [10**600]], ids=["int", "str", "list"])
-def test_an_option_that_is_too_long_to_print_is_shortened(
-    tmp_path: Path, option: str, value: object
-) -> None:
-    payload = authors_payload(SGR)
-    setattr(payload["opt"], option, value)
-    message = refusal(tmp_path, payload)
-    assert message.startswith(f"opt.{option}")
-    assert len(message) < 300
-
-
 @pytest.mark.parametrize(
     ("option", "value"),
     [

@@ -290,3 +290,12 @@ def test_what_is_no_path_is_refused(scorer: Scorer, path: Any) -> None:
         with pytest.raises(InputError) as caught:
             use()
         assert caught.value.what == "path"
+
+
+@pytest.mark.parametrize(
+    "given", [None, 5, "images", [], np.zeros((9, 4, 6), np.float32)], ids=type
+)
+def test_what_was_not_encoded_is_not_saved(scorer: Scorer, tmp_path: Path, given: Any) -> None:
+    with pytest.raises(InputError, match="what to save: expected encoded images or captions"):
+        scorer.save_encoded(given, tmp_path / "images.npz")
+    assert list(tmp_path.iterdir()) == []

@@ -208,7 +208,9 @@ def test_arguments_of_another_type_are_refused_before_anything_is_opened(
     assert with_fake == []
 
 
-@pytest.mark.parametrize("path", [None, 3, b"small.sgraf", ["small.sgraf"], "a\0b", 1.5], ids=repr)
+@pytest.mark.parametrize(
+    "path", [None, 3, b"small.sgraf", ["small.sgraf"], "a\0b", "\ud800", 1.5], ids=repr
+)
 def test_what_is_no_path_is_refused(path: Any) -> None:
     with pytest.raises(InputError, match="bundle: expected a Bundle, or the path of one"):
         load(path)

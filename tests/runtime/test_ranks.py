@@ -100,13 +100,24 @@ def test_a_tile_that_did_not_fit_is_counted_once(exported: Bundle, inputs: tuple
             np.testing.assert_array_equal(getattr(found[name], field), getattr(counts, field))
 
 
-@pytest.mark.parametrize("per_image", [0, 4, 6])
+@pytest.mark.parametrize("per_image", [4, 6])
 def test_captions_that_are_not_the_images_are_refused(
     exported: Bundle, inputs: tuple[Any, Any], per_image: int
 ) -> None:
     with (
         load(exported, engine="ort") as made,
         pytest.raises(InputError, match=f"expected {per_image} of each, got 35"),
+    ):
+        made.count_ranks(*inputs, per_image)
+
+
+@pytest.mark.parametrize("per_image", [0, -5, 5.0, True, float("nan"), "5", None, [5]], ids=repr)
+def test_a_number_of_captions_that_is_none_is_refused(
+    exported: Bundle, inputs: tuple[Any, Any], per_image: Any
+) -> None:
+    with (
+        load(exported, engine="ort") as made,
+        pytest.raises(InputError, match="captions_per_image: expected an integer, at least 1"),
     ):
         made.count_ranks(*inputs, per_image)
 
