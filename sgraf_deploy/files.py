@@ -11,14 +11,17 @@ folder and a file that may not be written to are refused. `folders` does the sam
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import math
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from sgraf_deploy.disk import (
     give_mode,
@@ -34,7 +37,14 @@ from sgraf_deploy.disk import (
 from sgraf_deploy.errors import InputError, SgrafDeployError
 from sgraf_deploy.locks import is_at, try_lock
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 PathLike = str | os.PathLike[str]
+
+_ZEROS = 1 << 20
+"""Bytes that are written at a time where disk space cannot be taken in another way."""
 
 FILE_STEPS = ("created", "written", "synced", "published")
 """Every name that `step` is called with, right after what it names has happened."""
@@ -81,6 +91,73 @@ def staged_file(
             else:
                 rename_new(temporary, target)
         report("published")
+
+
+@contextmanager
+def staged_array(
+    path: PathLike,
+    shape: tuple[int, int],
+    *,
+    what: str = "file",
+    error: type[SgrafDeployError] = InputError,
+) -> Iterator[NDArray[np.float32]]:
+    """Give a memory map, float32 of `shape`, that is the `.npy` file at `path` when the block ends.
+
+    As `staged_file`; its disk space is taken at once, so that it cannot run out while the map is
+    filled. Raises `error` also where there is too little.
+    """
+    import numpy as np
+
+    try:
+        with staged_file(path, what=what, error=error) as file:
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            start = file.tell()
+            named = f"{what} {os.fspath(path)}"
+            end = start + 4 * math.prod(shape)
+            _take_space(file, check_file(path)[0].parent, end, named, error)
+            array = np.memmap(file, "<f4", "r+", start, shape)
+            try:
+                yield array
+            except OSError as caught:
+                raise _OthersError(caught) from caught
+            array.flush()
+    except _OthersError as caught:
+        raise caught.error from None
+
+
+class _OthersError(Exception):
+    """An OSError of a block that has nothing to do with the file that it fills."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def _take_space(
+    file: BinaryIO, folder: Path, size: int, named: str, error: type[SgrafDeployError]
+) -> None:
+    """Lengthen a file to its size, on the disk as well; `error` where that has no room for it."""
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise error(
+            f"{named} cannot be written",
+            expected=f"{size / 1e6:,.1f} MB of disk space",
+            got=f"{free / 1e6:,.1f} MB",
+            mend="free disk space, or choose a name on another disk",
+        )
+    file.flush()
+    reserve = getattr(os, "posix_fallocate", None)
+    try:
+        if reserve is not None:
+            reserve(file.fileno(), 0, size)
+            return
+    except OSError as caught:
+        if caught.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise
+    rest = range(file.tell(), size, _ZEROS)
+    file.writelines(bytes(min(_ZEROS, size - first)) for first in rest)
+    file.flush()
 
 
 def write_file(
@@ -174,7 +251,7 @@ def _temporary(target: Path, mode: int | None) -> Iterator[tuple[Path, BinaryIO]
 
 def _create(target: Path, mode: int | None) -> tuple[Path, BinaryIO, int | None]:
     """A new file, and a descriptor that holds its lock; None where files cannot be locked."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     # What replaces a private file is private from the start.
     given = 0o666 if mode is None else mode | 0o600
     while True:
@@ -185,7 +262,7 @@ def _create(target: Path, mode: int | None) -> tuple[Path, BinaryIO, int | None]
             # Before it was locked another writer may have taken it for a dead one's.
             if held is None or (held and is_at(descriptor, temporary)):
                 lock = os.dup(descriptor) if held else None
-                return temporary, os.fdopen(descriptor, "wb"), lock
+                return temporary, os.fdopen(descriptor, "w+b"), lock
         except BaseException:
             os.close(descriptor)
             temporary.unlink(missing_ok=True)

@@ -16,9 +16,15 @@ from numpy.typing import NDArray
 
 from sgraf_deploy.runtime.logits import Logits
 
-SLACK = np.float32(1e-5)
-"""How far, times max(1, |logit|), a pair may be from the same pair in a tile. In fp32 2e-6 was
-measured in ONNX Runtime, and nothing in engine native."""
+SLACK = 1e-5
+"""How far a pair may be from the same pair in a tile in fp32, as a share of the largest logit.
+Measured: 2e-6 in ONNX Runtime and PyTorch, nothing in engine native."""
+
+ROUNDED_SLACK = 5e-4
+"""The same in less than fp32. Measured: 1e-4 in PyTorch's fp16-rounded."""
+
+SMALLEST_LOGIT = 1e-2
+"""What the largest logit is taken for where it is smaller: terms that cancel have been rounded."""
 
 MOST_KEPT = 1 << 20
 """Candidates that are kept one by one; more are merged where query and logit are the same."""
@@ -41,10 +47,9 @@ class Look:
 class NearCounts:
     """Counts of one direction; `look` needs no lock, `keep` does."""
 
-    def __init__(self, bars: Logits) -> None:
-        """`bars` (queries,) float32 are the pairs' logits."""
-        slack = SLACK * np.maximum(np.float32(1), np.abs(bars))
-        self._low, self._high = bars - slack, bars + slack
+    def __init__(self, bars: Logits, slack: float) -> None:
+        """`bars` (queries,) float32 are the pairs' logits, and at most `slack` from the tiles'."""
+        self._low, self._high = bars - np.float32(slack), bars + np.float32(slack)
         self._better = np.zeros(len(bars), np.int64)
         self._keys = np.zeros(0, np.uint64)
         self._counts = np.zeros(0, np.int64)
@@ -73,7 +78,7 @@ class NearCounts:
     def counts(self, bars: Logits) -> tuple[Counts, Counts]:
         """How many candidates are no worse than the bars (queries,), and how many equal them.
 
-        A bar that is farther from the one before than `SLACK` allows counts as if it was not.
+        A bar that is farther from the one before than the slack allows counts as if it was not.
         """
         self._merge()
         bars = np.clip(bars, self._low, self._high)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from sgraf_deploy.errors import DataError, InputError
 from sgraf_deploy.runtime.logits import Logits, not_a_number, with_ensemble
-from sgraf_deploy.runtime.near import NearCounts
+from sgraf_deploy.runtime.near import ROUNDED_SLACK, SLACK, SMALLEST_LOGIT, NearCounts
 
 if TYPE_CHECKING:
     from sgraf_deploy.runtime.context import Context
@@ -41,6 +41,12 @@ class Bars:
     images: Mapping[str, Logits]
     captions: Mapping[str, Logits]
     captions_per_image: int
+    slack: float = SLACK
+    """How far they may be from the same pairs in a tile, as a share of the largest."""
+
+    def slack_of(self, model: str) -> float:
+        """How far that is, as a logit."""
+        return self.slack * max(SMALLEST_LOGIT, float(np.abs(self.captions[model]).max()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +107,8 @@ def count_ranks(
     owners = (rows // captions_per_image).astype(np.int32)
     truths = with_ensemble(pair_logits(context, images, captions, owners, rows))
     best = {name: each.reshape(len(images), -1).max(axis=1) for name, each in truths.items()}
-    counter = context.engine.rank_counter(Bars(best, truths, captions_per_image))
+    slack = SLACK if context.engine.executed == "fp32" else ROUNDED_SLACK
+    counter = context.engine.rank_counter(Bars(best, truths, captions_per_image, slack))
     run_tiles(
         context,
         images,
@@ -121,8 +128,10 @@ class HostRankCounter:
     def __init__(self, engine: Engine, bars: Bars) -> None:
         self._engine, self._per_image = engine, bars.captions_per_image
         self._lock = threading.Lock()
-        self._images = {name: NearCounts(each) for name, each in bars.images.items()}
-        self._captions = {name: NearCounts(each) for name, each in bars.captions.items()}
+        self._images, self._captions = (
+            {name: NearCounts(each, bars.slack_of(name)) for name, each in side.items()}
+            for side in (bars.images, bars.captions)
+        )
         self._truths = {name: each.copy() for name, each in bars.captions.items()}
 
     def add(

@@ -69,7 +69,7 @@ def crowded(scale: float) -> Matrix:
 @pytest.mark.parametrize("off", [0.0, 2e-6, -2e-6])
 def test_rounding_of_the_pairs_moves_no_rank(matrix: Matrix, off: float) -> None:
     truths = truths_of(matrix)
-    bars = truths + off * np.maximum(1, np.abs(truths))
+    bars = truths * (1 + off)
     check(count(matrix, bars), matrix)
 
 
@@ -77,12 +77,12 @@ def test_rounding_of_the_pairs_moves_no_rank(matrix: Matrix, off: float) -> None
 def test_what_is_kept_is_merged(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(near, "MOST_KEPT", kept)
     matrix = crowded(1.0)
-    check(count(matrix, truths_of(matrix) + 1e-6), matrix)
+    check(count(matrix, truths_of(matrix) * (1 + 1e-6)), matrix)
 
 
 def test_a_collapsed_model_takes_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(near, "MOST_KEPT", 100)
-    counts = NearCounts(np.zeros(3, np.float32))
+    counts = NearCounts(np.zeros(3, np.float32), SLACK)
     for _ in range(50):
         counts.keep(counts.look(np.arange(3), np.zeros((3, 40), np.float32)))
     assert len(counts._keys) == 3
@@ -92,7 +92,7 @@ def test_a_collapsed_model_takes_no_memory(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_bar_out_of_reach_counts_as_the_nearest_in_it() -> None:
-    counts = NearCounts(np.ones(1, np.float32))
+    counts = NearCounts(np.ones(1, np.float32), SLACK)
     counts.keep(counts.look(np.arange(1), np.array([[0.5, 1.0, 1.0, 1.5]], np.float32)))
     far = np.float32(100 * SLACK)
     assert counts.counts(np.array([1 + far], np.float32))[0].tolist() == [1]
@@ -111,7 +111,7 @@ def test_equal_images_and_captions_tie(
 
     def rounded_otherwise(*arguments: Any) -> Any:
         with lock:
-            return {name: each + np.float32(3e-6) for name, each in alone(*arguments).items()}
+            return {name: each * np.float32(1 + 3e-6) for name, each in alone(*arguments).items()}
 
     monkeypatch.setattr(pairs, "pair_logits", rounded_otherwise)
     with load(exported, engine=engine, tile=TileShape(3, 4)) as scorer:
