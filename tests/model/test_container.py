@@ -278,7 +278,7 @@ def test_a_checkpoint_inside_an_unpacked_one_is_read(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_named_with_the_checkpoints_in_it(tmp_path: Path) -> None:
-    assert refusal(tmp_path).mend is None
+    assert refusal(tmp_path).mend == "name the file inside the folder"
     assert str(refusal(tmp_path)).endswith("got a folder; name the file inside the folder")
     for name in ("b.pth.tar", "a.pth", "notes.txt"):
         (tmp_path / name).touch()
