@@ -48,10 +48,13 @@ def refused_names(names: Sequence[str]) -> list[str]:
 def is_inert(name: str) -> bool:
     """Whether a class or function belongs to somebody's code or is a harmless value's.
 
-    The others, those of the standard library that could run code, have no place in a checkpoint.
+    The others, those of the standard library that could run code, have no place in a checkpoint,
+    and nothing may stand in for what makes one of PyTorch's tensors of a kind of its own.
     """
     name = python3_name(name)
-    top = name.split(".", 1)[0]
+    top, last = name.split(".", 1)[0], name.rpartition(".")[2]
+    if top == "torch" and last.startswith("_rebuild"):
+        return False
     return top not in sys.stdlib_module_names or _VALUES.fullmatch(name) is not None
 
 

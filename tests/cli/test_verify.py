@@ -101,8 +101,10 @@ def test_inspect_shows_models_axes_and_sizes(world: World) -> None:
     # Two members, 7 regions and the global vector, 32 numbers each, of 4 or 2 bytes; in fp32 the
     # regions' products as well.
     fp32 = 2 * (8 * 32 + 7 * 7) * 4
-    assert lines[-2].startswith(f"fp32: {fp32:,} bytes per encoded image, 256 per word")
-    assert lines[-1].startswith(f"fp16: {2 * 8 * 32 * 2:,} bytes per encoded image, 128 per word")
+    fp16 = 2 * 8 * 32 * 2
+    at = next(row for row, line in enumerate(lines) if line.startswith("fp32: "))
+    assert lines[at].startswith(f"fp32: {fp32:,} bytes per encoded image, 256 per word")
+    assert lines[at + 1].startswith(f"fp16: {fp16:,} bytes per encoded image, 128 per word")
     assert max(map(len, result.stdout.splitlines())) <= 120 + len(str(world.bundle))
 
 

@@ -61,10 +61,6 @@ REFUSED: dict[str, tuple[Change, str]] = {
         "quantized",
     ),
     "nested": (lambda x: torch.nested.nested_tensor([x[0], x[1]]), "nested"),
-    "jagged": (
-        lambda x: torch.nested.nested_tensor([x[0], x[1]], layout=torch.jagged),
-        "NestedTensor",
-    ),
     "integers": (lambda x: x.long(), "int64"),
     "booleans": (lambda x: x.bool(), "bool"),
     "bits": (lambda x: x.view(torch.uint8)[:, ::4].contiguous().view(torch.bits8), "bits8"),
@@ -128,3 +124,13 @@ def test_a_counter_of_another_kind_is_refused(tmp_path: Path, dtype: torch.dtype
     path, _ = saved(tmp_path, lambda x: torch.ones_like(x, dtype=dtype), key)
     with pytest.raises(CheckpointError, match=str(dtype).removeprefix("torch.")):
         read_checkpoint(path)
+
+
+@pytest.mark.filterwarnings("ignore")  # PyTorch itself calls them experimental.
+def test_what_makes_a_jagged_tensor_is_named(tmp_path: Path) -> None:
+    path, _ = saved(
+        tmp_path, lambda x: torch.nested.nested_tensor([x[0], x[1]], layout=torch.jagged)
+    )
+    with pytest.raises(CheckpointError) as caught:
+        read_checkpoint(path)
+    assert "nested_tensor._rebuild_njt in its pickle" in caught.value.reason
