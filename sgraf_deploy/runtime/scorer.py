@@ -20,6 +20,7 @@ from sgraf_deploy.runtime.arguments import check_load
 from sgraf_deploy.runtime.context import Context
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages, Origin
 from sgraf_deploy.runtime.engine import Engine, EngineOptions, open_engine
+from sgraf_deploy.runtime.estimate import Estimate, estimate
 from sgraf_deploy.runtime.halving import Progress
 from sgraf_deploy.runtime.logits import Logits, ensemble_logits, similarities
 from sgraf_deploy.runtime.outputs import check_outputs, name_outputs
@@ -220,16 +221,18 @@ class Scorer:
         captions: Captions,
         captions_per_image: int = 5,
         *,
+        out: NDArray[np.float32] | None = None,
         progress: Progress | None = None,
     ) -> dict[str, RankCounts]:
         """Ranks of ground truths in both directions, by member and for the ensemble, `sgraf`.
 
         Caption `captions_per_image * i + j` belongs to image `i`. Tiles are counted where they are
-        scored, on a GPU on the GPU, so that no matrix is held; ties rank last. Raises InputError
-        unless every image has so many captions.
+        scored, on a GPU on the GPU, so that no matrix is held; ties rank last. `out` takes the
+        similarities on the way, as in `score`. Raises InputError unless every image has so many
+        captions, DataError as `score`.
         """
-        one, other = self._encoded(images, captions)
-        return ranks.count_ranks(self._context, one, other, captions_per_image, progress)
+        one, other = self._encoded(images, captions, None if out is None else {"out": out})
+        return ranks.count_ranks(self._context, one, other, captions_per_image, progress, out)
 
     def score_pairs(
         self,
@@ -284,6 +287,18 @@ class Scorer:
     def plan(self, images: EncodedImages, captions: EncodedCaptions) -> TilePlan:
         """The tiles that `score` would use, with the bytes of a tile and of the result."""
         return self._context.plan(*self._encoded(images, captions))
+
+    def estimate(self, images: int, lengths: Sequence[int] | NDArray[Any]) -> Estimate:
+        """What so many images, and captions (captions,) of so many words, will take.
+
+        Words count `<start>` and `<end>`. Nothing is encoded.
+
+        Example:
+            >>> scorer.estimate(6, [9, 11]).matrix
+            48
+        """
+        self._check_usable()
+        return estimate(self._context, images, np.asarray(lengths, np.int32))
 
     def save_encoded(
         self, encoded: EncodedImages | EncodedCaptions, path: str | os.PathLike[str]
