@@ -11,7 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgraf_deploy.bench.chance import chance_findings
-from sgraf_deploy.bench.recall import FoldReport, Ranks, RecallReport, Ties, evaluate, folds
+from sgraf_deploy.bench.cost import Cost, Memory, estimate_seconds, plan_memory
+from sgraf_deploy.bench.recall import (
+    FoldReport,
+    Ranks,
+    RecallReport,
+    Ties,
+    evaluate,
+    folds,
+    row_blocks,
+)
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.data.bound import MAX_WORDS
 from sgraf_deploy.data.captions import CaptionStats
@@ -23,6 +32,7 @@ from sgraf_deploy.errors import DataError
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
 from sgraf_deploy.runtime.halving import Progress
 from sgraf_deploy.runtime.logits import similarities, with_ensemble
+from sgraf_deploy.runtime.outputs import check_outputs
 from sgraf_deploy.runtime.scorer import Scorer
 from sgraf_deploy.runtime.tokens import bundle_tokenizer
 from sgraf_deploy.versions import tool_versions
@@ -34,6 +44,10 @@ Tell = Callable[[Finding], None]
 """Told each finding about the data before the long stages begin."""
 
 
+Announce = Callable[[Cost], None]
+"""Told what the work will take, before anything is encoded."""
+
+
 @dataclass(frozen=True)
 class EvalOptions:
     """How ranks are counted: ties (see `recall.rank_matrix`), and folds besides the whole."""
@@ -41,22 +55,23 @@ class EvalOptions:
     ties: Ties = "last"
     folds: int | None = None
 
+    @property
+    def needs_matrix(self) -> bool:
+        """Whether every model's matrix of logits is held; else ranks are counted by tiles."""
+        return self.ties != "last" or self.folds is not None
 
-@dataclass(frozen=True)
-class Memory:
-    """Bytes that an evaluation holds: encoded inputs, scratch of the tiles under way, result."""
-
-    encoded: int
-    tiles: int
-    result: int
+    def matrices(self, scorer: Scorer) -> int:
+        """How many are held: every member's and, of several, the ensemble's."""
+        members = len(scorer.members)
+        return members + (members > 1) if self.needs_matrix else 0
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     """R@K by model (see `by_model`), and what is needed to compare two runs.
 
-    `logits` are empty where ranks were counted on a GPU, tile by tile. Seconds are wall time of
-    the stage on the engine's device, end to end.
+    `logits` are empty where ranks were counted by tiles. Seconds are wall time of the stage on the
+    engine's device, end to end.
     """
 
     reports: dict[str, RecallReport]
@@ -89,53 +104,51 @@ class Evaluation:
         }
 
 
-def evaluate_split(
+def evaluate_split(  # noqa: PLR0913  # the last four are told, or asked, on the way
     scorer: Scorer,
     split: PrecompSplit,
     options: EvalOptions = EvalOptions(),
     *,
+    out: NDArray[np.float32] | None = None,
     stage: Stage = lambda name: None,
     tell: Tell = lambda finding: None,
+    announce: Announce | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Evaluation:
     """Score every image with every caption of a split and rank them in both directions.
 
-    `tell` is told what is suspicious in the data before the long stages begin. Raises DataError
-    for regions that do not fit the bundle and for folds that do not divide the images, BundleError
-    for a bundle without a vocabulary; all of it before anything is encoded.
+    `out`, float32 (images, captions), takes the similarities: the ensemble's, or the only member's.
+    `tell` is told what is suspicious in the data before the long stages begin, `announce` what they
+    will take. Raises DataError for regions that do not fit the bundle, folds that do not divide the
+    images and an `out` that does not fit, BundleError for a bundle without a vocabulary; all of it
+    before anything is encoded.
     """
-    checked = _checked_inputs(scorer, split, options)
+    checked = _checked_inputs(scorer, split, options, out)
     for finding in checked.findings:
         tell(finding)
+    memory = plan_memory(scorer, checked.token_ids, split.images, options.matrices(scorer))
+    if announce is not None:
+        seconds = estimate_seconds(scorer, split.regions, checked.token_ids, clock)
+        announce(Cost(memory, seconds))
     times = [clock()]
     images = scorer.encode_images(split.regions, progress=stage("encoding images"))
     captions = scorer.encode_captions(checked.token_ids, progress=stage("encoding captions"))
     times.append(clock())
-    plan = scorer.plan(images, captions)
-    logits: dict[str, NDArray[np.float32]] = {}
-    fold_reports: dict[str, FoldReport] = {}
-    if _counted(scorer, options):
-        reports = _count(scorer, images, captions, split.captions_per_image, stage("scoring"))
-        times.append(clock())
+    encoded = _Encoded(scorer, images, captions, split.captions_per_image, out)
+    if options.needs_matrix:
+        scored = _by_matrices(encoded, options, stage, clock)
     else:
-        logits = scorer.logits(images, captions, progress=stage("scoring"))
-        times.append(clock())
-        if len(logits) > 1:
-            stage("combining")
-        logits = by_model(logits)
-        stage("ranking")
-        reports, fold_reports = _rank(logits, split.captions_per_image, options)
-    encoded, result = images.nbytes + captions.nbytes, plan.result_bytes * len(logits)
+        scored = _by_tiles(encoded, stage, clock)
     return Evaluation(
-        reports=reports,
-        fold_reports=fold_reports,
+        reports=scored.reports,
+        fold_reports=scored.fold_reports,
         words=checked.words,
-        memory=Memory(encoded, plan.workers * plan.tile_bytes, result),
-        seconds={"encode": times[1] - times[0], "score": times[2] - times[1]},
-        logits=logits,
+        memory=memory,
+        seconds={"encode": times[1] - times[0], "score": scored.done - times[1]},
+        logits=scored.logits,
         run=describe_run(scorer, split),
         of_the_data=checked.findings,
-        of_the_ranks=chance_findings(reports),
+        of_the_ranks=chance_findings(scored.reports),
     )
 
 
@@ -147,8 +160,12 @@ def by_model(members: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np
     return {name.upper(): logits for name, logits in with_ensemble(members).items()}
 
 
-def _checked_inputs(scorer: Scorer, split: PrecompSplit, options: EvalOptions) -> CheckedSplit:
+def _checked_inputs(
+    scorer: Scorer, split: PrecompSplit, options: EvalOptions, out: NDArray[np.float32] | None
+) -> CheckedSplit:
     """The captions' token ids, once everything that could be wrong has been looked at."""
+    if out is not None:
+        check_outputs({"out": out}, (split.images, len(split.captions)), ())
     folds = options.folds
     if folds is not None and (folds < 1 or split.images % folds):
         expected = f"a number that divides the {split.images} images"
@@ -169,21 +186,38 @@ def check_for(
     return check_split(split, dimensions, tokenizer, vocabulary, manifest.region_statistics)
 
 
-def _counted(scorer: Scorer, options: EvalOptions) -> bool:
-    """Whether ranks are counted on the device: on a GPU, and where nothing needs the matrix."""
-    return scorer.device != "cpu" and options == EvalOptions()
+@dataclass(frozen=True, eq=False)
+class _Encoded:
+    """What is scored, and where the similarities go."""
+
+    scorer: Scorer
+    images: EncodedImages
+    captions: EncodedCaptions
+    captions_per_image: int
+    out: NDArray[np.float32] | None
 
 
-def _count(
-    scorer: Scorer,
-    images: EncodedImages,
-    captions: EncodedCaptions,
-    captions_per_image: int,
-    progress: Progress | None,
-) -> dict[str, RecallReport]:
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    """Reports by model; `done` is when the last pair was scored."""
+
+    done: float
+    reports: dict[str, RecallReport]
+    fold_reports: dict[str, FoldReport] = field(default_factory=dict)
+    logits: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+
+def _by_tiles(encoded: _Encoded, stage: Stage, clock: Callable[[], float]) -> _Scored:
     """R@K by model without the matrix."""
-    found = scorer.count_ranks(images, captions, captions_per_image, progress=progress)
-    return {
+    found = encoded.scorer.count_ranks(
+        encoded.images,
+        encoded.captions,
+        encoded.captions_per_image,
+        out=encoded.out,
+        progress=stage("scoring"),
+    )
+    done = clock()
+    reports = {
         name.upper(): RecallReport.of(
             Ranks(
                 counts.image_to_text,
@@ -194,6 +228,25 @@ def _count(
         )
         for name, counts in found.items()
     }
+    return _Scored(done, reports)
+
+
+def _by_matrices(
+    encoded: _Encoded, options: EvalOptions, stage: Stage, clock: Callable[[], float]
+) -> _Scored:
+    """R@K by model, of matrices that are held."""
+    scorer = encoded.scorer
+    logits = scorer.logits(encoded.images, encoded.captions, progress=stage("scoring"))
+    done = clock()
+    if len(logits) > 1:
+        stage("combining")
+    logits = by_model(logits)
+    if encoded.out is not None:
+        reported = list(logits.values())[-1]
+        for rows in row_blocks(*reported.shape):
+            encoded.out[rows] = similarities(reported[rows])
+    stage("ranking")
+    return _Scored(done, *_rank(logits, encoded.captions_per_image, options), logits)
 
 
 def _rank(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,11 +23,16 @@ from sgraf_deploy.cli.common import (
     scorer_options,
     show_finding,
 )
-from sgraf_deploy.cli.terminal import echo, progress_bars, table
+from sgraf_deploy.cli.terminal import duration, echo, progress_bars, table
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from sgraf_deploy.bench.cost import Cost
     from sgraf_deploy.bench.evaluate import Evaluation
     from sgraf_deploy.bench.recall import Recall, RecallReport
+    from sgraf_deploy.data.precomp import PrecompSplit
 
 _NUMBERS = ("R@1", "R@5", "R@10", "median rank", "mean rank", "rsum")
 
@@ -51,6 +58,14 @@ _NUMBERS = ("R@1", "R@5", "R@10", "median rank", "mean rank", "rsum")
     "--authors-dev", is_flag=True, help="Cut the split dev to 5,000 captions, as the authors do."
 )
 @click.option("--json", "json_file", type=PATH, metavar="FILE", help="Also write the report here.")
+@click.option(
+    "--save-similarities",
+    "saved",
+    type=PATH,
+    metavar="FILE.npy",
+    help="Also write the similarities (images, captions) here, float32: the ensemble's, or those "
+    "of the only member.",
+)
 def evaluate(
     *,
     bundle: Path,
@@ -62,15 +77,22 @@ def evaluate(
     folds: int | None,
     authors_dev: bool,
     json_file: Path | None,
+    saved: Path | None,
     **scorer_arguments: Any,
 ) -> None:
-    """Measure R@K of a BUNDLE on a split of precomp data, in both directions."""
+    """Measure R@K of a BUNDLE on a split of precomp data, in both directions.
+
+    Ranks are counted while tiles are scored, and no matrix is held; --ties authors and --folds need
+    every model's matrix of logits in memory.
+    """
     from sgraf_deploy.bench.evaluate import EvalOptions, evaluate_split
     from sgraf_deploy.bundle import Bundle
     from sgraf_deploy.data.precomp import open_precomp
     from sgraf_deploy.files import write_json
 
     check_result_file(json_file, "--json")
+    check_result_file(saved, "--save-similarities")
+    _check_apart(json_file, saved)
     opened = Bundle.open(bundle)
     chosen = open_precomp(
         data,
@@ -80,34 +102,70 @@ def evaluate(
         limit_images=limit_images,
         authors_dev=authors_dev,
     )
-    with load_scorer(opened, **scorer_arguments) as scorer, progress_bars() as bars:
-        echo(describe_scorer(scorer))
-        images, captions = count(chosen.images, "image"), count(len(chosen.captions), "caption")
-        echo(f"split {split} of {data}: {images} × {captions}")
-        options = EvalOptions(ties, folds)
-        result = evaluate_split(scorer, chosen, options, stage=bars, tell=show_finding)
+    options = EvalOptions(ties, folds)
+    result = None
     try:
+        with (
+            load_scorer(opened, **scorer_arguments) as scorer,
+            _similarities(saved, chosen) as out,
+            progress_bars() as bars,
+        ):
+            echo(describe_scorer(scorer))
+            images, captions = count(chosen.images, "image"), count(len(chosen.captions), "caption")
+            echo(f"split {split} of {data}: {images} × {captions}")
+            result = evaluate_split(
+                scorer, chosen, options, out=out, stage=bars, tell=show_finding, announce=_announce
+            )
         if json_file is not None:
             write_json(json_file, result.to_json(), what="--json")
     finally:
         # Not even a full disk may lose what took an hour.
-        for line in _lines(result):
+        for line in () if result is None else _lines(result):
             echo(line)
     for finding in result.of_the_ranks:
         show_finding(finding)
-    if json_file is not None:
-        echo(f"wrote {json_file}")
+    for written in filter(None, (json_file, saved)):
+        echo(f"wrote {written}")
+
+
+def _check_apart(one: Path | None, other: Path | None) -> None:
+    """Refuse one file for two results."""
+    from sgraf_deploy.errors import InputError
+
+    if one is not None and other is not None and os.path.realpath(one) == os.path.realpath(other):
+        raise InputError("--json and --save-similarities", expected="two files", got=one)
+
+
+@contextmanager
+def _similarities(path: Path | None, split: PrecompSplit) -> Iterator[NDArray[np.float32] | None]:
+    """A map of the file to be written, its disk space taken; None if there is to be none."""
+    from sgraf_deploy.files import staged_array
+
+    if path is None:
+        yield None
+        return
+    with staged_array(
+        path, (split.images, len(split.captions)), what="--save-similarities"
+    ) as array:
+        yield array
+
+
+def _announce(cost: Cost) -> None:
+    """One line, before the work."""
+    memory = cost.memory
+    matrices = f"matrices of logits {megabytes(memory.result)}" if memory.result else "no matrix"
+    time = "" if cost.seconds is None else f"; takes {duration(cost.seconds)}"
+    echo(
+        f"in memory: encoded inputs {megabytes(memory.encoded)}, tiles under way about "
+        f"{megabytes(memory.tiles)}, {matrices}{time}"
+    )
 
 
 def _lines(result: Evaluation) -> Iterator[str]:
     from sgraf_deploy.bench.recall import chance_level
 
-    run, words, memory = result.run, result.words, result.memory
+    run, words = result.run, result.words
     yield f"{words.unknown:,} of {count(words.tokens, 'word')} unknown ({words.unknown_rate:.1%})"
-    yield (
-        f"encoded inputs {megabytes(memory.encoded)}, tiles under way about "
-        f"{megabytes(memory.tiles)}, matrices of logits {megabytes(memory.result)}"
-    )
     pairs = run["images"] * run["captions"]
     rate = pairs / result.seconds["score"]
     *others, last = (name.upper() for name in run["members"])

@@ -13,6 +13,7 @@ import json
 import logging
 import re
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +33,13 @@ _OBEYED = re.compile(
     "\ud800-\udfff"  # surrogates alone, which no encoding has: bytes of names that are not UTF-8
     "]"
 )
+
+
+_MINUTE = 60.0
+"""Seconds between two lines of progress; what is done sooner has none."""
+
+_SETTLED = 2.0
+"""Seconds until the first, so that it is not a guess from the engine's start."""
 
 
 def escape(text: object) -> str:
@@ -92,26 +100,27 @@ def _cell(value: object) -> str:
 
 
 @contextmanager
-def progress_bars() -> Iterator[Callable[[str], Progress]]:
-    """Give a function from a stage's name to its progress callback.
+def progress_bars(
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Callable[[str], Progress]]:
+    """Give a function from a stage's name to its progress callback, whose output goes to stderr.
 
-    Bars with a time estimate go to stderr, and only where that is a terminal.
+    On a terminal that is a bar with a time estimate; elsewhere, as in a log, a line when work that
+    will take more than a minute has begun, and one a minute. `clock` is in seconds.
     """
     bars: list[Any] = []
     stream = sys.stderr
 
     def stage(label: str) -> Progress:
         _finish(bars)
+        if stream is None or not stream.isatty():
+            return _Lines(label, clock)
         current: list[Any] = []
 
         def update(done: int, total: int) -> None:
             if not current:
                 bar = click.progressbar(
-                    length=total,
-                    label=f"{escape(label):<18}",
-                    file=stream,
-                    show_eta=True,
-                    hidden=not stream.isatty(),
+                    length=total, label=f"{escape(label):<18}", file=stream, show_eta=True
                 )
                 bars.append(bar)
                 current.append(bar.__enter__())
@@ -123,6 +132,41 @@ def progress_bars() -> Iterator[Callable[[str], Progress]]:
         yield stage
     finally:
         _finish(bars)
+
+
+class _Lines:
+    """Progress where nobody looks at a terminal."""
+
+    def __init__(self, label: str, clock: Callable[[], float]) -> None:
+        self._label, self._clock = label, clock
+        self._begin = clock()
+        self._told: float | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        """Print a line if one is due."""
+        now = self._clock()
+        spent = now - self._begin
+        if not 0 < done < total:
+            return
+        left = spent * (total - done) / done
+        if self._told is None:
+            due = spent >= _SETTLED and spent + left >= _MINUTE
+        else:
+            due = now - self._told >= _MINUTE
+        if due:
+            self._told = now
+            share = f"{done:,} of {total:,} ({done / total:.0%})"
+            echo(f"{self._label}: {share}, {duration(left)} left", err=True)
+
+
+def duration(seconds: float) -> str:
+    """A time for people: `about 40 seconds`, `about 9 minutes`, `about 2.5 hours`."""
+    if seconds < 1.5 * _MINUTE:
+        number = max(1, round(seconds))
+        return f"about {number} second{'' if number == 1 else 's'}"
+    if seconds < 90 * _MINUTE:
+        return f"about {seconds / _MINUTE:.0f} minutes"
+    return f"about {seconds / _MINUTE / 60:.1f} hours"
 
 
 def _finish(bars: list[Any]) -> None:

@@ -81,9 +81,13 @@ class Context:
 
     def plan(self, images: EncodedImages, captions: EncodedCaptions) -> TilePlan:
         """The tiles of a whole matrix."""
+        return self.plan_sizes(len(images), captions.lengths)
+
+    def plan_sizes(self, images: int, lengths: NDArray[np.int32]) -> TilePlan:
+        """The same of so many images, and of captions (captions,) of these lengths."""
         return plan_tiles(
-            len(images),
-            captions.lengths,
+            images,
+            lengths,
             list(self.configs.values()),
             replace(self.limits, profiles=self.engine.largest("scorer")),
             self.shape,

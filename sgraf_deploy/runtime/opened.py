@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +19,7 @@ from sgraf_deploy.runtime import encode, gallery
 from sgraf_deploy.runtime.context import Context
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages, Origin
 from sgraf_deploy.runtime.engine import Engine
+from sgraf_deploy.runtime.estimate import Estimate, estimate
 from sgraf_deploy.runtime.halving import Progress
 from sgraf_deploy.runtime.tiles import TileLimits, TileShape
 from sgraf_deploy.runtime.tokens import CaptionReader, Lengths, RawCaptions, TokenIds
@@ -134,6 +136,18 @@ class OpenedBundle:
         self._check_usable()
         token_ids = self._reader.token_ids(captions, lengths)
         return encode.encode_captions(self._context, token_ids, progress)
+
+    def estimate(self, images: int, lengths: Sequence[int] | NDArray[Any]) -> Estimate:
+        """Estimate what so many images, and captions (captions,) of so many words, will take.
+
+        Words count `<start>` and `<end>`. Nothing is encoded.
+
+        Example:
+            >>> scorer.estimate(6, [9, 11]).matrix
+            48
+        """
+        self._check_usable()
+        return estimate(self._context, images, np.asarray(lengths, np.int32))
 
     def save_encoded(
         self, encoded: EncodedImages | EncodedCaptions, path: str | os.PathLike[str]

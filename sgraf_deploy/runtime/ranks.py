@@ -18,7 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgraf_deploy.errors import DataError, InputError
-from sgraf_deploy.runtime.logits import Logits, not_a_number, with_ensemble
+from sgraf_deploy.runtime.logits import (
+    Logits,
+    ensemble_logits,
+    not_a_number,
+    similarities,
+    with_ensemble,
+)
 from sgraf_deploy.runtime.near import ROUNDED_SLACK, SLACK, SMALLEST_LOGIT, NearCounts
 
 if TYPE_CHECKING:
@@ -84,15 +90,15 @@ def count_ranks(
     captions: EncodedCaptions,
     captions_per_image: int,
     progress: Progress | None = None,
+    out: Logits | None = None,
 ) -> dict[str, RankCounts]:
     """Ranks of every ground truth in both directions, by member and for their ensemble.
 
-    Raises InputError unless every image has so many captions, and DataError for a logit that is
-    not finite.
+    `out` (images, captions) takes the similarities. Raises InputError unless every image has so
+    many captions, and DataError for a logit that is not finite.
     """
     from sgraf_deploy.runtime.arguments import check_count
     from sgraf_deploy.runtime.matrix import run_tiles
-    from sgraf_deploy.runtime.pairs import pair_logits
 
     check_count("captions_per_image", captions_per_image)
     if not len(images):
@@ -103,20 +109,31 @@ def count_ranks(
             expected=f"{captions_per_image} of each",
             got=len(captions),
         )
+    bars = _truths(context, images, captions, captions_per_image)
+    counter = context.engine.rank_counter(bars)
+
+    def use(rows: slice, columns: NDArray[np.int64], buffers: Mapping[str, Buffer]) -> None:
+        if out is not None:  # First: a tile that does not fit must not have been counted.
+            logits = {name: context.engine.fetch(buffer) for name, buffer in buffers.items()}
+            out[rows, columns] = similarities(ensemble_logits(logits))
+        counter.add(rows.start, columns.astype(np.int32), buffers)
+
+    run_tiles(context, images, captions, use, progress)
+    return counter.result()
+
+
+def _truths(
+    context: Context, images: EncodedImages, captions: EncodedCaptions, captions_per_image: int
+) -> Bars:
+    """The ground truths, scored as pairs."""
+    from sgraf_deploy.runtime.pairs import pair_logits
+
     rows = np.arange(len(captions), dtype=np.int32)
     owners = (rows // captions_per_image).astype(np.int32)
     truths = with_ensemble(pair_logits(context, images, captions, owners, rows))
     best = {name: each.reshape(len(images), -1).max(axis=1) for name, each in truths.items()}
     slack = SLACK if context.engine.executed == "fp32" else ROUNDED_SLACK
-    counter = context.engine.rank_counter(Bars(best, truths, captions_per_image, slack))
-    run_tiles(
-        context,
-        images,
-        captions,
-        lambda rows, columns, buffers: counter.add(rows.start, columns.astype(np.int32), buffers),
-        progress,
-    )
-    return counter.result()
+    return Bars(best, truths, captions_per_image, slack)
 
 
 class HostRankCounter:

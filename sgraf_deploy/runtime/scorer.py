@@ -230,24 +230,30 @@ class Scorer(OpenedBundle):
         captions: Captions,
         captions_per_image: int = 5,
         *,
+        out: NDArray[np.float32] | None = None,
         progress: Progress | None = None,
     ) -> dict[str, RankCounts]:
         """Count the ranks of the ground truths, both ways, by member and for the ensemble.
 
         Its name is `sgraf` for one SGR and one SAF, `ensemble` for others of several members.
         Caption `captions_per_image * i + j` belongs to image `i`. Tiles are counted where they are
-        scored, on a GPU on the GPU, so that no matrix is held; ties rank last.
+        scored, on a GPU on the GPU, so that no matrix is held; ties rank last. `out` takes the
+        similarities on the way, as in `score`.
 
         Raises:
             InputError: an image has another number of captions.
+            DataError: as `score`.
 
         Example:
             >>> counts = scorer.count_ranks(images[:2], captions, captions_per_image=1)
             >>> list(counts), counts["sgraf"].text_to_image.shape
             (['sgr', 'saf', 'sgraf'], (2,))
         """
-        one, other = self._encoded(*self._checked(images, captions))
-        return ranks.count_ranks(self._context, one, other, captions_per_image, progress)
+        sides = self._checked(images, captions)
+        if out is not None:
+            check_outputs({"out": out}, (len(sides[0]), len(sides[1])), (images, captions))
+        one, other = self._encoded(*sides)
+        return ranks.count_ranks(self._context, one, other, captions_per_image, progress, out)
 
     def score_pairs(
         self,

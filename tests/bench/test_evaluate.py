@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from runtime.onnx_bundles import WORDS, write_bundle
 
 from sgraf_deploy.bench import recall
+from sgraf_deploy.bench.chance import FEWEST_IMAGES
+from sgraf_deploy.bench.cost import Cost, estimate_seconds
 from sgraf_deploy.bench.evaluate import EvalOptions, evaluate_split
 from sgraf_deploy.bench.recall import Ties
 from sgraf_deploy.bundle import Bundle
@@ -25,7 +27,7 @@ from sgraf_deploy.data.regions import region_statistics
 from sgraf_deploy.errors import BundleError, DataError, SgrafDeployError
 from sgraf_deploy.runtime import Scorer
 from sgraf_deploy.runtime.logits import combine_logits, similarities
-from sgraf_deploy.runtime.tiles import TileLimits
+from sgraf_deploy.runtime.tiles import TileLimits, TileShape
 
 IMAGES = 12
 
@@ -61,19 +63,94 @@ def make_split(images: int = IMAGES) -> PrecompSplit:
     return PrecompSplit("dev", regions, captions, owners)
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])  # the fake's counter is always the host's
 @pytest.mark.parametrize("modules", [("SGR", "SAF"), ("SGR", "SGR", "SAF")], ids="+".join)
-def test_on_a_gpu_ranks_are_counted_tile_by_tile(
-    modules: tuple[Module, ...], tmp_path: Path
+def test_ranks_are_counted_tile_by_tile(
+    modules: tuple[Module, ...], device: str, tmp_path: Path
 ) -> None:
     bundle = write_bundle(tmp_path / "small.sgraf", *modules)
     engine = FakeEngine(bundle)
-    expected = evaluate_split(scorer_of(bundle, engine), make_split())
-    engine.device = "cuda:0"  # its counter is the host's all the same
-    found = evaluate_split(scorer_of(bundle, engine), make_split())
-    assert found.reports == expected.reports
-    assert (found.logits, found.memory.result) == ({}, 0)
-    with_folds = evaluate_split(scorer_of(bundle, engine), make_split(), EvalOptions(folds=3))
-    assert list(with_folds.logits) == list(found.reports)
+    engine.device = device
+    scorer = Scorer(bundle, engine, precision="fp32", limits=TileLimits(), tile=TileShape(5, 7))
+    held = evaluate_split(scorer, make_split(), EvalOptions(folds=1))
+
+    found = evaluate_split(scorer, make_split())
+
+    assert found.reports == held.reports
+    assert (found.logits, found.fold_reports, found.memory.result) == ({}, {}, 0)
+    assert list(held.logits) == list(found.reports)
+    assert held.memory.result == len(held.logits) * 4 * IMAGES * 5 * IMAGES
+    assert found.memory.encoded == held.memory.encoded > 0
+
+
+@pytest.mark.parametrize(
+    "options", [EvalOptions(), EvalOptions(folds=3), EvalOptions("authors")], ids=str
+)
+@pytest.mark.parametrize("modules", [("SGR", "SAF"), ("SAF",), ("SGR", "SGR", "SAF")], ids="+".join)
+def test_similarities_go_where_they_are_wanted(
+    options: EvalOptions, modules: tuple[Module, ...], tmp_path: Path
+) -> None:
+    bundle, split = write_bundle(tmp_path / "any.sgraf", *modules), make_split()
+    scorer = scorer_of(bundle, FakeEngine(bundle))
+    out = np.full((IMAGES, 5 * IMAGES), np.nan, np.float32)
+
+    result = evaluate_split(scorer, split, options, out=out)
+
+    np.testing.assert_array_equal(out, scorer.score(split.regions, split.captions))
+    assert result.reports == evaluate_split(scorer, split, options).reports
+
+
+def test_an_array_that_does_not_fit_is_refused_before_anything_is_encoded(
+    scorer: Scorer, engine: FakeEngine
+) -> None:
+    with pytest.raises(DataError, match="out"):
+        evaluate_split(scorer, make_split(), out=np.zeros((IMAGES, IMAGES), np.float32))
+    assert not engine.calls
+
+
+@pytest.mark.parametrize("options", [EvalOptions(), EvalOptions(folds=2)], ids=str)
+def test_ranks_at_chance_are_said_either_way(bundle: Bundle, options: EvalOptions) -> None:
+    split = make_split(FEWEST_IMAGES)
+    result = evaluate_split(scorer_of(bundle, FakeEngine(bundle)), split, options)
+    assert [finding.code for finding in result.of_the_ranks] == ["at-chance"]
+
+
+@pytest.mark.parametrize("options", [EvalOptions(), EvalOptions(folds=2)], ids=str)
+def test_the_cost_is_told_before_anything_is_encoded(bundle: Bundle, options: EvalOptions) -> None:
+    engine, told = FakeEngine(bundle), list[Any]()
+
+    def announce(cost: Cost) -> None:
+        assert not engine.calls
+        told.append(cost)
+
+    scorer = scorer_of(bundle, engine)
+    split = make_split()
+    result = evaluate_split(scorer, split, options, announce=announce)
+
+    assert told == [Cost(result.memory, None)]
+    images, captions = scorer.encode_images(split.regions), scorer.encode_captions(split.captions)
+    assert result.memory.encoded == images.nbytes + captions.nbytes
+    assert result.memory.tiles == scorer.plan(images, captions).tile_bytes
+
+
+def test_time_is_told_by_a_sample_of_long_work(bundle: Bundle) -> None:
+    """1 s for the sample's 32 images of 256, 2 s for 32 captions of 1,280, 3 s for its pairs."""
+    scorer, split = scorer_of(bundle, FakeEngine(bundle)), make_split(256)
+    ids = [np.array([1, 4, 2], np.int32)] * len(split.captions)
+
+    seconds = estimate_seconds(scorer, split.regions, ids, iter([0.0, 1.0, 3.0, 6.0]).__next__)
+
+    assert seconds == 1 * 256 / 32 + 2 * 1280 / 32 + 3 * 256 * 1280 / 32**2
+
+
+def test_a_larger_sample_where_the_first_takes_no_time(bundle: Bundle) -> None:
+    scorer, split = scorer_of(bundle, FakeEngine(bundle)), make_split(800)
+    ids = [np.array([1, 4, 2], np.int32)] * len(split.captions)
+    times = iter([0.0, 9.0, 9.0, 9.1, 10.0, 11.0, 11.0, 11.1])
+
+    seconds = estimate_seconds(scorer, split.regions, ids, times.__next__)
+
+    assert seconds == pytest.approx(800 / 96 + 0.1 * 800 * 4000 / 96**2)
 
 
 @pytest.mark.parametrize("ties", ["last", "authors"])
@@ -127,10 +204,18 @@ def test_stages_and_seconds(scorer: Scorer) -> None:
     )
 
     long = ["encoding images", "encoding captions", "scoring"]
-    assert list(stages) == [*long, "combining", "ranking"]
+    assert list(stages) == long
     for name, total in zip(long, (IMAGES, 5 * IMAGES, 5 * IMAGES * IMAGES), strict=True):
         assert stages[name][-1] == (total, total)
     assert result.seconds == {"encode": 1.5, "score": 3.0}
+
+
+def test_matrices_are_combined_and_ranked_in_stages_of_their_own(scorer: Scorer) -> None:
+    stages: list[str] = []
+
+    evaluate_split(scorer, make_split(), EvalOptions(folds=2), stage=stages.append)
+
+    assert stages[2:] == ["scoring", "combining", "ranking"]
 
 
 def test_the_report_carries_what_two_runs_are_compared_by(scorer: Scorer, bundle: Bundle) -> None:
@@ -153,7 +238,7 @@ def test_the_report_carries_what_two_runs_are_compared_by(scorer: Scorer, bundle
     assert report["run"]["bundle_sha256"] == bundle.sha256
     assert (report["run"]["images"], report["run"]["captions"]) == (IMAGES, 5 * IMAGES)
     assert {"sgraf-deploy", "python", "numpy"} <= set(report["run"]["versions"])
-    assert report["memory_bytes"]["result"] == 3 * 4 * IMAGES * 5 * IMAGES
+    assert report["memory_bytes"]["result"] == 0
     assert report["memory_bytes"]["encoded"] > 0
     assert report["folds"] == {}
     assert "logits" not in report

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -228,3 +229,96 @@ def test_a_gpu_is_torchs(world: World) -> None:
     says = error_line(run("eval", world.bundle, *arguments))
     assert "no engine is available on cuda:0" in says
     assert "torch: PyTorch sees no device cuda:0" in says
+
+
+@pytest.mark.parametrize("more", [(), ("--folds", 2), ("--ties", "authors")], ids=str)
+def test_similarities_are_saved_as_the_scorer_computes_them(
+    world: World, more: tuple[object, ...]
+) -> None:
+    stdout, report = evaluate(world, "--save-similarities", "s.npy", *more)
+
+    split = open_precomp(world.data, "dev")
+    with sgraf_deploy.load(world.bundle) as scorer:
+        expected = scorer.score(split.regions, split.captions)
+    saved = np.load("s.npy")
+    assert saved.dtype == np.float32
+    np.testing.assert_array_equal(saved, expected)
+    assert stdout.splitlines()[-2:] == ["wrote report.json", "wrote s.npy"]
+    alone = evaluate(world, *more)[1]
+    assert alone["reports"] == report["reports"]
+
+
+def test_similarities_of_one_member_are_its_own(world: World) -> None:
+    done("export", world.saf, "--vocab", world.vocabulary, "--precision", "fp32")
+    arguments = ("--data", world.data, "--split", "dev", "--save-similarities", "s.npy")
+
+    done("eval", "small_SAF.sgraf", *arguments)
+
+    saved = np.load("s.npy")
+    np.testing.assert_allclose(saved, similarities(expected_logits(world)["SAF"]), atol=1e-6)
+
+
+def test_what_cannot_be_saved_is_refused_before_the_work(world: World) -> None:
+    def no_work(*_: object, **__: object) -> None:
+        raise AssertionError("it was begun")
+
+    world.monkeypatch.setattr("sgraf_deploy.bench.evaluate.evaluate_split", no_work)
+    arguments = ("eval", world.bundle, "--data", world.data, "--split", "dev")
+    usage = shutil.disk_usage(world.folder)
+    (world.folder / "folder").mkdir()
+    for file in ("no/s.npy", "folder", os.devnull):
+        result = run(*arguments, "--save-similarities", file)
+        assert result.exit_code == 2
+        assert f"--save-similarities {file} cannot be written" in error_line(result)
+    both = run(*arguments, "--save-similarities", "r.npy", "--json", "./r.npy")
+    assert "expected two files" in error_line(both)
+    world.monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=700))
+    full = run(*arguments, "--save-similarities", "s.npy")
+    assert full.exit_code == 2
+    assert "disk space" in error_line(full)
+    assert [path.name for path in world.folder.iterdir()] == ["folder"]
+
+
+def test_an_interrupted_evaluation_saves_nothing(world: World) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    old = world.write("s.npy", b"old")
+    world.monkeypatch.setattr("sgraf_deploy.runtime.ranks.HostRankCounter.add", fail)
+
+    result = run(
+        "eval", world.bundle, "--data", world.data, "--split", "dev", "--save-similarities", "s.npy"
+    )
+
+    assert result.exit_code == 130
+    assert old.read_bytes() == b"old"
+    assert [path.name for path in world.folder.iterdir()] == ["s.npy"]
+
+
+def test_what_a_late_failure_cannot_save_is_shown(world: World) -> None:
+    arguments = ("--data", world.data, "--split", "dev", "--save-similarities", "s.npy")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    world.monkeypatch.setattr(os, "replace", fail)
+    result = run("eval", world.bundle, *arguments)
+
+    assert result.exit_code == 2
+    assert "--save-similarities s.npy cannot be written" in error_line(result)
+    assert len(rows(result.stdout)) == 2 * len(MODELS) + 2
+    assert list(world.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [((), "no matrix"), (("--folds", 2), "matrices of logits 2.2 kB")],
+    ids=["tiles", "matrix"],
+)
+def test_memory_is_told_before_the_work(world: World, more: tuple[object, ...], says: str) -> None:
+    stdout, report = evaluate(world, *more)
+
+    line = stdout.splitlines()[2]
+    assert line.startswith("in memory: encoded inputs ")
+    assert line.endswith(f"B, {says}")
+    assert report["memory_bytes"]["result"] == (0 if says == "no matrix" else 3 * 4 * 180)
