@@ -185,9 +185,11 @@ def test_every_member_has_its_report(
 ) -> None:
     bundle = write_bundle(tmp_path / "small.sgraf", *modules)
 
-    result = evaluate_split(scorer_of(bundle, FakeEngine(bundle)), make_split())
+    scorer = scorer_of(bundle, FakeEngine(bundle))
+    result = evaluate_split(scorer, make_split())
+    held = evaluate_split(scorer, make_split(), EvalOptions(folds=1))
 
-    assert list(result.reports) == list(result.logits) == models
+    assert list(result.reports) == list(held.reports) == list(held.logits) == models
     assert result.run["members"] == [model.lower() for model in models if model != "ENSEMBLE"]
     assert result.fold_reports == {}
 
