@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import socket
 import stat
 from collections.abc import Callable
 from contextlib import chdir
 from pathlib import Path
 
-import numpy as np
 import pytest
 from staged_writer import names, run
 
@@ -21,7 +19,6 @@ from sgraf_deploy.errors import DataError, InputError
 from sgraf_deploy.files import (
     FILE_STEPS,
     check_file,
-    staged_array,
     staged_file,
     write_file,
     write_json,
@@ -379,76 +376,3 @@ def test_a_vocabulary_is_written_whole(target: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(DataError, match="No space left"):
         Vocabulary([*SPECIAL_WORDS, "dog"]).save(target)
     assert target.read_bytes() == before
-
-
-@pytest.fixture
-def old(target: Path) -> Path:
-    target.write_text("old", encoding="utf-8")
-    return target
-
-
-def test_an_array_is_mapped_and_appears_whole(old: Path) -> None:
-    values = np.arange(15, dtype=np.float32).reshape(3, 5)
-    with staged_array(old, (3, 5)) as array:
-        assert isinstance(array, np.memmap)
-        assert not array.any()
-        array[...] = values
-        assert old.read_text(encoding="utf-8") == "old"
-
-    found = np.load(old)
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, values)
-    assert [path.name for path in old.parent.iterdir()] == [old.name]
-
-
-@pytest.mark.parametrize("error", [OSError(errno.EIO, "a disk of its own"), KeyboardInterrupt()])
-def test_an_error_beside_an_array_is_not_the_files(old: Path, error: BaseException) -> None:
-    with pytest.raises(type(error)) as caught, staged_array(old, (3, 5)):
-        raise error
-
-    assert caught.value is error
-    assert old.read_text(encoding="utf-8") == "old"
-    assert [path.name for path in old.parent.iterdir()] == [old.name]
-
-
-@pytest.mark.parametrize("kind", ["told", "found"])
-def test_an_array_that_the_disk_has_no_room_for_is_refused_at_once(
-    old: Path, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*arguments: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    if kind == "told":
-        usage = shutil.disk_usage(old.parent)._replace(free=4_000_000)
-        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    else:
-        monkeypatch.setattr(os, "posix_fallocate", full)
-
-    with (
-        pytest.raises(InputError, match=r"result .* cannot be written") as caught,
-        staged_array(old, (1000, 1000), what="result"),
-    ):
-        pytest.fail("there is no room")
-
-    assert str(caught.value.mend).startswith("free disk space")
-    assert old.read_text(encoding="utf-8") == "old"
-    assert [path.name for path in old.parent.iterdir()] == [old.name]
-
-
-@pytest.mark.parametrize("code", [None, errno.EOPNOTSUPP, errno.EINVAL])
-def test_disk_space_is_taken_where_the_system_cannot_reserve_it(
-    old: Path, code: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*arguments: object) -> None:
-        raise OSError(code, "not here")
-
-    if code is None:
-        monkeypatch.delattr(os, "posix_fallocate")
-    else:
-        monkeypatch.setattr(os, "posix_fallocate", refuse)
-    monkeypatch.setattr("sgraf_deploy.files._ZEROS", 1000)
-
-    with staged_array(old, (30, 50)) as array:
-        array[...] = 1
-
-    assert np.load(old).sum() == 1500
