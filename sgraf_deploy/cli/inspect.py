@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sgraf_deploy.cli.common import BUNDLE, megabytes
+from sgraf_deploy.cli.common import BUNDLE, ENGINE_DIR_HELP, PATH, megabytes
 from sgraf_deploy.cli.terminal import echo, echo_json, table
 from sgraf_deploy.config import GRAPHS, Precision
 
@@ -17,17 +17,20 @@ if TYPE_CHECKING:
     from sgraf_deploy.bundle import Bundle
     from sgraf_deploy.config import TensorSpec
     from sgraf_deploy.manifest import Manifest
+    from sgraf_deploy.runtime.plan_list import Listed
 
 _ITEM_BYTES = {"float32": 4, "float16": 2}
 
 
-@click.command(short_help="Show a bundle's models, graphs, axes, precisions and sizes.")
+@click.command(short_help="Show a bundle's models, graphs, axes, precisions, sizes, engines.")
 @BUNDLE
+@click.option("--engine-dir", type=PATH, metavar="DIR", help=ENGINE_DIR_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print the whole manifest as JSON instead.")
-def inspect(bundle: Path, as_json: bool) -> None:
-    """Show what is in a BUNDLE: models, graphs, axes, precisions and sizes.
+def inspect(bundle: Path, engine_dir: Path | None, as_json: bool) -> None:
+    """Show what is in a BUNDLE: models, graphs, axes, precisions and sizes, compiled engines.
 
-    Its graphs are checked first: their hashes, and that they need no other file.
+    Its graphs are checked first: their hashes, and that they need no other file. Engines are listed
+    with the largest sizes of every profile, and whether you compared them with the reference here.
     """
     from sgraf_deploy.bundle import Bundle
 
@@ -46,7 +49,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
         echo(f"vocabulary of {manifest.vocab_size:,} words, tokenizer {manifest.tokenizer}")
     for line in _member_lines(manifest):
         echo(line)
-    for line in ("", *_interfaces(manifest), "", *_sizes(manifest)):
+    for line in ("", *_interfaces(manifest), "", *_sizes(manifest), *_engines(opened, engine_dir)):
         echo(line)
     echo()
     for precision in manifest.precisions:
@@ -86,6 +89,38 @@ def _member_lines(manifest: Manifest) -> Iterator[str]:
             f"  from {source.file} (sha256 {source.sha256[:16]}…){epoch}; "
             f"original weights {reference}"
         )
+
+
+def _engines(bundle: Bundle, engine_dir: Path | None) -> Iterator[str]:
+    """A table of compiled engines; a line for each that is unusable, and what there is to do."""
+    from sgraf_deploy.errors import BundleError
+    from sgraf_deploy.runtime.plan_list import list_plans
+
+    try:
+        listed = list_plans(bundle, engine_dir)
+    except BundleError as error:
+        yield from ("", f"engines: {error}")
+        return
+    if not listed:
+        if engine_dir is not None:
+            yield from ("", f"no engines of this bundle in {engine_dir}")
+        return
+    columns = ("engine", "built by", "for", "largest sizes of its profiles", "size", "here")
+    yield ""
+    yield from table([_engine_row(one) for one in listed], columns, ("size",))
+    for one in listed:
+        if one.problem is not None:
+            yield f"{one.name} is unusable: {one.problem}"
+
+
+def _engine_row(one: Listed) -> tuple[object, ...]:
+    if one.sidecar is None:
+        return (one.name, "", "", "", "", one.state)
+    sizes = tuple(
+        ", ".join(f"{axis} {size:,}" for axis, size in largest.items()) for largest in one.largest
+    )
+    built, size = f"{one.sidecar.flavour} {one.sidecar.version}", megabytes(one.sidecar.plan_bytes)
+    return (one.name, built, one.sidecar.compute_capability, sizes, size, one.state)
 
 
 def _interfaces(manifest: Manifest) -> list[str]:

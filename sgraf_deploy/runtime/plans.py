@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sgraf_deploy.config import GraphName, Precision
+from sgraf_deploy.config import GraphName, GraphSignature, Precision
 from sgraf_deploy.disk import os_errors
 from sgraf_deploy.errors import BundleError
 from sgraf_deploy.files import write_file
@@ -237,6 +237,25 @@ def differing(sidecar: Sidecar, expected: Mapping[str, object]) -> list[str]:
         for name, value in expected.items()
         if getattr(sidecar, name) != value and not (portable and name == "compute_capability")
     ]
+
+
+def largest_sizes(signature: GraphSignature, sidecar: Sidecar) -> tuple[dict[str, int], ...]:
+    """Every profile's largest sizes by dynamic axis; BundleError for one of other inputs."""
+    expected = {spec.name: len(spec.axes) for spec in signature.inputs}
+    for profile in sidecar.profiles:
+        found = {name: len(high) for name, (_, _, high) in profile.items()}
+        if found != expected:
+            what = f"profiles of engine {sidecar.plan}, by input the axes"
+            raise BundleError(what, expected=expected, got=found, mend=REBUILD)
+    return tuple(
+        {
+            axis: size
+            for spec in signature.inputs
+            for axis, size in zip(spec.axes, profile[spec.name][2], strict=True)
+            if isinstance(axis, str)
+        }
+        for profile in sidecar.profiles
+    )
 
 
 def _read(path: Path, fits: Callable[[int], bool], size: str) -> bytes:

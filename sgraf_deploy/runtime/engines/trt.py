@@ -26,7 +26,7 @@ from sgraf_deploy.runtime.engines.trt_context import Tensors, TrtContext
 from sgraf_deploy.runtime.gpu import Gpu
 from sgraf_deploy.runtime.inputs import InputCheck, shape_of
 from sgraf_deploy.runtime.plan_host import PlanHost
-from sgraf_deploy.runtime.plans import REBUILD, Profile, Sidecar, engine_folder, load_plan
+from sgraf_deploy.runtime.plans import Sidecar, engine_folder, largest_sizes, load_plan
 from sgraf_deploy.runtime.state import Mark, is_verified, mark_verified
 from sgraf_deploy.runtime.tensorrt import TensorRT, check_capability, find_tensorrt
 
@@ -144,7 +144,7 @@ class TrtGraph:
             expected = f"{sorted(names)} in {len(sidecar.profiles)} profiles"
             got = f"{sorted(found)} in {engine.num_optimization_profiles}"
             raise DeviceError(f"tensors of engine {sidecar.plan}", expected=expected, got=got)
-        self.largest = tuple(_largest(signature, profile, sidecar) for profile in sidecar.profiles)
+        self.largest = largest_sizes(signature, sidecar)
 
     def run(
         self, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray] | None = None
@@ -202,18 +202,3 @@ class TrtGraph:
                 found = self._owner.new_context(self._engine, profile, lane)
             self._contexts[lane, profile] = found
         return found
-
-
-def _largest(signature: GraphSignature, profile: Profile, sidecar: Sidecar) -> dict[str, int]:
-    """A profile's largest sizes by dynamic axis; BundleError for one of other inputs."""
-    expected = {spec.name: len(spec.axes) for spec in signature.inputs}
-    found = {name: len(high) for name, (_, _, high) in profile.items()}
-    if found != expected:
-        what = f"profiles of engine {sidecar.plan}, by input the axes"
-        raise BundleError(what, expected=expected, got=found, mend=REBUILD)
-    return {
-        axis: size
-        for spec in signature.inputs
-        for axis, size in zip(spec.axes, profile[spec.name][2], strict=True)
-        if isinstance(axis, str)
-    }

@@ -1,0 +1,128 @@
+"""A bundle's compiled engines as they lie there, without a GPU and without opening one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.config import GRAPHS, GraphName, Precision
+from sgraf_deploy.errors import BundleError, UnavailableError
+from sgraf_deploy.runtime.gpu import Gpu, find_driver
+from sgraf_deploy.runtime.plans import (
+    PORTABLE,
+    Sidecar,
+    engine_folder,
+    largest_sizes,
+    load_plan,
+    plan_name,
+    read_sidecar,
+)
+from sgraf_deploy.runtime.state import Mark, is_verified
+from sgraf_deploy.runtime.tensorrt import find_tensorrt
+
+State = Literal["verified", "not verified", "not known here", "not for this machine", "unusable"]
+
+
+@dataclass(frozen=True)
+class Host:
+    """A TensorRT, and the GPUs that it runs on."""
+
+    flavour: str
+    version: str
+    gpus: tuple[Gpu, ...]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One engine. `sidecar` is None for one that cannot be read; `problem` is why it is unusable.
+
+    `largest` are the largest sizes by axis of every profile.
+    """
+
+    name: str
+    state: State
+    sidecar: Sidecar | None = None
+    largest: tuple[dict[str, int], ...] = ()
+    problem: BundleError | None = None
+
+
+def find_host() -> Host | None:
+    """What plans run on here; None without a GPU or TensorRT."""
+    try:
+        driver, tensorrt = find_driver(), find_tensorrt()
+    except UnavailableError:
+        return None
+    return Host(tensorrt.flavour, tensorrt.version, driver.gpus)
+
+
+def list_plans(bundle: Bundle, engine_dir: Path | None = None) -> list[Listed]:
+    """Every engine that has a sidecar, in the order of members, precisions and graphs.
+
+    Raises BundleError where the folder inside the bundle is a link.
+    """
+    folder = engine_folder(bundle, engine_dir)
+    names = list(_names(bundle, folder))
+    host = find_host() if names else None
+    return [_listed(bundle, folder, host, name) for name in names]
+
+
+def _names(bundle: Bundle, folder: Path) -> Iterator[tuple[str, Precision, GraphName]]:
+    for member, files in bundle.manifest.members.items():
+        for precision in files.graphs:
+            for graph in GRAPHS:
+                # A link that leads nowhere is there, too, and has to be shown.
+                if os.path.lexists(folder / f"{plan_name(member, precision, graph)}.json"):
+                    yield member, precision, graph
+
+
+def _listed(
+    bundle: Bundle,
+    folder: Path,
+    host: Host | None,
+    place: tuple[str, Precision, GraphName],
+) -> Listed:
+    member, precision, graph = place
+    name, file = plan_name(member, precision, graph), bundle.graph(member, graph, precision)
+    expected = {
+        "member": member,
+        "precision": precision,
+        "graph": graph,
+        "onnx_sha256": file.ref.sha256,
+    }
+    sidecar = None
+    try:
+        sidecar = read_sidecar(folder, member, precision, graph)
+        largest = largest_sizes(file.signature, sidecar)
+        load_plan(folder, expected, lambda _: True)  # Its bytes are hashed, and not opened.
+    except BundleError as error:
+        return Listed(name, "unusable", sidecar, problem=error)
+    return Listed(name, _state(bundle, sidecar, host), sidecar, largest)
+
+
+def _state(bundle: Bundle, sidecar: Sidecar, host: Host | None) -> State:
+    """Whether this user compared a plan here, on any of the GPUs that it is for."""
+    if host is None:
+        return "not known here"
+    fitting = [
+        gpu for gpu in host.gpus if sidecar.compute_capability in (PORTABLE, gpu.compute_capability)
+    ]
+    if not fitting or (sidecar.flavour, sidecar.version) != (host.flavour, host.version):
+        return "not for this machine"
+    gate = bundle.manifest.gate
+    marks = (
+        Mark(
+            plan_sha256=sidecar.plan_sha256,
+            onnx_sha256=sidecar.onnx_sha256,
+            reference_sha256="" if gate is None else gate.sha256,
+            flavour=host.flavour,
+            version=host.version,
+            device=gpu.name,
+            compute_capability=gpu.compute_capability,
+        )
+        for gpu in fitting
+    )
+    return "verified" if any(map(is_verified, marks)) else "not verified"

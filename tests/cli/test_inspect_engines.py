@@ -1,0 +1,192 @@
+"""`sgraf-deploy inspect`: compiled engines as they lie there, whatever state they are in."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from cli.world import World, done, tree
+from fake_cuda import FakeCuda
+from fake_tensorrt import VERSION
+from runtime.trt_world import TrtWorld
+
+from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.runtime import plan_list
+from sgraf_deploy.runtime.gpu import Gpu
+from sgraf_deploy.runtime.plan_list import Host, list_plans
+from sgraf_deploy.runtime.plans import write_plan
+
+GPU = Gpu(FakeCuda.name, "9.0")
+HERE = Host("tensorrt", VERSION, (GPU,))
+GRAPHS = ("image_encoder", "text_encoder", "scorer", "pair_scorer")
+
+
+@pytest.fixture
+def engines(world: World) -> TrtWorld:
+    """Engines of the bundle in a folder beside it; there is no GPU."""
+    world.monkeypatch.setattr(plan_list, "find_host", lambda: None)
+    return TrtWorld(Bundle.open(world.bundle), world.folder / "engines")
+
+
+def rows(world: World, *more: object) -> dict[str, str]:
+    """The row of every engine, its further lines and the white space left out."""
+    lines = done("inspect", world.bundle, *more).stdout.splitlines()
+    return {
+        line.split()[0]: " ".join(line.split()[1:])
+        for line in lines
+        if re.match(r"(sgr|saf)-fp\d+-\w+ ", line) and "unusable:" not in line
+    }
+
+
+def test_engines_are_listed_without_a_gpu(world: World, engines: TrtWorld) -> None:
+    engines.build("fp16", verified=True)
+    before = tree(world.folder)
+
+    found = rows(world, "--engine-dir", engines.folder)
+
+    assert list(found) == [
+        f"{member}-fp16-{graph}" for member in ("sgr", "saf") for graph in GRAPHS
+    ]
+    for row in found.values():
+        assert row.startswith(f"tensorrt {VERSION} 9.0 ")
+        assert row.endswith("not known here")
+    assert "captions 3, words 20" in found["sgr-fp16-text_encoder"]
+    size = engines.made("sgr", "scorer", "fp16")[0].plan_bytes
+    assert f"{size / 1e3:.1f} kB" in found["sgr-fp16-scorer"]
+    assert tree(world.folder) == before
+
+
+def test_every_profile_has_a_line(world: World, engines: TrtWorld) -> None:
+    engines.build("fp16")
+    shown = done("inspect", world.bundle, "--engine-dir", engines.folder).stdout
+    for sizes in ("images 4, captions 3", "images 7, captions 1", "images 1, captions 7"):
+        assert shown.count(f"{sizes}, words 20") == 2
+
+
+def test_what_was_verified_here_is_said(world: World, engines: TrtWorld) -> None:
+    engines.build("fp16", verified=True)
+    engines.build("fp32", verified=False)
+    world.monkeypatch.setattr(plan_list, "find_host", lambda: HERE)
+
+    found = rows(world, "--engine-dir", engines.folder)
+
+    assert {name: row.split(" kB ")[-1].split(" MB ")[-1] for name, row in found.items()} == {
+        f"{member}-{precision}-{graph}": state
+        for member in ("sgr", "saf")
+        for precision, state in (("fp16", "verified"), ("fp32", "not verified"))
+        for graph in GRAPHS
+    }
+
+
+@pytest.mark.parametrize(
+    ("host", "state"),
+    [
+        (Host("tensorrt", "0.1", (GPU,)), "not for this machine"),
+        (Host("tensorrt-rtx", VERSION, (GPU,)), "not for this machine"),
+        (Host("tensorrt", VERSION, (Gpu(GPU.name, "8.9"),)), "not for this machine"),
+        (Host("tensorrt", VERSION, (Gpu("another", "9.0"),)), "not verified"),
+        (Host("tensorrt", VERSION, (Gpu("another", "8.9"), GPU)), "verified"),
+        (None, "not known here"),
+    ],
+    ids=["version", "flavour", "capability", "gpu", "second-gpu", "none"],
+)
+def test_another_machine_is_told_apart(
+    host: Host | None, state: str, world: World, engines: TrtWorld
+) -> None:
+    engines.build("fp16", verified=True)
+    world.monkeypatch.setattr(plan_list, "find_host", lambda: host)
+
+    assert {one.state for one in list_plans(engines.bundle, engines.folder)} == {state}
+
+
+def test_a_portable_engine_is_for_every_gpu(world: World, engines: TrtWorld) -> None:
+    engines.build("fp16", verified=False, compute_capability="portable")
+    world.monkeypatch.setattr(plan_list, "find_host", lambda: HERE)
+
+    assert {one.state for one in list_plans(engines.bundle, engines.folder)} == {"not verified"}
+
+
+def truncate(engines: TrtWorld, sidecar: Path) -> None:
+    sidecar.write_bytes(sidecar.read_bytes()[:-40])
+
+
+def alter(engines: TrtWorld, sidecar: Path) -> None:
+    value = json.loads(sidecar.read_text(encoding="utf-8"))
+    sidecar.write_text(json.dumps(value | {"version": "9.9"}), encoding="utf-8")
+
+
+def lose_the_plan(engines: TrtWorld, sidecar: Path) -> None:
+    (plan,) = sidecar.parent.glob(f"{sidecar.stem}-*.plan")
+    plan.unlink()
+
+
+def change_the_plan(engines: TrtWorld, sidecar: Path) -> None:
+    (plan,) = sidecar.parent.glob(f"{sidecar.stem}-*.plan")
+    content = plan.read_bytes()
+    plan.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def link_nowhere(engines: TrtWorld, sidecar: Path) -> None:
+    sidecar.unlink()
+    sidecar.symlink_to("nothing.json")
+
+
+def build_from_another_graph(engines: TrtWorld, sidecar: Path) -> None:
+    engines.build_one("sgr", "scorer", "fp16", onnx_sha256="0" * 64)
+
+
+def give_other_profiles(engines: TrtWorld, sidecar: Path) -> None:
+    other = engines.made("sgr", "text_encoder", "fp16")[0].profiles
+    engines.build_one("sgr", "scorer", "fp16", profiles=other)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        truncate,
+        alter,
+        lose_the_plan,
+        change_the_plan,
+        link_nowhere,
+        build_from_another_graph,
+        give_other_profiles,
+    ],
+)
+def test_a_damaged_engine_is_shown_as_such(damage: object, world: World, engines: TrtWorld) -> None:
+    engines.build("fp16")
+    damage(engines, engines.plans / "sgr-fp16-scorer.json")  # type: ignore[operator]
+    world.monkeypatch.setattr(plan_list, "find_host", lambda: HERE)
+
+    output = done("inspect", world.bundle, "--engine-dir", engines.folder).stdout
+
+    (line,) = (line for line in output.splitlines() if "unusable: " in line)
+    assert line.startswith("sgr-fp16-scorer is unusable: ")
+    assert "sgraf-deploy compile" in line
+    assert rows(world, "--engine-dir", engines.folder)["sgr-fp16-scorer"].endswith("unusable")
+    assert output.count("verified") >= 7
+
+
+def test_engines_inside_the_bundle_are_listed(world: World, engines: TrtWorld) -> None:
+    copy = world.copy()
+    sidecar, plan = engines.made("sgr", "scorer", "fp16")
+    write_plan(copy / "engines", plan, sidecar)
+
+    output = done("inspect", copy).stdout
+
+    assert output.count("sgr-fp16-scorer") == 1
+    assert "saf-fp16-scorer" not in output
+
+
+def test_a_folder_that_is_a_link_is_said_to_be_one(world: World, engines: TrtWorld) -> None:
+    copy = world.copy()
+    (copy / "engines").symlink_to(world.folder)
+
+    assert "is a link" in done("inspect", copy).stdout
+
+
+def test_where_there_are_none(world: World, engines: TrtWorld) -> None:
+    assert "built by" not in done("inspect", world.bundle).stdout
+    output = done("inspect", world.bundle, "--engine-dir", world.folder / "none").stdout
+    assert f"no engines of this bundle in {world.folder / 'none'}" in output
