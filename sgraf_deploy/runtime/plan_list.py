@@ -12,17 +12,18 @@ from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import GRAPHS, GraphName, Precision
 from sgraf_deploy.errors import BundleError, UnavailableError
 from sgraf_deploy.runtime.gpu import Gpu, find_driver
+from sgraf_deploy.runtime.plan_host import PlanHost
 from sgraf_deploy.runtime.plans import (
-    PORTABLE,
     Sidecar,
+    differing,
     engine_folder,
     largest_sizes,
     load_plan,
     plan_name,
     read_sidecar,
 )
-from sgraf_deploy.runtime.state import Mark, is_verified
-from sgraf_deploy.runtime.tensorrt import find_tensorrt
+from sgraf_deploy.runtime.state import is_verified
+from sgraf_deploy.runtime.tensorrt import TensorRT, find_tensorrt
 
 State = Literal["verified", "not verified", "not known here", "not for this machine", "unusable"]
 
@@ -31,8 +32,7 @@ State = Literal["verified", "not verified", "not known here", "not for this mach
 class Host:
     """A TensorRT, and the GPUs that it runs on."""
 
-    flavour: str
-    version: str
+    tensorrt: TensorRT
     gpus: tuple[Gpu, ...]
 
 
@@ -56,7 +56,7 @@ def find_host() -> Host | None:
         driver, tensorrt = find_driver(), find_tensorrt()
     except UnavailableError:
         return None
-    return Host(tensorrt.flavour, tensorrt.version, driver.gpus)
+    return Host(tensorrt, driver.gpus)
 
 
 def list_plans(bundle: Bundle, engine_dir: Path | None = None) -> list[Listed]:
@@ -108,21 +108,11 @@ def _state(bundle: Bundle, sidecar: Sidecar, host: Host | None) -> State:
     if host is None:
         return "not known here"
     fitting = [
-        gpu for gpu in host.gpus if sidecar.compute_capability in (PORTABLE, gpu.compute_capability)
+        each
+        for each in (PlanHost(bundle, gpu, host.tensorrt) for gpu in host.gpus)
+        if not differing(sidecar, each.expected(sidecar.member, sidecar.precision, sidecar.graph))
     ]
-    if not fitting or (sidecar.flavour, sidecar.version) != (host.flavour, host.version):
+    if not fitting:
         return "not for this machine"
-    gate = bundle.manifest.gate
-    marks = (
-        Mark(
-            plan_sha256=sidecar.plan_sha256,
-            onnx_sha256=sidecar.onnx_sha256,
-            reference_sha256="" if gate is None else gate.sha256,
-            flavour=host.flavour,
-            version=host.version,
-            device=gpu.name,
-            compute_capability=gpu.compute_capability,
-        )
-        for gpu in fitting
-    )
-    return "verified" if any(map(is_verified, marks)) else "not verified"
+    verified = any(is_verified(each.mark(sidecar)) for each in fitting)
+    return "verified" if verified else "not verified"

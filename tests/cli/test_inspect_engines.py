@@ -17,9 +17,10 @@ from sgraf_deploy.runtime import plan_list
 from sgraf_deploy.runtime.gpu import Gpu
 from sgraf_deploy.runtime.plan_list import Host, list_plans
 from sgraf_deploy.runtime.plans import write_plan
+from sgraf_deploy.runtime.tensorrt import TensorRT
 
 GPU = Gpu(FakeCuda.name, "9.0")
-HERE = Host("tensorrt", VERSION, (GPU,))
+HERE = Host(TensorRT("tensorrt", VERSION, None), (GPU,))
 GRAPHS = ("image_encoder", "text_encoder", "scorer", "pair_scorer")
 
 
@@ -83,11 +84,14 @@ def test_what_was_verified_here_is_said(world: World, engines: TrtWorld) -> None
 @pytest.mark.parametrize(
     ("host", "state"),
     [
-        (Host("tensorrt", "0.1", (GPU,)), "not for this machine"),
-        (Host("tensorrt-rtx", VERSION, (GPU,)), "not for this machine"),
-        (Host("tensorrt", VERSION, (Gpu(GPU.name, "8.9"),)), "not for this machine"),
-        (Host("tensorrt", VERSION, (Gpu("another", "9.0"),)), "not verified"),
-        (Host("tensorrt", VERSION, (Gpu("another", "8.9"), GPU)), "verified"),
+        (Host(TensorRT("tensorrt", "0.1", None), (GPU,)), "not for this machine"),
+        (Host(TensorRT("tensorrt-rtx", VERSION, None), (GPU,)), "not for this machine"),
+        (
+            Host(TensorRT("tensorrt", VERSION, None), (Gpu(GPU.name, "8.9"),)),
+            "not for this machine",
+        ),
+        (Host(TensorRT("tensorrt", VERSION, None), (Gpu("another", "9.0"),)), "not verified"),
+        (Host(TensorRT("tensorrt", VERSION, None), (Gpu("another", "8.9"), GPU)), "verified"),
         (None, "not known here"),
     ],
     ids=["version", "flavour", "capability", "gpu", "second-gpu", "none"],
