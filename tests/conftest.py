@@ -38,6 +38,7 @@ SURROUNDINGS = {
     "HOME": f"{os.devnull}/home",
     # ONNX Runtime keeps an identifier of the machine there, for reports to its maker.
     "ORT_DISABLE_TELEMETRY": "1",
+    "ORT_TELEMETRY_DISABLED": "1",
     # What this user found out on this machine; `_state` gives each test a folder of its own.
     "SGRAF_DEPLOY_STATE": str(Path(os.devnull).resolve() / "none"),
 }

@@ -20,6 +20,7 @@ from sgraf_deploy.errors import SgrafDeployError
 from sgraf_deploy.runtime.engine import Buffer, EngineOptions, Graph
 from sgraf_deploy.runtime.engines.ort import PROVIDER, OrtEngine, session_options
 from sgraf_deploy.runtime.halving import Progress
+from sgraf_deploy.runtime.onnx_runtime import import_onnxruntime
 from sgraf_deploy.runtime.scorer import Scorer, load
 from sgraf_deploy.runtime.tiles import TileLimits
 from sgraf_deploy.versions import tool_versions
@@ -154,15 +155,15 @@ class _ProfiledScorer:
     """One member's scorer, in a session like the engine's that writes down every node."""
 
     def __init__(self, path: Path, signature: GraphSignature, prefix: Path) -> None:
-        import onnxruntime
-
         options = session_options(1, arena=True)
         options.enable_profiling = True
         options.profile_file_prefix = str(prefix)
         self._optimised = prefix.with_suffix(".onnx")
         options.optimized_model_filepath = str(self._optimised)
         self.signature = signature
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=[PROVIDER])
+        self._session = import_onnxruntime().InferenceSession(
+            str(path), options, providers=[PROVIDER]
+        )
 
     def run(
         self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer] | None = None

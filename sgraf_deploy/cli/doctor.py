@@ -89,8 +89,11 @@ def _gpus() -> str:
 
 def _providers() -> str:
     """What the installed ONNX Runtime was built with: engines ort, ort-cuda and ort-trt use it."""
+    from sgraf_deploy.errors import UnavailableError
+    from sgraf_deploy.runtime.onnx_runtime import import_onnxruntime
+
     try:
-        import onnxruntime
-    except ImportError:
+        onnxruntime = import_onnxruntime()
+    except UnavailableError:
         return "none, it is not installed"
     return ", ".join(onnxruntime.get_available_providers())

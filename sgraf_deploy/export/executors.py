@@ -22,6 +22,7 @@ from onnx.reference.ops.op_gru import GRU as PaddingBlindGRU  # noqa: N811
 from sgraf_deploy.config import Precision
 from sgraf_deploy.errors import GateError
 from sgraf_deploy.runtime.gate import Arrays, Run
+from sgraf_deploy.runtime.onnx_runtime import import_onnxruntime, import_state
 
 Array = NDArray[Any]
 
@@ -89,9 +90,7 @@ def open_graph(path: Path, precision: Precision) -> Run:
 
 
 def _onnxruntime(path: Path) -> Run:
-    import onnxruntime
-    from onnxruntime.capi import onnxruntime_pybind11_state as native
-
+    onnxruntime, native = import_onnxruntime(), import_state()
     errors = tuple(kind for kind in vars(native).values() if _is_error(kind))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL_ONLY

@@ -26,9 +26,9 @@ from sgraf_deploy.runtime.engine import (
     Buffer,
     EngineOptions,
     Graph,
-    import_package,
 )
 from sgraf_deploy.runtime.inputs import InputCheck
+from sgraf_deploy.runtime.onnx_runtime import import_onnxruntime, import_state
 from sgraf_deploy.runtime.ranks import Bars, HostRankCounter
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class OrtEngine:
     @classmethod
     def check_available(cls, device: str) -> None:
         """UnavailableError where ONNX Runtime cannot be imported."""
-        import_package("onnxruntime")
+        import_onnxruntime()
 
     def open(self, member: str, graph: GraphName) -> Graph:
         """Open a graph; BundleError if it is damaged or is not what the manifest says."""
@@ -213,9 +213,7 @@ def open_session(
     path: Path, options: SessionOptions, providers: Sequence[Any], module: Any = None
 ) -> InferenceSession:
     """A session with these providers; BundleError for a file that ONNX Runtime cannot open."""
-    import onnxruntime
-    from onnxruntime.capi import onnxruntime_pybind11_state as native
-
+    onnxruntime, native = import_onnxruntime(), import_state()
     try:
         session: InferenceSession = (module or onnxruntime).InferenceSession(
             str(path), options, providers=list(providers)
@@ -256,9 +254,7 @@ def check_interface(session: InferenceSession, signature: GraphSignature, path: 
 
 def session_options(threads: int, arena: bool) -> SessionOptions:
     """What a session is opened with; `arena` as in `OrtGraph`."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
+    options: SessionOptions = import_onnxruntime().SessionOptions()
     options.log_severity_level = _FATAL_ONLY
     options.inter_op_num_threads = 1
     # Scorers run thousands of times: without an arena the system maps and clears their
@@ -279,8 +275,7 @@ def _described(name: str, dtype: str, axes: Sequence[str | int]) -> str:
 @contextmanager
 def translated(name: str) -> Iterator[None]:
     """Errors of ONNX Runtime, while it runs a graph of that name, as ours."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as native
-
+    native = import_state()
     try:
         yield
     except MemoryError as error:

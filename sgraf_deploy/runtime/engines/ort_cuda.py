@@ -7,7 +7,6 @@ lane has sessions of its own and nothing waits but `fetch`.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import logging
 from collections.abc import Mapping
@@ -28,6 +27,7 @@ from sgraf_deploy.runtime.cuda.memory import DEVICE, DeviceArray
 from sgraf_deploy.runtime.engine import CUDA_INSTALL, EngineOptions
 from sgraf_deploy.runtime.engines.ort import check_interface, open_session, translated
 from sgraf_deploy.runtime.inputs import InputCheck, shape_of
+from sgraf_deploy.runtime.onnx_runtime import import_onnxruntime
 from sgraf_deploy.runtime.state import state_folder
 
 if TYPE_CHECKING:
@@ -243,9 +243,9 @@ class OrtCudaGraph:
 def find_provider(provider: str) -> Any:
     """The module onnxruntime with this provider; UnavailableError with what mends it."""
     try:
-        module = importlib.import_module("onnxruntime")
-    except ImportError as error:
-        raise UnavailableError("Python cannot import onnxruntime", mend=INSTALL) from error
+        module = import_onnxruntime()
+    except UnavailableError as error:
+        raise UnavailableError(error.reason, mend=INSTALL) from error
     there = module.get_available_providers()
     if provider not in there:
         raise UnavailableError(

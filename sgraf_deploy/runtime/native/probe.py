@@ -24,6 +24,7 @@ from sgraf_deploy.runtime.engines.ort import (
     translated,
 )
 from sgraf_deploy.runtime.native.weights import EXPORT
+from sgraf_deploy.runtime.onnx_runtime import import_onnxruntime
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -92,8 +93,7 @@ def probe(signature: GraphSignature) -> Arrays:
 
 def _run(path: Path, signature: GraphSignature, inputs: Mapping[str, Any]) -> NDArray[np.float32]:
     """The graph's logits in ONNX Runtime, as it stands: optimising it would take longer."""
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = session_options(threads=1, arena=False)
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = open_session(path, options, [PROVIDER])
