@@ -1,0 +1,47 @@
+"""The helpers that the other tests assert errors with."""
+
+from __future__ import annotations
+
+import pytest
+from support.refusals import check_error, holds, refused
+
+from sgraf_deploy.errors import BundleError, DataError, InputError
+
+ERROR = DataError("file a/b.npy, row 12", expected=3, got="4 rows", mend="use --limit-images")
+
+
+def test_what_is_right_passes() -> None:
+    with refused(
+        DataError, "a/b.npy", 12, expected=3, got="4 rows", hint="--limit-images"
+    ) as found:
+        raise ERROR
+    assert found.error is ERROR
+
+
+@pytest.mark.parametrize(
+    ("names", "fields"),
+    [
+        (["b.np"], {}),
+        ([1], {}),
+        ([], {"expected": 4}),
+        ([], {"got": "4"}),
+        ([], {"got": None}),
+        ([], {"hint": None}),
+        ([], {"hint": "--limit"}),
+    ],
+)
+def test_what_is_wrong_fails(names: list[object], fields: dict[str, object]) -> None:
+    with pytest.raises(AssertionError):
+        check_error(ERROR, *names, **fields)
+
+
+@pytest.mark.parametrize("kind", [InputError, BundleError])
+def test_the_kind_is_exact(kind: type[InputError]) -> None:
+    with pytest.raises((AssertionError, DataError)), refused(kind):
+        raise ERROR
+
+
+def test_names_are_whole() -> None:
+    assert holds("run --fp16 x", "--fp16")
+    assert not holds("run --fp16s x", "--fp16")
+    assert not holds("page 12", 2)
