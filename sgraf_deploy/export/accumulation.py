@@ -55,7 +55,7 @@ def count_products(trt: Any, network: api.INetworkDefinition) -> dict[str, int]:
     """
     made: dict[str, Any] = {}
     readers: Counter[str] = Counter()
-    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    layers: list[Any] = [network.get_layer(index) for index in range(network.num_layers)]
     cast_back: set[str] = set()
     for layer in layers:
         operands = [layer.get_input(index) for index in range(layer.num_inputs)]

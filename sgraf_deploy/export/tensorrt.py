@@ -19,18 +19,25 @@ from sgraf_deploy.export.profiles import GIB, Sizes, Use, check_scratch, profile
 from sgraf_deploy.runtime.gpu import find_driver
 from sgraf_deploy.runtime.halving import Progress
 from sgraf_deploy.runtime.plans import PORTABLE, Profile, Sidecar, replace_file
+from sgraf_deploy.runtime.rtx import INSTEAD, RTX, plan_capabilities
 from sgraf_deploy.runtime.tensorrt import SILENT, TensorRT, check_capability
 
 if TYPE_CHECKING:
     import tensorrt as api
 
-_KNOWN = {
-    "BuildCanceled": "the build was cancelled",
-    "no optimization profile has been defined": "an input has no profile",
-    "FP32 GEMM is not supported": "this GPU's products need --precision fp16",
-    "HW-specific datatypes": "this GPU has no FP8, which needs compute capability 8.9: take "
-    "--precision fp16",
+_KNOWN: dict[str, tuple[str, str | None]] = {
+    "BuildCanceled": ("the build was cancelled", None),
+    "no optimization profile has been defined": ("an input has no profile", None),
+    "FP32 GEMM is not supported": (
+        "it has no float32 products for this GPU, and every precision needs some",
+        INSTEAD,
+    ),
+    "HW-specific datatypes": (
+        "this GPU has no FP8, which needs compute capability 8.9",
+        "take --precision fp16",
+    ),
 }
+"""What TensorRT says, what that means, and what puts it right."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +117,7 @@ def compile_graph(
         plan_bytes=len(plan),
         flavour=tensorrt.flavour,
         version=tensorrt.version,
-        compute_capability=built_for,
+        compute_capabilities=plan_capabilities(plan) if built_for == PORTABLE else (built_for,),
         profiles=planned.profiles,
         workspace_bytes=options.workspace_bytes,
         layers=layers,
@@ -122,7 +129,7 @@ def target(tensorrt: TensorRT) -> str:
 
     Raises UnavailableError where TensorRT needs a GPU and there is none.
     """
-    if tensorrt.flavour == "tensorrt-rtx":
+    if tensorrt.flavour == RTX:
         return PORTABLE
     return find_driver().gpus[0].compute_capability
 
@@ -149,15 +156,13 @@ def build(
     parsed = cast(bool, parser.parse(graph))  # tensorrt-stubs mistakes bool for TensorRT's own
     if not parsed or network.num_layers == 0:
         raise _unparsed(planned, parser, logger.lines)
-    config = builder.create_builder_config()
-    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
-    config.clear_flag(trt.BuilderFlag.TF32)  # Its products have ten bits, and fp32 is promised.
+    config = _config(trt, builder, workspace)
     inputs = {network.get_input(index).name for index in range(network.num_inputs)}
     _add_profiles(builder, config, planned, inputs, logger)
     if progress is not None:
         config.progress_monitor = _monitor(trt, progress)
     layers = count_products(trt, network)
-    if tensorrt.flavour == "tensorrt-rtx":
+    if tensorrt.flavour == RTX:
         timing = None  # It measures nothing while it builds.
     if timing is not None:
         _read_timing(config, timing)
@@ -167,6 +172,17 @@ def build(
     if timing is not None:
         _write_timing(config, timing)
     return bytes(plan), layers
+
+
+def _config(trt: Any, builder: api.Builder, workspace: int) -> api.IBuilderConfig:
+    """How to build, beside the profiles."""
+    config = builder.create_builder_config()
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
+    config.clear_flag(trt.BuilderFlag.TF32)  # Its products have ten bits, and fp32 is promised.
+    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
+        # TensorRT for RTX cannot be captured without: it might allocate while it runs.
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    return config
 
 
 def _add_profiles(
@@ -270,7 +286,7 @@ def _no_graph(planned: Planned, why: str) -> BundleError:
 
 def _unbuilt(planned: Planned, what: str, lines: Iterable[str]) -> SgrafDeployError:
     text = "; ".join(lines) or SILENT
-    known = [meaning for mark, meaning in _KNOWN.items() if mark in text]
-    return BundleError(
-        f"TensorRT cannot build {planned.name}: {what}", got="; ".join([*known, text])
-    )
+    known = [entry for mark, entry in _KNOWN.items() if mark in text]
+    got = "; ".join([*(meaning for meaning, _ in known), text])
+    mend = next((each for _, each in known if each is not None), None)
+    return BundleError(f"TensorRT cannot build {planned.name}: {what}", got=got, mend=mend)

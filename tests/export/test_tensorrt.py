@@ -30,7 +30,8 @@ from sgraf_deploy.export.tensorrt import (
 )
 from sgraf_deploy.model.folding import FoldedWeights, fold
 from sgraf_deploy.runtime import tensorrt as adaptor
-from sgraf_deploy.runtime.plans import PORTABLE, engine_folder, load_plan, read_sidecar
+from sgraf_deploy.runtime.plans import engine_folder, load_plan, read_sidecar
+from sgraf_deploy.runtime.rtx import CAPABILITIES, INSTEAD
 from sgraf_deploy.runtime.tensorrt import TensorRT, check_capability, find_tensorrt
 
 SMALL_SIZES = Sizes(images=4, captions=3, words=9, candidates=10)
@@ -108,7 +109,7 @@ def test_a_bundle_is_compiled(
         expected = {"member": member, "precision": precision, "graph": "scorer"}
         assert load_plan(folder, expected, lambda sidecar: True)
         if tensorrt.flavour == "tensorrt-rtx":
-            assert sidecar.compute_capability == PORTABLE
+            assert sidecar.compute_capabilities == CAPABILITIES
     assert bundle.verify_files() == ()  # engines are no part of the bundle
     assert Bundle.open(bundle.path).sha256 == bundle.sha256
 
@@ -169,6 +170,22 @@ def test_fp8_needs_a_gpu_that_has_it(precision: Precision, capability: str, righ
             check_capability(precision, capability)
 
 
+@pytest.mark.parametrize(
+    ("says", "mend"),
+    [
+        ("FP32 GEMM is not supported on this platform.", INSTEAD),
+        ("HW-specific datatypes need another GPU", "take --precision fp16"),
+        ("BuildCanceled", None),
+    ],
+)
+def test_a_build_that_fails_says_what_helps(says: str, mend: str | None) -> None:
+    """A GPU without float32 products has none for any precision: nobody is told to take fp16."""
+    one = planned("scorer", VARIANTS["sgr"], "fp16", SMALL_SIZES)
+    error = export_tensorrt._unbuilt(one, "nothing was built", [f"ERROR {says}"])
+    assert error.mend == mend
+    assert says in str(error.got)
+
+
 def test_profiles_by_use() -> None:
     config = VARIANTS["sgr"]
     found = {use.name: use for use in uses("scorer", Sizes(6, 5, 4, 99))}
@@ -213,6 +230,29 @@ def test_a_broken_installation_says_why(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr(adaptor, "MODULES", (("broken_tensorrt", "tensorrt"),))
     with pytest.raises(UnavailableError, match="broken_tensorrt: No module named"):
         find_tensorrt()
+
+
+def test_a_plan_can_be_captured(tensorrt: TensorRT) -> None:
+    """TensorRT for RTX asks for it at the build; another TensorRT has no such flag."""
+    trt = tensorrt.module
+    config = export_tensorrt._config(trt, trt.Builder(tensorrt.logger()), GIB)
+    if tensorrt.flavour == "tensorrt-rtx":
+        assert config.get_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    assert not config.get_flag(trt.BuilderFlag.TF32)
+
+
+def test_a_tensorrt_without_the_flag_is_not_asked_for_it() -> None:
+    flags: list[str] = []
+    config: Any = SimpleNamespace(
+        set_memory_pool_limit=lambda *_: None, clear_flag=flags.append, set_flag=flags.append
+    )
+    trt = SimpleNamespace(
+        BuilderFlag=SimpleNamespace(TF32="TF32"),
+        MemoryPoolType=SimpleNamespace(WORKSPACE="workspace"),
+    )
+    builder: Any = SimpleNamespace(create_builder_config=lambda: config)
+    assert export_tensorrt._config(trt, builder, GIB) is config
+    assert flags == ["TF32"]
 
 
 class FakeTiming:
