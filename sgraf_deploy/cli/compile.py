@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from sgraf_deploy.bundle import Bundle
     from sgraf_deploy.export.engines import Check, Published
     from sgraf_deploy.export.tensorrt import Planned
+    from sgraf_deploy.runtime.tensorrt import TensorRT
 
 _COUNT = click.IntRange(min=1)
 
@@ -42,7 +44,10 @@ _COUNT = click.IntRange(min=1)
     "--max-captions", type=_COUNT, metavar="N", default=64, show_default=True, help="Of a tile."
 )
 @click.option(
-    "--max-words", type=_COUNT, metavar="N", default=40, show_default=True, help="Of a caption."
+    "--max-words",
+    type=_COUNT,
+    metavar="N",
+    help="Of a caption, <start> and <end> included; if absent of the longest in --data, or 40.",
 )
 @click.option(
     "--max-candidates",
@@ -74,7 +79,7 @@ def compile_(
     precision: Precision | None,
     max_images: int,
     max_captions: int,
-    max_words: int,
+    max_words: int | None,
     max_candidates: int,
     workspace_gb: float,
     engine_dir: Path | None,
@@ -94,25 +99,27 @@ def compile_(
     from sgraf_deploy.export.engines import publish_engines
     from sgraf_deploy.export.profiles import GIB, Sizes
     from sgraf_deploy.export.tensorrt import CompileOptions, plan_builds, target
-    from sgraf_deploy.runtime.plans import PORTABLE
     from sgraf_deploy.runtime.policy import default_precision
     from sgraf_deploy.runtime.tensorrt import find_tensorrt
 
     tensorrt = find_tensorrt()
     built_for = target(tensorrt)
     opened = Bundle.open(bundle)
-    check = _recall_check(opened, data, split, limit_images, captions_per_image, max_caption_words)
+    check, longest = _read_split(
+        opened, data, split, limit_images, captions_per_image, max_caption_words
+    )
     built = precision or default_precision("trt", opened.manifest.precisions) or "fp16"
     options = CompileOptions(
         precision=built,
-        sizes=Sizes(max_images, max_captions, max_words, max_candidates),
+        sizes=Sizes(
+            max_images, max_captions, _most_words(max_words, longest) or Sizes.words, max_candidates
+        ),
         workspace_bytes=int(workspace_gb * GIB),
         engine_dir=engine_dir,
     )
-    planned = plan_builds(opened, options)
     echo(f"{opened.path.name} ({opened.manifest.module}), {built}, {tensorrt}")
-    if built_for != PORTABLE:
-        echo(f"for GPUs of compute capability {built_for}")
+    _show_target(tensorrt, built_for)
+    planned = plan_builds(opened, options)
     for line in _scratch_table(planned):
         echo(line)
     with progress_bars() as bars:
@@ -127,37 +134,71 @@ def compile_(
         echo(f"next, on a machine with a GPU: sgraf-deploy {command}")
 
 
-def _recall_check(
+def _read_split(
     bundle: Bundle,
     data: Path | None,
     split: str | None,
     limit_images: int | None,
     captions_per_image: int,
     max_words: int | None,
-) -> Check | None:
-    """Compares R@K with the literal loop's on a split; None without one."""
+) -> tuple[Check | None, int | None]:
+    """What compares R@K with the literal loop's on a split, and the words of its longest caption.
+
+    All of its captions count, whatever the images are limited to. Nothing without a split.
+    """
     from sgraf_deploy.bench.engine_gate import check_recall
     from sgraf_deploy.bench.run import split_workload
+    from sgraf_deploy.data.captions import encode_captions
     from sgraf_deploy.data.precomp import open_precomp
+    from sgraf_deploy.data.vocabulary import Vocabulary
     from sgraf_deploy.errors import InputError
+    from sgraf_deploy.runtime.tokens import bundle_tokenizer
 
     if data is None or split is None:
         if data is not None or split is not None:
             raise InputError("--data and --split", expected="both or neither")
         if limit_images is not None:
             raise InputError("--limit-images", expected="--data DIR beside it", got="none")
-        return None
-    opened = open_precomp(
+        return None, None
+    opened = partial(
+        open_precomp,
         data,
         split,
         captions_per_image=captions_per_image,
         model=dimensions(bundle),
-        limit_images=limit_images,
     )
-    workload = split_workload(bundle, opened, max_words)
+    workload = split_workload(bundle, opened(limit_images=limit_images), max_words)
     for finding in workload.findings:
         show_finding(finding)
-    return lambda scorer: check_recall(bundle, scorer, workload, tell=show_finding)
+    token_ids = workload.inputs.token_ids
+    if limit_images is not None:
+        vocabulary = Vocabulary.load(bundle.vocabulary_path())
+        tokenizer = bundle_tokenizer(bundle, vocabulary, max_words)
+        token_ids, _ = encode_captions(opened().captions, tokenizer, vocabulary)
+    check = lambda scorer: check_recall(bundle, scorer, workload, tell=show_finding)  # noqa: E731
+    return check, max(map(len, token_ids))
+
+
+def _most_words(asked: int | None, longest: int | None) -> int | None:
+    """Of a caption that engines take: as asked for, or as the longest has, which is said."""
+    if longest is not None and asked is None:
+        echo(f"--max-words {longest}: as the longest caption of the split has")
+        return longest
+    if longest is not None and asked is not None and asked < longest:
+        warn(f"--max-words {asked}: the split has captions of up to {longest}, too long for these")
+    return asked
+
+
+def _show_target(tensorrt: TensorRT, built_for: str) -> None:
+    """Before the build: for which GPUs it is, and a warning where that here is none of them."""
+    from sgraf_deploy.runtime.plans import PORTABLE
+    from sgraf_deploy.runtime.rtx import CAPABILITIES, left_out
+
+    found = ", ".join(CAPABILITIES) if built_for == PORTABLE else built_for
+    echo(f"for GPUs of compute capability {found}")
+    reason = left_out(tensorrt)
+    if reason is not None:
+        warn(f"not for the GPU here: {reason}")
 
 
 def _engine_table(published: Published) -> list[str]:

@@ -13,7 +13,6 @@ from sgraf_deploy.cli.terminal import echo, table
 def doctor() -> None:
     """Say which engines work here, which do not, why, and the command that mends it."""
     from sgraf_deploy.runtime.engine import ENGINES, unavailable
-    from sgraf_deploy.runtime.tensorrt import find_tensorrt
     from sgraf_deploy.versions import tool_versions
 
     echo(", ".join(f"{name} {number}" for name, number in tool_versions().items()))
@@ -34,7 +33,7 @@ def doctor() -> None:
     compiles = ("compile works, with {}", "compile does not work: {}")
     echo(_answer(_auto, *auto))
     echo(_answer(_instruction_sets, "engine native: {}", "engine native: none, {}"))
-    echo(_answer(find_tensorrt, *compiles))
+    echo(_answer(_compiler, *compiles))
     torch = errors["torch"]
     if torch is None:
         echo(_answer(_checkpoints, "export works{}", "export does not work: {}"))
@@ -61,6 +60,16 @@ def _auto() -> str:
 
     found = choose(Request(), Machine())
     return f"{found.engine}, {found.precision} on {found.device}"
+
+
+def _compiler() -> str:
+    """The TensorRT that builds, and whether the GPU here runs that."""
+    from sgraf_deploy.runtime.rtx import left_out
+    from sgraf_deploy.runtime.tensorrt import find_tensorrt
+
+    tensorrt = find_tensorrt()
+    reason = left_out(tensorrt)
+    return str(tensorrt) if reason is None else f"{tensorrt}, but not for the GPU here: {reason}"
 
 
 def _checkpoints() -> str:

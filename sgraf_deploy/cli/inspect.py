@@ -111,6 +111,8 @@ def _engines(bundle: Bundle, engine_dir: Path | None) -> Iterator[str]:
     for one in listed:
         if one.problem is not None:
             yield f"{one.name} is unusable: {one.problem}"
+    for hint in dict.fromkeys(one.hint for one in listed if one.hint is not None):
+        yield f"to have one for this machine: {hint}"
 
 
 def _engine_row(one: Listed) -> tuple[object, ...]:
@@ -120,7 +122,8 @@ def _engine_row(one: Listed) -> tuple[object, ...]:
         ", ".join(f"{axis} {size:,}" for axis, size in largest.items()) for largest in one.largest
     )
     built, size = f"{one.sidecar.flavour} {one.sidecar.version}", megabytes(one.sidecar.plan_bytes)
-    return (one.name, built, one.sidecar.compute_capability, sizes, size, one.state)
+    gpus = ", ".join(one.sidecar.compute_capabilities)
+    return (one.name, built, gpus, sizes, size, one.state)
 
 
 def _interfaces(manifest: Manifest) -> list[str]:

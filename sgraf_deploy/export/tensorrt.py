@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import onnx
+from google.protobuf.message import DecodeError
+
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import GRAPHS, GraphName, Precision
 from sgraf_deploy.errors import BundleError, GateError, SgrafDeployError
+from sgraf_deploy.export.accumulation import SUMS_IN_FP32, count_products, sum_in_fp32
 from sgraf_deploy.export.profiles import GIB, Sizes, Use, check_scratch, profile, uses
 from sgraf_deploy.runtime.gpu import find_driver
 from sgraf_deploy.runtime.halving import Progress
 from sgraf_deploy.runtime.plans import PORTABLE, Profile, Sidecar, replace_file
+from sgraf_deploy.runtime.rtx import INSTEAD, RTX, plan_capabilities
 from sgraf_deploy.runtime.tensorrt import SILENT, TensorRT, check_capability
 
 if TYPE_CHECKING:
     import tensorrt as api
 
-_KNOWN = {
-    "BuildCanceled": "the build was cancelled",
-    "no optimization profile has been defined": "an input has no profile",
-    "FP32 GEMM is not supported": "this GPU's products need --precision fp16",
-    "HW-specific datatypes": "this GPU has no FP8, which needs compute capability 8.9: take "
-    "--precision fp16",
+_KNOWN: dict[str, tuple[str, str | None]] = {
+    "BuildCanceled": ("the build was cancelled", None),
+    "no optimization profile has been defined": ("an input has no profile", None),
+    "FP32 GEMM is not supported": (
+        "it has no float32 products for this GPU, and every precision needs some",
+        INSTEAD,
+    ),
+    "HW-specific datatypes": (
+        "this GPU has no FP8, which needs compute capability 8.9",
+        "take --precision fp16",
+    ),
 }
+"""What TensorRT says, what that means, and what puts it right."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +117,7 @@ def compile_graph(
         plan_bytes=len(plan),
         flavour=tensorrt.flavour,
         version=tensorrt.version,
-        compute_capability=built_for,
+        compute_capabilities=plan_capabilities(plan) if built_for == PORTABLE else (built_for,),
         profiles=planned.profiles,
         workspace_bytes=options.workspace_bytes,
         layers=layers,
@@ -119,38 +129,40 @@ def target(tensorrt: TensorRT) -> str:
 
     Raises UnavailableError where TensorRT needs a GPU and there is none.
     """
-    if tensorrt.flavour == "tensorrt-rtx":
+    if tensorrt.flavour == RTX:
         return PORTABLE
     return find_driver().gpus[0].compute_capability
 
 
 def build(
-    onnx: bytes,
+    content: bytes,
     planned: Planned,
     tensorrt: TensorRT,
     workspace: int,
     timing: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[bytes, dict[str, int]]:
-    """The plan of an ONNX graph, and its matrix products by data type."""
+    """The plan of a file's ONNX graph, and its matrix products by data type.
+
+    Its float16 products sum in float32, whether the graph says so or not.
+    """
     trt, logger = tensorrt.module, tensorrt.logger()
     builder: api.Builder = trt.Builder(logger)
     # TensorRT 10 must be told; 11 and RTX know nothing else.
     flag = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = builder.create_network(flag)
     parser: api.OnnxParser = trt.OnnxParser(network, logger)
-    parsed = cast(bool, parser.parse(onnx))  # tensorrt-stubs mistakes bool for TensorRT's own
+    graph = _graph(planned, content).SerializeToString()
+    parsed = cast(bool, parser.parse(graph))  # tensorrt-stubs mistakes bool for TensorRT's own
     if not parsed or network.num_layers == 0:
         raise _unparsed(planned, parser, logger.lines)
-    config = builder.create_builder_config()
-    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
-    config.clear_flag(trt.BuilderFlag.TF32)  # Its products have ten bits, and fp32 is promised.
+    config = _config(trt, builder, workspace)
     inputs = {network.get_input(index).name for index in range(network.num_inputs)}
     _add_profiles(builder, config, planned, inputs, logger)
     if progress is not None:
         config.progress_monitor = _monitor(trt, progress)
-    layers = _products(trt, network)
-    if tensorrt.flavour == "tensorrt-rtx":
+    layers = count_products(trt, network)
+    if tensorrt.flavour == RTX:
         timing = None  # It measures nothing while it builds.
     if timing is not None:
         _read_timing(config, timing)
@@ -160,6 +172,17 @@ def build(
     if timing is not None:
         _write_timing(config, timing)
     return bytes(plan), layers
+
+
+def _config(trt: Any, builder: api.Builder, workspace: int) -> api.IBuilderConfig:
+    """How to build, beside the profiles."""
+    config = builder.create_builder_config()
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
+    config.clear_flag(trt.BuilderFlag.TF32)  # Its products have ten bits, and fp32 is promised.
+    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
+        # TensorRT for RTX cannot be captured without: it might allocate while it runs.
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    return config
 
 
 def _add_profiles(
@@ -194,41 +217,20 @@ def _write_timing(config: api.IBuilderConfig, path: Path) -> None:
 
 
 def check_precision(planned: Planned, precision: Precision, layers: dict[str, int]) -> None:
-    """Raise GateError where the network is not in the precision that was asked for."""
-    wanted = {
-        "fp32": "FLOAT",
-        "fp16": "HALF",
-        "fp8": "FP8" if "scorer" in planned.graph else "HALF",
-    }
-    narrow = {kind for kind in layers if kind != "FLOAT"}
-    if wanted[precision] not in layers or (precision == "fp32" and narrow):
+    """Raise GateError where the network is not in the precision that was asked for.
+
+    In float16 nothing may be left whose sums TensorRT would choose the precision of.
+    """
+    wanted = "FP8" if precision == "fp8" and "scorer" in planned.graph else SUMS_IN_FP32
+    allowed = {"FLOAT", SUMS_IN_FP32, wanted}
+    if precision == "fp32":
+        wanted, allowed = "FLOAT", {"FLOAT"}
+    if wanted not in layers or not allowed.issuperset(layers):
         raise GateError(
             f"engine {planned.name}: precision",
-            expected=f"matrix products of {precision}",
+            expected=f"matrix products of {precision}: {' and '.join(sorted(allowed))}",
             got=f"{layers or 'none'} by data type",
         )
-
-
-def _products(trt: Any, network: api.INetworkDefinition) -> dict[str, int]:
-    """Matrix products by the data type of their result, or FP8 if their operands were in it.
-
-    The network is strongly typed, and a product of dequantized operands is one in their type.
-    """
-    counts: Counter[str] = Counter()
-    narrow: set[str] = set()
-    for index in range(network.num_layers):
-        layer = network.get_layer(index)
-        operands = [layer.get_input(each) for each in range(layer.num_inputs)]
-        result = layer.get_output(0)
-        if layer.type == trt.LayerType.MATRIX_MULTIPLY:
-            fp8 = all(operand.name in narrow for operand in operands)
-            counts["FP8" if fp8 else result.dtype.name] += 1
-        elif layer.type == trt.LayerType.DEQUANTIZE:
-            if operands[0].dtype == trt.DataType.FP8:
-                narrow.add(result.name)
-        elif layer.type == trt.LayerType.SHUFFLE and operands[0].name in narrow:
-            narrow.add(result.name)
-    return dict(sorted(counts.items()))
 
 
 def _monitor(trt: Any, progress: Progress) -> api.IProgressMonitor:
@@ -255,6 +257,14 @@ def _monitor(trt: Any, progress: Progress) -> api.IProgressMonitor:
     return Monitor()
 
 
+def _graph(planned: Planned, content: bytes) -> onnx.ModelProto:
+    """A bundle's graph as TensorRT is given it; BundleError for what is none."""
+    try:
+        return sum_in_fp32(onnx.load_from_string(content))
+    except (DecodeError, onnx.shape_inference.InferenceError) as error:
+        raise _no_graph(planned, str(error)) from error
+
+
 def _unparsed(planned: Planned, parser: api.OnnxParser, lines: Iterable[str]) -> BundleError:
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     reasons = [
@@ -263,16 +273,20 @@ def _unparsed(planned: Planned, parser: api.OnnxParser, lines: Iterable[str]) ->
     ]
     if not reasons and not lines:
         reasons = ["it holds no graph"]  # what TensorRT makes of a file that is no ONNX
+    return _no_graph(planned, "; ".join(reasons or lines))
+
+
+def _no_graph(planned: Planned, why: str) -> BundleError:
     return BundleError(
         f"TensorRT cannot parse {planned.onnx}",
-        got="; ".join(reasons or lines),
+        got=why,
         mend="export the bundle again with `sgraf-deploy export --force`",
     )
 
 
 def _unbuilt(planned: Planned, what: str, lines: Iterable[str]) -> SgrafDeployError:
     text = "; ".join(lines) or SILENT
-    known = [meaning for mark, meaning in _KNOWN.items() if mark in text]
-    return BundleError(
-        f"TensorRT cannot build {planned.name}: {what}", got="; ".join([*known, text])
-    )
+    known = [entry for mark, entry in _KNOWN.items() if mark in text]
+    got = "; ".join([*(meaning for meaning, _ in known), text])
+    mend = next((each for _, each in known if each is not None), None)
+    return BundleError(f"TensorRT cannot build {planned.name}: {what}", got=got, mend=mend)

@@ -22,6 +22,7 @@ from sgraf_deploy.runtime.plans import (
     plan_name,
     read_sidecar,
 )
+from sgraf_deploy.runtime.rtx import rebuild
 from sgraf_deploy.runtime.state import is_verified
 from sgraf_deploy.runtime.tensorrt import TensorRT, find_tensorrt
 
@@ -40,7 +41,8 @@ class Host:
 class Listed:
     """One engine. `sidecar` is None for one that cannot be read; `problem` is why it is unusable.
 
-    `largest` are the largest sizes by axis of every profile.
+    `hint` is what gives this machine an engine, if this one is for another. `largest` are the
+    largest sizes by axis of every profile.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Listed:
     sidecar: Sidecar | None = None
     largest: tuple[dict[str, int], ...] = ()
     problem: BundleError | None = None
+    hint: str | None = None
 
 
 def find_host() -> Host | None:
@@ -100,7 +103,11 @@ def _listed(
         load_plan(folder, expected, lambda _: True)  # Its bytes are hashed, and not opened.
     except BundleError as error:
         return Listed(name, "unusable", sidecar, problem=error)
-    return Listed(name, _state(bundle, sidecar, host), sidecar, largest)
+    state = _state(bundle, sidecar, host)
+    hint = None
+    if host is not None and state == "not for this machine":
+        hint = rebuild(host.tensorrt.flavour, host.gpus[0].compute_capability)
+    return Listed(name, state, sidecar, largest, hint=hint)
 
 
 def _state(bundle: Bundle, sidecar: Sidecar, host: Host | None) -> State:

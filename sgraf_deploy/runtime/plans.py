@@ -25,6 +25,7 @@ from sgraf_deploy.config import GraphName, GraphSignature, Precision
 from sgraf_deploy.disk import os_errors
 from sgraf_deploy.errors import BundleError
 from sgraf_deploy.files import write_file
+from sgraf_deploy.runtime.rtx import CAPABILITIES, REBUILD, rebuild
 from sgraf_deploy.runtime.tensorrt import Flavour
 from sgraf_deploy.schema import INLINE, Document, check_version, decode, encode, join, parse
 
@@ -34,11 +35,11 @@ if TYPE_CHECKING:
 ENGINES = "engines"
 """The folder inside a bundle; no part of its hash."""
 
-SCHEMA = 2
-"""Of sidecars; 1 held `plan` and `verified`, which the file itself could claim."""
+SCHEMA = 3
+"""Of sidecars; 1 held `plan` and `verified`, which the file itself could claim, and until 2 there
+was one `compute_capability`, or PORTABLE."""
 PORTABLE = "portable"
-"""The compute capability of a plan that names none."""
-REBUILD = "build it with `sgraf-deploy compile BUNDLE`"
+"""What a plan is built for where TensorRT decides that."""
 
 _ELSEWHERE = "choose a folder that can be written with --engine-dir"
 
@@ -48,16 +49,18 @@ Profile = dict[str, tuple[Shape, Shape, Shape]]
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]*")
 _SHA256 = re.compile("[0-9a-f]{64}")
+_CAPABILITY = re.compile("[0-9]{1,2}[.][0-9]")
 
 DOCUMENT = Document("sidecar", BundleError, REBUILD, most_bytes=2**20)
 
 
 @dataclass(frozen=True)
 class Sidecar:
-    """What a plan was built from, by what, and for which shapes.
+    """What a plan was built from, by what, and for which GPUs and shapes.
 
-    `layers` counts the matrix products by data type, as the strongly typed network has them:
-    TensorRT may not change them. Raises BundleError for a field that cannot be true.
+    `compute_capabilities` are those that it runs on. `layers` counts the matrix products by data
+    type, as the strongly typed network has them: TensorRT may not change them. HALF+FLOAT is one
+    of float16 values that sums in float32. Raises BundleError for a field that cannot be true.
     """
 
     member: str
@@ -68,14 +71,18 @@ class Sidecar:
     plan_bytes: int
     flavour: Flavour
     version: str
-    compute_capability: str
+    compute_capabilities: tuple[str, ...]
     profiles: tuple[Profile, ...]
     workspace_bytes: int
     layers: dict[str, int]
 
     def __post_init__(self) -> None:
-        for name in ("member", "version", "compute_capability"):
+        for name in ("member", "version"):
             _check_text(name, getattr(self, name), _WORD)
+        for capability in self.compute_capabilities:
+            _check_text("compute_capabilities", capability, _CAPABILITY)
+        if not self.compute_capabilities:
+            raise DOCUMENT.wrong("compute_capabilities", "at least one", [])
         for name in ("onnx_sha256", "plan_sha256"):
             _check_text(name, getattr(self, name), _SHA256)
         for name in ("plan_bytes", "workspace_bytes"):
@@ -110,11 +117,11 @@ class Sidecar:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Sidecar:
-        """Read `to_bytes`'s file back, or one of schema 1; BundleError for any defect."""
+        """Read `to_bytes`'s file back, or an older one; BundleError for any defect."""
         value = parse(content, DOCUMENT)
-        schema = check_version(value, "schema", (1, SCHEMA), DOCUMENT)
+        schema = check_version(value, "schema", (1, 2, SCHEMA), DOCUMENT)
         kind: type[_Stored | _FirstStored] = _FirstStored if schema == 1 else _Stored
-        read = decode(kind, value, DOCUMENT)
+        read = decode(kind, _migrated(value) if schema < SCHEMA else value, DOCUMENT)
         right = _checksum({name: item for name, item in value.items() if name != "checksum"})
         if read.checksum != right:
             raise DOCUMENT.wrong("checksum", right, read.checksum)
@@ -125,7 +132,7 @@ class Sidecar:
 class _Stored:
     """What a sidecar's file holds."""
 
-    schema: Literal[2]
+    schema: Literal[2, 3]
     sidecar: Sidecar = field(metadata=INLINE)
     checksum: str
 
@@ -143,6 +150,20 @@ class _FirstStored:
     def __post_init__(self) -> None:
         if self.plan != self.sidecar.plan:
             raise DOCUMENT.wrong("plan", self.sidecar.plan, self.plan)
+
+
+def _migrated(value: Mapping[str, Any]) -> dict[str, Any]:
+    """An older file's object with the compute capabilities that its plan was for."""
+    old, new = "compute_capability", "compute_capabilities"
+    if new in value:
+        raise DOCUMENT.unknown(new)
+    if old not in value:
+        raise DOCUMENT.missing(old)
+    single = value[old]
+    if not isinstance(single, str):
+        raise DOCUMENT.wrong(old, "a text", single)
+    several = list(CAPABILITIES) if single == PORTABLE else [single]
+    return {name: item for name, item in value.items() if name != old} | {new: several}
 
 
 def plan_name(member: str, precision: str, graph: str) -> str:
@@ -214,7 +235,7 @@ def load_plan(
     sidecar = read_sidecar(folder, member, precision, graph)
     where = folder / sidecar.plan
     for name in differing(sidecar, expected):
-        raise _defect(where, name.replace("_", " "), expected[name], getattr(sidecar, name))
+        raise _differs(where, sidecar, name, expected)
     right = sidecar.plan_bytes
     plan = _read(where, lambda size: size == right, str(right))
     digest = hashlib.sha256(plan).hexdigest()
@@ -230,12 +251,15 @@ def load_plan(
 
 
 def differing(sidecar: Sidecar, expected: Mapping[str, object]) -> list[str]:
-    """The fields of a sidecar that are not as expected; a portable plan runs on any GPU."""
-    portable = sidecar.compute_capability == PORTABLE
+    """The fields of a sidecar that are not as expected; one `compute_capability` must be in it."""
     return [
         name
         for name, value in expected.items()
-        if getattr(sidecar, name) != value and not (portable and name == "compute_capability")
+        if (
+            value not in sidecar.compute_capabilities
+            if name == "compute_capability"
+            else getattr(sidecar, name) != value
+        )
     ]
 
 
@@ -279,6 +303,18 @@ def _read(path: Path, fits: Callable[[int], bool], size: str) -> bytes:
 
 def _defect(path: Path, what: str, expected: object, got: object) -> BundleError:
     return BundleError(f"engine {path}: {what}", expected=expected, got=got, mend=REBUILD)
+
+
+def _differs(
+    path: Path, sidecar: Sidecar, name: str, expected: Mapping[str, object]
+) -> BundleError:
+    """The error for a field that is not as expected: of another GPU, not always the same build."""
+    what, right = f"engine {path}: {name.replace('_', ' ')}", expected[name]
+    if name != "compute_capability":
+        return BundleError(what, expected=right, got=getattr(sidecar, name), mend=REBUILD)
+    got = ", ".join(sidecar.compute_capabilities)
+    mend = rebuild(sidecar.flavour, str(right))
+    return BundleError(what, expected=right, got=got, mend=mend)
 
 
 def _check_text(name: str, value: str, pattern: re.Pattern[str]) -> None:

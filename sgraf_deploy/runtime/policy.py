@@ -126,6 +126,9 @@ def _fastest(precision: Precision | None, device: str | None, facts: Facts) -> C
         found = _try(Request(engine, precision), place, facts, auto=True)
         if isinstance(found, Choice):
             return found
+        if device is not None and ENGINES[engine].compiled:
+            # What keeps it from working here comes before what there is to compile.
+            found = facts.unavailable(engine, place) or found
         reasons[engine] = found
     if device is None:
         del reasons["trt"]  # Nobody asked for a GPU.

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from cli.world import IMAGES, World, captions_of, done, error_line, run, tree
 
-from sgraf_deploy.errors import UnavailableError
+from sgraf_deploy.errors import BundleError, UnavailableError
 from sgraf_deploy.runtime import tensorrt as adaptor
+from sgraf_deploy.runtime.gpu import Driver, Gpu
+from sgraf_deploy.runtime.rtx import CAPABILITIES, INSTEAD, RTX
+from sgraf_deploy.runtime.tensorrt import TensorRT
 
 SMALL = ("--max-images", 4, "--max-captions", 3, "--max-words", 9, "--max-candidates", 10)
 
@@ -68,6 +73,73 @@ def test_a_precision_that_the_bundle_lacks_is_named(world: World) -> None:
     result = run("compile", world.bare, "--precision", "fp16")
     assert result.exit_code == 2
     assert "fp16" in error_line(result)
+
+
+@pytest.fixture
+def planned_only(world: World) -> World:
+    """TensorRT for RTX that stops at the first build, wherever there is none."""
+
+    def stop(*_: object, **__: object) -> None:
+        raise BundleError("nothing is built")
+
+    world.monkeypatch.setattr(adaptor, "find_tensorrt", lambda: TensorRT(RTX, "1.7.1", None))
+    world.monkeypatch.setattr("sgraf_deploy.export.engines.publish_engines", stop)
+    return world
+
+
+def gpus(world: World, *compute_capabilities: str) -> None:
+    driver = Driver("13.0", tuple(Gpu("a GPU", each) for each in compute_capabilities))
+    world.monkeypatch.setattr("sgraf_deploy.runtime.rtx.find_driver", lambda: driver)
+
+
+@pytest.mark.parametrize(
+    ("compute_capability", "warned"),
+    [("7.5", True), ("9.0", True), ("10.0", True), ("8.9", False), ("12.0", False)],
+)
+def test_a_gpu_that_runs_none_of_it_is_named_before_the_build(
+    planned_only: World, compute_capability: str, warned: bool
+) -> None:
+    gpus(planned_only, compute_capability)
+    result = run("compile", planned_only.bundle, *SMALL)
+    assert ", ".join(CAPABILITIES) in result.stdout
+    warning = result.stderr.partition("nothing is built")[0]
+    assert (INSTEAD in warning) == warned
+    assert (f"got {compute_capability}" in warning) == warned
+
+
+def long_caption(world: World, words: int) -> Path:
+    """A split whose last caption has so many words, <start> and <end> included."""
+    captions = captions_of(IMAGES)
+    captions[-1] = " ".join(["word1"] * (words - 2))
+    return world.precomp(captions=captions)
+
+
+@pytest.mark.parametrize("limit", [(), ("--limit-images", 1)], ids=["all", "some-images"])
+@pytest.mark.parametrize("words", [23, 57])
+def test_profiles_take_the_longest_caption_of_the_split(
+    planned_only: World, words: int, limit: tuple[object, ...]
+) -> None:
+    split = ("--data", long_caption(planned_only, words), "--split", "dev")
+    stdout = run("compile", planned_only.bundle, *split, *limit).stdout
+    assert f"--max-words {words}" in stdout
+    assert f"words ≤ {words}" in stdout
+    assert "words ≤ 40" not in stdout
+
+
+def test_without_data_profiles_take_forty_words(planned_only: World) -> None:
+    stdout = run("compile", planned_only.bundle).stdout
+    assert "--max-words" not in stdout
+    assert "words ≤ 40" in stdout
+
+
+@pytest.mark.parametrize(("asked", "warned"), [(22, True), (23, False), (30, False)])
+def test_what_was_asked_for_is_built_and_called_too_short(
+    planned_only: World, asked: int, warned: bool
+) -> None:
+    split = ("--data", long_caption(planned_only, 23), "--split", "dev")
+    result = run("compile", planned_only.bundle, *split, "--max-words", asked)
+    assert f"words ≤ {asked}" in result.stdout
+    assert (f"Warning: --max-words {asked}" in result.stderr) == warned
 
 
 def test_without_tensorrt_one_line_says_what_to_install(world: World) -> None:

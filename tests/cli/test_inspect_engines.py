@@ -17,7 +17,8 @@ from sgraf_deploy.runtime import plan_list
 from sgraf_deploy.runtime.gpu import Gpu
 from sgraf_deploy.runtime.plan_list import Host, list_plans
 from sgraf_deploy.runtime.plans import write_plan
-from sgraf_deploy.runtime.tensorrt import TensorRT
+from sgraf_deploy.runtime.rtx import CAPABILITIES
+from sgraf_deploy.runtime.tensorrt import Flavour, TensorRT
 
 GPU = Gpu(FakeCuda.name, "9.0")
 HERE = Host(TensorRT("tensorrt", VERSION, None), (GPU,))
@@ -105,11 +106,33 @@ def test_another_machine_is_told_apart(
     assert {one.state for one in list_plans(engines.bundle, engines.folder)} == {state}
 
 
-def test_a_portable_engine_is_for_every_gpu(world: World, engines: TrtWorld) -> None:
-    engines.build("fp16", verified=False, compute_capability="portable")
-    world.monkeypatch.setattr(plan_list, "find_host", lambda: HERE)
+@pytest.mark.parametrize(
+    ("compute_capability", "state", "names"),
+    [
+        ("8.9", "not verified", None),
+        ("12.0", "not verified", None),
+        ("7.5", "not for this machine", "pip install tensorrt"),
+        ("9.0", "not for this machine", "pip install tensorrt"),
+        ("10.0", "not for this machine", "pip install tensorrt"),
+    ],
+)
+def test_a_portable_engine_is_for_the_gpus_that_it_names(
+    compute_capability: str, state: str, names: str | None, world: World, engines: TrtWorld
+) -> None:
+    flavour: Flavour = "tensorrt-rtx"
+    engines.build("fp16", verified=False, flavour=flavour, compute_capabilities=CAPABILITIES)
+    rtx = TensorRT(flavour, VERSION, None)
+    host = Host(rtx, (Gpu(GPU.name, compute_capability),))
+    world.monkeypatch.setattr(plan_list, "find_host", lambda: host)
 
-    assert {one.state for one in list_plans(engines.bundle, engines.folder)} == {"not verified"}
+    listed = list_plans(engines.bundle, engines.folder)
+    output = done("inspect", world.bundle, "--engine-dir", engines.folder).stdout
+
+    assert {one.state for one in listed} == {state}
+    (hint,) = {one.hint for one in listed}
+    assert (hint or "").startswith(names or "")
+    assert output.count("for this machine: ") == (names is not None)
+    assert ", ".join(CAPABILITIES) in output
 
 
 def truncate(engines: TrtWorld, sidecar: Path) -> None:

@@ -15,8 +15,9 @@ from small_models import VARIANTS
 from sgraf_deploy.bench.random_model import model_config
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import GRAPHS, MODULES, PRECISIONS, GraphName, Module, Precision, signature
-from sgraf_deploy.errors import BundleError, GateError, InputError, UnavailableError
+from sgraf_deploy.errors import BundleError, InputError, UnavailableError
 from sgraf_deploy.export import tensorrt as export_tensorrt
+from sgraf_deploy.export.accumulation import SUMS_IN_FP32
 from sgraf_deploy.export.engines import publish_engines
 from sgraf_deploy.export.graphs import build_graph
 from sgraf_deploy.export.profiles import CEILING, GIB, Sizes, Use, check_scratch, profile, uses
@@ -29,7 +30,8 @@ from sgraf_deploy.export.tensorrt import (
 )
 from sgraf_deploy.model.folding import FoldedWeights, fold
 from sgraf_deploy.runtime import tensorrt as adaptor
-from sgraf_deploy.runtime.plans import PORTABLE, engine_folder, load_plan, read_sidecar
+from sgraf_deploy.runtime.plans import engine_folder, load_plan, read_sidecar
+from sgraf_deploy.runtime.rtx import CAPABILITIES, INSTEAD
 from sgraf_deploy.runtime.tensorrt import TensorRT, check_capability, find_tensorrt
 
 SMALL_SIZES = Sizes(images=4, captions=3, words=9, candidates=10)
@@ -100,13 +102,14 @@ def test_a_bundle_is_compiled(
         onnx = bundle.graph(member, "scorer", precision).ref.sha256
         assert sidecar.onnx_sha256 == onnx
         assert (sidecar.flavour, sidecar.version) == (tensorrt.flavour, tensorrt.version)
-        assert ("HALF" in sidecar.layers) == (precision != "fp32")
+        assert (SUMS_IN_FP32 in sidecar.layers) == (precision != "fp32")
+        assert "HALF" not in sidecar.layers
         assert sidecar.layers.get("FP8", 0) == (precision == "fp8")
         assert sidecar.profiles[0]["word_embeddings"][2][:2] == (3, 9)
         expected = {"member": member, "precision": precision, "graph": "scorer"}
         assert load_plan(folder, expected, lambda sidecar: True)
         if tensorrt.flavour == "tensorrt-rtx":
-            assert sidecar.compute_capability == PORTABLE
+            assert sidecar.compute_capabilities == CAPABILITIES
     assert bundle.verify_files() == ()  # engines are no part of the bundle
     assert Bundle.open(bundle.path).sha256 == bundle.sha256
 
@@ -150,28 +153,6 @@ def test_a_wrong_profile_is_an_error(tensorrt: TensorRT, shapes: dict[str, Any],
 
 
 @pytest.mark.parametrize(
-    ("precision", "layers", "right"),
-    [
-        ("fp16", {"FLOAT": 2, "HALF": 3}, True),
-        ("fp16", {"FLOAT": 5}, False),
-        ("fp32", {"FLOAT": 5}, True),
-        ("fp32", {"HALF": 1}, False),
-        ("fp8", {"FLOAT": 2, "FP8": 1, "HALF": 2}, True),
-        ("fp8", {"FLOAT": 2, "HALF": 3}, False),
-    ],
-)
-def test_a_precision_that_was_not_reached_is_an_error(
-    precision: Precision, layers: dict[str, int], right: bool
-) -> None:
-    one = planned("scorer", VARIANTS["sgr"], precision, SMALL_SIZES)
-    if right:
-        check_precision(one, precision, layers)
-    else:
-        with pytest.raises(GateError, match=f"matrix products of {precision}"):
-            check_precision(one, precision, layers)
-
-
-@pytest.mark.parametrize(
     ("precision", "capability", "right"),
     [
         ("fp8", "8.9", True),
@@ -187,6 +168,22 @@ def test_fp8_needs_a_gpu_that_has_it(precision: Precision, capability: str, righ
     else:
         with pytest.raises(UnavailableError, match=r"8\.9 or above, got 8\.6; .*--precision fp16"):
             check_capability(precision, capability)
+
+
+@pytest.mark.parametrize(
+    ("says", "mend"),
+    [
+        ("FP32 GEMM is not supported on this platform.", INSTEAD),
+        ("HW-specific datatypes need another GPU", "take --precision fp16"),
+        ("BuildCanceled", None),
+    ],
+)
+def test_a_build_that_fails_says_what_helps(says: str, mend: str | None) -> None:
+    """A GPU without float32 products has none for any precision: nobody is told to take fp16."""
+    one = planned("scorer", VARIANTS["sgr"], "fp16", SMALL_SIZES)
+    error = export_tensorrt._unbuilt(one, "nothing was built", [f"ERROR {says}"])
+    assert error.mend == mend
+    assert says in str(error.got)
 
 
 def test_profiles_by_use() -> None:
@@ -233,6 +230,29 @@ def test_a_broken_installation_says_why(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr(adaptor, "MODULES", (("broken_tensorrt", "tensorrt"),))
     with pytest.raises(UnavailableError, match="broken_tensorrt: No module named"):
         find_tensorrt()
+
+
+def test_a_plan_can_be_captured(tensorrt: TensorRT) -> None:
+    """TensorRT for RTX asks for it at the build; another TensorRT has no such flag."""
+    trt = tensorrt.module
+    config = export_tensorrt._config(trt, trt.Builder(tensorrt.logger()), GIB)
+    if tensorrt.flavour == "tensorrt-rtx":
+        assert config.get_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    assert not config.get_flag(trt.BuilderFlag.TF32)
+
+
+def test_a_tensorrt_without_the_flag_is_not_asked_for_it() -> None:
+    flags: list[str] = []
+    config: Any = SimpleNamespace(
+        set_memory_pool_limit=lambda *_: None, clear_flag=flags.append, set_flag=flags.append
+    )
+    trt = SimpleNamespace(
+        BuilderFlag=SimpleNamespace(TF32="TF32"),
+        MemoryPoolType=SimpleNamespace(WORKSPACE="workspace"),
+    )
+    builder: Any = SimpleNamespace(create_builder_config=lambda: config)
+    assert export_tensorrt._config(trt, builder, GIB) is config
+    assert flags == ["TF32"]
 
 
 class FakeTiming:

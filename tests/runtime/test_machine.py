@@ -62,7 +62,7 @@ def test_one_plan_that_was_not_verified_is_enough(world: TrtWorld) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"version": "10.0"}, {"flavour": "tensorrt-rtx"}, {"compute_capability": "8.6"},
+    [{"version": "10.0"}, {"flavour": "tensorrt-rtx"}, {"compute_capabilities": ("8.6",)},
      {"onnx_sha256": "ab" * 32}],
     ids=lambda changes: next(iter(changes)),
 )  # fmt: skip
@@ -72,8 +72,8 @@ def test_plans_for_something_else_do_not_count(world: TrtWorld, changes: Any) ->
     assert plans(world) == {}
 
 
-def test_a_portable_plan_counts(world: TrtWorld) -> None:
-    world.build("fp16", compute_capability="portable")
+def test_a_plan_for_several_kinds_of_gpu_counts(world: TrtWorld) -> None:
+    world.build("fp16", compute_capabilities=("8.6", "9.0"))
     assert plans(world) == {"fp16": True}
 
 

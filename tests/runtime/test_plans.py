@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 from runtime.onnx_bundles import write_bundle
-from runtime.sidecars import schema_1, signed
+from runtime.sidecars import EXPECTED, PLAN, SIDECAR, SIDECAR_FILE, load, signed
 
 from sgraf_deploy.config import GRAPHS, PRECISIONS, member_names
 from sgraf_deploy.errors import BundleError
 from sgraf_deploy.runtime.plans import (
-    PORTABLE,
     Sidecar,
     engine_folder,
     load_plan,
@@ -26,46 +25,11 @@ from sgraf_deploy.runtime.plans import (
     write_plan,
 )
 
-PLAN = bytes(range(256)) * 8
-DIGEST = hashlib.sha256(PLAN).hexdigest()
-
-SIDECAR = Sidecar(
-    member="sgr",
-    graph="scorer",
-    precision="fp16",
-    onnx_sha256="ab" * 32,
-    plan_sha256=DIGEST,
-    plan_bytes=len(PLAN),
-    flavour="tensorrt-rtx",
-    version="1.7.1.116",
-    compute_capability="8.9",
-    profiles=({"lengths": ((1,), (4,), (8,))}, {"lengths": ((1,), (1,), (1,))}),
-    workspace_bytes=2**30,
-    layers={"FLOAT": 1, "HALF": 16},
-)
-
-EXPECTED: dict[str, object] = {
-    name: getattr(SIDECAR, name)
-    for name in (
-        *("member", "graph", "precision", "onnx_sha256"),
-        *("flavour", "version", "compute_capability"),
-    )
-}
-
-
-SIDECAR_FILE = "sgr-fp16-scorer.json"
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     write_plan(tmp_path / "engines", PLAN, SIDECAR)
     return tmp_path / "engines"
-
-
-def load(folder: Path, **changes: object) -> bytes:
-    sidecar, plan = load_plan(folder, EXPECTED | changes, lambda sidecar: True)
-    assert sidecar == read_sidecar(folder, "sgr", "fp16", "scorer")
-    return plan
 
 
 def edit(folder: Path, change: dict[str, Any]) -> None:
@@ -77,11 +41,6 @@ def forge(folder: Path, change: dict[str, Any]) -> None:
     """Change a sidecar and its checksum, as anybody can."""
     path = folder / SIDECAR_FILE
     path.write_text(json.dumps(signed(json.loads(path.read_text()) | change)))
-
-
-def write_schema_1(folder: Path, **changes: object) -> None:
-    path = folder / SIDECAR_FILE
-    path.write_text(json.dumps(schema_1(json.loads(path.read_text()), **changes)))
 
 
 def test_what_was_written_is_read(folder: Path) -> None:
@@ -186,7 +145,7 @@ def test_a_missing_field_is_caught(folder: Path, field: str) -> None:
 
 
 WRONG: dict[str, list[object]] = {
-    "schema": [None, 0, 3, "2", [2]],
+    "schema": [None, 0, 4, "3", [3]],
     "member": [5, None, ["sgr"], "", "../sgr", "a/b", "s\x1b[2J"],
     "graph": [5, "explain", ["scorer"]],
     "precision": [16, "bf16", None],
@@ -195,7 +154,9 @@ WRONG: dict[str, list[object]] = {
     "plan_bytes": ["many", 1.5, True, None, [1]],
     "flavour": [5, "onnxruntime", None],
     "version": [1.7, "", "1.7\n", "\x1b]0;owned\x07"],
-    "compute_capability": [8.9, "", None, "8.9\x00"],
+    "compute_capabilities": [
+        *(8.9, "8.9", None, [], [8.9], [""], ["8.9\x00"], ["8.9", "portable"], {"8.9": 1}),
+    ],
     "profiles": [
         *(3, [3], "x", None, {}, [{"lengths": 3}], [{"lengths": [[1], [4]]}]),
         *([{"lengths": [[1], [4], ["8"]]}], [{"lengths": [[1], [4], [8.0]]}]),
@@ -226,27 +187,6 @@ def test_a_field_of_another_kind_is_refused(folder: Path, field: str, value: obj
 
 def test_every_field_has_wrong_values_above() -> None:
     assert set(WRONG) == set(SIDECAR.to_json()) - {"checksum"}
-
-
-def test_a_sidecar_of_version_0_1_is_read(folder: Path) -> None:
-    write_schema_1(folder)
-    assert read_sidecar(folder, "sgr", "fp16", "scorer") == SIDECAR
-    assert load(folder) == PLAN
-
-
-@pytest.mark.parametrize(
-    ("changes", "field"),
-    [
-        *(({"plan": value}, "plan") for value in (5, None, "other.plan", "../x.plan", "/etc/x")),
-        *(({"verified": value}, "verified") for value in ("yes", 1, None)),
-    ],
-)
-def test_a_sidecar_of_version_0_1_must_be_whole(
-    folder: Path, changes: dict[str, object], field: str
-) -> None:
-    write_schema_1(folder, **changes)
-    with pytest.raises(BundleError, match=f"{field}: expected"):
-        load(folder)
 
 
 def test_a_plan_of_another_name_is_not_read(folder: Path) -> None:
@@ -330,17 +270,11 @@ def test_a_truncated_plan_is_caught(folder: Path, size: int) -> None:
         ("onnx_sha256", "cd" * 32),
         ("flavour", "tensorrt"),
         ("version", "1.8.0"),
-        ("compute_capability", "9.0"),
     ],
 )
 def test_a_plan_of_something_else_is_refused(folder: Path, field: str, value: str) -> None:
     with pytest.raises(BundleError, match=rf"{field.replace('_', ' ')}: expected {value}"):
         load(folder, **{field: value})
-
-
-def test_a_portable_plan_is_for_every_gpu(folder: Path) -> None:
-    write_plan(folder, PLAN, replace(SIDECAR, compute_capability=PORTABLE))
-    assert load(folder, compute_capability="12.0") == PLAN
 
 
 def test_a_plan_must_be_allowed(folder: Path) -> None:

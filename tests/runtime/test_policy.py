@@ -214,7 +214,7 @@ REFUSED: list[tuple[str, World, Request, type[SgrafDeployError], tuple[str, ...]
     ("fp16-without-weights", replace(ONLY_16, weights=False), asked(), UnavailableError,
      ("torch: bundle b.sgraf was exported without",), "--checkpoint FILE"),
     ("cuda-nowhere", CPU, asked(device="cuda"), UnavailableError,
-     ("no engine is available on cuda:0: trt: the bundle has no compiled engines",
+     ("no engine is available on cuda:0: trt: not on cuda:0",
       "torch: not on", "ort-cuda: not on"), "have one"),
     ("cuda-not-verified-alone", replace(UNVERIFIED, missing=("torch", "ort-cuda")),
      asked(device="cuda"), UnavailableError,

@@ -16,6 +16,7 @@ from sgraf_deploy.runtime.tensorrt import USED, TensorRT, find_tensorrt
 PACKAGE = Path(sgraf_deploy.__file__).parent
 FILES = (
     "export/tensorrt.py",
+    "export/accumulation.py",
     "runtime/tensorrt.py",
     "runtime/engines/trt.py",
     "runtime/engines/trt_context.py",
@@ -109,5 +110,10 @@ def test_what_only_tensorrt_for_rtx_has_is_asked_for_by_name(
     tensorrt: TensorRT, typed: dict[str, set[str]]
 ) -> None:
     assert "is_stream_capturable" not in typed["IExecutionContext"]
-    has = hasattr(tensorrt.module.IExecutionContext, "is_stream_capturable")
-    assert has == (tensorrt.flavour == "tensorrt-rtx")
+    assert "REQUIRE_USER_ALLOCATION" not in typed["BuilderFlag"]
+    assert "REQUIRE_USER_ALLOCATION" in used()
+    has = (
+        hasattr(tensorrt.module.IExecutionContext, "is_stream_capturable"),
+        hasattr(tensorrt.module.BuilderFlag, "REQUIRE_USER_ALLOCATION"),
+    )
+    assert has == (tensorrt.flavour == "tensorrt-rtx",) * 2

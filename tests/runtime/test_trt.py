@@ -228,7 +228,7 @@ def test_shapes_outside_every_profile_are_refused_with_the_range(world: TrtWorld
     [
         ({"flavour": "tensorrt-rtx"}, "flavour: expected tensorrt, got tensorrt-rtx"),
         ({"version": "10.13.0"}, "version: expected 11.4.0, got 10.13.0"),
-        ({"compute_capability": "8.9"}, "compute capability: expected 9.0, got 8.9"),
+        ({"compute_capabilities": ("8.9",)}, "compute capability: expected 9.0, got 8.9"),
         ({"onnx_sha256": "0" * 64}, "onnx sha256"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

@@ -105,7 +105,7 @@ class TrtWorld:
             plan_bytes=len(plan),
             flavour="tensorrt",
             version=VERSION,
-            compute_capability="9.0",
+            compute_capabilities=("9.0",),
             profiles=profiles,
             workspace_bytes=2**30,
             layers={"HALF": 1},

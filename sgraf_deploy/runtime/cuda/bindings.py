@@ -12,19 +12,20 @@ from sgraf_deploy.errors import DeviceError, EngineMemoryError, UnavailableError
 from sgraf_deploy.runtime.cuda.api import Bytes, Gather, RankTile
 from sgraf_deploy.runtime.cuda.kernels import THREADS, UNITS, compile_kernels, unit_of
 from sgraf_deploy.runtime.engine import CUDA_INSTALL
-from sgraf_deploy.runtime.gpu import find_gpu
+from sgraf_deploy.runtime.gpu import Gpu, find_gpu
 
 _MOST_BLOCKS = 4096
 
 
-def check_cuda(ordinal: int = 0) -> None:
-    """Raise UnavailableError, with what mends it, where `open_cuda` would."""
-    find_gpu(ordinal)
+def check_cuda(ordinal: int = 0) -> Gpu:
+    """The GPU; UnavailableError, with what mends it, where `open_cuda` would raise one."""
+    gpu = find_gpu(ordinal)
     if (
         importlib.util.find_spec("cuda") is None
         or importlib.util.find_spec("cuda.bindings") is None
     ):
         raise UnavailableError("cuda-bindings is not installed", mend=CUDA_INSTALL)
+    return gpu
 
 
 def open_cuda(ordinal: int = 0) -> CudaDriver:

@@ -27,6 +27,7 @@ from sgraf_deploy.runtime.gpu import Gpu
 from sgraf_deploy.runtime.inputs import InputCheck, shape_of
 from sgraf_deploy.runtime.plan_host import PlanHost
 from sgraf_deploy.runtime.plans import Sidecar, engine_folder, largest_sizes, load_plan
+from sgraf_deploy.runtime.rtx import check_gpu
 from sgraf_deploy.runtime.state import Mark, is_verified, mark_verified
 from sgraf_deploy.runtime.tensorrt import TensorRT, check_capability, find_tensorrt
 
@@ -57,6 +58,7 @@ class TrtEngine(CudaEngine):
         self._tensorrt = tensorrt or find_tensorrt()
         self._logger = self._tensorrt.logger()
         super().__init__(cuda or open_cuda(ordinal), f"cuda:{ordinal}")
+        check_gpu(self._tensorrt, self.cuda.compute_capability)
         check_capability(precision, self.cuda.compute_capability)
         self._runtime: api.Runtime = self._tensorrt.module.Runtime(self._logger)
         self.executed = f"{precision} in {self._tensorrt}"
@@ -68,9 +70,9 @@ class TrtEngine(CudaEngine):
 
     @classmethod
     def check_available(cls, device: str) -> None:
-        """UnavailableError without TensorRT, the GPU or CUDA's bindings."""
-        find_tensorrt()
-        check_cuda(gpu_ordinal(device, cls.name))
+        """UnavailableError without TensorRT for the GPU, the GPU or CUDA's bindings."""
+        tensorrt = find_tensorrt()
+        check_gpu(tensorrt, check_cuda(gpu_ordinal(device, cls.name)).compute_capability)
 
     @property
     def unverified(self) -> bool:
