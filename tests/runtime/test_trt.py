@@ -114,33 +114,6 @@ def test_threads_score_at_the_same_time(
     assert world.tensorrt.contexts <= 2 * 8 * 3  # two lanes, eight graphs, three profiles at most
 
 
-def test_a_repeated_query_becomes_a_cuda_graph(
-    world: TrtWorld, scorers: tuple[Scorer, Scorer], regions: Any, captions: Any
-) -> None:
-    scorer, _ = scorers
-    images = scorer.encode_images(regions[: SIZES.candidates])
-    texts = scorer.encode_captions(captions[:1])
-    expected = scorer.score(images, texts)
-    before = world.tensorrt.runs["direct"]
-    for _ in range(12):
-        np.testing.assert_array_equal(scorer.score(images, texts), expected)
-    assert world.cuda.calls["launch"] >= 8
-    assert world.tensorrt.runs["captured"] <= 8
-    assert world.tensorrt.runs["direct"] - before <= 8
-
-
-def test_what_cannot_be_captured_is_run(
-    world: TrtWorld, scorers: tuple[Scorer, Scorer], regions: Any, captions: Any
-) -> None:
-    scorer, _ = scorers
-    world.tensorrt.capturable = False
-    images, texts = scorer.encode_images(regions), scorer.encode_captions(captions)
-    expected = scorer.score(images, texts)
-    for _ in range(3):
-        np.testing.assert_array_equal(scorer.score(images, texts), expected)
-    assert world.cuda.calls["launch"] == 0
-
-
 def test_copies_pass_through_pinned_memory_piece_by_piece(
     monkeypatch: pytest.MonkeyPatch, world: TrtWorld
 ) -> None:
