@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -64,6 +64,12 @@ class EngineOptions:
     shapes, which waits for it; `none`: never. With `lazy` no run is captured, as a CUDA graph would
     hold the kernels of the moment. TensorRT itself compiles when it builds a plan.
     """
+
+    def __repr__(self) -> str:
+        """What is not as it is by default."""
+        values = ((one.name, getattr(self, one.name), one.default) for one in fields(self))
+        chosen = [f"{name}={value!r}" for name, value, default in values if value != default]
+        return f"EngineOptions({', '.join(chosen)})"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pytest
 from closeness import Rounded, graph_rounding
 from fake_cuda import FakeCuda
 from fake_tensorrt import VERSION, FakeTensorRT, fake_plan
-from fake_tensorrt_rtx import FakeTensorRTForRtx
+from fake_tensorrt_rtx import RTX_CAPABILITIES, FakeTensorRTForRtx
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import GRAPHS, GraphName, Precision, signature
@@ -45,6 +45,8 @@ class TrtWorld:
     bundle: Bundle
     folder: Path
     cuda: FakeCuda = field(default_factory=FakeCuda)
+    capabilities: tuple[str, ...] | None = None
+    """What plans run on; None: on any GPU."""
 
     def __post_init__(self) -> None:
         self.tensorrt = self.make_tensorrt()
@@ -98,7 +100,7 @@ class TrtWorld:
         spec = signature(graph, config, precision)
         profiles = tuple(profile(spec, use) for use in uses(graph, sizes))
         onnx = self.bundle.graph_path(member, graph, precision).read_bytes()
-        plan = fake_plan(damage(onnx), profiles)
+        plan = fake_plan(damage(onnx), profiles, self.capabilities)
         digest = hashlib.sha256(plan).hexdigest()
         return Sidecar(
             member=member,
@@ -171,6 +173,7 @@ class RtxWorld(TrtWorld):
     """The same with TensorRT for RTX, on a GPU that it supports."""
 
     cuda: FakeCuda = field(default_factory=lambda: FakeCuda("8.9"))
+    capabilities: tuple[str, ...] | None = RTX_CAPABILITIES
 
     @property
     def rtx(self) -> FakeTensorRTForRtx:
