@@ -248,3 +248,20 @@ except EngineMemoryError as error:
     print(error.got)
 """
     assert run(driver, body) == "cuEventCreate"
+
+
+def test_the_child_of_a_fork_leaves_the_gpu_alone(driver: Path) -> None:
+    body = f"""{MAKE}
+import os
+everything = Everything(cuda, 0)
+before = fake.fake_live()
+child = os.fork()
+if not child:
+    del everything, cuda
+    gc.collect()
+    print(fake.fake_live() == before, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+print(fake.fake_live() == before)
+"""
+    assert run(driver, body).split() == ["True", "True"]

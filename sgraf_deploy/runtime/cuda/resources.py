@@ -44,13 +44,13 @@ class Resources:
         if self.released:
             return
         self.released = True
-        if os.getpid() != self._process:
-            return  # A GPU is not there for the child of a fork.
         for destroy, handle in reversed(list(self._made)):
             self.drop(destroy, handle)
         self._try("cuDevicePrimaryCtxRelease", self._device)
 
     def _try(self, call: str, argument: Any) -> None:
+        if os.getpid() != self._process:
+            return  # The child of a fork has no GPU, and nothing on it is the child's to destroy.
         (status,) = getattr(self._driver, call)(argument)
         if int(status):
             log.debug("%s failed: %s", call, status.name)

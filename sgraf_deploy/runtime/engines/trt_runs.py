@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -57,13 +57,8 @@ class TrtRuns:
         self._make, self._report = make, report
         self._direct = make()
         self._scratch = self._runs = 0
-        self._seen: deque[tuple[object, ...]] = deque(maxlen=REMEMBERED)
+        self._seen: OrderedDict[tuple[object, ...], None] = OrderedDict()
         self._captured: OrderedDict[tuple[object, ...], Captured] = OrderedDict()
-
-    @property
-    def captured(self) -> int:
-        """How many CUDA graphs there are."""
-        return len(self._captured)
 
     def run(self, tensors: Mapping[str, DeviceArray], outputs: frozenset[str]) -> None:
         """Put a run on these tensors, by name, into the lane's stream."""
@@ -76,7 +71,7 @@ class TrtRuns:
             found.launched = self._runs
             self._cuda.launch(found.graph, self._lane.stream)
         elif self._report is None or key not in self._seen or not self._has_room():
-            self._seen.append(key)
+            self._remember(key)
             self._direct.run(run)
         else:
             self._run_and_capture(run, self._report)
@@ -93,6 +88,12 @@ class TrtRuns:
             self._drop_captured()
             self._scratch = scratch
         return scratch
+
+    def _remember(self, key: tuple[object, ...]) -> None:
+        self._seen[key] = None
+        self._seen.move_to_end(key)
+        if len(self._seen) > REMEMBERED:
+            self._seen.popitem(last=False)
 
     def _has_room(self) -> bool:
         """Whether there is room for one more graph, or one has not been launched for long."""
