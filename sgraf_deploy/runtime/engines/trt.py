@@ -28,7 +28,7 @@ from sgraf_deploy.runtime.engines.trt_runs import TrtRuns
 from sgraf_deploy.runtime.gpu import Gpu
 from sgraf_deploy.runtime.inputs import InputCheck, shape_of
 from sgraf_deploy.runtime.plan_host import PlanHost
-from sgraf_deploy.runtime.plans import PORTABLE, Sidecar, engine_folder, largest_sizes, load_plan
+from sgraf_deploy.runtime.plans import Sidecar, engine_folder, largest_sizes, load_plan
 from sgraf_deploy.runtime.state import Mark, is_verified, mark_verified
 from sgraf_deploy.runtime.tensorrt import TensorRT, check_capability, find_tensorrt
 
@@ -36,12 +36,6 @@ if TYPE_CHECKING:
     import tensorrt as api
 
     from sgraf_deploy.bundle import Bundle
-
-_REBUILD = "build it on this machine with `sgraf-deploy compile BUNDLE`"
-_REBUILD_ELSEWHERE = (
-    "a portable engine runs on the GPUs that TensorRT for RTX supports; for another one, "
-    "pip install tensorrt, and " + _REBUILD
-)
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +114,7 @@ class TrtEngine(CudaEngine):
             raise DeviceError(
                 f"{self._tensorrt} cannot open engine {self._folder / sidecar.plan}",
                 got=self._logger.recent(),
-                mend=_REBUILD_ELSEWHERE if sidecar.compute_capability == PORTABLE else _REBUILD,
+                mend="build it on this machine with `sgraf-deploy compile BUNDLE`",
             )
         if not is_verified(mark := self._host.mark(sidecar)):
             self._unmarked[sidecar.name] = mark
