@@ -4,6 +4,8 @@ What is put into a stream runs only when somebody waits for it, memory is garbag
 written, and what touches memory that was freed, or that was never the device's, fails. So a
 missing wait, or memory that goes back too early, fails every time and not once in a while.
 
+What CUDA does not allow while a thread captures a stream, fails and invalidates the capture.
+
 Any number of threads may use it, as they may a real one: see `Locked`.
 """
 
@@ -19,7 +21,7 @@ import numpy as np
 from locked import Locked
 from numpy.typing import NDArray
 
-from sgraf_deploy.errors import EngineMemoryError
+from sgraf_deploy.errors import DeviceError, EngineMemoryError
 from sgraf_deploy.runtime.cuda.api import Bytes, Gather, RankTile
 from sgraf_deploy.runtime.logits import combine_logits
 
@@ -27,6 +29,7 @@ Operation = Callable[[], None]
 
 GARBAGE = 0xAB
 TOTAL = 2**34
+ALIGNMENT = 256
 
 
 @dataclass(eq=False)
@@ -37,6 +40,7 @@ class FakeStream:
     put: int = 0
     done: int = 0
     capturing: list[Operation] | None = None
+    invalidated: bool = False
     destroyed: bool = False
 
     def __str__(self) -> str:
@@ -79,6 +83,8 @@ class FakeCuda(Locked):
         self.streams: set[FakeStream] = set()
         self.events: set[FakeEvent] = set()
         self.graphs: list[list[Operation]] = []
+        self.fails: str | None = None
+        """A step of a capture that fails from now on: begin, end or instantiate."""
         self._thread = threading.local()
 
     @property
@@ -113,11 +119,13 @@ class FakeCuda(Locked):
         return self.limit - self.used, self.limit
 
     def allocate(self, size: int) -> int:
-        self._check()
+        self._check_waits()
         self.calls["allocate"] += 1
         if self.used + size > self.limit:
             raise EngineMemoryError("the fake GPU is out of memory", got=size)
-        block = np.full(size, GARBAGE, dtype=np.uint8)
+        room = np.full(size + ALIGNMENT, GARBAGE, dtype=np.uint8)
+        skipped = -room.ctypes.data % ALIGNMENT
+        block = room[skipped : skipped + size]
         pointer = int(block.ctypes.data)
         self.blocks[pointer] = block
         return pointer
@@ -126,7 +134,7 @@ class FakeCuda(Locked):
         del self.blocks[pointer]
 
     def allocate_pinned(self, size: int) -> Bytes:
-        self._check()
+        self._check_waits()
         block = np.full(size, GARBAGE, dtype=np.uint8)
         self.pinned[block.ctypes.data] = block
         return block
@@ -160,13 +168,19 @@ class FakeCuda(Locked):
         event.stream, event.place = stream, stream.put
 
     def passed(self, event: FakeEvent) -> bool:
+        self._check_waits()
         return event.stream is None or event.stream.done >= event.place
 
     def wait(self, stream: FakeStream, event: FakeEvent) -> None:
         self.calls["wait"] += 1
-        self.put(stream, lambda: self.synchronize(event))
+        self.put(stream, lambda: self._run_to(event))
 
     def synchronize(self, event: FakeEvent) -> None:
+        self.activate()
+        self._check_waits()
+        self._run_to(event)
+
+    def _run_to(self, event: FakeEvent) -> None:
         if event.stream is not None:
             event.stream.run_to(event.place)
 
@@ -205,14 +219,39 @@ class FakeCuda(Locked):
 
     def begin_capture(self, stream: FakeStream) -> None:
         self._check()
-        assert stream.capturing is None
-        stream.capturing = []
+        if stream.capturing is not None:
+            raise DeviceError("the fake GPU: begin", got="CUDA_ERROR_ILLEGAL_STATE")
+        self._fail("begin", "CUDA_ERROR_UNKNOWN")
+        stream.capturing, stream.invalidated = [], False
+        self._thread.captures = stream
 
     def end_capture(self, stream: FakeStream) -> list[Operation]:
-        captured, stream.capturing = stream.capturing, None
-        assert captured is not None
+        captured = self._ended(stream)
+        if stream.invalidated:
+            raise DeviceError("the fake GPU: end", got="CUDA_ERROR_STREAM_CAPTURE_INVALIDATED")
+        self._fail("end", "CUDA_ERROR_STREAM_CAPTURE_UNJOINED")
+        self._fail("instantiate", "CUDA_ERROR_OUT_OF_MEMORY")
         self.graphs.append(captured)
         return captured
+
+    def abandon_capture(self, stream: FakeStream) -> None:
+        self._ended(stream)
+
+    def invalidate(self, stream: FakeStream) -> None:
+        """What a library does that waits for the GPU while the stream is captured."""
+        assert stream.capturing is not None
+        stream.invalidated = True
+
+    def _ended(self, stream: FakeStream) -> list[Operation]:
+        captured, stream.capturing = stream.capturing, None
+        assert captured is not None
+        assert self._thread.captures is stream, "a capture is ended by the thread that began it"
+        self._thread.captures = None
+        return captured
+
+    def _fail(self, step: str, reason: str) -> None:
+        if self.fails == step:
+            raise DeviceError(f"the fake GPU: {step}", got=reason)
 
     def launch(self, graph: list[Operation], stream: FakeStream) -> None:
         assert any(graph is each for each in self.graphs)
@@ -225,6 +264,15 @@ class FakeCuda(Locked):
 
     def _check(self) -> None:
         assert getattr(self._thread, "active", False), "this thread has no GPU yet"
+
+    def _check_waits(self) -> None:
+        """What may wait for the GPU is not allowed in a thread that captures."""
+        self._check()
+        stream = getattr(self._thread, "captures", None)
+        if stream is not None:
+            stream.invalidated = True
+            reason = "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"
+            raise DeviceError("the fake GPU waits while it captures", got=reason)
 
     def _check_pinned(self, memory: Bytes) -> None:
         start = memory.ctypes.data

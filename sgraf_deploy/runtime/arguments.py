@@ -6,14 +6,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.data.bound import CaptionBound
 from sgraf_deploy.errors import InputError
-from sgraf_deploy.runtime.engine import EngineOptions
+from sgraf_deploy.runtime.engine import EngineOptions, Specialisation
 from sgraf_deploy.runtime.tiles import TileShape
 
 
@@ -94,8 +94,13 @@ def _check_options(options: object) -> None:
         raise _wrong("options.checkpoints", "a tuple of paths", paths)
     if options.engine_dir is not None and not _is_path(options.engine_dir):
         raise _wrong("options.engine_dir", "a path, or None", options.engine_dir)
-    if not isinstance(options.allow_unverified, bool):
-        raise _wrong("options.allow_unverified", "True or False", options.allow_unverified)
+    for name in ("allow_unverified", "cuda_graphs"):
+        value = getattr(options, name)
+        if not isinstance(value, bool):
+            raise _wrong(f"options.{name}", "True or False", value)
+    if options.specialisation not in get_args(Specialisation):
+        expected = " or ".join(get_args(Specialisation))
+        raise _wrong("options.specialisation", expected, options.specialisation)
 
 
 def _is_path(value: object) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -33,6 +33,7 @@ Array = NDArray[Any]
 Buffer = Any
 """An array on an engine's device; only the engine that made it knows what it is."""
 DeviceKind = Literal["cpu", "cuda"]
+Specialisation = Literal["lazy", "eager", "none"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,23 @@ class EngineOptions:
     checkpoints: tuple[Path, ...] = ()
     engine_dir: Path | None = None
     allow_unverified: bool = False
+    cuda_graphs: bool = True
+    """Whether engine `trt` captures a run that comes again, with the same shapes at the same
+    addresses, as a CUDA graph, and launches that from then on. A run that cannot be captured goes
+    on as it is, with one warning a graph of the bundle."""
+    specialisation: Specialisation = "lazy"
+    """When TensorRT for RTX compiles kernels for the very shapes of a run.
+
+    `lazy`: in the background, while kernels for any shape run; `eager`: before the first run of new
+    shapes, which waits for it; `none`: never. With `lazy` no run is captured, as a CUDA graph would
+    hold the kernels of the moment. TensorRT itself compiles when it builds a plan.
+    """
+
+    def __repr__(self) -> str:
+        """What is not as it is by default."""
+        values = ((one.name, getattr(self, one.name), one.default) for one in fields(self))
+        chosen = [f"{name}={value!r}" for name, value, default in values if value != default]
+        return f"EngineOptions({', '.join(chosen)})"
 
 
 @dataclass(frozen=True)

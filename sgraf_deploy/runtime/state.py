@@ -3,6 +3,7 @@
     STATE/verified/HASH.json      a plan was compared with the reference here: its `Mark`
     STATE/onnxruntime/BUNDLE/     engines that ONNX Runtime's TensorRT provider built
     STATE/timing/…                what TensorRT measured while it built
+    STATE/kernels/HASH.cache      what TensorRT for RTX compiled of a plan for a GPU
 
 STATE is `SGRAF_DEPLOY_STATE` or, where that is not set, `sgraf-deploy` in the folder that the
 system has for a user's state. Who can write there can have plans run: it belongs to one user.

@@ -31,6 +31,20 @@ USED = (
 )
 """What this package uses of a module; a test compares it with the installed one."""
 
+USED_OF_RTX = {
+    "ICudaEngine": ("create_runtime_config", "create_execution_context"),
+    "IExecutionContext": ("is_stream_capturable",),
+    "IRuntimeConfig": (
+        *("set_execution_context_allocation_strategy", "cuda_graph_strategy"),
+        *("dynamic_shapes_kernel_specialization_strategy",),
+        *("create_runtime_cache", "set_runtime_cache"),
+    ),
+    "IRuntimeCache": ("serialize", "deserialize"),
+    "DynamicShapesKernelSpecializationStrategy": ("LAZY", "EAGER", "NONE"),
+    "CudaGraphStrategy": ("DISABLED",),
+}
+"""The same of what TensorRT for RTX alone has, by class; `IRuntimeConfig` has less elsewhere."""
+
 _LIBRARY_PACKAGE = "onnxruntime_ep_nv_tensorrt_rtx"
 _LIBRARIES = ("libcudart.so.13", "libtensorrt_rtx.so.1", "libtensorrt_onnxparser_rtx.so.1")
 """What the bindings are linked with, in the order in which they need each other."""
@@ -54,6 +68,11 @@ class TensorRT:
 
     def __str__(self) -> str:
         return f"{self.flavour} {self.version}"
+
+    @property
+    def compiles_at_run_time(self) -> bool:
+        """Whether kernels are compiled when a plan runs, not when it is built."""
+        return self.flavour == "tensorrt-rtx"
 
     def logger(self) -> Any:
         """A logger that passes on to Python's, and keeps warnings and errors in `lines`."""

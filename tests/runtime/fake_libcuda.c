@@ -2,7 +2,8 @@
  *
  * cuda-bindings loads it as libcuda.so.1 and asks cuGetProcAddress for every function. Streams and
  * graphs run what is put into them at once; a launch unpacks its arguments as a GPU would and does
- * what the kernel of that name does. `fake_live` counts what was made and not destroyed.
+ * what the kernel of that name does. `fake_live` counts what was made and not destroyed; the call
+ * that `fake_fail` names fails once. A capture is invalidated by what CUDA does not allow in one.
  */
 
 #include <stdint.h>
@@ -13,12 +14,22 @@
 typedef int Status;
 typedef unsigned long long Pointer;
 
-enum { OUT_OF_MEMORY = 2, INVALID = 1, NOT_FOUND = 500 };
+enum {
+    INVALID = 1,
+    OUT_OF_MEMORY = 2,
+    INVALID_CONTEXT = 201,
+    ILLEGAL_STATE = 401,
+    NOT_FOUND = 500,
+    CAPTURE_UNSUPPORTED = 900,
+    CAPTURE_INVALIDATED = 901,
+    UNKNOWN = 999
+};
 
 static long live;
 static size_t used, limit = 1 << 20;
-static int capturing;
+static enum { IDLE, CAPTURING, INVALIDATED } capture;
 static int launches;
+static char failing[64];
 
 typedef struct {
     char kind[16];
@@ -50,6 +61,27 @@ static Status check(void *given, const char *kind)
 
 long fake_live(void) { return live; }
 int fake_launches(void) { return launches; }
+int fake_capturing(void) { return capture != IDLE; }
+void fake_fail(const char *call) { snprintf(failing, sizeof failing, "%s", call); }
+static void report(void) { printf("left: %ld\n", live); }
+void fake_report_at_exit(void) { atexit(report); }
+
+static int fails(const char *call)
+{
+    int found = !strcmp(failing, call);
+    if (found)
+        *failing = 0;
+    return found;
+}
+
+/* What waits for the GPU is not allowed while its thread captures. */
+static Status outside_of_captures(void)
+{
+    if (capture == IDLE)
+        return 0;
+    capture = INVALIDATED;
+    return CAPTURE_UNSUPPORTED;
+}
 
 Status cuInit(unsigned flags) { return flags ? INVALID : 0; }
 Status cuDriverGetVersion(int *version) { *version = 13000; return 0; }
@@ -66,12 +98,20 @@ Status cuDeviceGetAttribute(int *value, int attribute, int device)
     return device == 7 ? 0 : INVALID;
 }
 static Handle *context;
+static int retained;
 Status cuDevicePrimaryCtxRetain(void **made, int device)
 {
-    *made = context = make("context");
+    if (!retained++)
+        context = make("context");
+    *made = context;
     return device == 7 ? 0 : INVALID;
 }
-Status cuDevicePrimaryCtxRelease_v2(int device) { return device == 7 ? drop(context, "context") : INVALID; }
+Status cuDevicePrimaryCtxRelease_v2(int device)
+{
+    if (device != 7 || !retained)
+        return INVALID;
+    return --retained ? 0 : drop(context, "context");
+}
 Status cuCtxSetCurrent(void *given) { return check(given, "context"); }
 Status cuMemGetInfo_v2(size_t *free, size_t *total)
 {
@@ -82,6 +122,10 @@ Status cuMemGetInfo_v2(size_t *free, size_t *total)
 Status cuMemAlloc_v2(Pointer *pointer, size_t size)
 {
     size_t *block;
+    if (!retained)
+        return INVALID_CONTEXT;
+    if (outside_of_captures())
+        return CAPTURE_UNSUPPORTED;
     if (used + size > limit)
         return OUT_OF_MEMORY;
     block = malloc(size + 64);
@@ -114,13 +158,16 @@ Status cuStreamCreate(void **stream, unsigned flags)
 Status cuStreamDestroy_v2(void *stream) { return drop(stream, "stream"); }
 Status cuEventCreate(void **event, unsigned flags)
 {
+    *event = NULL;
+    if (fails("cuEventCreate"))
+        return OUT_OF_MEMORY;
     *event = make("event");
     return flags == 2 ? 0 : INVALID;
 }
 Status cuEventDestroy_v2(void *event) { return drop(event, "event"); }
 Status cuEventRecord(void *event, void *stream) { return check(event, "event") | check(stream, "stream"); }
 Status cuEventQuery(void *event) { return check(event, "event"); }
-Status cuEventSynchronize(void *event) { return check(event, "event"); }
+Status cuEventSynchronize(void *event) { return outside_of_captures() | check(event, "event"); }
 Status cuStreamWaitEvent(void *stream, void *event, unsigned flags)
 {
     return check(event, "event") | check(stream, "stream") | (flags ? INVALID : 0);
@@ -141,7 +188,7 @@ Status cuModuleLoadData(void **module, const void *image)
     return memcmp(image, "\177ELF", 4) ? INVALID : 0;
 }
 Status cuModuleUnload(void *module) { return drop(module, "module"); }
-static char names[8][32];
+static char names[64][32];
 Status cuModuleGetFunction(void **function, void *module, const char *name)
 {
     static int count;
@@ -178,17 +225,30 @@ Status cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsign
 }
 Status cuStreamBeginCapture_v2(void *stream, int mode)
 {
-    capturing = 1;
+    if (capture != IDLE)
+        return ILLEGAL_STATE;
+    if (fails("cuStreamBeginCapture"))
+        return UNKNOWN;
+    capture = CAPTURING;
     return mode == 1 ? check(stream, "stream") : INVALID;
 }
 Status cuStreamEndCapture(void *stream, void **graph)
 {
-    capturing = 0;
+    int before = capture;
+    *graph = NULL;
+    if (before == IDLE)
+        return ILLEGAL_STATE;
+    capture = IDLE;
+    if (before == INVALIDATED || fails("cuStreamEndCapture"))
+        return CAPTURE_INVALIDATED;
     *graph = make("graph");
     return check(stream, "stream");
 }
 Status cuGraphInstantiateWithFlags(void **made, void *graph, unsigned long long flags)
 {
+    *made = NULL;
+    if (fails("cuGraphInstantiate"))
+        return OUT_OF_MEMORY;
     *made = make("exec");
     return flags ? INVALID : check(graph, "graph");
 }

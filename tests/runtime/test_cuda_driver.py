@@ -20,10 +20,11 @@ SOURCE = Path(__file__).with_name("fake_libcuda.c")
 BEGIN = """
 import ctypes, gc
 import numpy as np
-from sgraf_deploy.errors import EngineMemoryError
+from sgraf_deploy.errors import DeviceError, EngineMemoryError
 from sgraf_deploy.runtime.cuda import bindings
 from sgraf_deploy.runtime.cuda.api import RankTile
 from sgraf_deploy.runtime.cuda.engine import CudaEngine
+from sgraf_deploy.runtime.cuda.memory import Mark
 
 # NVRTC looks for the driver, too, and asks it more than it knows.
 bindings.compile_kernels = lambda compute_capability: b"\\x7fELF" + bytes(64)
@@ -54,7 +55,7 @@ def run(driver: Path, body: str) -> str:
     environment = {**os.environ, "LD_LIBRARY_PATH": str(driver)}
     command = [sys.executable, "-X", "faulthandler", "-c", BEGIN + body]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.strip()
 
 
@@ -130,3 +131,137 @@ gc.collect()
 print(fake.fake_live())
 """
     assert run(driver, body) == "0"
+
+
+@pytest.mark.parametrize(
+    ("fails", "reason"),
+    [
+        ("cuStreamBeginCapture", "cuStreamBeginCapture failed"),
+        ("cuStreamEndCapture", "cuStreamEndCapture failed"),
+        ("cuGraphInstantiate", "out of memory"),
+    ],
+)
+def test_a_capture_that_fails_leaves_nothing_and_a_stream_that_works(
+    driver: Path, fails: str, reason: str
+) -> None:
+    body = f"""
+stream = cuda.create_stream()
+before = fake.fake_live()
+fake.fake_fail(b"{fails}")
+try:
+    cuda.begin_capture(stream)
+    cuda.end_capture(stream)
+except (DeviceError, EngineMemoryError) as error:
+    print(error.what)
+print(fake.fake_live() - before, fake.fake_capturing())
+cuda.begin_capture(stream)
+cuda.destroy_graph(cuda.end_capture(stream))
+print(fake.fake_live() - before)
+"""
+    first, *rest = run(driver, body).splitlines()
+    assert reason in first
+    assert rest == ["0 0", "0"]
+
+
+@pytest.mark.parametrize("invalid", [True, False])
+def test_a_capture_is_abandoned_whatever_became_of_it(driver: Path, invalid: bool) -> None:
+    body = f"""
+stream, event = cuda.create_stream(), cuda.create_event()
+before = fake.fake_live()
+cuda.begin_capture(stream)
+try:
+    {"cuda.synchronize(event)" if invalid else "pass"}
+except DeviceError as error:
+    print(error.got)
+cuda.abandon_capture(stream)
+print(fake.fake_live() - before, fake.fake_capturing())
+"""
+    unsupported = ["CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"] if invalid else []
+    assert run(driver, body).splitlines() == [*unsupported, "0 0"]
+
+
+MAKE = """
+class Everything:
+    def __init__(self, cuda, first):
+        names = ["cuda", "engine", "mark", "array", "graph"]
+        for name in names[first:] + names[:first]:
+            setattr(self, name, None)  # The order of its members.
+        self.cuda, self.engine = cuda, CudaEngine(cuda, "cuda:0")
+        self.array = self.engine.put(np.zeros((100, 7), np.float32))
+        stream = self.engine.lane().stream
+        self.mark = Mark(cuda, self.engine.lane(), stream)
+        cuda.begin_capture(stream)
+        self.graph = cuda.end_capture(stream)
+        self.circle = cuda.circle = self
+"""
+"""All kinds of things that are made on a GPU, in a circle."""
+
+
+def test_the_end_of_the_interpreter_is_quiet_with_everything_open(driver: Path) -> None:
+    """`run` asserts that Python says nothing; the driver counts after the interpreter is gone."""
+    body = f"""{MAKE}
+fake.fake_report_at_exit()
+everything = [Everything(bindings.open_cuda(), first) for first in range(5)] + [cuda]
+cuda.everything = everything
+"""
+    assert run(driver, body) == "left: 0"
+
+
+@pytest.mark.parametrize("first", range(5))
+def test_garbage_is_collected_in_any_order(driver: Path, first: int) -> None:
+    body = f"""{MAKE}
+gc.disable()
+everything = Everything(cuda, {first})
+del everything, cuda
+gc.collect()
+print(fake.fake_live())
+"""
+    assert run(driver, body) == "0"
+
+
+def test_closing_after_the_gpu_was_let_go_of_is_quiet(driver: Path) -> None:
+    """As a `__del__` may that runs late at the end of the interpreter."""
+    body = """
+engine = CudaEngine(cuda, "cuda:0")
+buffer = engine.put(np.zeros((100, 7), np.float32))
+engine.fetch(buffer)
+cuda._resources.release()
+print(fake.fake_live())
+engine.close()
+try:
+    cuda.allocate(1)
+except DeviceError as error:
+    print(error.what)
+"""
+    first, second = run(driver, body).splitlines()
+    assert first == "0"
+    assert "cuMemAlloc failed" in second
+
+
+def test_a_mark_that_could_not_be_made_is_dropped_quietly(driver: Path) -> None:
+    body = """
+stream = cuda.create_stream()
+fake.fake_fail(b"cuEventCreate")
+try:
+    Mark(cuda, None, stream)
+except EngineMemoryError as error:
+    print(error.got)
+"""
+    assert run(driver, body) == "cuEventCreate"
+
+
+def test_the_child_of_a_fork_leaves_the_gpu_alone(driver: Path) -> None:
+    body = f"""{MAKE}
+import os
+everything = Everything(cuda, 0)
+before = fake.fake_live()
+child = os.fork()
+if not child:
+    del everything, cuda
+    gc.collect()
+    print(fake.fake_live() == before, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+print(fake.fake_live() == before)
+"""
+    assert run(driver, body).split() == ["True", "True"]

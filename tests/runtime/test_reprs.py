@@ -86,4 +86,8 @@ def test_the_rest(faked: MakeFaked, bundle: Bundle, regions: NDArray[np.float32]
     ]
     (text,) = shown(plan)
     assert text.startswith("TilePlan(9 images x 7 captions, ")
-    shown(rank("text_to_image", logits, 2)[0], TileShape(10**6, 10**6), EngineOptions())
+    shown(rank("text_to_image", logits, 2)[0], TileShape(10**6, 10**6))
+    assert shown(EngineOptions(), EngineOptions(2, cuda_graphs=False)) == [
+        "EngineOptions()",
+        "EngineOptions(threads=2, cuda_graphs=False)",
+    ]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cli.world import done
 from fake_cuda import FakeCuda
-from runtime.trt_world import TrtWorld
+from runtime.trt_world import RtxWorld
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.errors import UnavailableError
@@ -117,14 +117,11 @@ def install_gpus(monkeypatch: pytest.MonkeyPatch, *compute_capabilities: str) ->
         monkeypatch.setattr(f"sgraf_deploy.runtime.{module}.find_driver", driver)
 
 
-class RtxWorld(TrtWorld):
-    """The fake GPU with TensorRT for RTX, and plans that it built."""
+class InstalledWorld(RtxWorld):
+    """The fake GPU with TensorRT for RTX, as the driver shows it."""
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         super().install(monkeypatch)
-        found = replace(self.tensorrt.adaptor(), flavour=RTX)
-        for module in ("tensorrt", "engines.trt"):
-            monkeypatch.setattr(f"sgraf_deploy.runtime.{module}.find_tensorrt", lambda: found)
         install_gpus(monkeypatch, self.cuda.compute_capability)
 
 
@@ -134,8 +131,8 @@ def world(
     exported: Bundle,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> RtxWorld:
-    made = RtxWorld(exported, tmp_path / "engines", FakeCuda(request.param))
+) -> InstalledWorld:
+    made = InstalledWorld(exported, tmp_path / "engines", FakeCuda(request.param))
     made.install(monkeypatch)
     made.build("fp16", flavour=RTX, compute_capabilities=CAPABILITIES)
     return made
@@ -147,7 +144,7 @@ unsupported = pytest.mark.parametrize("world", UNSUPPORTED, indirect=True)
 @unsupported
 @pytest.mark.parametrize(("engine", "device"), [("trt", None), ("trt", "cuda:0")])
 def test_an_engine_that_cannot_run_here_names_the_other_tensorrt(
-    world: RtxWorld, engine: str, device: str | None
+    world: InstalledWorld, engine: str, device: str | None
 ) -> None:
     options = EngineOptions(engine_dir=world.folder, allow_unverified=True)
     with pytest.raises(UnavailableError) as caught:
@@ -158,7 +155,9 @@ def test_an_engine_that_cannot_run_here_names_the_other_tensorrt(
 
 
 @unsupported
-def test_auto_on_such_a_gpu_names_it_too(world: RtxWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_on_such_a_gpu_names_it_too(
+    world: InstalledWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sgraf_deploy.runtime.policy.ON_A_GPU", ("trt",))
     options = EngineOptions(engine_dir=world.folder)
     with pytest.raises(UnavailableError) as caught:
@@ -180,7 +179,7 @@ def test_doctor_names_it_too() -> None:
 
 
 @pytest.mark.parametrize("world", ["8.9"], indirect=True)
-def test_on_a_gpu_that_a_plan_is_for_it_is_opened(world: RtxWorld) -> None:
+def test_on_a_gpu_that_a_plan_is_for_it_is_opened(world: InstalledWorld) -> None:
     assert unavailable("trt") is None
     assert "not for the GPU here" not in done("doctor").stdout
     options = EngineOptions(engine_dir=world.folder, allow_unverified=True)

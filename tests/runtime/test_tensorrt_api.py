@@ -11,7 +11,7 @@ import pytest
 
 import sgraf_deploy
 from sgraf_deploy.errors import UnavailableError
-from sgraf_deploy.runtime.tensorrt import USED, TensorRT, find_tensorrt
+from sgraf_deploy.runtime.tensorrt import USED, USED_OF_RTX, TensorRT, find_tensorrt
 
 PACKAGE = Path(sgraf_deploy.__file__).parent
 FILES = (
@@ -20,6 +20,8 @@ FILES = (
     "runtime/tensorrt.py",
     "runtime/engines/trt.py",
     "runtime/engines/trt_context.py",
+    "runtime/engines/trt_rtx.py",
+    "runtime/engines/trt_runs.py",
 )
 CLASSES = (
     *("Builder", "IBuilderConfig", "INetworkDefinition", "IOptimizationProfile", "OnnxParser"),
@@ -104,6 +106,24 @@ def test_every_member_that_is_used_exists_in_what_is_installed(
         if not hasattr(getattr(tensorrt.module, name), member)
     }
     assert missing - GONE == set()
+
+
+def test_tensorrt_for_rtx_has_what_is_taken_of_it_alone(tensorrt: TensorRT) -> None:
+    if not tensorrt.compiles_at_run_time:
+        pytest.skip("needs TensorRT for RTX")
+    missing = {
+        f"{name}.{member}"
+        for name, members in USED_OF_RTX.items()
+        for member in members
+        if not hasattr(getattr(tensorrt.module, name, None), member)
+    }
+    assert missing == set()
+
+
+def test_what_is_taken_of_tensorrt_for_rtx_alone_is_listed() -> None:
+    listed = {member for members in USED_OF_RTX.values() for member in members}
+    asked_by_name = {"is_stream_capturable"}
+    assert listed - used() == asked_by_name
 
 
 def test_what_only_tensorrt_for_rtx_has_is_asked_for_by_name(

@@ -12,6 +12,7 @@ import pytest
 from closeness import Rounded, graph_rounding
 from fake_cuda import FakeCuda
 from fake_tensorrt import VERSION, FakeTensorRT, fake_plan
+from fake_tensorrt_rtx import RTX_CAPABILITIES, FakeTensorRTForRtx
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import GRAPHS, GraphName, Precision, signature
@@ -44,9 +45,14 @@ class TrtWorld:
     bundle: Bundle
     folder: Path
     cuda: FakeCuda = field(default_factory=FakeCuda)
+    capabilities: tuple[str, ...] | None = None
+    """What plans run on; None: on any GPU."""
 
     def __post_init__(self) -> None:
-        self.tensorrt = FakeTensorRT(self.cuda)
+        self.tensorrt = self.make_tensorrt()
+
+    def make_tensorrt(self) -> FakeTensorRT:
+        return FakeTensorRT(self.cuda)
 
     def build(
         self,
@@ -94,7 +100,7 @@ class TrtWorld:
         spec = signature(graph, config, precision)
         profiles = tuple(profile(spec, use) for use in uses(graph, sizes))
         onnx = self.bundle.graph_path(member, graph, precision).read_bytes()
-        plan = fake_plan(damage(onnx), profiles)
+        plan = fake_plan(damage(onnx), profiles, self.capabilities)
         digest = hashlib.sha256(plan).hexdigest()
         return Sidecar(
             member=member,
@@ -103,9 +109,9 @@ class TrtWorld:
             onnx_sha256=hashlib.sha256(onnx).hexdigest(),
             plan_sha256=digest,
             plan_bytes=len(plan),
-            flavour="tensorrt",
+            flavour=self.tensorrt.flavour,
             version=VERSION,
-            compute_capabilities=("9.0",),
+            compute_capabilities=(self.cuda.compute_capability,),
             profiles=profiles,
             workspace_bytes=2**30,
             layers={"HALF": 1},
@@ -118,7 +124,7 @@ class TrtWorld:
             plan_sha256=sidecar.plan_sha256,
             onnx_sha256=sidecar.onnx_sha256,
             reference_sha256=gate.sha256 if gate else "",
-            flavour="tensorrt",
+            flavour=self.tensorrt.flavour,
             version=VERSION,
             device=FakeCuda.name,
             compute_capability=self.cuda.compute_capability,
@@ -133,13 +139,13 @@ class TrtWorld:
         precision: Precision = "fp16",
         *,
         version: str = VERSION,
-        allow_unverified: bool = False,
         folder: Path | None = None,
+        **options: Any,
     ) -> TrtEngine:
         """An engine on the fake GPU, with the plans of this world or those in another folder."""
-        options = EngineOptions(engine_dir=folder or self.folder, allow_unverified=allow_unverified)
+        wanted = EngineOptions(engine_dir=folder or self.folder, **options)
         adaptor = self.tensorrt.adaptor(version)
-        return TrtEngine(self.bundle, precision, options, tensorrt=adaptor, cuda=self.cuda)
+        return TrtEngine(self.bundle, precision, wanted, tensorrt=adaptor, cuda=self.cuda)
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Let this package find the fake GPU, as the only one, and the fake TensorRT."""
@@ -156,6 +162,23 @@ class TrtWorld:
         monkeypatch.setattr("sgraf_deploy.runtime.engines.trt.check_cuda", find_gpu)
         monkeypatch.setattr("sgraf_deploy.runtime.engines.trt.open_cuda", lambda _: self.cuda)
 
-    def scorer(self, precision: Precision = "fp16") -> Scorer:
+    def scorer(self, precision: Precision = "fp16", **options: Any) -> Scorer:
         limits = TileLimits(advice=LARGEST_TILES)
-        return Scorer(self.bundle, self.engine(precision), precision=precision, limits=limits)
+        engine = self.engine(precision, **options)
+        return Scorer(self.bundle, engine, precision=precision, limits=limits)
+
+
+@dataclass
+class RtxWorld(TrtWorld):
+    """The same with TensorRT for RTX, on a GPU that it supports."""
+
+    cuda: FakeCuda = field(default_factory=lambda: FakeCuda("8.9"))
+    capabilities: tuple[str, ...] | None = RTX_CAPABILITIES
+
+    @property
+    def rtx(self) -> FakeTensorRTForRtx:
+        assert isinstance(self.tensorrt, FakeTensorRTForRtx)
+        return self.tensorrt
+
+    def make_tensorrt(self) -> FakeTensorRT:
+        return FakeTensorRTForRtx(self.cuda)

@@ -65,7 +65,9 @@ class Cuda(Protocol):
     """One GPU.
 
     A thread calls `activate` before anything else, but whatever frees and destroys, and
-    `synchronize`, may be called by any thread at any time: also by one that collects garbage.
+    `synchronize`, may be called by any thread at any time: also by one that collects garbage, and
+    when the GPU was let go of already, as at the end of the interpreter; they then do nothing.
+    What frees and destroys raises nothing.
     """
 
     name: str
@@ -127,10 +129,20 @@ class Cuda(Protocol):
         """Add a tile to the counts."""
 
     def begin_capture(self, stream: Stream) -> None:
-        """Collect what this thread puts into the stream, instead of running it."""
+        """Collect what this thread puts into the stream, instead of running it.
+
+        DeviceError where that cannot begin. Then, `end_capture` or `abandon_capture` follows.
+        """
 
     def end_capture(self, stream: Stream) -> CapturedGraph:
-        """What was collected, ready to be launched."""
+        """What was collected, ready to be launched.
+
+        DeviceError where something that may not be captured invalidated it, or it cannot be
+        launched; nothing of it is left then. The stream is as it was before, in any case.
+        """
+
+    def abandon_capture(self, stream: Stream) -> None:
+        """End a capture, drop what was collected, and raise nothing."""
 
     def launch(self, graph: CapturedGraph, stream: Stream) -> None:
         """Run what was collected, at the same addresses."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import weakref
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from sgraf_deploy.errors import DeviceError, EngineMemoryError, UnavailableError
 from sgraf_deploy.runtime.cuda.api import Bytes, Gather, RankTile
 from sgraf_deploy.runtime.cuda.kernels import THREADS, UNITS, compile_kernels, unit_of
+from sgraf_deploy.runtime.cuda.resources import Resources
 from sgraf_deploy.runtime.engine import CUDA_INSTALL
 from sgraf_deploy.runtime.gpu import Gpu, find_gpu
 
@@ -44,7 +46,10 @@ def open_cuda(ordinal: int = 0) -> CudaDriver:
 
 
 class CudaDriver:
-    """See `Cuda`."""
+    """See `Cuda`; it retains the GPU's primary context for as long as it lives.
+
+    Where it goes before what was made with it, as garbage may, that goes at the same time.
+    """
 
     def __init__(self, driver: Any, ordinal: int, name: str, compute_capability: str) -> None:
         """Retain the primary context and load the kernels."""
@@ -54,50 +59,51 @@ class CudaDriver:
         self._call("cuInit", 0)
         self._device = self._call("cuDeviceGet", ordinal)
         self._context = self._call("cuDevicePrimaryCtxRetain", self._device)
+        self._resources = Resources(driver, self._device, self._context)
+        weakref.finalize(self, self._resources.release)  # Also when the interpreter ends.
         self.activate()
-        self._module = self._call("cuModuleLoadData", code)
+        module = self._make("cuModuleUnload", self._call("cuModuleLoadData", code))
         self._gather = {
-            unit: self._call("cuModuleGetFunction", self._module, f"gather_{unit}".encode())
+            unit: self._call("cuModuleGetFunction", module, f"gather_{unit}".encode())
             for unit in UNITS
         }
-        self._count_ranks = self._call("cuModuleGetFunction", self._module, b"count_ranks")
+        self._count_ranks = self._call("cuModuleGetFunction", module, b"count_ranks")
 
     def activate(self) -> None:  # noqa: D102
-        self._call("cuCtxSetCurrent", self._context)
+        if not self._resources.released:
+            self._call("cuCtxSetCurrent", self._context)
 
     def memory(self) -> tuple[int, int]:  # noqa: D102
         free, total = self._call("cuMemGetInfo")
         return int(free), int(total)
 
     def allocate(self, size: int) -> int:  # noqa: D102
-        return int(self._call("cuMemAlloc", size))
+        return int(self._make("cuMemFree", self._call("cuMemAlloc", size)))
 
     def free(self, pointer: int) -> None:  # noqa: D102
-        self.activate()
-        self._call("cuMemFree", pointer)
+        self._resources.drop("cuMemFree", pointer)
 
     def allocate_pinned(self, size: int) -> Bytes:  # noqa: D102
-        address = int(self._call("cuMemHostAlloc", size, 0))
+        address = int(self._make("cuMemFreeHost", self._call("cuMemHostAlloc", size, 0)))
         memory: Bytes = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
         return memory
 
     def free_pinned(self, memory: Bytes) -> None:  # noqa: D102
-        self.activate()
-        self._call("cuMemFreeHost", memory.ctypes.data)
+        self._resources.drop("cuMemFreeHost", memory.__array_interface__["data"][0])
 
     def create_stream(self) -> Any:  # noqa: D102
-        return int(self._call("cuStreamCreate", 1))  # CU_STREAM_NON_BLOCKING
+        stream = self._call("cuStreamCreate", 1)  # CU_STREAM_NON_BLOCKING
+        return int(self._make("cuStreamDestroy", stream))
 
     def destroy_stream(self, stream: Any) -> None:  # noqa: D102
-        self.activate()
-        self._call("cuStreamDestroy", stream)
+        self._resources.drop("cuStreamDestroy", stream)
 
     def create_event(self) -> Any:  # noqa: D102
-        return self._call("cuEventCreate", 2)  # CU_EVENT_DISABLE_TIMING
+        event = self._call("cuEventCreate", 2)  # CU_EVENT_DISABLE_TIMING
+        return self._make("cuEventDestroy", event)
 
     def destroy_event(self, event: Any) -> None:  # noqa: D102
-        self.activate()
-        self._call("cuEventDestroy", event)
+        self._resources.drop("cuEventDestroy", event)
 
     def record(self, event: Any, stream: Any) -> None:  # noqa: D102
         self._call("cuEventRecord", event, stream)
@@ -113,8 +119,9 @@ class CudaDriver:
         self._call("cuStreamWaitEvent", stream, event, 0)
 
     def synchronize(self, event: Any) -> None:  # noqa: D102
-        self.activate()
-        self._call("cuEventSynchronize", event)
+        if not self._resources.released:
+            self.activate()
+            self._call("cuEventSynchronize", event)
 
     def upload(self, target: int, source: Bytes, stream: Any) -> None:  # noqa: D102
         self._call("cuMemcpyHtoDAsync", target, source.ctypes.data, source.nbytes, stream)
@@ -151,26 +158,27 @@ class CudaDriver:
         self._call("cuStreamBeginCapture", stream, mode)
 
     def end_capture(self, stream: Any) -> Any:  # noqa: D102
-        captured = self._call("cuStreamEndCapture", stream)
+        captured = self._call("cuStreamEndCapture", stream)  # Of an invalidated one it is NULL.
         try:
-            return self._call("cuGraphInstantiate", captured, 0)
+            return self._make("cuGraphExecDestroy", self._call("cuGraphInstantiate", captured, 0))
         finally:
-            self._call("cuGraphDestroy", captured)
+            self._driver.cuGraphDestroy(captured)
+
+    def abandon_capture(self, stream: Any) -> None:  # noqa: D102
+        status, captured = self._driver.cuStreamEndCapture(stream)
+        if not int(status):
+            self._driver.cuGraphDestroy(captured)
 
     def launch(self, graph: Any, stream: Any) -> None:  # noqa: D102
         self._call("cuGraphLaunch", graph, stream)
 
     def destroy_graph(self, graph: Any) -> None:  # noqa: D102
-        self.activate()
-        self._call("cuGraphExecDestroy", graph)
+        self._resources.drop("cuGraphExecDestroy", graph)
 
-    def __del__(self) -> None:
-        """Let go of the context, once no memory, stream or event of it is left."""
-        if hasattr(self, "_module"):
-            self._driver.cuCtxSetCurrent(self._context)
-            self._driver.cuModuleUnload(self._module)
-        if hasattr(self, "_context"):
-            self._driver.cuDevicePrimaryCtxRelease(self._device)
+    def _make(self, destroy: str, handle: Any) -> Any:
+        """What the driver made, which `destroy` is called for in time."""
+        self._resources.add(destroy, handle)
+        return handle
 
     def _call(self, name: str, *arguments: Any) -> Any:
         """Call the driver; the one value that it returns, a tuple of several, or None."""

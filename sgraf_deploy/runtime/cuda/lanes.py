@@ -132,8 +132,13 @@ class Lane:
         call = partial(self._cuda.download, staging.memory, pointer, self.stream)
         return self.enqueue(call, reads=(source,), keep=(staging,)), staging
 
+    def wait(self) -> None:
+        """Wait for what was put into the stream, also by a call of `enqueue` that goes on."""
+        mark = Mark(self._cuda, self, self.stream)
+        self._cuda.synchronize(mark.event)
+
     def drain(self) -> None:
-        """Wait for everything that is in the stream."""
+        """Wait for all work, and let go of what it has used."""
         while self._flights:
             self._land()
 

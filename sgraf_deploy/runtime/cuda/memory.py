@@ -112,7 +112,8 @@ class Mark:
         cuda.record(self.event, stream)
 
     def __del__(self) -> None:
-        self._cuda.destroy_event(self.event)
+        if hasattr(self, "event"):  # There may have been none to be had.
+            self._cuda.destroy_event(self.event)
 
 
 class Allocation:

@@ -15,19 +15,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sgraf_deploy.config import GraphName, GraphSignature, Precision
-from sgraf_deploy.errors import BundleError, DeviceError, InputError
+from sgraf_deploy.errors import BundleError, DeviceError, InputError, SgrafDeployError
 from sgraf_deploy.runtime.cuda.api import Cuda
 from sgraf_deploy.runtime.cuda.bindings import check_cuda, open_cuda
 from sgraf_deploy.runtime.cuda.engine import CudaEngine, gpu_ordinal
 from sgraf_deploy.runtime.cuda.lanes import Lane
 from sgraf_deploy.runtime.cuda.memory import DEVICE, DeviceArray
 from sgraf_deploy.runtime.engine import EngineOptions
-from sgraf_deploy.runtime.engines.trt_context import Tensors, TrtContext
+from sgraf_deploy.runtime.engines.trt_context import TrtContext
+from sgraf_deploy.runtime.engines.trt_rtx import RtxRuntime, kernels_path
+from sgraf_deploy.runtime.engines.trt_runs import TrtRuns
 from sgraf_deploy.runtime.gpu import Gpu
 from sgraf_deploy.runtime.inputs import InputCheck, shape_of
 from sgraf_deploy.runtime.plan_host import PlanHost
 from sgraf_deploy.runtime.plans import Sidecar, engine_folder, largest_sizes, load_plan
-from sgraf_deploy.runtime.rtx import check_gpu
+from sgraf_deploy.runtime.rtx import check_gpu, rebuild
 from sgraf_deploy.runtime.state import Mark, is_verified, mark_verified
 from sgraf_deploy.runtime.tensorrt import TensorRT, check_capability, find_tensorrt
 
@@ -40,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 class TrtEngine(CudaEngine):
-    """See `Engine` and `CudaEngine`; one execution context per lane, graph and profile."""
+    """See `Engine` and `CudaEngine`; contexts belong to one lane, graph and profile."""
 
     name = "trt"
 
@@ -67,6 +69,8 @@ class TrtEngine(CudaEngine):
         self._host = PlanHost(bundle, gpu, self._tensorrt)
         self._folder = engine_folder(bundle, options.engine_dir)
         self._unmarked: dict[str, Mark] = {}
+        if options.specialisation != "lazy" and not self._tensorrt.compiles_at_run_time:
+            log.warning("%s compiles nothing at run time: no specialisation", self._tensorrt)
 
     @classmethod
     def check_available(cls, device: str) -> None:
@@ -112,33 +116,55 @@ class TrtEngine(CudaEngine):
             raise DeviceError(
                 f"{self._tensorrt} cannot open engine {self._folder / sidecar.plan}",
                 got=self._logger.recent(),
-                mend="build it on this machine with `sgraf-deploy compile BUNDLE`",
+                mend=rebuild(self._tensorrt.flavour, self.cuda.compute_capability),
             )
         if not is_verified(mark := self._host.mark(sidecar)):
             self._unmarked[sidecar.name] = mark
-        return TrtGraph(self, engine, sidecar, file.signature)
+        rtx = None
+        if self._tensorrt.compiles_at_run_time:
+            how = self._options.specialisation
+            rtx = RtxRuntime(self._tensorrt, engine, how, kernels_path(mark))
+        return TrtGraph(self, engine, sidecar, file.signature, rtx)
 
     def _allowed(self, sidecar: Sidecar) -> bool:
         return self._options.allow_unverified or is_verified(self._host.mark(sidecar))
 
-    def new_context(self, engine: api.ICudaEngine, profile: int, lane: Lane) -> TrtContext:
+    @property
+    def captures(self) -> bool:
+        """Whether runs that come again are captured as CUDA graphs."""
+        changing = self._tensorrt.compiles_at_run_time and self._options.specialisation == "lazy"
+        return self._options.cuda_graphs and not changing
+
+    def new_context(
+        self, engine: api.ICudaEngine, rtx: RtxRuntime | None, profile: int, lane: Lane
+    ) -> TrtContext:
         """An execution context whose intermediates lie in the lane's scratch memory."""
-        strategy = self._tensorrt.module.ExecutionContextAllocationStrategy.USER_MANAGED
-        return TrtContext(self.cuda, engine, strategy, profile, lane, self._logger)
+        if rtx is None:
+            strategy = self._tensorrt.module.ExecutionContextAllocationStrategy.USER_MANAGED
+            made = engine.create_execution_context(strategy)
+        else:
+            made = engine.create_execution_context(rtx.config)
+        return TrtContext(made, profile, scratch_bytes(engine, profile), lane, self._logger)
 
 
 class TrtGraph:
     """One plan; see `Graph`. Runs are put into the calling thread's lane."""
 
     def __init__(
-        self, owner: TrtEngine, engine: api.ICudaEngine, sidecar: Sidecar, signature: GraphSignature
+        self,
+        owner: TrtEngine,
+        engine: api.ICudaEngine,
+        sidecar: Sidecar,
+        signature: GraphSignature,
+        rtx: RtxRuntime | None = None,
     ) -> None:
         """Take a deserialised engine; DeviceError if its tensors are not the signature's."""
         self.signature = signature
         self._check = InputCheck(signature, DEVICE)
-        self._owner, self._engine, self._sidecar = owner, engine, sidecar
-        self._contexts: dict[tuple[Lane, int], TrtContext] = {}
+        self._owner, self._engine, self._sidecar, self._rtx = owner, engine, sidecar, rtx
+        self._runs: dict[tuple[Lane, int], TrtRuns] = {}
         self._lock = Lock()
+        self._warned = False
         self._outputs = [(spec.name, spec.axes, np.dtype(spec.dtype)) for spec in signature.outputs]
         found = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
         names = {spec.name for spec in (*signature.inputs, *signature.outputs)}
@@ -162,10 +188,9 @@ class TrtGraph:
                 name: given[name] if name in given else lane.empty(shape_of(axes, sizes), dtype)
                 for name, axes, dtype in self._outputs
             }
-            context = self._context(lane, profile)
-            tensors: Tensors = {**inputs, **results}
+            runs = self._in(lane, profile)
             lane.enqueue(
-                partial(context.run, tensors, frozenset(results)),
+                partial(runs.run, {**inputs, **results}, frozenset(results)),
                 reads=list(inputs.values()),
                 writes=list(results.values()),
             )
@@ -173,10 +198,12 @@ class TrtGraph:
 
     def close(self) -> None:
         """Drop contexts and engine; nothing runs any more."""
-        for context in self._contexts.values():
-            context.close()
-        self._contexts.clear()
-        del self._engine
+        for runs in self._runs.values():
+            runs.close()
+        self._runs.clear()
+        if self._rtx is not None:
+            self._rtx.save()
+        del self._rtx, self._engine
 
     def _profile(self, sizes: Mapping[str, int]) -> int:
         """The profile that fits most closely."""
@@ -197,10 +224,28 @@ class TrtGraph:
             )
         return min(fitting, key=lambda index: np.prod(list(self.largest[index].values())))
 
-    def _context(self, lane: Lane, profile: int) -> TrtContext:
-        found = self._contexts.get((lane, profile))
+    def _in(self, lane: Lane, profile: int) -> TrtRuns:
+        found = self._runs.get((lane, profile))
         if found is None:
-            with self._lock:
-                found = self._owner.new_context(self._engine, profile, lane)
-            self._contexts[lane, profile] = found
+            cuda, size = self._owner.cuda, scratch_bytes(self._engine, profile)
+            make = partial(self._new_context, profile, lane)
+            report = self._not_captured if self._owner.captures else None
+            found = self._runs[lane, profile] = TrtRuns(cuda, lane, size, make, report)
         return found
+
+    def _new_context(self, profile: int, lane: Lane) -> TrtContext:
+        with self._lock:
+            return self._owner.new_context(self._engine, self._rtx, profile, lane)
+
+    def _not_captured(self, reason: SgrafDeployError) -> None:
+        """Warn once of a plan: what holds for one of its contexts mostly holds for the others."""
+        with self._lock:
+            warned, self._warned = self._warned, True
+        if not warned:
+            name = self._sidecar.name
+            log.warning("%s is not captured as a CUDA graph, it runs without: %s", name, reason)
+
+
+def scratch_bytes(engine: api.ICudaEngine, profile: int) -> int:
+    """The memory for intermediates that a context needs of its user in a profile."""
+    return int(engine.get_device_memory_size_for_profile_v2(profile))
