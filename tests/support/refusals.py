@@ -84,6 +84,11 @@ def check_error(
             assert holds(error.mend, name), f"{name!r} is not named in {error.mend!r}"
 
 
+def place(error: SgrafDeployError) -> str:
+    """The path of a field in a document, which is what an error about it begins with."""
+    return re.split("[: ]", error.what, maxsplit=1)[0]
+
+
 def holds(text: str, name: object) -> bool:
     """Whether a name stands in a text, not as a part of a longer word or number."""
     whole = re.escape(str(name))
