@@ -213,7 +213,6 @@ NO_CAUSE = type(None)
         (lambda path: path.unlink(), ANY, FileNotFoundError),
         (lambda path: path.write_bytes(b""), naming(0), NO_CAUSE),
         (lambda path: (path.unlink(), path.mkdir()), kind_of(stat.S_IFDIR), NO_CAUSE),
-        (lambda path: (path.unlink(), os.mkfifo(path)), kind_of(stat.S_IFIFO), NO_CAUSE),
         (lambda path: (path.unlink(), path.symlink_to(path.name)), ANY, (OSError, RuntimeError)),
         (
             lambda path: (path.rename("/".join((*path.parts[:-2], "v"))), path.symlink_to("../v")),
@@ -221,7 +220,7 @@ NO_CAUSE = type(None)
             NO_CAUSE,
         ),
     ],
-    ids=["missing", "empty", "folder", "pipe", "link-to-itself", "link-outside"],
+    ids=["missing", "empty", "folder", "link-to-itself", "link-outside"],
 )
 def test_a_file_that_is_none_is_refused(
     opened: Bundle, damage: Callable[[Path], None], got: object, cause: type[Exception]

@@ -117,7 +117,7 @@ def test_the_samples_cover_every_field() -> None:
     assert len(ITEMS) > 60
 
 
-LAST = {
+LAST: dict[Path, str] = {
     ("members", "sgr"): "members",
     ("members", "sgr", "graphs", "fp32"): "members.*.graphs",
 }
