@@ -15,6 +15,13 @@ ANY: Any = object()
 """A field that may hold anything."""
 
 
+class naming:  # noqa: N801  # stands in a call like a word
+    """In place of an `expected` or `got` that is a sentence: the names that stand in it."""
+
+    def __init__(self, *names: object) -> None:
+        self.names = names
+
+
 class refused:  # noqa: N801  # reads as `pytest.raises` does
     """Within it an error of exactly this kind is raised, of which `check_error` holds.
 
@@ -57,13 +64,17 @@ def check_error(
 ) -> None:
     """Every name stands in what is wrong, and the fields are as given.
 
-    `expected` and `got` are compared as text, so that 3 and "3" are alike. `hint` is a name that
-    stands in what puts it right, or None where nothing does; a list is several names.
+    `expected` and `got` are compared as text, so that 3 and "3" are alike; with `naming` names
+    are looked for in them. `hint` is a name that stands in what puts it right, or None where
+    nothing does; a list is several names.
     """
     for name in names:
         assert holds(error.what, name), f"{name!r} is not named in {error.what!r}"
     for field, wanted, value in (("expected", expected, error.expected), ("got", got, error.got)):
-        if wanted is not ANY:
+        if isinstance(wanted, naming):
+            for name in wanted.names:
+                assert holds(str(value), name), f"{name!r} is not named in {field} {value!r}"
+        elif wanted is not ANY:
             assert _text(value) == _text(wanted), field
     if hint is None:
         assert error.mend is None
@@ -71,6 +82,11 @@ def check_error(
         assert error.mend is not None
         for name in hint if isinstance(hint, list) else [hint]:
             assert holds(error.mend, name), f"{name!r} is not named in {error.mend!r}"
+
+
+def place(error: SgrafDeployError) -> str:
+    """The path of a field in a document, which is what an error about it begins with."""
+    return re.split("[: ]", error.what, maxsplit=1)[0]
 
 
 def holds(text: str, name: object) -> bool:

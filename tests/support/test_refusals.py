@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.refusals import check_error, holds, refused
+from support.refusals import check_error, holds, naming, refused
 
 from sgraf_deploy.errors import BundleError, DataError, InputError
 
@@ -16,6 +16,7 @@ def test_what_is_right_passes() -> None:
     ) as found:
         raise ERROR
     assert found.error is ERROR
+    check_error(ERROR, expected=naming(3), got=naming(4, "rows"))
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,8 @@ def test_what_is_right_passes() -> None:
         ([], {"expected": 4}),
         ([], {"got": "4"}),
         ([], {"got": None}),
+        ([], {"got": naming(5)}),
+        ([], {"got": naming("row")}),
         ([], {"hint": None}),
         ([], {"hint": "--limit"}),
     ],
