@@ -10,25 +10,46 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import click.testing
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from small_models import SGR, WORDS, random_regions
+from support.refusals import ANY, check_error
 
-from sgraf_deploy.cli import main
+from sgraf_deploy import cli
+from sgraf_deploy.cli.terminal import escape
+from sgraf_deploy.errors import SgrafDeployError
 
 IMAGES = 6
 """Images of the split `dev` that `write_precomp` writes."""
 
 
-def run(*arguments: object) -> click.testing.Result:
+class Ran(click.testing.Result):
+    """What a command printed and ended with; `error` is what its error line was made of, if any."""
+
+    error: SgrafDeployError | None = None
+
+
+def run(*arguments: object) -> Ran:
     """Run the command line in this process."""
-    return click.testing.CliRunner().invoke(main, [str(argument) for argument in arguments])
+    shown: list[SgrafDeployError] = []
+    make = cli._failure
+
+    def remember(error: Exception, made: SgrafDeployError) -> Any:
+        shown.append(made)
+        return make(error, made)
+
+    with mock.patch.object(cli, "_failure", remember):
+        found = click.testing.CliRunner().invoke(cli.main, [str(value) for value in arguments])
+    result = Ran(**vars(found))
+    result.error = shown[-1] if shown else None
+    return result
 
 
-def done(*arguments: object) -> click.testing.Result:
+def done(*arguments: object) -> Ran:
     """Run a command that must succeed."""
     result = run(*arguments)
     assert result.exit_code == 0, result.output + repr(result.exception)
@@ -42,6 +63,31 @@ def error_line(result: click.testing.Result) -> str:
     errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
     assert errors == result.stderr.splitlines()[-1:], result.output
     return errors[0]
+
+
+def refused_line(
+    result: Ran,
+    kind: type[SgrafDeployError],
+    *names: object,
+    expected: object = ANY,
+    got: object = ANY,
+    hint: object = ANY,
+) -> str:
+    """The line of a command that an error of exactly this kind ended, whole.
+
+    `check_error` holds for it.
+    """
+    line = error_line(result)
+    assert type(result.error) is kind, result.error
+    check_error(result.error, *names, expected=expected, got=got, hint=hint)
+    assert line == f"Error: {escape(result.error)}"
+    assert result.exit_code == kind.exit_code
+    return line
+
+
+def lines_with(prefix: str, text: str) -> list[str]:
+    """The lines of what was printed that begin with `note: `, `Warning: ` and the like."""
+    return [line.removeprefix(prefix) for line in text.splitlines() if line.startswith(prefix)]
 
 
 def captions_of(images: int, seed: int = 5) -> list[str]:
