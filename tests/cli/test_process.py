@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,8 @@ import pytest
 from cli.bad_input import Bad
 from cli.test_bad_inputs import BAD
 from cli.test_doctor_and_help import COMMANDS
-from cli.world import World, refused_line, run, tree
+from cli.world import World, line_naming, recall_rows, refused_line, run, tree
+from support.refusals import holds
 
 import sgraf_deploy
 from sgraf_deploy.cli.terminal import progress_bars
@@ -84,9 +87,9 @@ def test_output_to_a_full_disk_is_one_line(world: World, arguments: list[str]) -
         words = [world.bundle if word == "BUNDLE" else word for word in arguments]
         finished = start(*words, stdout=full)
 
-    assert finished.stderr == (
-        "Error: standard output or an open file: got No space left on device; free disk space\n"
-    )
+    (line,) = finished.stderr.splitlines()
+    assert line.startswith("Error: ")
+    assert holds(line, os.strerror(errno.ENOSPC))
     assert finished.returncode == 2
 
 
@@ -117,8 +120,7 @@ def test_ctrl_c_leaves_nothing_behind(world: World) -> None:
     )
 
     assert finished.returncode == 130
-    assert finished.stderr.splitlines()[-1] == "Interrupted"
-    assert "Traceback" not in finished.stderr
+    assert not {"Error", "Traceback"} & set(re.findall(r"\w+", finished.stderr))
     assert list(world.folder.iterdir()) == []
 
 
@@ -175,9 +177,9 @@ def test_bars_are_drawn_on_a_terminal(world: World) -> None:
     os.close(terminal)
 
     assert finished.returncode == 0
-    assert "R@1" in finished.stdout
-    for stage in ("encoding images", "encoding captions", "scoring"):
-        assert f"{stage} " in drawn
+    assert "SGRAF i" in recall_rows(finished.stdout)
+    bars = drawn.strip().splitlines()
+    assert len(bars) == len({bar.split("[")[0] for bar in bars}) == 3
     assert drawn.count("100%") == 3
 
 
@@ -213,5 +215,5 @@ def test_a_report_does_not_replace_the_file_that_the_output_goes_to(world: World
     with (world.folder / "r.txt").open("w") as output:
         finished = start("eval", world.bundle, *data, "--json", "r.txt", stdout=output)
     assert finished.returncode == 2
-    assert "--json r.txt: expected a file of its own" in finished.stderr
+    line_naming(finished.stderr, "Error:", "--json", "r.txt")
     assert [path.name for path in world.folder.iterdir()] == ["r.txt"]
