@@ -45,8 +45,8 @@ def test_export_takes_any_number_of_checkpoints(world: World, second_sgr: Path) 
     line_naming(result.stdout, "small.sgraf", "2×SGR + SAF", "fp32")
     for member in sources:
         assert re.search(rf"^{member} +fp32 .* ≤ .* ≤ .* ≤ ", result.stdout, re.MULTILINE)
-    for member in (1, 2, 3):
-        line_naming(result.stderr, member, 3)
+    for number in (1, 2, 3):
+        line_naming(result.stderr, number, 3)
 
 
 def test_inspect_and_verify_name_every_member(three: Bundle) -> None:
