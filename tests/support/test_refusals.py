@@ -31,11 +31,20 @@ def test_what_is_right_passes() -> None:
         ([], {"got": naming("row")}),
         ([], {"hint": None}),
         ([], {"hint": "--limit"}),
+        ([], {"got": naming(4, "row")}),
     ],
 )
 def test_what_is_wrong_fails(names: list[object], fields: dict[str, object]) -> None:
     with pytest.raises(AssertionError):
         check_error(ERROR, *names, **fields)
+
+
+def test_a_sentence_is_asserted_by_its_names() -> None:
+    check_error(ERROR, got=naming(4, "rows"), expected=naming(3), hint=naming("--limit-images"))
+    check_error(ERROR, hint=naming())
+    for field in ("expected", "got", "hint"):
+        with pytest.raises(AssertionError):
+            check_error(DataError("a file"), **{field: naming()})
 
 
 @pytest.mark.parametrize("kind", [InputError, BundleError])
