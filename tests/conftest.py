@@ -79,6 +79,12 @@ def surroundings() -> dict[str, Any]:
     if torch := sys.modules.get("torch"):
         found["torch's threads"] = torch.get_num_threads()
         found["torch's gradients"] = torch.is_grad_enabled()
+        found["torch's cuDNN"] = torch.backends.cudnn.enabled
+        found["torch's precision"] = [
+            torch._C._get_fp32_precision_getter(backend, operation)
+            for backend in ("cuda", "mkldnn")
+            for operation in ("all", "matmul", "conv", "rnn")
+        ]
     return found
 
 
