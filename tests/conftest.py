@@ -45,6 +45,7 @@ UNSET = (
     *("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "NLTK_DATA", "PYTHONOPTIMIZE"),
     *("PYTHONIOENCODING", "PYTHONUTF8", "PYTHONWARNINGS", "PYTHONUNBUFFERED", "PYTHONHASHSEED"),
     *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"),
+    *("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"),
 )
 if "PYTEST_XDIST_WORKER" not in os.environ:  # A worker inherits it.
     # PyTorch makes such a folder, and this entry, when it first trains.
