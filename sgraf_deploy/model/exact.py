@@ -8,8 +8,8 @@ in float32. Nothing is cast by autocast. cuDNN itself stays as on or off as it w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import wraps
 from threading import Lock
 from typing import ParamSpec, TypeVar
@@ -35,34 +35,63 @@ BELOW_FLOAT32 = frozenset({"tf32", "bf16"})
 _DEVICES = ("cpu", "cuda")
 
 
+@dataclass
+class _Settings:
+    """A caller's; as PyTorch has them at first."""
+
+    precisions: list[tuple[str, str, str]] = field(default_factory=list)
+    """Backend, operation and what is stored, the most general first."""
+    old_cudnn: bool = False
+    old_matmul: str = "highest"
+    reduction: tuple[bool, bool] = (True, True)
+    """Whether products of halves may sum in half, and whether they may be split along the sum."""
+    accumulation: bool = False
+
+    def put_back(self) -> None:
+        """The records of the older switches first: they write precisions, too."""
+        _C._set_cublas_allow_fp16_accumulation(self.accumulation)
+        _C._set_cublas_allow_fp16_reduced_precision_reduction(*self.reduction)
+        if self.old_cudnn:
+            _C._set_cudnn_allow_tf32(True)
+        if self.old_matmul != "highest":
+            torch.set_float32_matmul_precision(self.old_matmul)
+        for backend, operation, precision in reversed(self.precisions):
+            _C._set_fp32_precision_setter(backend, operation, precision)
+
+
 class ExactArithmetic:
     """Keeps a process's products exact while any thread is inside.
 
     PyTorch's settings are the process's. Of two threads that changed and put them back at
     overlapping times, the first to leave would change the other's, and the last would leave the
-    caller's changed.
+    caller's changed. What somebody else sets while a thread is inside is put back as well. Autocast
+    is each thread's own.
     """
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._inside = 0
-        self._callers = ExitStack()
+        self._callers = _Settings()
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
         """The first to enter sets everything; the last to leave puts back what was set."""
-        with _no_autocast():
+        cast = [device for device in _DEVICES if torch.is_autocast_enabled(device)]
+        with self._lock:
+            if self._inside == 0:
+                self._callers = _set_exact()
+            self._inside += 1
+        try:
+            for device in cast:
+                torch.set_autocast_enabled(device, False)
+            yield
+        finally:
+            for device in cast:
+                torch.set_autocast_enabled(device, True)
             with self._lock:
+                self._inside -= 1
                 if self._inside == 0:
-                    self._callers = _set_exact()
-                self._inside += 1
-            try:
-                yield
-            finally:
-                with self._lock:
-                    self._inside -= 1
-                    if self._inside == 0:
-                        self._callers.close()
+                    self._callers.put_back()
 
 
 exact_arithmetic = ExactArithmetic()
@@ -96,38 +125,37 @@ def observe() -> Observed:
     return Observed(below, bool(torch.backends.cudnn.enabled))
 
 
-def _set_exact() -> ExitStack:
-    """Set everything; what is returned puts back what was set, when it is closed.
+def _set_exact() -> _Settings:
+    """Set everything; return what was set.
 
     PyTorch 2.9 and later keep a precision for each kind of operation. That alone decides what is
-    computed, whoever set it and how, and each is stored as it is only while those more general
-    than it say nothing. The older switches (`allow_tf32`, `set_float32_matmul_precision`) write
-    these and a record of their own, and raise when they are read, by PyTorch's own products too,
-    where the record says otherwise: it is kept in step.
+    computed, whoever set it and how, and reads as it is stored only while those more general than
+    it say nothing. The older switches (`allow_tf32`, `set_float32_matmul_precision`) write these
+    and a record of their own, and raise when they are read, by PyTorch's own products too, where
+    the record says otherwise: it is kept in step.
     """
-    with ExitStack() as put_back:
+    callers = _Settings()
+    try:
+        callers.reduction = _C._get_cublas_allow_fp16_reduced_precision_reduction()
+        callers.accumulation = _C._get_cublas_allow_fp16_accumulation()
         old_cudnn = _old_cudnn()
-        for setting, exact in ((GENERAL, "none"), (OPERATIONS, "ieee")):
-            for backend, operation in setting:
-                _keep(put_back, backend, operation)
+        for settings, exact in ((GENERAL, "none"), (OPERATIONS, "ieee")):
+            for backend, operation in settings:
+                callers.precisions.append((backend, operation, _precision(backend, operation)))
                 _C._set_fp32_precision_setter(backend, operation, exact)
+        if _old_cudnn() is None if old_cudnn is None else old_cudnn:
+            _C._set_cudnn_allow_tf32(False)  # It leaves two settings unset, which says the same.
+            callers.old_cudnn = True
         old_matmul = torch.get_float32_matmul_precision()
         if old_matmul != "highest":
-            put_back.callback(torch.set_float32_matmul_precision, old_matmul)
             torch.set_float32_matmul_precision("highest")
-        if old_cudnn or (old_cudnn is None and _old_cudnn() is None):
-            put_back.callback(_C._set_cudnn_allow_tf32, True)
-            _C._set_cudnn_allow_tf32(False)
-            for operation in ("conv", "rnn"):
-                _C._set_fp32_precision_setter("cuda", operation, "ieee")
-        _sum_in_float32(put_back)
-        return put_back.pop_all()
-
-
-def _keep(put_back: ExitStack, backend: str, operation: str) -> None:
-    put_back.callback(
-        _C._set_fp32_precision_setter, backend, operation, _precision(backend, operation)
-    )
+            callers.old_matmul = old_matmul
+        _C._set_cublas_allow_fp16_reduced_precision_reduction(False, callers.reduction[1])
+        _C._set_cublas_allow_fp16_accumulation(False)
+    except BaseException:
+        callers.put_back()
+        raise
+    return callers
 
 
 def _precision(backend: str, operation: str) -> str:
@@ -141,27 +169,3 @@ def _old_cudnn() -> bool | None:
         return bool(_C._get_cudnn_allow_tf32())
     except RuntimeError:
         return None
-
-
-def _sum_in_float32(put_back: ExitStack) -> None:
-    """Of products of halves every partial sum, too."""
-    reduced, split = _C._get_cublas_allow_fp16_reduced_precision_reduction()
-    put_back.callback(_C._set_cublas_allow_fp16_reduced_precision_reduction, reduced, split)
-    _C._set_cublas_allow_fp16_reduced_precision_reduction(False, split)
-    put_back.callback(
-        _C._set_cublas_allow_fp16_accumulation, _C._get_cublas_allow_fp16_accumulation()
-    )
-    _C._set_cublas_allow_fp16_accumulation(False)
-
-
-@contextmanager
-def _no_autocast() -> Iterator[None]:
-    """This thread's autocast off."""
-    on = [device for device in _DEVICES if torch.is_autocast_enabled(device)]
-    for device in on:
-        torch.set_autocast_enabled(device, False)
-    try:
-        yield
-    finally:
-        for device in on:
-            torch.set_autocast_enabled(device, True)

@@ -24,12 +24,18 @@ DEFAULTS = {("cuda", "conv"): "tf32", ("cuda", "rnn"): "tf32"}
 def precision(value: str, *names: str) -> None:
     """Through the newer interface."""
     for name in names:
-        _C._set_fp32_precision_setter(*name.split("."), value)
+        backend, operation = name.split(".")
+        _C._set_fp32_precision_setter(backend, operation, value)
 
 
 def old_switches(*, cudnn: bool = True, matmul: str = "highest") -> None:
     torch.backends.cudnn.allow_tf32 = cudnn
     torch.set_float32_matmul_precision(matmul)
+
+
+def inherited() -> None:
+    precision("none", "cuda.conv", "cuda.rnn")
+    precision("tf32", "generic.all")
 
 
 def mixed() -> None:
@@ -57,10 +63,7 @@ CALLERS: dict[str, Settings] = {
     "new-mkldnn": lambda: precision("bf16", "mkldnn.all"),
     "new-operations": lambda: precision("ieee", "cuda.rnn", "cuda.conv", "cuda.matmul"),
     "new-one": lambda: precision("ieee", "cuda.rnn"),
-    "new-inherited": lambda: (
-        precision("none", "cuda.conv", "cuda.rnn"),
-        precision("tf32", "generic.all"),
-    )[0],
+    "new-inherited": inherited,
     "mixed": mixed,
     "mixed-with-inherited": mixed_with_inherited,
     "halves": lambda: setattr(torch.backends.cuda.matmul, "allow_fp16_accumulation", True),
