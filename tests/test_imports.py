@@ -49,6 +49,11 @@ SEAMS = {
 """Engines that need torch live beside the model, implement the runtime's interface and read a
 bundle's weights."""
 
+EXACT = {"model.reference": {"Reference"}, "model.torch_ops": {"Arithmetic"}}
+"""Of these modules nothing else may be imported, but by `RUNS_MODELS`: a model that is run in any
+other way computes with whatever precision its caller has set in PyTorch."""
+RUNS_MODELS = {"model.reference", "model.torch_model"}
+
 NEVER_TORCH = {"data", "runtime", "versions", *WRITER, *ARTIFACT, *TYPES}
 HEAVY_AT_THE_TOP = {"model": {"torch", "triton"}, "export": {"onnx"}, "train": {"torch"}}
 
@@ -119,6 +124,24 @@ def trees() -> Mapping[str, ast.AST]:
     return found
 
 
+def inexact_runs(module: str, tree: ast.AST) -> list[str]:
+    """Imports by which a model could be run in other than exact arithmetic; PyTorch's switches."""
+    if module in RUNS_MODELS:
+        return []
+    found = []
+    for item in imports(tree):
+        for owner, allowed in EXACT.items():
+            name = item.target.removeprefix("sgraf_deploy.").removeprefix(owner)
+            if name != item.target.removeprefix("sgraf_deploy.") and name[1:] not in allowed:
+                found.append(f"{module} line {item.line} imports {item.target}: use {allowed}")
+    switches = {"backends", "set_float32_matmul_precision"} if module != "model.exact" else set()
+    return found + [
+        f"{module} line {node.lineno} throws a switch of PyTorch's: use model.exact"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in switches
+    ]
+
+
 def name_of(path: Path) -> str:
     """The module's name inside the package, `__init__` included."""
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
@@ -154,6 +177,11 @@ def test_no_module_imports_anything_heavy_at_its_top_or_all_of_another(
 ) -> None:
     rules = (heavy_violations, star_violations)
     found = [rule(module, tree) for module, tree in trees.items() for rule in rules]
+    assert list(chain.from_iterable(found)) == []
+
+
+def test_every_model_runs_in_exact_arithmetic(trees: Mapping[str, ast.AST]) -> None:
+    found = [inexact_runs(module, tree) for module, tree in trees.items()]
     assert list(chain.from_iterable(found)) == []
 
 
@@ -207,8 +235,23 @@ def test_the_other_rules_see() -> None:
 
 
 @pytest.mark.parametrize(
+    "source",
+    [
+        "from sgraf_deploy.model import reference",
+        "from sgraf_deploy.model.reference import build_model",
+        "def f():\n    from sgraf_deploy.model.torch_ops import TorchOps",
+        "import torch\ntorch.backends.cudnn.enabled = False",
+        "import torch\ntorch.set_float32_matmul_precision('high')",
+    ],
+)
+def test_the_exact_rule_sees(source: str) -> None:
+    assert len(inexact_runs("bench.literal", ast.parse(source))) == 1
+
+
+@pytest.mark.parametrize(
     ("module", "source"),
     [
+        ("model.engines", "from sgraf_deploy.model.reference import Reference"),
         ("model.engines", "from sgraf_deploy.runtime.engine import Array"),
         ("runtime.scorer", "from sgraf_deploy.bundle import Bundle\nimport numpy"),
         ("export.onnx_ops", "import onnx\nfrom sgraf_deploy.model.ops import Weight"),
@@ -218,7 +261,7 @@ def test_the_other_rules_see() -> None:
 )
 def test_the_rules_let_pass(module: str, source: str) -> None:
     tree = ast.parse(source)
-    rules = (layer_violations, heavy_violations, star_violations)
+    rules = (layer_violations, heavy_violations, star_violations, inexact_runs)
     assert [found for rule in rules for found in rule(module, tree)] == []
 
 
