@@ -126,7 +126,6 @@ BAD = [
         "batch",
         lambda world: [world.data, *OWN, "--batch-size", 31],
         DataError,
-        ("batch size",),
         expected=naming(30),
         got=31,
     ),

@@ -95,8 +95,12 @@ def place(error: SgrafDeployError) -> str:
 def holds(text: str, name: object) -> bool:
     """Whether a name stands in a text, not as a part of a longer word or number."""
     whole = re.escape(str(name))
-    before = r"(?<![\w])" if re.match(r"\w", str(name)) else ""
+    before = r"(?<!\w)" if re.match(r"\w", str(name)) else ""
     after = r"(?!-?\w)" if re.search(r"\w$", str(name)) else ""
+    if re.match(r"\d", str(name)):
+        before += r"(?<!\d[.,])"
+    if re.search(r"\d$", str(name)):
+        after += r"(?![.,]\d)"
     return re.search(before + whole + after, text) is not None
 
 

@@ -57,3 +57,7 @@ def test_names_are_whole() -> None:
     assert holds("run --fp16 x", "--fp16")
     assert not holds("run --fp16s x", "--fp16")
     assert not holds("page 12", 2)
+    assert not holds("3.5 of 6,200", 5)
+    assert not holds("3.5 of 6,200", 200)
+    assert not holds("3.5 of 6,200", 3)
+    assert holds("3, 5 and 6.", 6)
