@@ -10,6 +10,9 @@ from sgraf_deploy.errors import InputError
 SMALLEST = 16
 """A tensor core's product has at least so many rows, columns and terms."""
 
+ALIGNMENT = 16
+"""Rows of sums start at a multiple of so many values: what Triton compiles kernels anew for."""
+
 WIDEST_SIM_DIM = 2048
 MOST_REGIONS = 1024
 """Beyond these an array on the chip would pass Triton's limit of 2**20 elements."""

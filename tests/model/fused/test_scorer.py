@@ -200,6 +200,39 @@ def test_threads_that_come_first_share_the_constants() -> None:
     assert all(each[name] is found[name] for each in seen for name in found)
 
 
+def compiled_for(launch: Launch) -> tuple[object, ...]:
+    """What Triton compiles a kernel anew for."""
+    constants = launch.kernel.fn.__annotations__
+    free = launch.kernel.kwargs["do_not_specialize"] or ()
+    found: list[object] = [launch.kernel.__name__, launch.warps, launch.stages]
+    for name, value in launch.arguments.items():
+        if isinstance(value, Tensor):
+            found.append((name, value.dtype, value.data_ptr() % 16 == 0))
+        elif name in constants:
+            found.append((name, value))
+        elif name not in free:
+            found.append((name, value == 1, value % 16 == 0))
+    return tuple(found)
+
+
+@pytest.mark.parametrize("module", [SGR, SAF], ids=["sgr", "saf"])
+def test_tiles_of_any_size_share_one_compiled_kernel(module: ModelConfig) -> None:
+    variants: dict[str, set[tuple[object, ...]]] = {}
+
+    def note(launch: Launch) -> None:
+        variants.setdefault(launch.kernel.__name__, set()).add(compiled_for(launch))
+
+    weights = fold(module, random_weights(module, 3))
+    scorer = FusedScorer(weights, "fp32", CPU, blocks=SMALL, launch=note)
+    for images, captions in ((1, 1), (3, 6), (16, 16)):
+        regions = torch.zeros(images, module.regions, module.embed)
+        words = torch.zeros(captions, 5, module.embed)
+        counts = torch.full((captions,), 5, dtype=torch.int32)
+        scorer(Encoded(regions, regions[:, 0], words, words[:, 0], counts))
+    assert len(variants) == (8 if module.sgr_steps else 5)
+    assert {name: len(found) for name, found in variants.items()} == dict.fromkeys(variants, 1)
+
+
 @pytest.mark.parametrize(("images", "captions"), [(0, 6), (3, 0), (0, 0)])
 def test_nothing_to_score(images: int, captions: int) -> None:
     whole = make_case(SGR).stored("fp32")
