@@ -16,7 +16,7 @@ from sgraf_deploy.model.folded import Encoded
 from sgraf_deploy.model.folding import FoldedWeights, Linear, ReasoningStep
 from sgraf_deploy.model.fused import attention_kernels as attend
 from sgraf_deploy.model.fused import reasoning_kernels as reason
-from sgraf_deploy.model.fused.blocks import ALIGNMENT, Blocks, choose_blocks, padded
+from sgraf_deploy.model.fused.blocks import ALIGNMENT, Blocks, padded
 from sgraf_deploy.model.fused.packing import Packing, pack
 
 
@@ -81,13 +81,13 @@ class FusedScorer:
         precision: Precision,
         device: torch.device,
         *,
-        blocks: Blocks | None = None,
+        blocks: Blocks,
         launch: Callable[[Launch], None] = run,
     ) -> None:
         self.config = weights.config
         self.dtype = torch.float16 if precision == "fp16" else torch.float32
         self.device = device
-        self.blocks = blocks or choose_blocks(weights.config, precision)
+        self.blocks = blocks
         self._launch = launch
         self._weights = weights
         self._constants: dict[str, tuple[Tensor, Tensor]] = {}
