@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -74,6 +75,7 @@ def fused_values(
     literal = reference.build_model(config, weights, torch.float64)
     with torch.inference_mode():
         encoded, expected = _inputs(literal, precision, images, captions, seed)
+        expected = _spread(weights, expected)
         scorer = FusedScorer(fold(config, weights), precision, where, blocks=blocks)
         found = scorer(_part(encoded, captions, where)).cpu()
         short = scorer(_part(encoded, captions - 1, where)).cpu()
@@ -93,15 +95,28 @@ def fused_values(
     }
 
 
-def _weights(config: ModelConfig, seed: int) -> dict[str, NDArray[np.generic]]:
-    """PyTorch's own initial weights, and biases that are not zero."""
+def _weights(config: ModelConfig, seed: int) -> dict[str, NDArray[Any]]:
+    """PyTorch's own initial weights, and biases that are not zero, nor so large that they hide
+    what an alignment is made of."""
     rng = np.random.default_rng(seed)
     return {
-        name: rng.normal(0, 0.1, weight.shape).astype(np.float32)
+        name: rng.normal(0, 1e-3, weight.shape).astype(np.float32)
         if name.endswith("bias")
         else weight
         for name, weight in random_checkpoint(config, seed).weights.items()
     }
+
+
+def _spread(weights: dict[str, NDArray[Any]], logits: Tensor) -> Tensor:
+    """Scale the last layer's weight, and its logits with it, to a standard deviation of about 1.
+
+    Those of random weights differ by 0.0004 at the paper's dimensions (SGR): a bound of 1e-4 would
+    be met by what is wrong. By a power of two, so that nothing is rounded.
+    """
+    scale = 2.0 ** -round(math.log2(float(logits.std())))
+    weights["similarity.weight"] = weights["similarity.weight"] * np.float32(scale)
+    bias = float(weights["similarity.bias"][0])
+    return (logits - bias) * scale + bias
 
 
 def _inputs(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 NEEDS_A_GPU = "a GPU by NVIDIA, its driver, and PyTorch built for CUDA; engine ort needs none"
 
 CAPABILITY = (8, 0)
-"""Triton compiles for no GPU below it, and only from it on have tensor cores what fp16 needs."""
+"""Triton supports no older GPU: compiled for 7.5, products in float16 use no tensor core."""
 
 
 class FusedEngine(TorchEngine):
