@@ -19,7 +19,7 @@ from sgraf_deploy.model.fused.resources import GPUS, kernel_resources
 
 REGISTERS = 255
 WORST_SPILL = 1024
-"""Bytes, of which most are in front of the loop."""
+"""Bytes, outside the loop over the embedding axis."""
 
 CODE = """
 import json, sys, warnings
