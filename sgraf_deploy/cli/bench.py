@@ -26,6 +26,7 @@ from sgraf_deploy.cli.common import (
     dimensions,
     show_finding,
 )
+from sgraf_deploy.cli.subcommands import CommandWithSubcommands
 from sgraf_deploy.cli.terminal import echo, progress_bars, warn
 from sgraf_deploy.config import MODULES, PRECISIONS, Precision
 
@@ -48,7 +49,10 @@ class Report(Protocol):
         """The whole report as a JSON object."""
 
 
-@click.command(short_help="Measure parity and speed of engines against the PyTorch reference.")
+@click.command(
+    cls=CommandWithSubcommands,
+    short_help="Measure parity and speed of engines against the PyTorch reference.",
+)
 @click.argument("bundle", type=PATH, required=False)
 @click.option(
     "--engine",
