@@ -91,9 +91,9 @@ class Report(Protocol):
     "--warmup",
     type=click.IntRange(min=0),
     metavar="N",
-    default=1,
+    default=2,
     show_default=True,
-    help="Rounds before them.",
+    help="Rounds before them; the first one's times are reported apart.",
 )
 @click.option(
     "--queries",
