@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sgraf_deploy.model.folded import Encoded
+    from sgraf_deploy.model.reference import Reference
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 IMAGES, CAPTIONS = 40, 64
@@ -59,23 +60,24 @@ def fused_values(
     """
     import torch
 
-    from sgraf_deploy.model import reference
     from sgraf_deploy.model.engines import parse_device
+    from sgraf_deploy.model.exact import exact_arithmetic
     from sgraf_deploy.model.folding import fold
     from sgraf_deploy.model.fused.engine import FusedEngine, interpreted
     from sgraf_deploy.model.fused.fit import choose_blocks, find_gpu
 
     FusedEngine.check_available(device)
     from sgraf_deploy.model.fused.scorer import FusedScorer
+    from sgraf_deploy.model.reference import Reference
 
     where = parse_device(device)
     config = config or model_config(module)
     weights = _weights(config, seed)
     blocks = choose_blocks(config, precision, find_gpu(where))
-    literal = reference.build_model(config, weights, torch.float64)
-    with torch.inference_mode():
-        encoded, expected = _inputs(literal, precision, images, captions, seed)
-        expected = _spread(weights, expected)
+    literal = Reference(config, weights, torch.float64)
+    encoded, expected = _inputs(literal, config, precision, images, captions, seed)
+    expected = _spread(weights, expected)
+    with torch.inference_mode(), exact_arithmetic():
         scorer = FusedScorer(fold(config, weights), precision, where, blocks=blocks)
         found = scorer(_part(encoded, captions, where)).cpu()
         short = scorer(_part(encoded, captions - 1, where)).cpu()
@@ -120,32 +122,35 @@ def _spread(weights: dict[str, NDArray[Any]], logits: Tensor) -> Tensor:
 
 
 def _inputs(
-    literal: Any, precision: Precision, images: int, captions: int, seed: int
+    literal: Reference,
+    config: ModelConfig,
+    precision: Precision,
+    images: int,
+    captions: int,
+    seed: int,
 ) -> tuple[Encoded[Tensor], Tensor]:
     """Embeddings as stored in a precision, and their logits (images, captions) float64."""
     import torch
 
-    from sgraf_deploy.model import reference
     from sgraf_deploy.model.folded import Encoded
 
     rng = np.random.default_rng(seed)
-    config: ModelConfig = literal.config
     regions = torch.from_numpy(rng.standard_normal((images, config.regions, config.img_dim)))
     counts = np.append(rng.integers(2, 21, captions - 1), LONGEST).astype(np.int32)
     token_ids = torch.from_numpy(rng.integers(1, config.vocab_size, (captions, LONGEST)))
     lengths = torch.from_numpy(counts)
     dtype = torch.float16 if precision == "fp16" else torch.float32
-    region_embeddings = literal.image_encoder(regions).to(dtype)
-    words = literal.text_encoder(token_ids, lengths).to(dtype)
+    region_embeddings = literal.encode_images(regions).to(dtype)
+    words = literal.encode_captions(token_ids, lengths).to(dtype)
     wide_regions, wide_words = region_embeddings.double(), words.double()
     encoded = Encoded(
         region_embeddings,
-        literal.image_global(wide_regions).to(dtype),
+        literal.image_globals(wide_regions).to(dtype),
         words,
-        reference.text_globals(literal, wide_words, lengths).to(dtype),
+        literal.text_globals(wide_words, lengths).to(dtype),
         lengths,
     )
-    return encoded, reference.score(literal, wide_regions, wide_words, lengths)
+    return encoded, literal.score(wide_regions, wide_words, lengths)
 
 
 def _part(encoded: Encoded[Tensor], captions: int, device: Any) -> Encoded[Tensor]:

@@ -2,12 +2,13 @@
 
 Queries follow each other in blocks, as in a service under load. As many products of a query's own
 size run in between, so that what the machine does besides shows in both; the floor is the query's
-arithmetic at the rate of the machine's best products, measured in the same run.
+arithmetic at the rate of the machine's best products, measured in the same run. What the first
+query of a length costs an engine (kernels compiled or chosen, graphs captured) is told apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 
 from sgraf_deploy.bench.literal import LiteralCaptions, LiteralLoop
 from sgraf_deploy.bench.measure import (
+    Clock,
     Product,
     ProductRate,
     Ratio,
@@ -39,6 +41,9 @@ BLOCK = 10
 """Queries in a row, after as many control products; the literal loop and the matrix-product rate
 are measured once beside them."""
 
+COLD = {"score": "score", "end to end": "end_to_end"}
+"""The scopes of the engine, whose first times are told apart, and their names in a report."""
+
 _CONTROL_WIDTHS = (1024, 256)
 """The control product is (m, 1024) x (1024, 256), with as many rows as the query's work takes."""
 
@@ -61,6 +66,11 @@ class Latency:
     """Seconds per operation at the matrix-product rate, block by block."""
     flop: float
     """Operations of the score's arithmetic, at the mean length of the captions."""
+    cold: Mapping[str, Timing] = field(default_factory=dict)
+    """By scope, `score` before `end_to_end`: the first query of every length that is asked.
+
+    None of them is among the others: each length is asked twice before.
+    """
 
     @property
     def floor(self) -> float:
@@ -111,6 +121,7 @@ class Latency:
             "candidates": self.candidates,
             **{f"{scope}_ms": _percentiles(timing) for scope, timing in scopes.items()},
             "floor_ms": 1e3 * self.floor,
+            "cold_ms": {scope: _cold(timing) for scope, timing in self.cold.items()},
             **ratios_to_json(self.ratios),
         }
 
@@ -169,8 +180,7 @@ class _Queries:
     def measure(self, name: str, repeats: int, options: SpeedOptions) -> Latency:
         rates = ProductRate(options.clock, self.scorer.device)
         calls = self._calls()
-        for call in calls.values():  # warm up
-            call(0)
+        cold = self._warm_up(calls, repeats, options.clock)
         product = []
         for first in range(0, repeats, BLOCK):
             rows = [row % len(self.token_ids) for row in range(first, min(repeats, first + BLOCK))]
@@ -189,7 +199,27 @@ class _Queries:
             control=timings["control"],
             product=Timing(tuple(product)),
             flop=self._flop(),
+            cold=cold,
         )
+
+    def _warm_up(
+        self, calls: dict[str, Callable[[int], object]], repeats: int, clock: Clock
+    ) -> dict[str, Timing]:
+        """Ask a caption of every length twice in a row; seconds of the first time, by scope."""
+        rows: dict[int, int] = {}
+        for row, ids in enumerate(self.token_ids[:repeats]):
+            rows.setdefault(len(ids), row)
+        cold = {}
+        for scope, call in calls.items():
+            if scope in COLD:
+                first = []
+                for _, row in sorted(rows.items()):
+                    first.append(timed(partial(call, row), clock))
+                    call(row)
+                cold[COLD[scope]] = Timing(tuple(first))
+            else:
+                call(0)
+        return cold
 
     def _calls(self) -> dict[str, Callable[[int], object]]:
         """What is timed, by scope: of the caption in a row."""
@@ -224,6 +254,11 @@ def _percentiles(timing: Timing) -> dict[str, float]:
     return {f"p{percent}": 1e3 * timing.percentile(percent) for percent in PERCENTILES} | {
         "repeats": len(timing.seconds)
     }
+
+
+def _cold(timing: Timing) -> dict[str, float]:
+    seconds = timing.seconds
+    return {"lengths": len(seconds), "median": 1e3 * timing.median, "largest": 1e3 * max(seconds)}
 
 
 def _blocks(timing: Timing) -> Timing:

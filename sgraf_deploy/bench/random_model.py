@@ -31,8 +31,23 @@ def model_config(module: Module, **changes: Any) -> ModelConfig:
     return replace(made, **changes)
 
 
+_UNBIASED = (
+    "local_alignment",
+    "global_alignment",
+    "reasoning",
+    "filtration.attention",
+    "similarity",
+)
+"""Layers whose biases are 0, as the authors initialise them."""
+
+
 def random_checkpoint(config: ModelConfig, seed: int = 0) -> Checkpoint:
-    """PyTorch's own initial weights."""
+    """PyTorch's own initial weights, without biases behind the encoders.
+
+    With them all pairs are about the same to SGR: logits at the paper's dimensions differ by 1e-4,
+    of which half precision takes 7 %, more than the gate's bound. Without, by 6e-4, of which it
+    takes 0.5 %.
+    """
     import torch
 
     from sgraf_deploy.model.layers import SimilarityModel
@@ -40,6 +55,9 @@ def random_checkpoint(config: ModelConfig, seed: int = 0) -> Checkpoint:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         weights = {name: w.numpy() for name, w in SimilarityModel(config).state_dict().items()}
+    for name, weight in weights.items():
+        if name.startswith(_UNBIASED) and name.endswith(".bias"):
+            weight[...] = 0
     return Checkpoint(config, weights, 0, 0.0, None, {})
 
 

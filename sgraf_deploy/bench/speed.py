@@ -67,12 +67,13 @@ def settle() -> None:
 class SpeedOptions:
     """How often: rounds that count, rounds before them that do not, queries of a latency.
 
+    Two rounds before: an engine that records what it does (CUDA graphs) does so in the second.
     `settle` waits until PyTorch's threads, which spin for a while after a product, leave the
     processors to what is timed next.
     """
 
     repeats: int = 5
-    warmup: int = 1
+    warmup: int = 2
     queries: int = 60
     clock: Clock = time.perf_counter
     settle: Callable[[], None] = settle
@@ -92,6 +93,8 @@ class Speed:
     rates: dict[str, float]
     times_literal: Ratio
     percent_of_product_rate: Ratio | None
+    cold: dict[str, float] | None = None
+    """Seconds of the very first round by scope; None where it is one of those that count."""
 
     @property
     def unstable(self) -> bool:
@@ -112,6 +115,7 @@ class Speed:
         return {
             "engine": self.engine,
             "seconds": {scope: timing.to_json() for scope, timing in self.timings.items()},
+            "cold_seconds": self.cold,
             "per_second": self.rates,
             "percent_of_product_rate": None,
             **ratios_to_json(self.ratios),
@@ -156,6 +160,7 @@ class _Runner:
     calls: dict[str, Callable[[], object]]
     device: str
     seconds: dict[str, list[float]] = field(default_factory=lambda: {s: [] for s in SCOPES})
+    cold: dict[str, float] = field(default_factory=dict)
 
 
 def measure_throughput(
@@ -181,6 +186,8 @@ def measure_throughput(
                 seconds = timed(synchronised(call, runner.device), options.clock)
                 if index >= options.warmup:
                     runner.seconds[scope].append(seconds)
+                elif index == 0:
+                    runner.cold[scope] = seconds
         if index >= options.warmup:
             rates.append(rate)
         if progress is not None:
@@ -256,4 +263,5 @@ def _speed(
         percent_of_product_rate=None
         if name.startswith(LITERAL)
         else Ratio(100 * floor[0] * rates["score"], max(floor[1], timings["score"].spread)),
+        cold=runner.cold or None,
     )

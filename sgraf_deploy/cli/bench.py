@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
+from sgraf_deploy.cli.bench_gpu import gpu
 from sgraf_deploy.cli.bench_modes import check_mode
 from sgraf_deploy.cli.bench_profile import profile_lines
 from sgraf_deploy.cli.bench_report import report_lines
@@ -26,6 +27,7 @@ from sgraf_deploy.cli.common import (
     dimensions,
     show_finding,
 )
+from sgraf_deploy.cli.subcommands import CommandWithSubcommands
 from sgraf_deploy.cli.terminal import echo, progress_bars, warn
 from sgraf_deploy.config import MODULES, PRECISIONS, Precision
 
@@ -48,7 +50,10 @@ class Report(Protocol):
         """The whole report as a JSON object."""
 
 
-@click.command(short_help="Measure parity and speed of engines against the PyTorch reference.")
+@click.command(
+    cls=CommandWithSubcommands,
+    short_help="Measure parity and speed of engines against the PyTorch reference.",
+)
 @click.argument("bundle", type=PATH, required=False)
 @click.option(
     "--engine",
@@ -87,9 +92,9 @@ class Report(Protocol):
     "--warmup",
     type=click.IntRange(min=0),
     metavar="N",
-    default=1,
+    default=2,
     show_default=True,
-    help="Rounds before them.",
+    help="Rounds before them; the first one's times are reported apart.",
 )
 @click.option(
     "--queries",
@@ -143,13 +148,16 @@ def bench(
     """Measure parity and speed of a BUNDLE's engines against the literal PyTorch reference.
 
     Without BUNDLE: the only *.sgraf of this folder, else the embedded demo. Exits 1 if a bound
-    is missed.
+    is missed. A bundle that is called like a command below is given as ./NAME.
     """
     _check_options(context, options)
     check_result_file(options["json_file"], "--json")
     run = {"scaling": _scaling, "profile": _profile, "compare": _compare}
     mode = "scaling" if scaling else "profile" if profile else "compare"
     run[mode](options | {"mode": mode})
+
+
+bench.add_command(gpu)
 
 
 def _compare(options: dict[str, Any]) -> None:

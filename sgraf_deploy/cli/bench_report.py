@@ -9,6 +9,7 @@ from sgraf_deploy.cli.common import megabytes
 from sgraf_deploy.cli.terminal import table
 
 if TYPE_CHECKING:
+    from sgraf_deploy.bench.latency import Latency
     from sgraf_deploy.bench.measure import Ratio
     from sgraf_deploy.bench.parity import Parity
     from sgraf_deploy.bench.run import BenchReport
@@ -132,7 +133,7 @@ def latency_lines(report: BenchReport) -> Iterator[str]:
     rows = [
         (
             *(one.engine, f"{one.candidates:,}"),
-            *(*_percentiles(one.score), *_percentiles(one.end_to_end)),
+            *(*_percentiles(one.score), *_percentiles(one.end_to_end), _coldest(one)),
             *(each.shown() for each in (one.times_floor, one.times_literal, one.tail)),
         )
         for one in report.latency
@@ -140,13 +141,19 @@ def latency_lines(report: BenchReport) -> Iterator[str]:
     if not rows:
         return
     numbers = [f"{scope}{percent}" for scope in ("p", "e2e p") for percent in (50, 95, 99)]
-    numbers += ["× floor", "× literal", "tail"]
+    numbers += ["first", "× floor", "× literal", "tail"]
     yield "latency of one caption against encoded images, ms: scored, and from its ids (e2e);"
     yield (
         "× floor: p50 over the arithmetic at the rate of the matrix products; "
-        "tail: p99/p50 over that of a matrix product of the same size, run in between"
+        "tail: p99/p50 over that of a matrix product of the same size, run in between; "
+        "first: the longest of the first queries of each length, which are not among the others"
     )
     yield from table(rows, ("engine", "images", *numbers), ("images", *numbers))
+
+
+def _coldest(one: Latency) -> str:
+    seconds = [max(timing.seconds) for timing in one.cold.values()]
+    return f"{1e3 * max(seconds):.2f}" if seconds else ""
 
 
 def _percentiles(timing: Any) -> list[str]:

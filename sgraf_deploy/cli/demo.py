@@ -70,7 +70,7 @@ def _run(context: click.Context, command: click.Command, *arguments: object) -> 
     echo()
     echo(f"$ sgraf-deploy {shlex.join([command.name or '', *given])}")
     with command.make_context(command.name, given, parent=context) as inner:
-        command.invoke(inner)
+        inner.command.invoke(inner)
 
 
 def _query(data: Path, split: str) -> tuple[str, str]:

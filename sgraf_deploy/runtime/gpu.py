@@ -11,7 +11,7 @@ from sgraf_deploy.errors import UnavailableError
 
 LIBRARY = "libcuda.so.1"
 
-NEEDS_A_GPU = "engines on a GPU need one by NVIDIA and its driver; engine ort needs neither"
+NEEDS_A_GPU = "engines on a GPU need one by NVIDIA and its driver; native and ort need neither"
 
 _NAME_BYTES = 128
 _MAJOR, _MINOR = 75, 76

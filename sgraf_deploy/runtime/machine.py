@@ -49,6 +49,16 @@ class Machine:
         """Why an engine does not work here on a device, or None if it does; imports its package."""
         return engine.unavailable(engine_name, device)
 
+    def no_gpu(self) -> UnavailableError | None:
+        """Why NVIDIA's driver shows no GPU, or None if it shows one."""
+        from sgraf_deploy.runtime.gpu import find_driver
+
+        try:
+            find_driver()
+        except UnavailableError as error:
+            return error
+        return None
+
     def plans(self, device: str) -> Mapping[Precision, bool]:
         """The precisions with a plan of every graph for that GPU; true if this user verified it.
 

@@ -70,6 +70,9 @@ class Facts(Protocol):
     def unavailable(self, engine: str, device: str) -> UnavailableError | None:
         """Why an engine does not work here on a device, or None if it does."""
 
+    def no_gpu(self) -> UnavailableError | None:
+        """Why there is no GPU here at all, or None if there is one."""
+
     def plans(self, device: str) -> Mapping[Precision, bool]:
         """The precisions with a plan of every graph for that GPU; true if this user verified it."""
 
@@ -138,6 +141,8 @@ def _fastest(precision: Precision | None, device: str | None, facts: Facts) -> C
     why = "; ".join(f"{name}: {error.reason}" for name, error in reasons.items())
     ways = sorted(reasons, key=lambda name: ENGINES[name].compiled)  # To compile takes longest.
     mend = next((reasons[name].mend for name in ways if reasons[name].mend), None)
+    if device not in (None, "cpu") and facts.no_gpu() is not None:
+        mend = _without_a_gpu(precision, facts)
     raise UnavailableError(f"no engine is available{wanted}: {why}", mend=mend)
 
 
@@ -173,8 +178,25 @@ def _named(request: Request, device: str | None, facts: Facts) -> Choice:
         if isinstance(found, Choice):
             return found
         reasons.append(found)
-    raise UnavailableError(
-        f"engine {name} is not available: {reasons[0].reason}", mend=reasons[0].mend
+    error = reasons[0]
+    needs_package = len(reasons) > 1 and len({one.reason for one in reasons}) == 1
+    absent = None if device == "cpu" or needs_package else facts.no_gpu()
+    if absent is not None and "cuda" in entry.devices:
+        mend = _without_a_gpu(request.precision, facts)
+        error = UnavailableError(absent.reason, mend=mend)
+    raise UnavailableError(f"engine {name} is not available: {error.reason}", mend=error.mend)
+
+
+def _without_a_gpu(precision: Precision | None, facts: Facts) -> str:
+    """What works in place of an engine on a GPU that is not there, and how to go on."""
+    try:
+        here = f"use --engine {_fastest(precision, 'cpu', facts).engine}, which works here; "
+    except UnavailableError:
+        here = ""
+    return (
+        f"{here}to go on with a GPU: `sgraf-deploy compile BUNDLE` builds what engine trt needs, "
+        "on any machine with TensorRT for RTX, and `sgraf-deploy bench gpu` measures every engine "
+        "on one with a GPU"
     )
 
 

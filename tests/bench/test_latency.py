@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import count
+from typing import Any
 
 import pytest
 from small_models import SGR, random_captions, random_regions
@@ -14,6 +16,7 @@ from sgraf_deploy.bench.literal import LiteralLoop
 from sgraf_deploy.bench.measure import Ratio, Timing, pair_flop
 from sgraf_deploy.bench.speed import Inputs, SpeedOptions
 from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.runtime.encoded import EncodedCaptions
 
 
 def test_every_gallery_is_measured_beside_the_yardsticks(
@@ -42,10 +45,48 @@ def test_every_gallery_is_measured_beside_the_yardsticks(
         assert one.floor == pytest.approx(one.candidates * flop / 200)
         assert one.times_floor.value == pytest.approx(1 / one.floor)
         assert one.times_literal == one.tail == Ratio(1.0, 0.0)
+        lengths = len(set(map(len, inputs.token_ids[: len(one.score.seconds)])))
+        assert {scope: len(timing.seconds) for scope, timing in one.cold.items()} == {
+            "score": lengths,
+            "end_to_end": lengths,
+        }
     value = found[0].to_json()
+    cold = {"lengths": 5, "median": 1000, "largest": 1000}
+    assert value["cold_ms"] == {"score": cold, "end_to_end": cold}
     assert value["score_ms"] == {"p50": 1000, "p95": 1000, "p99": 1000, "repeats": 12}
     assert value["end_to_end_ms"]["p99"] == 1000
     assert value["floor_ms"] == pytest.approx(1e3 * found[0].floor)
+
+
+def test_the_first_query_of_a_length_is_in_no_percentile(
+    exported: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine that takes 100 s for the first two queries of a length, as one that records."""
+    monkeypatch.setattr(measure, "PRODUCTS", ((2, 5, 10),))
+    monkeypatch.setattr("sgraf_deploy.bench.latency.CANDIDATES", (3,))
+    now, seen = [0.0], Counter[tuple[str, int]]()
+
+    def clock() -> float:
+        now[0] += 0.5
+        return now[0]
+
+    with sgraf_deploy.load(exported, engine="ort") as scorer:
+        rerank = scorer.rerank
+
+        def slow_at_first(query: Any, *more: Any) -> Any:
+            encoded = isinstance(query, EncodedCaptions)
+            length = int(query.lengths[0]) if encoded else len(query)
+            seen[f"{encoded}", length] += 1
+            now[0] += 100.0 if seen[f"{encoded}", length] <= 2 else 0.0
+            return rerank(query, *more)
+
+        monkeypatch.setattr(scorer, "rerank", slow_at_first)
+        options = SpeedOptions(clock=clock, queries=12, settle=lambda: None)
+        inputs = Inputs(random_regions(SGR, 3), random_captions(SGR))
+        (one,) = measure_latency("ort", scorer, LiteralLoop(exported), inputs, options)
+
+    assert max(one.score.seconds) == max(one.end_to_end.seconds) == 0.5
+    assert {timing.seconds for timing in one.cold.values()} == {(100.5,) * 5}
 
 
 def test_ratios_are_of_medians_and_of_tails() -> None:

@@ -100,6 +100,7 @@ def test_rates_are_units_over_the_median(exported: Bundle, inputs: Inputs) -> No
         assert len(speed.timings["score"].seconds) == 3  # the warm-up is not among them
         assert speed.times_literal == Ratio(1.0, 0.0)
         assert not speed.unstable
+        assert speed.cold == {"encode images": 1, "encode captions": 1, "score": 1}
     literal, ort = found.speeds
     flop = sum(pair_flop(m.config, inputs.mean_words) for m in exported.manifest.members.values())
     assert (found.product_rate, found.flop_per_pair) == (200.0, flop)
@@ -141,6 +142,7 @@ def test_scores_that_scatter_withhold_what_is_made_of_them(
         )
 
     literal, ort = found.speeds
+    assert ort.cold is None  # there was no round before those that count
     assert ort.timings["score"].seconds == tuple(rounds)
     assert ort.unstable
     value = ort.to_json()

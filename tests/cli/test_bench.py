@@ -14,6 +14,10 @@ from small_models import SAF, SGR
 
 from sgraf_deploy.bench import measure
 from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.errors import UnavailableError
+from sgraf_deploy.runtime.engine import ENGINES
+from sgraf_deploy.runtime.gpu import Driver, Gpu
+from sgraf_deploy.runtime.machine import Machine
 
 ONCE = ("--repeats", 1, "--warmup", 0, "--threads", 1)
 FEW = ("--images", 4, "--captions", 5, *ONCE)
@@ -217,20 +221,39 @@ def test_bad_input_is_one_line(
 def test_without_tensorrt_one_line_says_what_to_install(
     world: World, command: tuple[str, ...]
 ) -> None:
+    driver = Driver("13.0", (Gpu("GPU A", "9.0"),))
+    world.monkeypatch.setattr("sgraf_deploy.runtime.gpu.find_driver", lambda: driver)
     world.monkeypatch.setattr("sgraf_deploy.runtime.tensorrt.MODULES", ())
     result = run(*command, world.bundle)
     assert result.exit_code == 2
     assert "pip install tensorrt" in error_line(result)
 
 
-def test_without_a_gpu_one_line_says_what_works(world: World) -> None:
-    world.monkeypatch.setattr("sgraf_deploy.runtime.engines.trt.find_tensorrt", lambda: None)
-    world.monkeypatch.setattr("sgraf_deploy.runtime.gpu.LIBRARY", "libno-driver.so")
-    result = run("bench", world.bundle, "--engine", "trt")
+@pytest.mark.parametrize("engine", [name for name in ENGINES if ENGINES[name].devices[0] == "cuda"])
+def test_without_a_gpu_one_line_says_what_works(world: World, engine: str) -> None:
+    """Whatever else is missing, too."""
+    absent = UnavailableError("no NVIDIA driver")
+    world.monkeypatch.setattr("sgraf_deploy.runtime.machine.Machine.no_gpu", lambda _: absent)
+    result = run("bench", world.bundle, "--engine", engine, "--device", "cuda")
     assert result.exit_code == 2
     says = error_line(result)
-    assert "engine trt is not available: no NVIDIA driver" in says
-    assert "engine ort" in says
+    assert f"engine {engine} is not available: no NVIDIA driver" in says
+    assert f"--engine {auto_engine()}" in says
+    assert "sgraf-deploy compile" in says
+    assert "sgraf-deploy bench gpu" in says
+
+
+def test_machine_asks_the_driver_whether_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sgraf_deploy.runtime.gpu.find_driver", lambda: Driver("13.0", ()))
+    assert Machine().no_gpu() is None
+
+    def refuse() -> Driver:
+        raise UnavailableError("no NVIDIA driver")
+
+    monkeypatch.setattr("sgraf_deploy.runtime.gpu.find_driver", refuse)
+    absent = Machine().no_gpu()
+    assert absent is not None
+    assert absent.reason == "no NVIDIA driver"
 
 
 def test_without_any_engine_one_line_says_what_to_install(world: World) -> None:

@@ -42,6 +42,9 @@ class World:
             works = int(device.removeprefix("cuda:")) < self.gpus
         return None if works else UnavailableError(f"not on {device}", mend="have one")
 
+    def no_gpu(self) -> UnavailableError | None:
+        return None if self.gpus else UnavailableError("no NVIDIA driver")
+
     def plans(self, device: str) -> Mapping[Precision, bool]:
         return self.compiled.get(device, {}) if self.unavailable("trt", device) is None else {}
 
@@ -197,12 +200,27 @@ REFUSED: list[tuple[str, World, Request, type[SgrafDeployError], tuple[str, ...]
     ("torch-missing", replace(CPU, missing=("torch",)), asked("torch"), UnavailableError,
      ("engine torch is not available: no package",), "install torch"),
     ("torch-no-gpu", CPU, asked("torch", device="cuda"), UnavailableError,
-     ("engine torch is not available: not on cuda:0",), "have one"),
+     ("engine torch is not available: no NVIDIA driver",), "--engine native"),
     ("trt-no-gpu", WITHOUT_A_DRIVER, asked("trt"), UnavailableError,
-     ("engine trt is not available: not on cuda:0",), "have one"),
+     ("engine trt is not available: no NVIDIA driver",), "--engine native"),
+    ("trt-no-gpu-how-to-go-on", CPU, asked("trt"), UnavailableError, (), "sgraf-deploy compile"),
+    ("trt-no-gpu-where-to-measure", CPU, asked("trt"), UnavailableError, (), "bench gpu"),
+    ("trt-no-gpu-no-package", replace(CPU, missing=("trt",)), asked("trt"), UnavailableError,
+     ("engine trt is not available: no NVIDIA driver",), "--engine native"),
+    ("trt-no-package", replace(GPU, missing=("trt",)), asked("trt"), UnavailableError,
+     ("engine trt is not available: no package of trt",), "install trt"),
+    ("trt-no-gpu-fp16", CPU, asked("trt", "fp16"), UnavailableError,
+     ("no NVIDIA driver",), "--engine torch"),
+    ("trt-no-gpu-nothing-else", replace(CPU, missing=("native", "ort", "torch")), asked("trt"),
+     UnavailableError, ("no NVIDIA driver",), "to go on with a GPU"),
+    ("ort-cuda-no-gpu", CPU, asked("ort-cuda"), UnavailableError,
+     ("engine ort-cuda is not available: no NVIDIA driver",), "--engine native"),
     ("trt-no-second-gpu", replace(VERIFIED, gpus=1), asked("trt", device="cuda:1"),
      UnavailableError, ("not on cuda:1",), "have one"),
-    ("fused-no-gpu", CPU, asked("fused"), UnavailableError, ("not on cuda:0",), "have one"),
+    ("fused-no-gpu", CPU, asked("fused"), UnavailableError,
+     ("engine fused is not available: no NVIDIA driver",), "--engine native"),
+    ("fused-missing", replace(CPU, missing=("fused",)), asked("fused"), UnavailableError,
+     ("no package of fused",), "install fused"),
     ("fused-cpu", CPU, asked("fused", device="cpu"), UnavailableError, ("not on cpu",), ""),
     # `auto` that finds nothing says why of each, once.
     ("nothing-at-all", NOTHING, asked(), UnavailableError,
@@ -215,7 +233,7 @@ REFUSED: list[tuple[str, World, Request, type[SgrafDeployError], tuple[str, ...]
      ("torch: bundle b.sgraf was exported without",), "--checkpoint FILE"),
     ("cuda-nowhere", CPU, asked(device="cuda"), UnavailableError,
      ("no engine is available on cuda:0: trt: not on cuda:0",
-      "torch: not on", "ort-cuda: not on"), "have one"),
+      "torch: not on", "ort-cuda: not on"), "--engine native"),
     ("cuda-not-verified-alone", replace(UNVERIFIED, missing=("torch", "ort-cuda")),
      asked(device="cuda"), UnavailableError,
      ("trt: the bundle's compiled engines were never compared",), "install torch"),
