@@ -28,7 +28,7 @@ ALLOWED = {
     ("sgraf_deploy/runtime/plans.py", "unlink"): "plans that a newer one has replaced",
     ("sgraf_deploy/runtime/native/build.py", "copyfile"): "no package is installed yet",
     ("sgraf_deploy/runtime/native/build.py", "replace"): "no package is installed yet",
-    ("benchmarks/gpu.py", "unlink"): "reports of an earlier run",
+    ("sgraf_deploy/bench/gpu/run.py", "unlink"): "reports of an earlier try",
     ("benchmarks/memory.py", "save"): "in a temporary folder",
 }
 """File and function -> why it may."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
+from sgraf_deploy.cli.bench_gpu import gpu
 from sgraf_deploy.cli.bench_modes import check_mode
 from sgraf_deploy.cli.bench_profile import profile_lines
 from sgraf_deploy.cli.bench_report import report_lines
@@ -147,13 +148,16 @@ def bench(
     """Measure parity and speed of a BUNDLE's engines against the literal PyTorch reference.
 
     Without BUNDLE: the only *.sgraf of this folder, else the embedded demo. Exits 1 if a bound
-    is missed.
+    is missed. A bundle that is called like a command below is given as ./NAME.
     """
     _check_options(context, options)
     check_result_file(options["json_file"], "--json")
     run = {"scaling": _scaling, "profile": _profile, "compare": _compare}
     mode = "scaling" if scaling else "profile" if profile else "compare"
     run[mode](options | {"mode": mode})
+
+
+bench.add_command(gpu)
 
 
 def _compare(options: dict[str, Any]) -> None:

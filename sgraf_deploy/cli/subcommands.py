@@ -17,8 +17,8 @@ class CommandWithSubcommands(click.Group):
     allow_extra_args = False
     allow_interspersed_args = True
 
-    def __init__(self, *args: Any, **more: Any) -> None:
-        super().__init__(*args, invoke_without_command=True, subcommand_metavar="", **more)
+    def __init__(self, name: str | None = None, **more: Any) -> None:
+        super().__init__(name, invoke_without_command=True, subcommand_metavar="", **more)
 
     def make_context(
         self,

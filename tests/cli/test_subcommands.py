@@ -16,7 +16,7 @@ def main() -> None:
     """Stand in for the program."""
 
 
-@main.command(cls=CommandWithSubcommands)
+@click.command(cls=CommandWithSubcommands)
 @click.argument("bundle", required=False)
 @click.option("--often", is_flag=True, help="Again and again.")
 def bench(*, bundle: str | None, often: bool) -> None:
@@ -24,7 +24,7 @@ def bench(*, bundle: str | None, often: bool) -> None:
     click.echo(f"compare {bundle} {often}")
 
 
-@bench.command("gpu", cls=CommandWithSubcommands)
+@click.command("gpu", cls=CommandWithSubcommands)
 @click.option("--small", is_flag=True, help="Little.")
 def gpu(*, small: bool) -> None:
     """Run the steps."""
@@ -36,6 +36,10 @@ def gpu(*, small: bool) -> None:
 def prepare(*, folder: str) -> None:
     """Collect."""
     click.echo(f"prepare {folder}")
+
+
+main.add_command(bench)
+bench.add_command(gpu)
 
 
 def run(*words: str) -> Result:

@@ -1,0 +1,119 @@
+"""The kernels of the GPU engines' own, on a device against NumPy: gathered rows, counted ranks."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgraf_deploy.bench.gpu.job import run_job
+from sgraf_deploy.runtime.cuda.api import Cuda
+from sgraf_deploy.runtime.cuda.engine import CudaEngine
+from sgraf_deploy.runtime.logits import with_ensemble
+from sgraf_deploy.runtime.ranks import Bars, RankCounts
+
+SHAPES: tuple[tuple[tuple[int, ...], str], ...] = (
+    ((300, 36, 1024), "float16"),
+    ((300, 1024), "float32"),
+    ((77, 36, 36), "float32"),
+    ((50, 7), "float16"),
+    ((50, 3), "int8"),
+    ((9,), "int32"),
+)
+"""Arrays whose rows are gathered: of the paper's widths, and of such as divide by nothing."""
+
+IMAGES, PER_IMAGE, TILE = 60, 5, (37, 101)
+"""Of the ranks: neither side divides by the tile's."""
+
+ENSEMBLE_SLACK = 1e-6
+"""How far an ensemble's logit may be on the device, times the largest: it is formed in float64
+and rounded there."""
+
+
+def compare(cuda: Cuda, seed: int = 0) -> dict[str, Any]:
+    """Cases by kernel, and under `failed` those that differ from NumPy."""
+    engine, rng = CudaEngine(cuda, "cuda:0"), np.random.default_rng(seed)
+    try:
+        gathered, counted = list(_gathers(engine, rng)), list(_ranks(engine, rng))
+    finally:
+        engine.close()
+    return {
+        "device": cuda.name,
+        "compute_capability": cuda.compute_capability,
+        "cases": {"gather": len(gathered), "count_ranks": len(counted)},
+        "failed": [name for name, right in (*gathered, *counted) if not right],
+    }
+
+
+def _gathers(engine: CudaEngine, rng: np.random.Generator) -> Iterator[tuple[str, bool]]:
+    """Each case by name, and whether it is right."""
+    for shape, kind in SHAPES:
+        source = rng.integers(0, 256, (*shape, np.dtype(kind).itemsize), np.uint8)
+        array = source.view(kind)[..., 0]
+        resident = engine.put(array)
+        for rows in (rng.integers(0, shape[0], 501), rng.integers(0, shape[0], (11, 13))):
+            found = engine.fetch(engine.gather(resident, rows.astype(np.int32)))
+            right = np.array_equal(found.view(np.uint8), array[rows].view(np.uint8))
+            yield f"gather {rows.shape} rows of {shape} {kind}", right
+
+
+def _ranks(engine: CudaEngine, rng: np.random.Generator) -> Iterator[tuple[str, bool]]:
+    """Of one, two and three members, with ties, tile by tile."""
+    for members in (1, 2, 3):
+        shape = IMAGES, IMAGES * PER_IMAGE
+        logits = {
+            f"m{index}": np.round(rng.normal(0, 3, shape), 1).astype(np.float32)
+            for index in range(members)
+        }
+        whole = with_ensemble(logits)
+        bars = _bars(whole)
+        counter = engine.rank_counter(bars)
+        for image in range(0, shape[0], TILE[0]):
+            for caption in range(0, shape[1], TILE[1]):
+                columns = np.arange(caption, min(caption + TILE[1], shape[1]), dtype=np.int32)
+                tile = (slice(image, image + TILE[0]), columns)
+                counter.add(image, columns, {n: engine.put(x[tile]) for n, x in logits.items()})
+        for name, counts in counter.result().items():
+            slack = 0.0 if name in logits else ENSEMBLE_SLACK * float(np.abs(whole[name]).max())
+            right = _is_right(whole[name], bars, name, counts, slack)
+            yield f"count_ranks of {name}, {members} members", right
+
+
+def _bars(logits: dict[str, NDArray[np.float32]]) -> Bars:
+    columns = np.arange(IMAGES * PER_IMAGE)
+    truths = {name: each[columns // PER_IMAGE, columns] for name, each in logits.items()}
+    best = {name: each.reshape(IMAGES, -1).max(axis=1) for name, each in truths.items()}
+    return Bars(best, truths, PER_IMAGE)
+
+
+def _is_right(
+    logits: NDArray[np.float32], bars: Bars, name: str, counts: RankCounts, slack: float
+) -> bool:
+    """Whether every count is NumPy's; those within `slack` of a bar may count or not."""
+    candidates = logits.astype(np.float64)
+    columns = np.arange(candidates.shape[1])
+    candidates[columns // PER_IMAGE, columns] = -np.inf
+    right = True
+    for matrix, bar, reached in (
+        (candidates, bars.images[name], counts.image_to_text),
+        (candidates.T, bars.captions[name], counts.text_to_image),
+    ):
+        level = bar[:, None].astype(np.float64)
+        fewest = (matrix >= level + slack).sum(axis=1)
+        most = (matrix >= level - slack).sum(axis=1)
+        right &= bool(((fewest <= reached) & (reached <= most)).all())
+    return right
+
+
+def _on_the_device(_: argparse.Namespace) -> dict[str, Any]:
+    from sgraf_deploy.runtime.cuda.bindings import open_cuda
+
+    return compare(open_cuda())
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(argparse.ArgumentParser(description=__doc__), _on_the_device))

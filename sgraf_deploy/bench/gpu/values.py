@@ -1,0 +1,106 @@
+"""R@K of an engine on real data, against the literal loop on the same device.
+
+The loop takes longest, so that it runs once: `reference` keeps its logits, `compare` reads them.
+Captions come as token ids, which takes neither a tokenizer nor its package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgraf_deploy.bench.chance import chance_findings
+from sgraf_deploy.bench.evaluate import by_model
+from sgraf_deploy.bench.gpu.job import run_job
+from sgraf_deploy.bench.gpu.unpack import RealData, read_data
+from sgraf_deploy.bench.literal import GPU_SHARD, LiteralLoop, fastest_device
+from sgraf_deploy.bench.parity import compare
+from sgraf_deploy.bench.recall import evaluate
+from sgraf_deploy.config import Precision
+from sgraf_deploy.errors import InputError
+from sgraf_deploy.files import staged_file
+from sgraf_deploy.runtime.scorer import load
+
+Logits = dict[str, NDArray[np.float32]]
+
+
+def keep_reference(data: RealData, output: Path) -> dict[str, Any]:
+    """Score by the literal loop, keep the logits, and return R@K by model."""
+    device = fastest_device()
+    literal = LiteralLoop(data.bundle, device=device)
+    if device is not None:  # Small shards leave a GPU idle, and give the same values.
+        literal = literal.in_shards(GPU_SHARD)
+    start = time.perf_counter()
+    images = literal.encode_images(data.regions)
+    logits = literal.logits(images, literal.encode_captions(data.token_ids))
+    seconds = time.perf_counter() - start
+    with staged_file(output, what="reference") as file:
+        np.savez(file, **_plain(logits))
+    reports = {model: evaluate(x, data.captions_per_image) for model, x in by_model(logits).items()}
+    return {
+        "device": literal.device,
+        "images": len(data.regions),
+        "captions": len(data.token_ids),
+        "seconds": seconds,
+        "recall": {model: report.to_json() for model, report in reports.items()},
+        "warnings": [finding.message for finding in chance_findings(reports)],
+    }
+
+
+def compare_engine(
+    data: RealData, engine: str, precision: Precision, expected: Logits
+) -> dict[str, Any]:
+    """R@K and parity by model of one engine; `failed` names every bound that is missed."""
+    with load(data.bundle, engine=engine, precision=precision, max_words=None) as scorer:
+        encoded = scorer.encode_images(data.regions), scorer.encode_captions(data.token_ids)
+        logits = by_model(scorer.logits(*encoded))
+        run = {"engine": engine, "executed": scorer.executed, "device": scorer.device}
+    reference, per_image = by_model(expected), data.captions_per_image
+    parities = [
+        compare(model, reference[model], x, precision=precision, captions_per_image=per_image)
+        for model, x in logits.items()
+    ]
+    return run | {
+        "parity": [parity.to_json() for parity in parities],
+        "failed": [f"{one.model}: {bound}" for one in parities for bound in one.missed],
+    }
+
+
+def _plain(logits: Logits) -> dict[str, Any]:
+    return dict(logits)
+
+
+def _read(path: Path) -> Logits:
+    try:
+        with np.load(path) as found:
+            return {name: found[name] for name in found.files}
+    except (OSError, ValueError) as error:
+        raise InputError(f"reference {path} cannot be read", got=error) from error
+
+
+def _job(given: argparse.Namespace) -> dict[str, Any]:
+    data = read_data(given.data)
+    if given.what == "reference":
+        return keep_reference(data, given.output)
+    return compare_engine(data, given.engine, given.precision, _read(given.reference))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("reference", "compare"))
+    parser.add_argument("data", type=Path, help="a folder that was unpacked")
+    parser.add_argument("--output", type=Path, help="where the literal loop's logits go")
+    parser.add_argument("--reference", type=Path, help="where they are")
+    parser.add_argument("--engine")
+    parser.add_argument("--precision")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(_parser(), _job))
