@@ -35,7 +35,7 @@ def _speed(report: dict[str, Any]) -> Iterator[str]:
 def _evaluation(report: dict[str, Any]) -> Iterator[str]:
     seconds, gib = report["seconds"], report["memory_budget"] / 2**30
     size = f"{report['images']:,} × {report['captions']:,}"
-    yield f"{size} in {report['tiles']:,} tiles of {gib:g} GiB"
+    yield f"{size} in {report['tiles']:,} tiles of at most {gib:g} GiB"
     warm = "" if seconds["score"] is None else f", again {seconds['score']:.2f}"
     yield f"encoded in {seconds['encode']:.2f} s, ranked in {seconds['first_score']:.2f}{warm}"
 
