@@ -1,14 +1,61 @@
-"""`sgraf-deploy bench --profile`: tables of where the scorer's time goes."""
+"""`sgraf-deploy bench profile`: tables of where the scorer's time goes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from sgraf_deploy.cli.terminal import table
+import click
+
+from sgraf_deploy.cli.bench_subject import COUNT, Subject, one_engine, subject_options
+from sgraf_deploy.cli.terminal import echo, progress_bars, table
 
 if TYPE_CHECKING:
     from sgraf_deploy.bench.profile import ProfileReport
+
+
+@click.command(short_help="Where the scorer's time goes, stage by stage.")
+@click.option(
+    "--engine",
+    "engines",
+    type=click.Choice(["ort"]),
+    default="ort",
+    show_default=True,
+    callback=one_engine,
+    help="The engine that is profiled, in fp32.",
+)
+@click.option(
+    "--images",
+    type=COUNT,
+    metavar="N",
+    default=200,
+    show_default=True,
+    help="Random images.",
+)
+@click.option(
+    "--captions",
+    type=COUNT,
+    metavar="N",
+    default=1000,
+    show_default=True,
+    help="Random captions.",
+)
+@subject_options
+def profile(*, subject: Subject, images: int, captions: int) -> None:
+    """Show where an engine's time goes while it scores, stage by stage.
+
+    Without BUNDLE: the only *.sgraf of this folder, else the embedded demo.
+    """
+    subject.check()
+    subject.choices(None)  # raises without ONNX Runtime, which the next line needs
+    from sgraf_deploy.bench.profile import measure_profile
+    from sgraf_deploy.bench.run import random_workload
+
+    with subject.opened() as (opened, _), progress_bars() as bars:
+        workload = random_workload(opened, images, captions)
+        echo(f"{opened.path.name} ({opened.manifest.module}), {workload.name}")
+        report = measure_profile(opened, workload, subject.engine_options(), bars("profiling"))
+    subject.show(report, profile_lines(report))
 
 
 def profile_lines(report: ProfileReport) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""`sgraf-deploy bench --scaling`: the sizes that are asked for, tables and the plot."""
+"""`sgraf-deploy bench scaling`: the sizes that are asked for, tables and the plot."""
 
 from __future__ import annotations
 
@@ -7,14 +7,78 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from sgraf_deploy.cli.bench_report import withheld_lines
-from sgraf_deploy.cli.common import megabytes
-from sgraf_deploy.cli.terminal import table
+from sgraf_deploy.cli.bench_subject import (
+    COUNT,
+    Subject,
+    engine_options,
+    one_engine,
+    subject_options,
+)
+from sgraf_deploy.cli.common import PATH, check_result_file, megabytes
+from sgraf_deploy.cli.terminal import echo, progress_bars, table
 
 if TYPE_CHECKING:
     from sgraf_deploy.bench.scaling import Point, ScalingReport, Size
 
 _SIZE = re.compile(r"([1-9][0-9]*)[x×]([1-9][0-9]*)")
+
+
+@click.command(short_help="Speed and memory as the matrix grows, speed as captions grow.")
+@click.option(
+    "--engine",
+    "engines",
+    default="auto",
+    show_default=True,
+    metavar="NAME[:PRECISION]",
+    callback=one_engine,
+    help="One of those that doctor lists, or auto.",
+)
+@click.option(
+    "--size",
+    "texts",
+    multiple=True,
+    metavar="IMAGESxCAPTIONS",
+    help="In place of sizes from 10⁴ to 10⁷ pairs; repeatable.",
+)
+@click.option("--max-pairs", type=COUNT, metavar="N", help="Leave out sizes of more pairs.")
+@click.option("--plot", type=PATH, metavar="FILE.svg", help="Also draw it.")
+@click.option(
+    "--repeats", type=COUNT, metavar="N", default=5, show_default=True, help="Measured rounds."
+)
+@engine_options
+@subject_options
+def scaling(
+    *,
+    subject: Subject,
+    texts: tuple[str, ...],
+    max_pairs: int | None,
+    plot: Path | None,
+    repeats: int,
+) -> None:
+    """Measure an engine's speed and memory as the matrix grows, and its speed as captions grow.
+
+    Regions and captions are random. Without BUNDLE: the only *.sgraf of this folder, else the
+    embedded demo.
+    """
+    subject.check()
+    from sgraf_deploy.bench.scaling import ScalingOptions, choose_sizes, measure_scaling
+
+    check_result_file(plot, "--plot")
+    sizes = parse_sizes(texts) if texts else ScalingOptions.sizes
+    choose_sizes(sizes, max_pairs)  # raises before the work
+    with subject.opened() as (opened, _), progress_bars() as bars:
+        echo(f"{opened.path.name} ({opened.manifest.module}), random regions and ids")
+        (engine,) = subject.choices(opened)
+        options = ScalingOptions(
+            engine, subject.engine_options(), sizes=sizes, max_pairs=max_pairs, repeats=repeats
+        )
+        report = measure_scaling(opened, options, bars("scaling"))
+    subject.show(report, scaling_lines(report))
+    if plot is not None:
+        write_plot(plot, report)
 
 
 def parse_sizes(texts: Sequence[str]) -> tuple[Size, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -11,13 +13,17 @@ class CommandWithSubcommands(click.Group):
     """Runs a subcommand where the first word is the name of one, and else itself on all words.
 
     A file or folder of a subcommand's name is given as `./NAME`. Options of the command stand
-    before no subcommand, which would not know of them.
+    before no subcommand, which would not know of them. `moved` are options that have become
+    subcommands, by the subcommand's name: one of them is an error that spells the command anew.
     """
 
     allow_extra_args = False
     allow_interspersed_args = True
 
-    def __init__(self, name: str | None = None, **more: Any) -> None:
+    def __init__(
+        self, name: str | None = None, *, moved: Mapping[str, str] | None = None, **more: Any
+    ) -> None:
+        self._moved = moved or {}
         super().__init__(name, invoke_without_command=True, subcommand_metavar="", **more)
 
     def make_context(
@@ -37,6 +43,14 @@ class CommandWithSubcommands(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """All words are its own."""
+        from sgraf_deploy.errors import InputError
+
+        for word in args:
+            if word in self._moved:
+                name = self._moved[word]
+                rest = [one for one in args if one != word]
+                mend = shlex.join([*ctx.command_path.split(), name, *rest])
+                raise InputError(f"option {word}", expected=f"the command {name}", mend=mend)
         return click.Command.parse_args(self, ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -65,7 +65,6 @@ def test_data_bring_recall(world: World) -> None:
 def test_what_auto_takes_and_torch_are_compared(world: World) -> None:
     found = list(bench(world.bundle, *FEW)[1]["parity"])
     assert found == [f"{auto_engine()} fp32", "torch fp32"]
-    assert "If absent, auto and torch" in " ".join(done("bench", "--help").stdout.split())
 
 
 def test_the_precision_of_all_is_that_of_the_engines_that_name_none(world: World) -> None:

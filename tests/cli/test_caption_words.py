@@ -104,12 +104,6 @@ def test_compile_reads_captions_of_that_length(world: World) -> None:
     refused_line(run(*command), DataError, "caption 3", expected=naming(512), got=513)
 
 
-@pytest.mark.parametrize("mode", ["--scaling", "--profile"])
-def test_a_bench_without_captions_has_no_bound(world: World, mode: str) -> None:
-    result = run("bench", world.bundle, mode, "--max-caption-words", 20)
-    refused_line(result, InputError, mode, expected=naming("--max-caption-words"))
-
-
 def test_the_long_caption_of_the_field(world: World, shared: Path) -> None:
     """One of 3,000 words among those of five images."""
     case = shared / "field" / "32c-long-caption"

@@ -26,7 +26,7 @@ import sgraf_deploy
 from sgraf_deploy.bench import measure, recall
 from sgraf_deploy.bench.engine_gate import check_recall
 from sgraf_deploy.data.precomp import open_precomp
-from sgraf_deploy.errors import DataError, GateError, InputError
+from sgraf_deploy.errors import DataError, GateError
 from sgraf_deploy.runtime import tensorrt
 
 PER_IMAGE = [1, 2, 3]
@@ -85,12 +85,6 @@ def test_bench_compares_recall(world: World, per_image: int) -> None:
     (parities,) = report["parity"].values()
     expected = recall.evaluate(logits_of(world, per_image), per_image)
     assert parities[-1]["recall"]["image_to_text"] == expected.to_json()["image_to_text"]
-
-
-@pytest.mark.parametrize("mode", ["--scaling", "--profile"])
-def test_modes_without_data_do_not_know_it(world: World, mode: str) -> None:
-    result = run("bench", world.bundle, mode, "--captions-per-image", 2)
-    refused_line(result, InputError, mode, expected=naming("--captions-per-image"))
 
 
 @pytest.mark.parametrize("per_image", PER_IMAGE)

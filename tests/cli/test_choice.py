@@ -50,7 +50,7 @@ def test_a_command_asks_for_what_load_asks_for(
     data = ("--data", world.data, "--split", "dev")
     if command == "bench":
         world.monkeypatch.setattr("sgraf_deploy.bench.scaling.measure_scaling", enough)
-        result = run("bench", world.bundle, "--scaling", *arguments)
+        result = run("bench", "scaling", world.bundle, *arguments)
         refused_line(result, SgrafDeployError, "it was asked")
     else:
         query = ("--image", 0) if command == "rerank" else ()

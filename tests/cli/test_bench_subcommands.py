@@ -1,8 +1,9 @@
-"""`sgraf-deploy bench --scaling` and `--profile`: what they show and write, what they refuse."""
+"""`sgraf-deploy bench scaling` and `bench profile`: what they show and write, what they refuse."""
 
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from xml.etree import ElementTree as ET
 import pytest
 from auto_engine import auto_engine
 from bench.test_scaling import Machine
-from cli.world import World, done, error_line, run
+from cli.world import World, done, error_line, refused_line, run
+from support.refusals import holds, naming
 
 from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.errors import InputError, SgrafDeployError
 
 SIZES = ("--size", "10x50", "--size", "20×100")
 
@@ -38,7 +41,7 @@ def test_scaling_shows_writes_and_draws(
     files = ("--json", "r.json", "--plot", "p.svg")
 
     monkeypatch.setattr(sys, "argv", ["/bin/sgraf-deploy", "bench", "a bundle"])
-    stdout = done("bench", world.bundle, "--scaling", *SIZES, *words, *files).stdout
+    stdout = done("bench", "scaling", world.bundle, *SIZES, *words, *files).stdout
 
     assert [job.pairs for job in machine.jobs[:2]] == [500, 2000]
     assert {job.threads for job in machine.jobs} == {1}
@@ -56,7 +59,7 @@ def test_scaling_shows_writes_and_draws(
 def test_scaling_really_measures(world: World) -> None:
     world.monkeypatch.setattr("sgraf_deploy.bench.scaling.WORD_COUNTS", (5,))
     size = ("--size", "50x4000", "--repeats", 1, "--max-pairs", 200_000)
-    done("bench", world.bundle, "--scaling", *size, "--json", "r.json")
+    done("bench", "scaling", world.bundle, *size, "--json", "r.json")
     (one,) = report()["sizes"]
     assert (one["pairs"], report()["run"]["engine"]) == (200_000, auto_engine())
     assert one["pairs_per_second"] > 0
@@ -65,7 +68,7 @@ def test_scaling_really_measures(world: World) -> None:
 def test_profile_shows_every_stage(world: World) -> None:
     size = ("--images", 12, "--captions", 30, "--threads", 1)
 
-    stdout = done("bench", world.bundle, "--profile", *size, "--json", "r.json").stdout
+    stdout = done("bench", "profile", world.bundle, *size, "--json", "r.json").stdout
 
     assert "random regions and ids: 12 images × 30 captions" in stdout
     for stage in ("attention products", "SGR steps", "SAF gate", "local projection", "head"):
@@ -78,43 +81,64 @@ def test_profile_shows_every_stage(world: World) -> None:
     assert [path.name for path in world.folder.iterdir()] == ["r.json"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (("--scaling", "--profile"), ("--scaling: expected no --profile",)),
-        (("--scaling", "--data", "."), ("--scaling: expected no --data",)),
-        (("--scaling", "--images", 3), ("--scaling: expected no --images",)),
-        (("--scaling", "--warmup", 1), ("--scaling: expected no --warmup",)),
-        (("--scaling", "--engine", "ort", "--engine", "torch"), ("one --engine", "ort and torch")),
-        (("--scaling", "--size", "10by50"), ("--size: expected IMAGESxCAPTIONS", "got 10by50")),
-        (("--scaling", "--size", "0x5"), ("--size: expected IMAGESxCAPTIONS", "got 0x5")),
-        (("--scaling", "--max-pairs", 9), ("--max-pairs: expected at least 10,125, got 9",)),
-        (("--scaling", "--plot", "no/p.svg"), ("--plot no/p.svg", "create it")),
-        (("--scaling", "--json", "no/r.json"), ("--json no/r.json", "create it")),
-        (("--plot", "p.svg"), ("--plot: expected --scaling beside it",)),
-        (("--max-pairs", 10**5), ("--max-pairs: expected --scaling beside it",)),
-        (("--profile", "--size", "9x9"), ("--profile: expected no --size",)),
-        (("--profile", "--repeats", 2), ("--profile: expected no --repeats",)),
-        (("--profile", "--device", "cpu"), ("--profile: expected no --device",)),
-        (("--profile", "--engine", "torch"), ("--profile: expected --engine ort, got torch",)),
-        (("--profile", "--engine", "ort:fp16"), ("expected --engine ort, got ort:fp16",)),
-    ],
-    ids=lambda value: " ".join(map(str, value)),
-)
-def test_bad_input_is_one_line(
-    world: World, machine: Machine, arguments: tuple[object, ...], says: tuple[str, ...]
-) -> None:
-    result = run("bench", world.bundle, *arguments)
+BAD: list[tuple[tuple[object, ...], dict[str, Any]]] = [
+    (("--engine", "nothing"), {"got": "nothing"}),
+    (("--size", "10by50"), {"got": "10by50", "expected": naming("1000x5000")}),
+    (("--size", "0x5"), {"got": "0x5", "expected": naming("1000x5000")}),
+    (("--max-pairs", 9), {"got": 9, "expected": naming("10,125")}),
+    (("--plot", "no/p.svg"), {}),
+    (("--json", "no/r.json"), {}),
+]
 
-    assert result.exit_code == 2
-    for part in says:
-        assert part in error_line(result)
+
+@pytest.mark.parametrize(("arguments", "fields"), BAD, ids=lambda value: str(value)[:40])
+def test_bad_input_is_one_line(
+    world: World, machine: Machine, arguments: tuple[object, ...], fields: dict[str, Any]
+) -> None:
+    result = run("bench", "scaling", world.bundle, *arguments)
+
+    name = "engine" if arguments[0] == "--engine" else arguments[0]
+    refused_line(result, InputError, name, **fields)
     assert machine.jobs == []
     assert list(world.folder.iterdir()) == []
 
 
-def test_a_failed_child_is_one_line(world: World) -> None:
-    result = run("bench", world.bare, "--scaling", "--engine", "torch", *SIZES)
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("scaling", "--data"),
+        ("scaling", "--images"),
+        ("scaling", "--warmup"),
+        ("scaling", "--captions-per-image"),
+        ("scaling", "--max-caption-words"),
+        ("profile", "--size"),
+        ("profile", "--repeats"),
+        ("profile", "--device"),
+        ("profile", "--captions-per-image"),
+        ("profile", "--max-caption-words"),
+    ],
+)
+def test_a_command_knows_its_own_options_alone(world: World, command: str, option: str) -> None:
+    result = run("bench", command, world.bundle, option, 2)
     assert result.exit_code == 2
-    assert "measuring 10 images × 50 captions failed" in error_line(result)
-    assert "--checkpoint FILE" in error_line(result)
+    assert holds(error_line(result), option)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (("--scaling",), ("scaling",)),
+        (("b.sgraf", "--scaling", "--size", "9x9"), ("scaling", "b.sgraf", "--size", "9x9")),
+        (("--profile", "a bundle"), ("profile", "a bundle")),
+    ],
+    ids=" ".join,
+)
+def test_an_old_spelling_prints_the_new_one(old: tuple[str, ...], new: tuple[str, ...]) -> None:
+    result = run("bench", *old)
+    hint = shlex.join(["bench", *new])
+    refused_line(result, InputError, f"--{new[0]}", expected=naming(new[0]), hint=hint)
+
+
+def test_a_failed_child_is_one_line(world: World) -> None:
+    result = run("bench", "scaling", world.bare, "--engine", "torch", *SIZES)
+    refused_line(result, SgrafDeployError, "10", "50", got=naming("--checkpoint"))

@@ -1,0 +1,201 @@
+"""What `sgraf-deploy bench` and its subcommands measure, and on what: the options they share."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import click
+
+from sgraf_deploy.cli.common import (
+    CHECKPOINT_HELP,
+    ENGINE_DIR_HELP,
+    PATH,
+    UNVERIFIED_HELP,
+    check_result_file,
+)
+from sgraf_deploy.cli.terminal import echo
+from sgraf_deploy.config import MODULES, PRECISIONS, Module, Precision
+
+if TYPE_CHECKING:
+    from sgraf_deploy.bundle import Bundle
+    from sgraf_deploy.runtime.engine import EngineOptions
+    from sgraf_deploy.runtime.policy import Choice
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+COUNT = click.IntRange(min=1)
+
+
+class Report(Protocol):
+    """What every command of bench makes."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The whole report as a JSON object."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A bundle, or what stands in for one, and the engines that score it."""
+
+    bundle: Path | None
+    random: Module | None
+    engines: tuple[str, ...]
+    json_file: Path | None
+    threads: int | None
+    precision: Precision | None = None
+    device: str | None = None
+    checkpoints: tuple[Path, ...] = ()
+    engine_dir: Path | None = None
+    allow_unverified: bool = False
+
+    def check(self) -> None:
+        """Raise InputError for what contradicts itself, and a report that could not be written."""
+        from sgraf_deploy.errors import InputError
+
+        if self.random is not None and self.bundle is not None:
+            raise InputError("--random", expected="no BUNDLE beside it", got=self.bundle)
+        check_result_file(self.json_file, "--json")
+
+    def engine_options(self) -> EngineOptions:
+        """What engines are opened with."""
+        from sgraf_deploy.runtime.engine import EngineOptions
+
+        return EngineOptions(
+            self.threads,
+            self.device,
+            self.checkpoints,
+            self.engine_dir,
+            self.allow_unverified,
+        )
+
+    def choices(self, bundle: Bundle | None) -> tuple[Choice, ...]:
+        """What is measured; without a bundle, on one that has everything but compiled engines.
+
+        An engine that does not work here is an error, before anything long begins.
+        """
+        from sgraf_deploy.runtime.machine import Machine
+        from sgraf_deploy.runtime.policy import choose, parse_request
+
+        machine = Machine(bundle, self.engine_options())
+        requests = [parse_request(text, self.precision, self.device) for text in self.engines]
+        return tuple(dict.fromkeys(choose(request, machine) for request in requests))
+
+    @contextmanager
+    def opened(self) -> Iterator[tuple[Bundle, bool]]:
+        """The bundle to measure, and whether it is the embedded demo."""
+        from sgraf_deploy.bench.run import default_bundle
+        from sgraf_deploy.bundle import Bundle
+
+        path = self.bundle if self.bundle or self.random else default_bundle(Path())
+        if path is not None:
+            yield Bundle.open(path), False
+            return
+        precisions = _precisions(self.choices(None))
+        with tempfile.TemporaryDirectory() as folder:
+            if self.random is not None:
+                from sgraf_deploy.bench.random_model import (
+                    export_random,
+                    model_config,
+                    random_checkpoint,
+                )
+
+                checkpoint = random_checkpoint(model_config(self.random))
+                yield export_random(checkpoint, Path(folder), precisions), False
+            else:
+                from sgraf_deploy.demo.assets import export_demo
+
+                yield export_demo(Path(folder) / "demo.sgraf").bundle, True
+
+    def show(self, report: Report, lines: Iterable[str]) -> None:
+        """Write the report if that was asked for; show it in any case."""
+        from sgraf_deploy.files import write_json
+
+        try:
+            if self.json_file is not None:
+                content = report.to_json() | {"command": _command()}
+                write_json(self.json_file, content, what="--json")
+        finally:
+            for line in lines:
+                echo(line)
+
+
+def gathered(kind: type[Any], name: str) -> Callable[[F], F]:
+    """A decorator: of the options that it is called with, those of a dataclass arrive as one."""
+    names = {field.name for field in fields(kind)}
+
+    def decorate(command: F) -> F:
+        @wraps(command)
+        def call(**options: Any) -> Any:
+            own = {key: options.pop(key) for key in names & options.keys()}
+            return command(**options, **{name: kind(**own)})
+
+        return call  # type: ignore[return-value]
+
+    return decorate
+
+
+def subject_options(command: F) -> F:
+    """BUNDLE, what stands in for it, and what every command of bench takes; gives a `subject`."""
+    command = gathered(Subject, "subject")(command)
+    for option in (
+        click.option(
+            "--json", "json_file", type=PATH, metavar="FILE", help="Also write the report here."
+        ),
+        click.option("--threads", type=COUNT, metavar="N", help="CPU threads of every engine."),
+        click.option(
+            "--random",
+            type=click.Choice(MODULES),
+            help="Instead of a BUNDLE: the paper's dimensions and random weights.",
+        ),
+        click.argument("bundle", type=PATH, required=False),
+    ):
+        command = option(command)
+    return command
+
+
+def engine_options(command: F) -> F:
+    """The options that say which engines run in which precision, on which device."""
+    for option in (
+        click.option("--allow-unverified", is_flag=True, help=UNVERIFIED_HELP),
+        click.option("--engine-dir", type=PATH, metavar="DIR", help=ENGINE_DIR_HELP),
+        click.option(
+            "--checkpoint",
+            "checkpoints",
+            type=PATH,
+            multiple=True,
+            metavar="FILE",
+            help=CHECKPOINT_HELP,
+        ),
+        click.option("--device", metavar="NAME", help="cpu, cuda or cuda:N."),
+        click.option(
+            "--precision",
+            type=click.Choice(PRECISIONS),
+            help="Of engines that name none; if absent fp32, for GPU engines fp16, if the bundle "
+            "has it.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def one_engine(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
+    """The callback of an `--engine` that is given once."""
+    return (value,)
+
+
+def _precisions(engines: Iterable[Choice]) -> tuple[Precision, ...]:
+    wanted = {choice.precision for choice in engines}
+    return tuple(precision for precision in PRECISIONS if precision in wanted)
+
+
+def _command() -> str:
+    import shlex
+    import sys
+
+    return shlex.join(["sgraf-deploy", *sys.argv[1:]])
