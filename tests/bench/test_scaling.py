@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.refusals import naming, refused
 
 from sgraf_deploy.bench.point import Clocks, Job, measure, random_inputs
 from sgraf_deploy.bench.scaling import ScalingOptions, Size, in_a_child, measure_scaling
@@ -83,7 +84,7 @@ def test_larger_sizes_are_left_out(limit: int, largest: int) -> None:
 
 
 def test_a_limit_below_every_size_is_an_error() -> None:
-    with pytest.raises(InputError, match=r"--max-pairs: expected at least 500, got 400"):
+    with refused(InputError, "--max-pairs", expected=naming(500), got=400):
         options(max_pairs=400).chosen_sizes()
 
 
@@ -201,15 +202,15 @@ def test_a_child_measures_a_bundle(exported: Bundle) -> None:
 
 
 def test_what_a_child_says_becomes_the_error(tmp_path: Path) -> None:
-    said = r"measuring 2 images × 3 captions failed: got there is no bundle"
-    with pytest.raises(SgrafDeployError, match=said):
-        in_a_child(Job(str(tmp_path / "no.sgraf"), 2, 3, 5, 5))
+    bundle = tmp_path / "no.sgraf"
+    with refused(SgrafDeployError, "2 images", "3 captions", got=naming(bundle)):
+        in_a_child(Job(str(bundle), 2, 3, 5, 5))
 
 
 def test_a_killed_child_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     killed = (sys.executable, "-c", "import os; os.kill(os.getpid(), 9)")
     monkeypatch.setattr("sgraf_deploy.bench.scaling.COMMAND", killed)
-    with pytest.raises(SgrafDeployError, match=r"got signal SIGKILL; take fewer with --max-pairs"):
+    with refused(SgrafDeployError, got=naming("SIGKILL"), hint="--max-pairs"):
         in_a_child(Job("any.sgraf", 2, 3, 5, 5))
 
 
