@@ -103,7 +103,7 @@ def test_an_ensemble_has_all_that_a_service_needs(
 def test_the_manifest_has_the_parity_report(exported: Bundle) -> None:
     parity = exported.manifest.parity
 
-    assert parity["source"].startswith("synthetic: 6 images")
+    naming("synthetic", "6 images").check("source", parity["source"])
     for member in MEMBERS:
         for precision in DEFAULT_PRECISIONS:
             report = parity["members"][member][precision]
