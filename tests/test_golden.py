@@ -156,7 +156,7 @@ def try_all(
     """Go on after what fails, and tell all of it by the case's name and the choice."""
     with Tried() as trying:
         for case, chosen in product(cases, product(*choices)):
-            with trying(f"{case[0].name} {' '.join(map(str, chosen))}"):
+            with trying(" ".join(map(str, (case[0].name, *chosen)))):
                 check(*case, *chosen)
 
 

@@ -173,7 +173,7 @@ def test_a_logit_that_is_not_finite_is_named(row: int, column: int, bad: float) 
     ("logits", "per_image", "named", "got"),
     [
         (np.zeros((3, 14), np.float32), 5, "3 images", 14),
-        (np.zeros((3, 3), np.float32), 0, "captions per image", 0),
+        (np.zeros((3, 3), np.float32), 0, "captions", 0),
         (np.zeros(15, np.float32), 5, "logits", naming("(15,)")),
         (np.zeros((0, 0), np.float32), 5, "logits", naming("(0, 0)")),
         (np.zeros((3, 15), np.int64), 5, "logits", naming("int64")),

@@ -244,7 +244,7 @@ def test_what_is_written_is_what_the_authors_code_saves(
             "SAF_module.bn.running_var",
             "-1.0",
         ),
-        ({"similarity.bias": np.full(1, np.nan, np.float32)}, "sim_eval_w.bias", naming("1 of 1")),
+        ({"similarity.bias": np.full(1, np.nan, np.float32)}, "sim_eval_w.bias", naming(1)),
         ({"similarity.bias": np.zeros(1)}, "sim_eval_w.bias", "float64"),
     ],
     ids=["negative-variance", "nan", "float64"],

@@ -172,7 +172,7 @@ def test_shapes_and_dtypes_are_refused_before_an_address_is_bound(world: OrtWorl
     graph = engine.open("sgr", "image_encoder")
     config = world.bundle.manifest.members["sgr"].config
     wrong = np.zeros((2, config.regions, config.img_dim + 1), dtype=np.float32)
-    with refused(InputError, "input regions", got=naming(wrong.shape)):
+    with refused(InputError, "regions", got=naming(wrong.shape)):
         graph.run({"regions": engine.put(wrong)})
     assert world.module.runs == 0
     engine.close()
