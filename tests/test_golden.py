@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from closeness import (
     logits_depth,
     text_global_depth,
 )
+from mutations import Tried
 from numpy.typing import NDArray
 
 from sgraf_deploy.bundle import Bundle
@@ -24,8 +27,8 @@ from sgraf_deploy.config import GRAPHS, GraphName, ModelConfig, Precision
 from sgraf_deploy.export.executors import EVALUATOR, executor_name, open_graph
 from sgraf_deploy.export.exporter import export_bundle
 from sgraf_deploy.runtime import EngineOptions, Scorer, TileShape, load
-from sgraf_deploy.runtime.engine import open_engine
 from sgraf_deploy.runtime.gate import FP16_LOGITS_SHARE, Run
+from sgraf_deploy.runtime.tiles import TileLimits
 
 CASES = (
     "saf",
@@ -36,7 +39,7 @@ CASES = (
     "sgr-unidirectional",
 )
 ENGINES = ("native", "ort", "torch", "torch-reference")
-TILES = [(1, 1), (3, 2), (2, 5), (7, 1), (1, 11), (50, 50)]
+TILES = [TileShape(*shape) for shape in ((1, 1), (3, 2), (2, 5), (7, 1), (1, 11), (50, 50))]
 
 OPTIONS = EngineOptions(threads=1)
 
@@ -47,6 +50,7 @@ Arrays = dict[str, NDArray[Any]]
 class Golden:
     """One case: its bundle, its inputs and what the authors' code computed."""
 
+    name: str
     bundle: Bundle
     arrays: Arrays
 
@@ -92,27 +96,75 @@ class Golden:
         assert_close(found, expected, max(overall))
 
 
-@pytest.fixture(scope="module", params=CASES)
-def golden(
-    request: pytest.FixtureRequest, shared: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Golden:
-    folder = shared / "golden" / request.param
-    target = tmp_path_factory.mktemp("golden") / f"{request.param}.sgraf"
-    bundle = export_bundle([folder / "checkpoint.pth.tar"], target).bundle
-    with np.load(folder / "expected.npz") as arrays:
-        return Golden(bundle, dict(arrays))
+@pytest.fixture(scope="module")
+def goldens(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Golden]:
+    """Every case, exported."""
+    found = []
+    for name in CASES:
+        folder = shared / "golden" / name
+        target = tmp_path_factory.mktemp("golden") / f"{name}.sgraf"
+        bundle = export_bundle([folder / "checkpoint.pth.tar"], target).bundle
+        with np.load(folder / "expected.npz") as arrays:
+            found.append(Golden(name, bundle, dict(arrays)))
+    return found
 
 
 @pytest.fixture(scope="module", params=ENGINES)
-def scorer(request: pytest.FixtureRequest, golden: Golden) -> Iterator[Scorer]:
-    with load(golden.bundle, engine=request.param, options=OPTIONS) as opened:
-        yield opened
+def scorers(request: pytest.FixtureRequest, goldens: list[Golden]) -> Iterator[list[Scorer]]:
+    """One of every case, on one engine."""
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(load(golden.bundle, engine=request.param, options=OPTIONS))
+            for golden in goldens
+        ]
+
+
+Check = Callable[..., None]
+
+
+def every_case(*choices: Iterable[Any]) -> Callable[[Check], Callable[[list[Golden]], None]]:
+    """Makes a test of a check of a case: of all of them, with every combination of choices."""
+
+    def make(check: Check) -> Callable[[list[Golden]], None]:
+        def test(goldens: list[Golden]) -> None:
+            try_all(check, ((golden,) for golden in goldens), choices)
+
+        test.__name__, test.__doc__ = check.__name__, check.__doc__
+        return test
+
+    return make
+
+
+def every_engine(
+    *choices: Iterable[Any],
+) -> Callable[[Check], Callable[[list[Golden], list[Scorer]], None]]:
+    """The same of a check of a case and its scorer: a test of all cases for each engine."""
+
+    def make(check: Check) -> Callable[[list[Golden], list[Scorer]], None]:
+        def test(goldens: list[Golden], scorers: list[Scorer]) -> None:
+            try_all(check, zip(goldens, scorers, strict=True), choices)
+
+        test.__name__, test.__doc__ = check.__name__, check.__doc__
+        return test
+
+    return make
+
+
+def try_all(
+    check: Check, cases: Iterable[tuple[Any, ...]], choices: tuple[Iterable[Any], ...]
+) -> None:
+    """Go on after what fails, and tell all of it by the case's name and the choice."""
+    with Tried() as trying:
+        for case, chosen in product(cases, product(*choices)):
+            with trying(" ".join(map(str, (case[0].name, *chosen)))):
+                check(*case, *chosen)
 
 
 def test_every_case_there_is_is_tested(shared: Path) -> None:
     assert sorted(path.name for path in (shared / "golden").iterdir()) == sorted(CASES)
 
 
+@every_case()
 def test_the_cases_tell_right_from_wrong(golden: Golden) -> None:
     """Scores that hardly differ would pass whatever the graphs compute."""
     assert golden.scores.shape == (len(golden.regions), len(golden.captions)) == (7, 11)
@@ -121,10 +173,12 @@ def test_the_cases_tell_right_from_wrong(golden: Golden) -> None:
     assert golden.lengths.max() == golden.arrays["token_ids"].shape[1]
 
 
+@every_engine()
 def test_the_whole_batch(golden: Golden, scorer: Scorer) -> None:
     golden.check_scores(scorer.score(golden.regions, golden.captions), golden.scores)
 
 
+@every_engine()
 def test_the_embeddings(golden: Golden, scorer: Scorer) -> None:
     images = scorer.encode_images(golden.regions)
     captions = scorer.encode_captions(golden.captions)
@@ -140,6 +194,7 @@ def test_the_embeddings(golden: Golden, scorer: Scorer) -> None:
         golden.check_embeddings(words[offset : offset + length], expected)
 
 
+@every_engine()
 def test_one_image_and_one_caption_at_a_time(golden: Golden, scorer: Scorer) -> None:
     images = [scorer.encode_images(golden.regions[row][None]) for row in range(7)]
     captions = [scorer.encode_captions([caption]) for caption in golden.captions]
@@ -149,13 +204,15 @@ def test_one_image_and_one_caption_at_a_time(golden: Golden, scorer: Scorer) -> 
     golden.check_scores(np.array(found, dtype=np.float32), golden.scores)
 
 
-@pytest.mark.parametrize("tile", TILES, ids=lambda tile: "x".join(map(str, tile)))
-def test_any_tile(golden: Golden, scorer: Scorer, tile: tuple[int, int]) -> None:
-    shaped = load(golden.bundle, engine=scorer.engine_name, options=OPTIONS, tile=TileShape(*tile))
-    with shaped:
-        golden.check_scores(shaped.score(golden.regions, golden.captions), golden.scores)
+@every_engine(TILES)
+def test_any_tile(golden: Golden, scorer: Scorer, tile: TileShape) -> None:
+    engine = scorer._context.engine
+    shaped = Scorer(golden.bundle, engine, precision="fp32", limits=TileLimits(), tile=tile)
+
+    golden.check_scores(shaped.score(golden.regions, golden.captions), golden.scores)
 
 
+@every_engine()
 def test_any_order(golden: Golden, scorer: Scorer) -> None:
     rng = np.random.default_rng(0)
     rows, columns = rng.permutation(7), rng.permutation(11)
@@ -166,6 +223,7 @@ def test_any_order(golden: Golden, scorer: Scorer) -> None:
     golden.check_scores(found, golden.scores[np.ix_(rows, columns)])
 
 
+@every_engine()
 def test_pairs(golden: Golden, scorer: Scorer) -> None:
     rows, columns = np.divmod(np.random.default_rng(0).permutation(77), 11)
 
@@ -174,11 +232,10 @@ def test_pairs(golden: Golden, scorer: Scorer) -> None:
     golden.check_scores(found, golden.scores[rows, columns])
 
 
-@pytest.mark.parametrize("name", ENGINES)
-@pytest.mark.parametrize("extra", [0, 1, 9])
-def test_padded_to_any_length(golden: Golden, name: str, extra: int) -> None:
+@every_engine([0, 1, 9])
+def test_padded_to_any_length(golden: Golden, scorer: Scorer, extra: int) -> None:
     """All captions in one batch, as long as the longest and longer."""
-    engine = open_engine(name, golden.bundle, "fp32", OPTIONS)
+    engine = scorer._context.engine
 
     def run(graph: GraphName, inputs: Arrays) -> Arrays:
         buffers = {key: engine.put(array) for key, array in inputs.items()}
@@ -186,7 +243,6 @@ def test_padded_to_any_length(golden: Golden, name: str, extra: int) -> None:
         return {key: engine.fetch(buffer) for key, buffer in outputs.items()}
 
     arrays = all_outputs(golden, extra, {graph: in_graph(graph, run) for graph in GRAPHS})
-    engine.close()
 
     padding = ((0, 0), (0, extra), (0, 0))
     expected = np.pad(golden.arrays["word_embeddings"], padding)
@@ -218,7 +274,7 @@ def sigmoid(logits: NDArray[Any]) -> NDArray[np.float32]:
     return similarities
 
 
-@pytest.mark.parametrize("extra", [0, 3])
+@every_case([0, 3])
 def test_fp16_graphs_in_the_evaluator(golden: Golden, extra: int) -> None:
     assert executor_name("fp16") == EVALUATOR
     paths = {graph: golden.bundle.graph_path(golden.member, graph, "fp16") for graph in GRAPHS}
@@ -231,7 +287,7 @@ def test_fp16_graphs_in_the_evaluator(golden: Golden, extra: int) -> None:
     check_half(arrays["pair_scorer"], golden.logits.ravel())
 
 
-@pytest.mark.parametrize("tile", [None, TileShape(3, 2)], ids=["planned", "3x2"])
+@every_case([None, TileShape(3, 2)])
 def test_fp16_on_the_torch_engine(golden: Golden, tile: TileShape | None) -> None:
     precision: Precision = "fp16"
     with load(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from support.refusals import holds, naming
 
 from sgraf_deploy.bench.chance import (
     CHANCE_DEVIATIONS,
@@ -82,9 +83,9 @@ def test_the_models_at_chance_are_named() -> None:
     (finding,) = chance_findings({"SGR": bad, "SAF": good, "SGRAF": bad})
 
     assert finding.is_warning
-    assert finding.message.startswith("R@K of SGR, SGRAF is not clearly above chance")
-    chance = chance_level(50)
-    assert f"{chance.text_to_image.mean_rank:.1f}" in finding.message
+    mean_rank = chance_level(50).text_to_image.mean_rank
+    naming("SGR", "SGRAF", f"{mean_rank:.1f}").check("message", finding.message)
+    assert not holds(finding.message, "SAF")
 
 
 @pytest.mark.parametrize("images", [1, 2, FEWEST_IMAGES - 1])

@@ -14,6 +14,7 @@ from closeness import assert_close, half_depth
 from onnx import NodeProto, TensorProto, parser
 from random_weights import random_weights
 from small_models import VARIANTS, padded, random_captions, random_regions
+from support.loops import all_of
 
 from sgraf_deploy.bench.random_model import model_config
 from sgraf_deploy.config import (
@@ -68,9 +69,7 @@ def readers(model: onnx.ModelProto, value: str) -> list[str]:
     return [node.op_type for node in model.graph.node if value in node.input]
 
 
-@pytest.mark.parametrize("variant", SOME)
-@pytest.mark.parametrize("graph", GRAPHS)
-@pytest.mark.parametrize("precision", PRECISIONS)
+@all_of(SOME, GRAPHS, PRECISIONS)
 def test_every_half_product_stands_between_casts_of_its_own(
     variant: str, graph: GraphName, precision: Precision
 ) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from random_weights import random_weights
 from small_models import LENGTHS, VARIANTS, padded, random_captions, random_regions
+from support.refusals import naming, refused
 
 from sgraf_deploy.config import DEFAULT_PRECISIONS, GRAPHS, GraphName, Precision, signature
 from sgraf_deploy.errors import GateError
@@ -163,7 +164,7 @@ def test_the_evaluator_is_silent_about_zeros_and_saturation(tmp_path: Path) -> N
 def test_a_graph_that_cannot_be_opened(precision: Precision, tmp_path: Path) -> None:
     path = save(tmp_path, "NoSuchOperation", TensorProto.FLOAT)
 
-    with pytest.raises(GateError, match=r"cannot execute graph .*/odd\.onnx: got .*NoSuchOp"):
+    with refused(GateError, path.name, got=naming("NoSuchOperation")):
         open_graph(path, precision)
 
 
@@ -171,11 +172,12 @@ def test_a_graph_that_cannot_be_opened(precision: Precision, tmp_path: Path) -> 
 def test_a_graph_that_cannot_be_run(
     precision: Precision, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    run = open_graph(save(tmp_path, "MatMul", TensorProto.FLOAT), precision)
+    path = save(tmp_path, "MatMul", TensorProto.FLOAT)
+    run = open_graph(path, precision)
     two = np.ones((2, 2), dtype=np.float32)
     three = np.ones((3, 3), dtype=np.float32)
 
-    with pytest.raises(GateError, match=r"cannot execute graph .*/odd\.onnx: got "):
+    with refused(GateError, path.name, got=naming()):
         run({"a": two, "b": three})
 
     assert capfd.readouterr().err == ""

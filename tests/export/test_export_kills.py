@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from export.killed_exporter import Exporters, Job
+from support.refusals import refused
 
 from sgraf_deploy import disk, folders
 from sgraf_deploy.bundle import Bundle
@@ -120,7 +121,7 @@ def test_a_killed_export_leaves_no_bundle(
         assert whole(target) == new.sha256
     else:
         assert not target.exists()
-        with pytest.raises(BundleError, match="there is no bundle"):
+        with refused(BundleError, target, hint="sgraf-deploy export"):
             Bundle.open(target)
     check_the_next(target, checkpoint_files["sgr"], force=published)
 

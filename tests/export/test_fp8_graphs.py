@@ -6,10 +6,10 @@ from collections import Counter
 
 import numpy as np
 import onnx
-import pytest
 from onnx import NodeProto, TensorProto, numpy_helper
 from random_weights import random_weights
 from small_models import VARIANTS
+from support.loops import all_of
 
 from sgraf_deploy.config import GRAPHS, GraphName
 from sgraf_deploy.export.graphs import build_graph
@@ -20,8 +20,7 @@ def is_fp8(node: NodeProto) -> bool:
     return node.op_type == "MatMul" and "dequantizelinear" in node.input[0]
 
 
-@pytest.mark.parametrize("variant", ["sgr", "saf", "saf-unnormalised"])
-@pytest.mark.parametrize("graph", GRAPHS)
+@all_of(["sgr", "saf", "saf-unnormalised"], GRAPHS)
 def test_fp8_is_fp16_but_for_the_local_projection(variant: str, graph: GraphName) -> None:
     """Both of its operands are in E4M3, scaled by powers of two, and its result is in float16."""
     config = VARIANTS[variant]

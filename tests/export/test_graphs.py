@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, NodeProto, TensorProto, numpy_helper
 from random_weights import random_weights
 from small_models import VARIANTS, padded, random_captions, random_regions
+from support.loops import all_of
 
 from sgraf_deploy.config import GRAPHS, PRECISIONS, GraphName, Precision, signature
 from sgraf_deploy.export.gate import check_interface
@@ -100,14 +101,7 @@ def consumers(model: onnx.ModelProto, value: str) -> list[NodeProto]:
     return [node for node in model.graph.node if value in node.input]
 
 
-every_graph = pytest.mark.parametrize("graph", GRAPHS)
-every_precision = pytest.mark.parametrize("precision", PRECISIONS)
-some_variants = pytest.mark.parametrize("variant", SOME)
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-@every_graph
-@every_precision
+@all_of(VARIANTS, GRAPHS, PRECISIONS)
 def test_the_interface_is_the_signature(
     variant: str, graph: GraphName, precision: Precision
 ) -> None:
@@ -122,9 +116,7 @@ def test_the_interface_is_the_signature(
     assert [(op.domain, op.version) for op in model.opset_import] == [("", OPSETS[precision])]
 
 
-@some_variants
-@every_graph
-@every_precision
+@all_of(SOME, GRAPHS, PRECISIONS)
 def test_nothing_in_a_graph_is_unused(variant: str, graph: GraphName, precision: Precision) -> None:
     model = built(variant, graph, precision)
     outputs = {value.name for value in model.graph.output}
@@ -135,9 +127,7 @@ def test_nothing_in_a_graph_is_unused(variant: str, graph: GraphName, precision:
     assert all(used.union(outputs).intersection(node.output) for node in model.graph.node)
 
 
-@some_variants
-@every_graph
-@every_precision
+@all_of(SOME, GRAPHS, PRECISIONS)
 def test_no_axis_is_frozen_by_the_nodes(
     variant: str, graph: GraphName, precision: Precision
 ) -> None:
@@ -164,8 +154,7 @@ def axes(value: onnx.ValueInfoProto) -> list[str | int | None]:
     return found
 
 
-@some_variants
-@pytest.mark.parametrize("shape", SHAPES)
+@all_of(SOME, SHAPES)
 def test_fp32_graphs_run_at_every_shape(variant: str, shape: str) -> None:
     images, lengths = SHAPES[shape]
     arrays, expected = inputs_and_expected(variant, images, lengths)
@@ -179,7 +168,7 @@ def test_fp32_graphs_run_at_every_shape(variant: str, shape: str) -> None:
             assert_close(values, right, depth, condition=condition_of(VARIANTS[variant]))
 
 
-@some_variants
+@pytest.mark.parametrize("variant", SOME)
 @pytest.mark.parametrize("block", [5, 8])
 def test_the_scorer_may_take_the_embedding_axis_in_pieces(
     variant: str, block: int, monkeypatch: pytest.MonkeyPatch
@@ -199,8 +188,7 @@ def test_the_scorer_may_take_the_embedding_axis_in_pieces(
     assert_close(logits, expected["scorer.logits"], depth, condition=condition_of(config))
 
 
-@pytest.mark.parametrize("variant", ["sgr", "saf"])
-@pytest.mark.parametrize("shape", SHAPES)
+@all_of(["sgr", "saf"], SHAPES)
 def test_fp16_graphs_run_at_every_shape(variant: str, shape: str) -> None:
     """ONNX Runtime computes them in float32 between roundings: this is about shapes."""
     images, lengths = SHAPES[shape]
@@ -251,8 +239,7 @@ def inputs_and_expected(
     return arrays | {n.split(".")[1]: a for n, a in found.items() if "encoder" in n}, found
 
 
-@some_variants
-@every_graph
+@all_of(SOME, GRAPHS)
 def test_heavy_products_alone_are_in_half_precision(variant: str, graph: GraphName) -> None:
     config = VARIANTS[variant]
     model = built(variant, graph, "fp16")
@@ -286,8 +273,7 @@ def test_heavy_products_alone_are_in_half_precision(variant: str, graph: GraphNa
     assert not {f"{name}.weight" for name in half} & stored
 
 
-@some_variants
-@every_graph
+@all_of(SOME, GRAPHS)
 def test_nothing_else_computes_in_half_precision(variant: str, graph: GraphName) -> None:
     model = built(variant, graph, "fp16")
     kinds = types(model)
@@ -298,8 +284,7 @@ def test_nothing_else_computes_in_half_precision(variant: str, graph: GraphName)
     assert {"Softmax", "Sqrt"} <= {node.op_type for node in model.graph.node}
 
 
-@some_variants
-@every_graph
+@all_of(SOME, GRAPHS)
 def test_stored_embeddings_are_multiplied_as_they_are(variant: str, graph: GraphName) -> None:
     """No value goes from half to float and back: it would cost time and change nothing."""
     model = built(variant, graph, "fp16")
@@ -314,16 +299,12 @@ def test_stored_embeddings_are_multiplied_as_they_are(variant: str, graph: Graph
         assert source is None or source.op_type != "Cast", node
 
 
-@some_variants
-@every_graph
+@all_of(SOME, GRAPHS)
 def test_fp32_graphs_have_no_half_precision(variant: str, graph: GraphName) -> None:
     assert TensorProto.FLOAT16 not in types(built(variant, graph, "fp32")).values()
 
 
-@pytest.mark.parametrize(
-    "variant", ["sgr", "sgr-unidirectional", "saf-2-layers", "sgr-2-layers-unidirectional"]
-)
-@every_precision
+@all_of(["sgr", "sgr-unidirectional", "saf-2-layers", "sgr-2-layers-unidirectional"], PRECISIONS)
 def test_the_gru_resets_after_its_product_and_stops_at_the_caption(
     variant: str, precision: Precision
 ) -> None:
@@ -344,9 +325,7 @@ def test_the_gru_resets_after_its_product_and_stops_at_the_caption(
         assert all(a.type != AttributeProto.GRAPH for a in node.attribute)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@every_graph
-@every_precision
+@all_of(VARIANTS, GRAPHS, PRECISIONS)
 def test_every_norm_has_its_epsilon(variant: str, graph: GraphName, precision: Precision) -> None:
     config = VARIANTS[variant]
     model = built(variant, graph, precision)
@@ -373,9 +352,7 @@ def test_every_norm_has_its_epsilon(variant: str, graph: GraphName, precision: P
     assert numpy_helper.to_array(epsilon) == np.float32(EPSILON)
 
 
-@some_variants
-@every_graph
-@every_precision
+@all_of(SOME, GRAPHS, PRECISIONS)
 def test_constants_have_the_rank_that_onnx_asks_for(
     variant: str, graph: GraphName, precision: Precision
 ) -> None:

@@ -17,6 +17,7 @@ from closeness import assert_close, assert_similar, logits_depth
 from export.sabotage import negate
 from numpy.typing import NDArray
 from small_models import SAF, write_checkpoint_file
+from support.refusals import holds, naming, refused
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.errors import BundleError, CheckpointError, GateError
@@ -77,7 +78,7 @@ def test_a_damaged_file_is_named(file: str, copied: Path) -> None:
     content[len(content) // 2] ^= 1
     (copied / file).write_bytes(content)
 
-    with pytest.raises(BundleError, match=f"file {file} .*expected sha256"):
+    with refused(BundleError, file, expected=naming("sha256")):
         verify_bundle(Bundle.open(copied))
 
 
@@ -90,7 +91,7 @@ def test_a_graph_of_other_weights_is_caught_by_its_values(precision: str, copied
     onnx.save(model, copied / file)
     rehash(copied, file)
 
-    with pytest.raises(GateError, match=f"saf {precision}"):
+    with refused(GateError, "saf", precision):
         verify_bundle(Bundle.open(copied))
 
 
@@ -99,8 +100,9 @@ def test_a_graph_file_that_is_no_graph_is_an_error(content: bytes, copied: Path)
     (copied / "sgr/fp32/scorer.onnx").write_bytes(content)
     rehash(copied, "sgr/fp32/scorer.onnx")
 
-    with pytest.raises((BundleError, GateError), match=r"scorer"):
+    with pytest.raises((BundleError, GateError)) as caught:
         verify_bundle(Bundle.open(copied))
+    assert holds(caught.value.what, "scorer")
 
 
 def _not_an_archive(path: Path) -> None:
@@ -128,12 +130,12 @@ def test_gate_inputs_that_cannot_be_read_are_an_error(
     damage(copied / "reference/gate.npz")
     rehash(copied, "reference/gate.npz")
 
-    with pytest.raises(BundleError, match=r"gate\.npz cannot be read"):
+    with refused(BundleError, copied / "reference/gate.npz", got=naming()):
         verify_bundle(Bundle.open(copied))
 
 
 def test_without_its_reference_a_bundle_needs_the_checkpoints(bare: Bundle) -> None:
-    with pytest.raises(BundleError, match="--checkpoint FILE"):
+    with refused(BundleError, bare.path, hint="--checkpoint FILE"):
         verify_bundle(bare)
 
 
@@ -143,7 +145,7 @@ def test_the_checkpoints_stand_in_for_the_reference(
     report = verify_bundle(bare, [*checkpoint_files.values()])
 
     assert report == bare.manifest.parity
-    assert report["source"].startswith("synthetic")
+    assert holds(report["source"], "synthetic")
     assert verify_bundle(bare, [*reversed(checkpoint_files.values())]) == report
 
 
@@ -151,7 +153,7 @@ def test_the_checkpoints_stand_in_for_the_reference(
 def test_every_member_needs_its_checkpoint(
     kept: tuple[str, ...], bare: Bundle, checkpoint_files: dict[str, Path]
 ) -> None:
-    with pytest.raises(CheckpointError, match=r"--checkpoint"):
+    with refused(CheckpointError, *({"sgr", "saf"} - {*kept}), hint="--checkpoint"):
         verify_bundle(bare, [checkpoint_files[name] for name in kept])
 
 
@@ -160,10 +162,9 @@ def test_another_checkpoint_is_refused(
 ) -> None:
     other = write_checkpoint_file(tmp_path / "small_SAF.pth.tar", SAF, seed=8)
 
-    with pytest.raises(CheckpointError, match="exported from: expected small_SAF") as caught:
+    expected = naming(checkpoint_files["saf"].name)
+    with refused(CheckpointError, "saf", expected=expected, got=naming(other)):
         verify_bundle(bare, [checkpoint_files["sgr"], other])
-
-    assert str(other) in str(caught.value)
 
 
 def test_checkpoints_are_compared_even_beside_a_reference(

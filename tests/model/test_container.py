@@ -21,18 +21,10 @@ import numpy as np
 import pytest
 import torch
 from authors_checkpoint import SGR, authors_payload
+from model.refusing import is_damaged, refusal
+from support.refusals import check_error, holds, naming
 
-from sgraf_deploy.errors import CheckpointError
 from sgraf_deploy.model.checkpoint import read_checkpoint
-
-
-def refusal(path: Path) -> CheckpointError:
-    """The error for the file or folder at `path`; it is one printable line."""
-    with pytest.raises(CheckpointError) as caught:
-        read_checkpoint(path)
-    assert str(caught.value).startswith(f"{path}: ")
-    assert str(caught.value).isprintable()
-    return caught.value
 
 
 def checkpoint_bytes(**options: Any) -> bytes:
@@ -112,55 +104,55 @@ QUOTA = (
     b"\n<!DOCTYPE html><html><head><title>Google Drive - Virus scan warning</title></head><body>"
 )
 
-OTHER_FILES: dict[str, tuple[Callable[[], bytes], str, str | None]] = {
-    "empty": (lambda: b"", "the file is empty", "download it again"),
-    "zero-bytes": (lambda: bytes(9000), "got a file of zero bytes", "download it again"),
-    "html": (lambda: QUOTA, "got an HTML page", "download it again"),
-    "html-with-bom": (lambda: b"\xef\xbb\xbf<HTML>\n404", "got an HTML page", "download it"),
+OTHER_FILES: dict[str, tuple[Callable[[], bytes], tuple[object, ...], object]] = {
+    "empty": (lambda: b"", (0,), naming()),
+    "zero-bytes": (lambda: bytes(9000), ("zero",), naming()),
+    "html": (lambda: QUOTA, ("HTML",), naming()),
+    "html-with-bom": (lambda: b"\xef\xbb\xbf<HTML>\n404", ("HTML",), naming()),
     "html-as-xml": (
         lambda: b'<?xml version="1.0"?>\n<html xmlns="x"><p>sign in',
-        "got an HTML page",
-        "download it again",
+        ("HTML",),
+        naming(),
     ),
-    "html-part": (lambda: b"<div>too many requests</div>", "got an HTML page", "download it"),
+    "html-part": (lambda: b"<div>too many requests</div>", ("HTML",), naming()),
     "long-names-in-a-zip": (
         lambda: zip_of({f"{row}{'x' * 5000}.txt": b"" for row in range(9)}),
-        "and 4 more",
+        ("zip", 4),
         None,
     ),
-    "xml": (lambda: b"<?xml version='1.0'?><Error>NoSuchKey", "got an XML document", "download"),
-    "tar": (lambda: tar_of(checkpoint_bytes()), "got a tar archive", "tar -xf FILE"),
-    "old-tar": (old_tar, "got a tar archive", "tar -xf FILE"),
-    "tar-gz": (lambda: gzip.compress(tar_of(b"x" * 99)), "with gzip", "tar -xzf FILE"),
-    "tar-bz2": (lambda: bz2.compress(tar_of(b"x" * 99)), "with bzip2", "tar -xjf FILE"),
-    "tar-xz": (lambda: lzma.compress(tar_of(b"x" * 99)), "with xz", "tar -xJf FILE"),
-    "gzip": (lambda: gzip.compress(checkpoint_bytes()), "compressed with gzip", "gzip -dc FILE"),
-    "bzip2": (lambda: bz2.compress(checkpoint_bytes()), "compressed with bzip2", "bzip2 -dc"),
-    "xz": (lambda: lzma.compress(checkpoint_bytes()), "compressed with xz", "xz -dc"),
+    "xml": (lambda: b"<?xml version='1.0'?><Error>NoSuchKey", ("XML",), naming()),
+    "tar": (lambda: tar_of(checkpoint_bytes()), ("tar",), "tar -xf FILE"),
+    "old-tar": (old_tar, ("tar",), "tar -xf FILE"),
+    "tar-gz": (lambda: gzip.compress(tar_of(b"x" * 99)), ("tar", "gzip"), "tar -xzf FILE"),
+    "tar-bz2": (lambda: bz2.compress(tar_of(b"x" * 99)), ("tar", "bzip2"), "tar -xjf FILE"),
+    "tar-xz": (lambda: lzma.compress(tar_of(b"x" * 99)), ("tar", "xz"), "tar -xJf FILE"),
+    "gzip": (lambda: gzip.compress(checkpoint_bytes()), ("gzip",), "gzip -dc FILE"),
+    "bzip2": (lambda: bz2.compress(checkpoint_bytes()), ("bzip2",), "bzip2 -dc FILE"),
+    "xz": (lambda: lzma.compress(checkpoint_bytes()), ("xz",), "xz -dc FILE"),
     "gzip-cut-short": (
         lambda: gzip.compress(checkpoint_bytes())[:30],
-        "compressed with gzip",
+        ("gzip",),
         "gzip -dc FILE",
     ),
-    "zstd": (lambda: b"(\xb5/\xfd\x04\x58" + bytes(range(99)), "zstd", "zstd -d FILE"),
-    "lz4": (lambda: b"\x04\x22\x4d\x18" + bytes(range(99)), "lz4", "lz4 -d FILE"),
-    "7z": (lambda: b"7z\xbc\xaf'\x1c\0\x04" + bytes(range(99)), "a 7-Zip archive", "7z x"),
-    "rar": (lambda: b"Rar!\x1a\x07\x01\0" + bytes(range(99)), "a RAR archive", "unrar x"),
+    "zstd": (lambda: b"(\xb5/\xfd\x04\x58" + bytes(range(99)), (), "zstd -d FILE"),
+    "lz4": (lambda: b"\x04\x22\x4d\x18" + bytes(range(99)), (), "lz4 -d FILE"),
+    "7z": (lambda: b"7z\xbc\xaf'\x1c\0\x04" + bytes(range(99)), ("7-Zip",), "7z x FILE"),
+    "rar": (lambda: b"Rar!\x1a\x07\x01\0" + bytes(range(99)), ("RAR",), "unrar x FILE"),
     "zip-of-a-checkpoint": (
         lambda: zip_of({"run/model_best.pth.tar": checkpoint_bytes()}),
-        "got a zip archive that holds run/model_best.pth.tar",
+        ("zip", "run/model_best.pth.tar"),
         "unzip odd.pth.tar -d FOLDER",
     ),
     "other-zip": (
         lambda: zip_of({"[Content_Types].xml": b"1", "word/document.xml": b"2"}),
-        "got another zip archive, of [Content_Types].xml, word/document.xml",
+        ("zip", "[Content_Types].xml", "word/document.xml"),
         None,
     ),
-    "empty-zip": (lambda: zip_of({}), "got another zip archive, of nothing", None),
-    "zip-with-a-password": (with_password, "a zip archive with a password", "unpack it"),
+    "empty-zip": (lambda: zip_of({}), ("zip",), None),
+    "zip-with-a-password": (with_password, ("zip", "password"), "password"),
     "zipped-again-with-compression": (
         lambda: zip_of(members_of(checkpoint_bytes())),
-        "got a checkpoint that was unpacked and zipped again",
+        (),
         "zip -0 -r again.pth.tar NAME",
     ),
     "zipped-again-without-its-folder": (
@@ -171,84 +163,71 @@ OTHER_FILES: dict[str, tuple[Callable[[], bytes], str, str | None]] = {
             },
             zipfile.ZIP_STORED,
         ),
-        "got a checkpoint that was unpacked and zipped again",
+        (),
         "zip -0 -r again.pth.tar NAME",
     ),
-    "torchscript": (torchscript_bytes, "got a TorchScript archive", "use the checkpoint that it"),
-    "npz": (
-        lambda: npy_bytes(np.savez, np.zeros(3), np.ones(2)),
-        "got NumPy arrays (.npz)",
-        None,
-    ),
-    "npy": (lambda: npy_bytes(np.save, np.zeros(3)), "got a NumPy array (.npy)", None),
-    "hdf5": (lambda: b"\x89HDF\r\n\x1a\n" + bytes(99), "got an HDF5 file", None),
-    "matlab": (lambda: b"MATLAB 5.0 MAT-file, Platform: GLNXA64", "got a MATLAB file", None),
-    "safetensors": (safetensors_bytes, "got a safetensors file", "torch.save"),
-    "onnx": (onnx_bytes, "got an ONNX model", "use the checkpoint that it was made from"),
-    "git-lfs": (lambda: LFS, "got a Git LFS pointer", "git lfs pull"),
+    "torchscript": (torchscript_bytes, ("TorchScript",), naming()),
+    "npz": (lambda: npy_bytes(np.savez, np.zeros(3), np.ones(2)), ("NumPy", ".npz"), None),
+    "npy": (lambda: npy_bytes(np.save, np.zeros(3)), ("NumPy", ".npy"), None),
+    "hdf5": (lambda: b"\x89HDF\r\n\x1a\n" + bytes(99), ("HDF5",), None),
+    "matlab": (lambda: b"MATLAB 5.0 MAT-file, Platform: GLNXA64", ("MATLAB",), None),
+    "safetensors": (safetensors_bytes, ("safetensors",), "torch.save"),
+    "onnx": (onnx_bytes, ("ONNX",), naming()),
+    "git-lfs": (lambda: LFS, ("Git LFS",), "git lfs pull"),
     "git-annex": (
         lambda: b"/annex/objects/SHA256E-s1--ab.tar\n",
-        "got a git-annex pointer",
+        ("git-annex",),
         "git annex get",
     ),
     "dvc": (
         lambda: b"outs:\n- md5: a304afb96060aad90176268345e10355\n  path: model.pth\n",
-        "got a DVC pointer",
+        ("DVC",),
         "dvc pull",
     ),
-    "text": (lambda: b"epoch: 12\nrsum: 500\n", "got text that begins b'epoch: 12", None),
-    "text-like-a-pickle": (lambda: b"config\nof a model\nand more\n", "got text that begins", None),
-    "one-letter": (lambda: b"P", "got text that begins b'P'", None),
-    "cut-character": (lambda: ("x" + "é" * 3000).encode()[:4096], "got text that begins", None),
-    "utf-16": (lambda: "epoch: 12".encode("utf-16"), "got text in UTF-16", "iconv"),
-    "json": (lambda: json.dumps({"model": [1, 2]}).encode(), "got JSON that begins", None),
-    "jpeg": (lambda: b"\xff\xd8\xff\xe0" + bytes(range(99)), "got a picture (JPEG)", None),
-    "binary": (
-        lambda: bytes(range(1, 200)),
-        r"got a file that begins b'\x01\x02",
-        None,
-    ),
-    "plain-pickle": (
-        lambda: pickle.dumps({"word2idx": {"a": 1}}),
-        "got a pickle, not by torch.save, of plain values",
-        "pickle.load",
-    ),
+    "text": (lambda: b"epoch: 12\nrsum: 500\n", ("text", "b'epoch: 12"), None),
+    "text-like-a-pickle": (lambda: b"config\nof a model\nand more\n", ("text", "b'config"), None),
+    "one-letter": (lambda: b"P", ("text", "b'P'"), None),
+    "cut-character": (lambda: ("x" + "é" * 3000).encode()[:4096], ("text", "b'x"), None),
+    "utf-16": (lambda: "epoch: 12".encode("utf-16"), ("text", "UTF-16"), "iconv"),
+    "json": (lambda: json.dumps({"model": [1, 2]}).encode(), ("JSON",), None),
+    "jpeg": (lambda: b"\xff\xd8\xff\xe0" + bytes(range(99)), ("JPEG",), None),
+    "binary": (lambda: bytes(range(1, 200)), (r"b'\x01\x02",), None),
+    "plain-pickle": (lambda: pickle.dumps({"word2idx": {"a": 1}}), ("pickle",), "pickle.loads"),
     "oldest-pickle": (
         lambda: pickle.dumps({"a": [1, 2], "b": "c"}, protocol=0),
-        "got a pickle, not by torch.save, of plain values",
-        "pickle.load",
+        ("pickle",),
+        "pickle.loads",
     ),
     "vocabulary-pickle": (
         lambda: b"\x80\x02cvocab\nVocabulary\n)\x81}X\x03\x00\x00\x00idxK\x01sb.",
-        "got a pickle, not by torch.save, of vocab.Vocabulary",
-        "pickle.load",
+        ("pickle", "vocab.Vocabulary"),
+        "pickle.loads",
     ),
-    "legacy-cut-in-its-head": (
-        lambda: checkpoint_bytes(_use_new_zipfile_serialization=False)[:9],
-        "truncated or damaged",
-        "download it again",
-    ),
-    "legacy-cut-short": (
-        lambda: checkpoint_bytes(_use_new_zipfile_serialization=False)[:-100],
-        "truncated or damaged",
-        "download it again",
-    ),
-    "zip-cut-short": (lambda: checkpoint_bytes()[:-300], "truncated or damaged", "download it"),
 }
-"""What is in the file, what the message calls it, and what it says to do."""
+"""What is in the file, what the error calls it, and the command that its hint names."""
 
 
-@pytest.mark.parametrize(("write", "got", "mend"), OTHER_FILES.values(), ids=OTHER_FILES)
+@pytest.mark.parametrize(("write", "names", "hint"), OTHER_FILES.values(), ids=OTHER_FILES)
 def test_a_file_that_is_no_checkpoint_is_named(
-    tmp_path: Path, write: Callable[[], bytes], got: str, mend: str | None
+    tmp_path: Path, write: Callable[[], bytes], names: tuple[object, ...], hint: object
 ) -> None:
     path = tmp_path / "odd.pth.tar"
     path.write_bytes(write())
     error = refusal(path)
-    assert got in str(error)
+    check_error(error, expected=naming("torch.save"), got=naming(*names), hint=hint)
+    assert not is_damaged(error, path)
     assert len(str(error)) < 2000
-    if mend is not None:
-        assert mend in str(error).partition("; ")[2]
+
+
+@pytest.mark.parametrize(
+    ("zipped", "kept"), [(False, 9), (False, -100), (True, -300)], ids=["head", "legacy", "zip"]
+)
+def test_a_checkpoint_that_was_cut_short_is_told_apart(
+    tmp_path: Path, zipped: bool, kept: int
+) -> None:
+    path = tmp_path / "odd.pth.tar"
+    path.write_bytes(checkpoint_bytes(_use_new_zipfile_serialization=zipped)[:kept])
+    assert is_damaged(refusal(path), path)
 
 
 def unpacked(folder: Path, name: str = "model_best.pth") -> Path:
@@ -262,12 +241,12 @@ def unpacked(folder: Path, name: str = "model_best.pth") -> Path:
 def test_an_unpacked_checkpoint_is_named_with_the_way_back(tmp_path: Path, piece: str) -> None:
     root = unpacked(tmp_path / "my runs")
     error = refusal(tmp_path / "my runs" if piece == ".." else root / piece)
-    assert "give the file itself, not what is in it" in str(error)
-    command = str(error).rpartition("pack it again: ")[2]
-    assert re.fullmatch(r"cd '.*/my runs' && zip -0 -r again\.pth\.tar model_best\.pth", command)
+    assert error.mend is not None
+    found = re.search(r"cd '.*/my runs' && zip -0 -r again\.pth\.tar model_best\.pth$", error.mend)
+    assert found is not None
     if shutil.which("zip") is None:  # pragma: no cover
         pytest.skip("no zip to follow the advice with")
-    subprocess.run(command, shell=True, check=True, capture_output=True)
+    subprocess.run(found[0], shell=True, check=True, capture_output=True)
     assert read_checkpoint(tmp_path / "my runs" / "again.pth.tar").config == SGR
 
 
@@ -278,18 +257,17 @@ def test_a_checkpoint_inside_an_unpacked_one_is_read(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_named_with_the_checkpoints_in_it(tmp_path: Path) -> None:
-    assert refusal(tmp_path).mend == "name the file inside the folder"
-    assert str(refusal(tmp_path)).endswith("got a folder; name the file inside the folder")
+    check_error(refusal(tmp_path), got=naming("folder"), hint=naming())
     for name in ("b.pth.tar", "a.pth", "notes.txt"):
         (tmp_path / name).touch()
-    assert str(refusal(tmp_path)).endswith("name the file inside the folder: a.pth, b.pth.tar")
+    error = refusal(tmp_path)
+    check_error(error, got=naming("folder"), hint="a.pth, b.pth.tar")
+    assert not holds(str(error.mend), "notes.txt")
     (tmp_path / "manifest.json").touch()
-    assert "got a bundle; a bundle is exported already" in str(refusal(tmp_path))
+    check_error(refusal(tmp_path), got=naming("bundle"), hint=["eval", "bench", "rerank"])
 
 
 def test_a_missing_file_is_said_to_be(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"absent\.pth: no such file"):
-        read_checkpoint(tmp_path / "absent.pth")
+    check_error(refusal(tmp_path / "absent.pth"), expected=None, got=None)
     (tmp_path / "broken.pth").symlink_to(tmp_path / "absent.pth")
-    with pytest.raises(CheckpointError, match=r"broken\.pth: no such file"):
-        read_checkpoint(tmp_path / "broken.pth")
+    check_error(refusal(tmp_path / "broken.pth"), expected=None, got=None)

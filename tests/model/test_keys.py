@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from support.refusals import naming, refused
 
 from sgraf_deploy.config import ModelConfig
 from sgraf_deploy.errors import CheckpointError
@@ -110,17 +111,16 @@ def test_prefixes_of_data_parallel_are_stripped(prefix: str) -> None:
     ],
 )
 def test_an_unknown_key_is_named_with_its_part(part: str, key: str) -> None:
-    with pytest.raises(CheckpointError) as caught:
+    with refused(CheckpointError, part, repr(key), got=None):
         to_weights(in_parts(part, **{key: 1}))
-    assert f"the {part} part holds the unknown tensor {key!r}" in str(caught.value)
 
 
 def test_a_key_with_and_without_prefix_is_refused() -> None:
     parts = in_parts("image", **{"fc.weight": 1, "module.fc.weight": 2})
-    with pytest.raises(CheckpointError, match=r"image part holds fc\.weight twice"):
+    with refused(CheckpointError, "image", "fc.weight", expected=naming("module.")):
         to_weights(parts)
 
 
 def test_an_unknown_name_has_no_key() -> None:
-    with pytest.raises(CheckpointError, match=r"no SGRAF model has a weight named 'fc\.weight'"):
+    with refused(CheckpointError, "fc.weight"):
         to_parts({"fc.weight": 1})

@@ -6,8 +6,11 @@ environment variable, a command, a number. `tests/support/messages.txt` alone ho
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any
+
+import pytest
 
 from sgraf_deploy.errors import SgrafDeployError
 
@@ -90,6 +93,20 @@ def check_error(
 def place(error: SgrafDeployError) -> str:
     """The path of a field in a document, which is what an error about it begins with."""
     return re.split("[: ]", error.what, maxsplit=1)[0]
+
+
+def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The warnings that were logged."""
+    return [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+
+
+def is_number(value: object) -> bool:
+    """Whether a field holds a number and nothing else, as a value that was measured does."""
+    try:
+        float(str(value))
+    except ValueError:
+        return False
+    return True
 
 
 def holds(text: str, name: object) -> bool:
