@@ -15,6 +15,19 @@ ANY: Any = object()
 """A field that may hold anything."""
 
 
+class naming:  # noqa: N801  # reads as a value does
+    """A field that is a sentence, of which only the names in it count; it may be any sentence."""
+
+    def __init__(self, *names: object) -> None:
+        self.names = names
+
+    def check(self, field: str, value: object) -> None:
+        """The field is there, and every name stands in it."""
+        assert value is not None, field
+        for name in self.names:
+            assert holds(str(value), name), f"{name!r} is not named in {field} {value!r}"
+
+
 class refused:  # noqa: N801  # reads as `pytest.raises` does
     """Within it an error of exactly this kind is raised, of which `check_error` holds.
 
@@ -57,20 +70,21 @@ def check_error(
 ) -> None:
     """Every name stands in what is wrong, and the fields are as given.
 
-    `expected` and `got` are compared as text, so that 3 and "3" are alike. `hint` is a name that
-    stands in what puts it right, or None where nothing does; a list is several names.
+    `expected` and `got` are compared as text, so that 3 and "3" are alike, or are `naming`. `hint`
+    is a name that stands in what puts it right, or None where nothing does; a list is several
+    names, and `naming()` a hint that names nothing.
     """
-    for name in names:
-        assert holds(error.what, name), f"{name!r} is not named in {error.what!r}"
+    naming(*names).check("what", error.what)
     for field, wanted, value in (("expected", expected, error.expected), ("got", got, error.got)):
-        if wanted is not ANY:
+        if isinstance(wanted, naming):
+            wanted.check(field, value)
+        elif wanted is not ANY:
             assert _text(value) == _text(wanted), field
     if hint is None:
         assert error.mend is None
     elif hint is not ANY:
-        assert error.mend is not None
-        for name in hint if isinstance(hint, list) else [hint]:
-            assert holds(error.mend, name), f"{name!r} is not named in {error.mend!r}"
+        hints = hint if isinstance(hint, list) else [hint]
+        (hint if isinstance(hint, naming) else naming(*hints)).check("mend", error.mend)
 
 
 def holds(text: str, name: object) -> bool:
