@@ -10,6 +10,7 @@ import pytest
 from cli.world import done
 from fake_cuda import FakeCuda
 from runtime.trt_world import RtxWorld
+from support.refusals import refused
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.errors import UnavailableError
@@ -88,10 +89,8 @@ def test_a_gpu_without_plans_is_refused(compute_capability: str) -> None:
     if compute_capability in CAPABILITIES:
         check_gpu(INSTALLED, compute_capability)
         return
-    with pytest.raises(UnavailableError) as caught:
+    with refused(UnavailableError, RTX, got=compute_capability, hint=INSTEAD):
         check_gpu(INSTALLED, compute_capability)
-    assert caught.value.got == compute_capability
-    assert caught.value.mend == INSTEAD
     assert INSTEAD.startswith("pip install tensorrt")
 
 
@@ -147,10 +146,8 @@ def test_an_engine_that_cannot_run_here_names_the_other_tensorrt(
     world: InstalledWorld, engine: str, device: str | None
 ) -> None:
     options = EngineOptions(engine_dir=world.folder, allow_unverified=True)
-    with pytest.raises(UnavailableError) as caught:
+    with refused(UnavailableError, engine, world.cuda.compute_capability, hint=INSTEAD):
         load(world.bundle, engine, device=device, options=options)
-    assert caught.value.mend == INSTEAD
-    assert world.cuda.compute_capability in str(caught.value)
     assert world.tensorrt.opened == 0
 
 
@@ -160,9 +157,8 @@ def test_auto_on_such_a_gpu_names_it_too(
 ) -> None:
     monkeypatch.setattr("sgraf_deploy.runtime.policy.ON_A_GPU", ("trt",))
     options = EngineOptions(engine_dir=world.folder)
-    with pytest.raises(UnavailableError) as caught:
+    with refused(UnavailableError, world.cuda.compute_capability, hint=INSTEAD):
         load(world.bundle, device="cuda", options=options)
-    assert caught.value.mend == INSTEAD
     with load(world.bundle, options=options) as scorer:
         assert scorer.device == "cpu"
 
