@@ -16,7 +16,7 @@ DEMO_TRAIN := --embed 64 --sim-dim 32 --word-dim 32 --batch-size 32 --epochs 5 -
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 TEST := $(BIN)/python -m pytest
 THREADED := tests/test_bundle.py tests/test_fakes.py tests/model/test_engines.py \
-	tests/model/test_tf32.py tests/model/test_untrusted.py \
+	tests/model/test_exact.py tests/model/test_untrusted.py \
 	$(patsubst %,tests/runtime/test_%.py,crew gallery halving load native ort ort_cuda ranks score \
 	trt trt_threads)
 ROUNDS ?= 10

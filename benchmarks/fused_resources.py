@@ -1,4 +1,4 @@
-"""What engine fused's kernels take of a GPU of compute capability 9.0, which need not be there.
+"""What engine fused's kernels take of GPUs that need not be there, as a table.
 
 Run it without TRITON_INTERPRET: `python benchmarks/fused_resources.py --json FILE`.
 """
@@ -16,52 +16,98 @@ import triton
 
 from sgraf_deploy.config import Module, Precision
 from sgraf_deploy.files import write_json
-from sgraf_deploy.model.fused.resources import CAPABILITY, PAPER, Resources, kernel_resources
+from sgraf_deploy.model.fused.fit import KIB, choose_blocks
+from sgraf_deploy.model.fused.resources import GPUS, PAPER, kernel_resources
 from sgraf_deploy.versions import tool_versions
 
-SHARED_BYTES = 227 * 1024
+NAMES = {".".join(map(str, gpu.capability)): gpu for gpu in GPUS}
 LENGTHS = {"captions of up to 63 words": 20, "a caption of 80 words": 80}
 
 
 @click.command()
+@click.option(
+    "--gpu",
+    "names",
+    type=click.Choice(list(NAMES)),
+    multiple=True,
+    default=list(NAMES),
+    help="A compute capability; may be given several times. By default all.",
+)
+@click.option(
+    "--precision",
+    "precisions",
+    type=click.Choice(["fp16", "fp32"]),
+    multiple=True,
+    default=["fp16", "fp32"],
+    help="May be given twice. By default both.",
+)
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False))
-def main(json_file: Path | None) -> None:
+def main(names: tuple[str, ...], precisions: tuple[Precision, ...], json_file: Path | None) -> None:
     """Compile every kernel at the paper's dimensions; report registers, spills, shared memory."""
     warnings.simplefilter("ignore")  # of Triton, about options
-    rows = list(_rows())
-    for row in rows:
-        click.echo(
-            "{precision}  {kernel:<18} {warps} warps {registers:>4} registers "
-            "{spilled_bytes:>6} bytes spilled {shared_bytes:>7} bytes shared  {words}".format(**row)
-        )
-    half = [row for row in rows if row["precision"] == "fp16"]
-    fits = all(row["spilled_bytes"] == 0 and row["shared_bytes"] <= SHARED_BYTES for row in half)
+    rows = [
+        row | {"compute_capability": name, "fits": row["shared_bytes"] <= limit}
+        for name in names
+        for limit in [NAMES[name].shared_memory]
+        for precision in precisions
+        for row in _rows(name, precision)
+    ]
+    for precision in precisions:
+        click.echo("\n".join(_table(precision, names, rows)))
     report = {
         "command": "python benchmarks/fused_resources.py",
-        "compute_capability": CAPABILITY,
         "ran_on_a_gpu": False,
         "dimensions": {"regions": 36, "embed": 1024, "sim_dim": 256, "sgr_steps": 3},
         "versions": {**tool_versions(), "triton": triton.__version__},
-        "fp16_fits_without_spills": fits,
+        "gpus": {name: {"shared_bytes": NAMES[name].shared_memory} for name in names},
+        "blocks": {
+            f"{name} {precision}": asdict(choose_blocks(PAPER["SGR"], precision, NAMES[name]))
+            for name in names
+            for precision in precisions
+        },
         "kernels": rows,
     }
     if json_file is not None:
         write_json(json_file, report)
-    raise SystemExit(0 if fits else 1)
+    raise SystemExit(0 if all(row["fits"] for row in rows) else 1)
 
 
-def _rows() -> Iterator[dict[str, Any]]:
-    """One per kernel, precision and, where the kernel depends on it, length of captions."""
+def _rows(name: str, precision: Precision) -> Iterator[dict[str, Any]]:
+    """One per kernel and, where the kernel depends on it, length of captions."""
     modules: tuple[Module, ...] = ("SGR", "SAF")
-    precisions: tuple[Precision, ...] = ("fp16", "fp32")
-    seen: list[tuple[str, Resources]] = []
-    for precision in precisions:
-        for module in modules:
-            for name, words in LENGTHS.items():
-                for kernel in kernel_resources(PAPER[module], precision, words=words):
-                    if (precision, kernel) not in seen:
-                        seen.append((precision, kernel))
-                        yield {"precision": precision, "words": name, **asdict(kernel)}
+    seen = set()
+    for module in modules:
+        for length, words in LENGTHS.items():
+            if module == "SAF" and words > min(LENGTHS.values()):
+                continue  # Its kernels are the same for all lengths.
+            for kernel in kernel_resources(PAPER[module], precision, NAMES[name], words=words):
+                shown = kernel.kernel
+                if shown == "reasoning_step":
+                    shown += f", {length}"
+                if shown not in seen:
+                    seen.add(shown)
+                    yield {"precision": precision, "shown": shown, **asdict(kernel)}
+
+
+def _table(precision: Precision, names: tuple[str, ...], rows: list[dict[str, Any]]) -> list[str]:
+    """In markdown: kernels x GPUs."""
+    cells = {
+        (row["shown"], row["compute_capability"]): "{}, {}, {:g}{}".format(
+            row["registers"],
+            row["spilled_bytes"],
+            round(row["shared_bytes"] / KIB, 1),
+            "" if row["fits"] else ": too much",
+        )
+        for row in rows
+        if row["precision"] == precision
+    }
+    heads = [f"{name}, {NAMES[name].shared_memory // KIB} KiB" for name in names]
+    lines = [f"| {precision} | {' | '.join(heads)} |", "|---" * (1 + len(names)) + "|"]
+    for shown in dict.fromkeys(kernel for kernel, _ in cells):
+        found = " | ".join(cells[shown, name] for name in names)
+        kernel, *length = shown.split(", ")
+        lines.append(f"| {', '.join([f'`{kernel}`', *length])} | {found} |")
+    return lines
 
 
 if __name__ == "__main__":

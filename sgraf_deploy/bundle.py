@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sgraf_deploy.config import GRAPHS, PRECISIONS, GraphName, Precision
+from sgraf_deploy.disk import kind_of
 from sgraf_deploy.errors import BundleError
 from sgraf_deploy.files import write_json
 from sgraf_deploy.folders import Rules, foreign, recover, staged_folder
@@ -105,7 +106,7 @@ class Bundle:
         if not path.is_relative_to(self.path):
             raise self._damaged(ref, "a file inside the bundle", f"a link to {path}")
         if not stat.S_ISREG(status.st_mode):
-            raise self._damaged(ref, "a file", "something else")
+            raise self._damaged(ref, "a file", kind_of(status.st_mode))
         if status.st_size != ref.bytes:
             raise self._damaged(ref, f"{ref.bytes} bytes", f"{status.st_size} bytes")
         stamp = (status.st_mtime_ns, status.st_size)

@@ -46,6 +46,7 @@ UNSET = (
     *("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "NLTK_DATA", "PYTHONOPTIMIZE"),
     *("PYTHONIOENCODING", "PYTHONUTF8", "PYTHONWARNINGS", "PYTHONUNBUFFERED", "PYTHONHASHSEED"),
     *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"),
+    *("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"),
 )
 if "PYTEST_XDIST_WORKER" not in os.environ:  # A worker inherits it.
     # PyTorch makes such a folder, and this entry, when it first trains.
@@ -80,6 +81,12 @@ def surroundings() -> dict[str, Any]:
     if torch := sys.modules.get("torch"):
         found["torch's threads"] = torch.get_num_threads()
         found["torch's gradients"] = torch.is_grad_enabled()
+        found["torch's cuDNN"] = torch.backends.cudnn.enabled
+        found["torch's precision"] = [
+            torch._C._get_fp32_precision_getter(backend, operation)
+            for backend in ("cuda", "mkldnn")
+            for operation in ("all", "matmul", "conv", "rnn")
+        ]
     return found
 
 

@@ -1,11 +1,13 @@
 """ONNX Runtime's CUDA provider on a fake GPU: sessions of the real one on the host do the work.
 
 A run has returned long before anything is computed, works in the stream that the provider was
-told, and takes the addresses that were bound on trust.
+told, and takes the addresses that were bound on trust. Float32 is TensorFloat-32 on the GPUs that
+have it, unless the provider is told not to, or the environment forbids it.
 """
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +16,10 @@ import numpy as np
 import onnxruntime
 from fake_cuda import FakeCuda, FakeStream
 from locked import Locked
+from numpy.typing import NDArray
 
 CUDA = "CUDAExecutionProvider"
+TENSORRT = "TensorrtExecutionProvider"
 HOST = "CPUExecutionProvider"
 
 
@@ -38,7 +42,7 @@ class FakeOnnxRuntime(Locked):
         """The most elements of an output before a run is out of memory."""
 
     def get_available_providers(self) -> list[str]:
-        return [CUDA, "TensorrtExecutionProvider", HOST]
+        return [CUDA, TENSORRT, HOST]
 
     def preload_dlls(self, *, directory: str) -> None:
         assert not directory
@@ -59,6 +63,7 @@ class FakeSession:
         self.names = [name for name, _ in providers] if owner.takes else []
         handles = {each["user_compute_stream"] for _, each in providers}
         (handle,) = handles
+        self.tf32 = uses_tf32(providers, owner.cuda.compute_capability)
         self.stream = owner.cuda.stream_of(handle)
         recording = onnxruntime.SessionOptions()
         recording.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
@@ -97,7 +102,7 @@ class FakeSession:
     def _run(self, binding: FakeBinding) -> None:
         array = self.owner.cuda.array
         inputs = {
-            name: array(pointer, shape, dtype).copy()
+            name: self._operand(array(pointer, shape, dtype))
             for name, (dtype, shape, pointer) in binding.inputs.items()
         }
         names = list(binding.outputs)
@@ -105,6 +110,22 @@ class FakeSession:
             dtype, shape, pointer = binding.outputs[name]
             assert (value.dtype, value.shape) == (dtype, shape)
             array(pointer, shape, dtype)[...] = value
+
+    def _operand(self, values: NDArray[Any]) -> NDArray[Any]:
+        """As products see it: float32 rounded to ten bits where it is TensorFloat-32."""
+        if not self.tf32 or values.dtype != np.float32:
+            return values.copy()
+        bits = values.view(np.uint32) + np.uint32(1 << 12)
+        return (bits & ~np.uint32((1 << 13) - 1)).view(np.float32)
+
+
+def uses_tf32(providers: list[tuple[str, dict[str, str]]], compute_capability: str) -> bool:
+    """The CUDA provider has an option, which is on by default; the one for TensorRT has none."""
+    name, options = providers[0]
+    assert name == CUDA or not [each for each in options if "tf32" in each], "no such option"
+    if float(compute_capability) < 8 or os.environ.get("NVIDIA_TF32_OVERRIDE") == "0":
+        return False
+    return name == TENSORRT or options.get("use_tf32", "1") != "0"
 
 
 class FakeBinding:

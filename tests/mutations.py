@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import strategies as st
 
 from sgraf_deploy.errors import InputError
@@ -130,6 +132,34 @@ def damaged(draw: st.DrawFn, content: bytes) -> bytes:
         stop = min(len(content), start + draw(st.sampled_from([0, 1, 1, 1, 2, 4, 8, 1000])))
         content = content[:start] + draw(st.binary(max_size=stop - start + 2)) + content[stop:]
     return content
+
+
+class Tried:
+    """What is tried in a loop and what of it failed, by name; on leaving all of that is told."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._failed: list[str] = []
+
+    def __enter__(self) -> Tried:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        if kind is not None:
+            return
+        assert self._count, "nothing was tried"
+        if self._failed:
+            head = f"{len(self._failed)} of {self._count} failed:"
+            pytest.fail("\n".join([head, *self._failed]), pytrace=False)
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        self._count += 1
+        try:
+            yield
+        except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 - whatever it is
+            reason = " ".join(str(error).split())[:200]
+            self._failed.append(f"  {name}: {type(error).__name__}: {reason}")
 
 
 def read_or_refused(

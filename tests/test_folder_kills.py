@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from staged_writer import ANY, NAME, WAYS, fill, names, prepare, read, run, start, write
+from support.refusals import holds, refused
 
 from sgraf_deploy import folders, locks
 from sgraf_deploy.errors import BundleError
@@ -31,6 +33,12 @@ def old(target: Path) -> Path:
     target.mkdir()
     fill(target, "old")
     return target
+
+
+def assert_warned(caplog: pytest.LogCaptureFixture, *names: object) -> None:
+    """Some warning was logged, in which these names stand."""
+    said = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+    assert any(all(holds(text, name) for name in names) for text in said), said
 
 
 @pytest.mark.parametrize(("way", "last"), KILLS)
@@ -96,7 +104,7 @@ def test_a_new_writer_without_force_completes_the_swap_and_stops(old: Path) -> N
     run("killed", old, "renames", "moved-old")
     assert not old.exists()
 
-    with pytest.raises(BundleError, match="exists already"), staged_folder(old, ANY):
+    with refused(BundleError, old, hint="--force"), staged_folder(old, ANY):
         pytest.fail("the block must not run")
 
     assert read(old) == "new"
@@ -146,7 +154,7 @@ def test_a_leftover_that_cannot_be_removed_is_a_warning(
     write(target, "new", "fresh")
 
     assert read(target) == "new"
-    assert f"could not remove {stray}" in caplog.text
+    assert_warned(caplog, stray)
 
 
 def test_leftovers_make_room_before_the_next_writer_fills_the_disk(target: Path) -> None:
@@ -181,7 +189,7 @@ def test_a_complete_folder_outlives_a_target_that_vanished(old: Path) -> None:
         if name == "marked":
             shutil.rmtree(old)
 
-    with pytest.raises(BundleError, match="cannot be written"):
+    with refused(BundleError, old, got=os.strerror(errno.ENOENT)):
         write(old, "new", "renames", step)
     recover(old)
 
@@ -191,10 +199,7 @@ def test_a_complete_folder_outlives_a_target_that_vanished(old: Path) -> None:
 def test_two_writers_of_one_target_are_an_error(target: Path) -> None:
     with staged_folder(target, ANY) as folder:
         fill(folder, "first")
-        with (
-            pytest.raises(BundleError, match=rf"another writer \(process {os.getpid()}\) is at"),
-            staged_folder(target, ANY),
-        ):
+        with refused(BundleError, target, os.getpid(), got=None), staged_folder(target, ANY):
             pytest.fail("the block must not run")
 
     assert read(target) == "first"
@@ -214,7 +219,7 @@ def test_the_death_of_a_writer_in_another_process_frees_the_target(target: Path)
     with start("paused", target) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "created\n"
-        with pytest.raises(BundleError, match=rf"\(process {child.pid}\) is at work"):
+        with refused(BundleError, target, child.pid, got=None):
             write(target, "mine", "fresh")
         child.kill()
     assert not target.exists()
@@ -247,7 +252,7 @@ def test_a_lock_that_was_removed_while_it_was_taken_is_taken_again(
 
     with staged_folder(target, ANY) as folder:
         fill(folder, "new")
-        with pytest.raises(BundleError, match="another writer"), staged_folder(target, ANY):
+        with refused(BundleError, target, os.getpid(), got=None), staged_folder(target, ANY):
             pytest.fail("the block must not run")
 
     assert names(target.parent) == [NAME]
@@ -261,7 +266,7 @@ def test_a_reader_waits_for_a_live_writer_only_so_long(
 
     def step(name: str) -> None:
         if name == "moved-old":
-            with pytest.raises(BundleError, match="another writer"):
+            with refused(BundleError, old, os.getpid(), got=None):
                 recover(old)
         else:
             recover(old)
@@ -296,10 +301,10 @@ def test_a_target_that_cannot_be_put_back_is_put_back_by_the_next_reader(
     os_rename = os.rename
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", refuse)
-        with pytest.raises(BundleError, match="cannot be written"):
+        with refused(BundleError, old, got=os.strerror(errno.EIO)):
             write(old, "new", "renames")
     assert not old.exists()
-    assert "could not clean up" in caplog.text
+    assert_warned(caplog, old, os.strerror(errno.EIO))
 
     recover(old)
 

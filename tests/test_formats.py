@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.refusals import holds
 
 from sgraf_deploy.formats import HEAD, python3_name, recognise, scan_pickles
 
@@ -23,11 +24,22 @@ def test_any_bytes_are_recognised_or_not_but_never_fail(content: bytes) -> None:
     scan_pickles(io.BytesIO(content))
 
 
-@given(st.binary(max_size=60), st.sampled_from([b"\x1f\x8b\x08", b"BZh9", b"\xfd7zXZ\0"]))
-def test_damaged_compressed_files_are_recognised(content: bytes, magic: bytes) -> None:
+COMPRESSED = [(b"\x1f\x8b\x08", "gzip"), (b"BZh9", "bzip2"), (b"\xfd7zXZ\0", "xz")]
+
+
+@given(st.binary(max_size=60), st.sampled_from(COMPRESSED))
+def test_damaged_compressed_files_are_recognised(content: bytes, kind: tuple[bytes, str]) -> None:
+    magic, name = kind
     known = recognise(magic + content)
     assert known is not None
-    assert "compressed with" in known.name
+    assert holds(known.name, name)
+    assert known.mend is not None
+    assert holds(known.mend, f"{name} -dc")
+
+
+def test_a_file_of_nothing_is_not_called_a_file_of_zeros() -> None:
+    names = {known.name for content in (b"", bytes(300)) if (known := recognise(content))}
+    assert len(names) == 2
 
 
 @given(st.text(min_size=1, max_size=3 * HEAD))

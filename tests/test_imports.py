@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import pytest
+from support.refusals import holds
 
 import sgraf_deploy
 
@@ -46,6 +48,11 @@ SEAMS = {
 }
 """Engines that need torch live beside the model, implement the runtime's interface and read a
 bundle's weights."""
+
+EXACT = {"model.reference": {"Reference"}, "model.torch_ops": {"Arithmetic"}}
+"""Of these modules nothing else may be imported, but by `RUNS_MODELS`: a model that is run in any
+other way computes with whatever precision its caller has set in PyTorch."""
+RUNS_MODELS = {"model.reference", "model.torch_model"}
 
 NEVER_TORCH = {"data", "runtime", "versions", *WRITER, *ARTIFACT, *TYPES}
 HEAVY_AT_THE_TOP = {"model": {"torch", "triton"}, "export": {"onnx"}, "train": {"torch"}}
@@ -109,39 +116,81 @@ def heavy_violations(module: str, tree: ast.AST) -> list[str]:
     return found
 
 
+@pytest.fixture(scope="module")
+def trees() -> Mapping[str, ast.AST]:
+    """Every module of the package by its name in there."""
+    found = {name_of(path): ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
+    assert {"bundle", "data.captions", "model.layers", "runtime.scorer", "cli.bench"} <= set(found)
+    return found
+
+
+def inexact_runs(module: str, tree: ast.AST) -> list[str]:
+    """Imports by which a model could be run in other than exact arithmetic; PyTorch's switches."""
+    if module in RUNS_MODELS:
+        return []
+    found = []
+    for item in imports(tree):
+        for owner, allowed in EXACT.items():
+            name = item.target.removeprefix("sgraf_deploy.").removeprefix(owner)
+            if name != item.target.removeprefix("sgraf_deploy.") and name[1:] not in allowed:
+                found.append(f"{module} line {item.line} imports {item.target}: use {allowed}")
+    switches = {"backends", "set_float32_matmul_precision"} if module != "model.exact" else set()
+    return found + [
+        f"{module} line {node.lineno} throws a switch of PyTorch's: use model.exact"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in switches
+    ]
+
+
 def name_of(path: Path) -> str:
     """The module's name inside the package, `__init__` included."""
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
 
 
-def relative(path: Path) -> str:
-    """A readable test id."""
-    return path.relative_to(PACKAGE.parent).as_posix()
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=relative)
-def test_a_module_imports_only_what_its_place_allows(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    assert layer_violations(name_of(path), tree) == []
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=relative)
-def test_a_module_imports_nothing_heavy_at_its_top(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    assert heavy_violations(name_of(path), tree) == []
-
-
-@pytest.mark.parametrize("path", [*SOURCES, *TESTS], ids=relative)
-def test_files_and_functions_stay_small(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 400, f"{relative(path)} is over 400 lines: split it"
-    long = [
-        f"{node.name} (line {node.lineno})"
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and (node.end_lineno or 0) - node.lineno + 1 > 60
+def star_violations(module: str, tree: ast.AST) -> list[str]:
+    """Imports of whatever another module may hold."""
+    return [
+        f"{module} line {item.line} imports {item.target}: name what is needed"
+        for item in imports(tree)
+        if item.target.endswith(".*")
     ]
-    assert long == [], f"{relative(path)} has functions over 60 lines"
+
+
+def size_violations(path: str, text: str) -> list[str]:
+    """A file over 400 lines, and functions over 60."""
+    found = [f"{path} has {lines} lines" for lines in [len(text.splitlines())] if lines > 400]
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            if lines > 60:
+                found.append(f"{path} line {node.lineno}: {node.name} has {lines} lines")
+    return found
+
+
+def test_every_module_imports_only_what_its_place_allows(trees: Mapping[str, ast.AST]) -> None:
+    found = [layer_violations(module, tree) for module, tree in trees.items()]
+    assert list(chain.from_iterable(found)) == []
+
+
+def test_no_module_imports_anything_heavy_at_its_top_or_all_of_another(
+    trees: Mapping[str, ast.AST],
+) -> None:
+    rules = (heavy_violations, star_violations)
+    found = [rule(module, tree) for module, tree in trees.items() for rule in rules]
+    assert list(chain.from_iterable(found)) == []
+
+
+def test_every_model_runs_in_exact_arithmetic(trees: Mapping[str, ast.AST]) -> None:
+    found = [inexact_runs(module, tree) for module, tree in trees.items()]
+    assert list(chain.from_iterable(found)) == []
+
+
+def test_every_file_and_function_stays_small() -> None:
+    paths = [*SOURCES, *TESTS]
+    assert len(paths) > 300, "where are the others?"
+    names = [path.relative_to(PACKAGE.parent).as_posix() for path in paths]
+    texts = [path.read_text(encoding="utf-8") for path in paths]
+    assert list(chain.from_iterable(map(size_violations, names, texts))) == []
 
 
 @pytest.mark.parametrize(
@@ -176,9 +225,33 @@ def test_the_heavy_rule_sees(module: str, source: str) -> None:
     assert heavy_violations(module, ast.parse(source)) != []
 
 
+def test_the_other_rules_see() -> None:
+    assert star_violations("demo", ast.parse("def f():\n    from numpy import *")) != []
+    long = "def f():\n" + "    pass\n" * 60
+    assert len(size_violations("a.py", long)) == 1
+    assert size_violations("a.py", long.replace("    pass\n", "", 1)) == []
+    assert len(size_violations("a.py", "\n" * 401)) == 1
+    assert size_violations("a.py", "\n" * 400) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from sgraf_deploy.model import reference",
+        "from sgraf_deploy.model.reference import build_model",
+        "def f():\n    from sgraf_deploy.model.torch_ops import TorchOps",
+        "import torch\ntorch.backends.cudnn.enabled = False",
+        "import torch\ntorch.set_float32_matmul_precision('high')",
+    ],
+)
+def test_the_exact_rule_sees(source: str) -> None:
+    assert len(inexact_runs("bench.literal", ast.parse(source))) == 1
+
+
 @pytest.mark.parametrize(
     ("module", "source"),
     [
+        ("model.engines", "from sgraf_deploy.model.reference import Reference"),
         ("model.engines", "from sgraf_deploy.runtime.engine import Array"),
         ("runtime.scorer", "from sgraf_deploy.bundle import Bundle\nimport numpy"),
         ("export.onnx_ops", "import onnx\nfrom sgraf_deploy.model.ops import Weight"),
@@ -188,7 +261,8 @@ def test_the_heavy_rule_sees(module: str, source: str) -> None:
 )
 def test_the_rules_let_pass(module: str, source: str) -> None:
     tree = ast.parse(source)
-    assert layer_violations(module, tree) + heavy_violations(module, tree) == []
+    rules = (layer_violations, heavy_violations, star_violations, inexact_runs)
+    assert [found for rule in rules for found in rule(module, tree)] == []
 
 
 @pytest.mark.parametrize("module", ["sgraf_deploy", "sgraf_deploy.runtime", "sgraf_deploy.cli"])
@@ -230,5 +304,6 @@ def test_public_names_are_found_on_first_use() -> None:
 
 
 def test_an_unknown_public_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match=r"sgraf_deploy.*nothing_of_this_name"):
+    with pytest.raises(AttributeError) as caught:
         _ = sgraf_deploy.nothing_of_this_name
+    assert holds(str(caught.value), "nothing_of_this_name")

@@ -24,7 +24,6 @@ SOURCES = [
 ALLOWED = {
     ("sgraf_deploy/cli/__init__.py", "open"): "the null device",
     ("sgraf_deploy/bench/measure.py", "write_text"): "a switch of the kernel, no file",
-    ("sgraf_deploy/model/fused/resources.py", "write_text"): "in a temporary folder, for ptxas",
     ("sgraf_deploy/runtime/plans.py", "unlink"): "plans that a newer one has replaced",
     ("sgraf_deploy/runtime/native/build.py", "copyfile"): "no package is installed yet",
     ("sgraf_deploy/runtime/native/build.py", "replace"): "no package is installed yet",

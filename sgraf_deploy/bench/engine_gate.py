@@ -40,6 +40,12 @@ def check_recall(
     """
     literal = LiteralLoop(bundle, checkpoints, device=fastest_device())
     reference, found = compare_scorers(literal, {scorer.engine_name: scorer}, workload, stage)
+    if (inexact := literal.yardstick.missed) is not None:
+        raise GateError(
+            f"gate for engine {scorer.engine_name}: the literal loop is no yardstick",
+            got=inexact,
+            mend="leave PyTorch's precision alone while this runs",
+        )
     for finding in chance_findings(by_reference(reference)):
         tell(finding)
     (parities,) = found.values()

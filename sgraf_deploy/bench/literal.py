@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sgraf_deploy.bundle import Bundle
-    from sgraf_deploy.model.layers import SimilarityModel
+    from sgraf_deploy.model.exact import Observed
+    from sgraf_deploy.model.reference import Reference
 
 SHARD = 100
 """Images x captions that are scored in one go, as the authors do."""
@@ -35,6 +37,38 @@ class LiteralCaptions:
     lengths: NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class Yardstick:
+    """What the literal loop computed with, as PyTorch said while it ran."""
+
+    dtype: str
+    below_float32: tuple[str, ...]
+    """Operations on float32 that may have computed in less, as `cuda matmul tf32`: none."""
+    cudnn: bool | None
+    """Whether cuDNN may have run the GRU; None on a CPU."""
+    device: str
+    device_name: str | None
+    """The GPU's; None on a CPU."""
+
+    @property
+    def missed(self) -> str | None:
+        """The bound that it missed, as a sentence: then it is none."""
+        if not self.below_float32:
+            return None
+        return f"it ran below float32: {', '.join(self.below_float32)}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything; `tf32` is true if any operation may have used it."""
+        tf32 = any(operation.endswith("tf32") for operation in self.below_float32)
+        return {**asdict(self), "below_float32": list(self.below_float32), "tf32": tf32}
+
+    def __str__(self) -> str:
+        parts = [self.dtype, ", ".join(self.below_float32) or "TF32 off"]
+        if self.cudnn is not None:
+            parts.append(f"cuDNN {'on' if self.cudnn else 'off'}")
+        return ", ".join([*parts, " ".join(filter(None, (self.device, self.device_name)))])
+
+
 def fastest_device() -> str | None:
     """The GPU that PyTorch sees, or None for the CPU; None without PyTorch too."""
     try:
@@ -47,6 +81,8 @@ def fastest_device() -> str | None:
 class LiteralLoop:
     """`model.reference` on a bundle's original weights, float32, on PyTorch's device.
 
+    TensorFloat-32 is off while it runs, and cuDNN on unless the caller switched it off.
+
     Raises UnavailableError without PyTorch, BundleError for a bundle without its reference where
     no checkpoint is given.
     """
@@ -57,17 +93,36 @@ class LiteralLoop:
         self.device = device or "cpu"
         self.shard = SHARD
         try:
-            from sgraf_deploy.model import reference
             from sgraf_deploy.model.members import member_weights
+            from sgraf_deploy.model.reference import Reference
         except ImportError as error:
             mend = "pip install 'sgraf-deploy[torch]'"
             raise UnavailableError("the PyTorch reference is not available", mend=mend) from error
-        self._models: dict[str, SimilarityModel] = {
-            name: reference.build_model(entry.config, member_weights(bundle, name, checkpoints)).to(
-                self.device
+        self._models: dict[str, Reference] = {
+            name: Reference(
+                entry.config, member_weights(bundle, name, checkpoints), device=self.device
             )
             for name, entry in bundle.manifest.members.items()
         }
+        self._seen: set[Observed] = set()
+        """At the end of every call, of those in other shards too."""
+
+    @property
+    def yardstick(self) -> Yardstick:
+        """What it has computed with so far."""
+        import torch
+
+        on_gpu = self.device.startswith("cuda")
+        dtypes = sorted(
+            {str(model.dtype).removeprefix("torch.") for model in self._models.values()}
+        )
+        return Yardstick(
+            dtype=", ".join(dtypes),
+            below_float32=tuple(sorted({each for one in self._seen for each in one.below_float32})),
+            cudnn=all(one.cudnn for one in self._seen) if on_gpu else None,
+            device=self.device,
+            device_name=torch.cuda.get_device_name(self.device) if on_gpu else None,
+        )
 
     def in_shards(self, shard: int) -> LiteralLoop:
         """The same models, scored in larger or smaller shards."""
@@ -79,7 +134,7 @@ class LiteralLoop:
         """Regions (images, regions, img_dim) -> (images, regions, embed) by member."""
         import torch
 
-        with torch.inference_mode():
+        with self._exactly():
             shards = [
                 torch.from_numpy(np.array(regions[start : start + SHARD], dtype=np.float32)).to(
                     self.device
@@ -87,7 +142,7 @@ class LiteralLoop:
                 for start in range(0, len(regions), SHARD)
             ]
             return {
-                name: torch.cat([model.image_encoder(shard) for shard in shards])
+                name: torch.cat([model.encode_images(shard) for shard in shards])
                 for name, model in self._models.items()
             }
 
@@ -99,11 +154,11 @@ class LiteralLoop:
         padded = torch.zeros(len(token_ids), int(lengths.max()), dtype=torch.long)
         for row, ids in enumerate(token_ids):
             padded[row, : len(ids)] = torch.from_numpy(ids.astype(np.int64))
-        with torch.inference_mode():
+        with self._exactly():
             words = {
                 name: torch.cat(
                     [
-                        model.text_encoder(
+                        model.encode_captions(
                             padded[start : start + SHARD].to(self.device),
                             torch.from_numpy(lengths[start : start + SHARD]),
                         )
@@ -121,10 +176,6 @@ class LiteralLoop:
         progress: Progress | None = None,
     ) -> dict[str, NDArray[np.float32]]:
         """Logits (images, captions) by member, shard by shard."""
-        import torch
-
-        from sgraf_deploy.model import reference
-
         count, width = len(next(iter(images.values()))), len(captions.lengths)
         results = {name: np.empty((count, width), dtype=np.float32) for name in self._models}
         done, total = 0, count * width * len(self._models)
@@ -133,9 +184,8 @@ class LiteralLoop:
                 for column in range(0, width, self.shard):
                     rows = slice(row, row + self.shard)
                     columns = slice(column, column + self.shard)
-                    with torch.inference_mode():
-                        shard = reference.score(
-                            model,
+                    with self._exactly():
+                        shard = model.score(
                             images[name][rows],
                             captions.words[name][columns],
                             captions.lengths[columns],
@@ -145,3 +195,14 @@ class LiteralLoop:
                     if progress is not None:
                         progress(done, total)
         return results
+
+    @contextmanager
+    def _exactly(self) -> Iterator[None]:
+        """What runs inside is exact, and is seen to have been."""
+        import torch
+
+        from sgraf_deploy.model.exact import exact_arithmetic, observe
+
+        with torch.inference_mode(), exact_arithmetic():
+            yield
+            self._seen.add(observe())

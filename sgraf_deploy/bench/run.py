@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sgraf_deploy.bench.chance import chance_findings
 from sgraf_deploy.bench.evaluate import Stage, by_model, check_for
 from sgraf_deploy.bench.latency import Latency, measure_latency
-from sgraf_deploy.bench.literal import GPU_SHARD, SHARD, LiteralLoop
+from sgraf_deploy.bench.literal import GPU_SHARD, SHARD, LiteralLoop, Yardstick
 from sgraf_deploy.bench.measure import UNSTABLE, MemoryWatch, PeakMemory
 from sgraf_deploy.bench.parity import Parity, compare
 from sgraf_deploy.bench.random_ids import random_token_ids
@@ -92,6 +92,7 @@ class BenchReport:
     """Everything that was measured; `failed` names each bound that was missed."""
 
     run: dict[str, Any]
+    yardstick: Yardstick
     reference: dict[str, RecallReport | None]
     parity: dict[str, list[Parity]]
     throughput: Throughput
@@ -103,8 +104,9 @@ class BenchReport:
 
     @property
     def failed(self) -> list[str]:
-        """A sentence for each bound that was missed."""
-        return [
+        """A sentence for each bound that was missed, the yardstick's own first."""
+        inexact = [] if self.yardstick.missed is None else [f"{LITERAL}: {self.yardstick.missed}"]
+        return inexact + [
             f"{engine}, {parity.model}: {bound}"
             for engine, parities in self.parity.items()
             for parity in parities
@@ -115,6 +117,7 @@ class BenchReport:
         """The whole report as a JSON object."""
         return {
             "run": self.run,
+            "yardstick": self.yardstick.to_json(),
             "reference": {
                 name: report and report.to_json() for name, report in self.reference.items()
             },
@@ -170,6 +173,7 @@ def run_bench(
     with ExitStack() as stack:
         scorers = _open(bundle, options, stack)
         literal = LiteralLoop(bundle, options.engine_options.checkpoints, options.device)
+        stack.enter_context(_set_once())
         reference, parity = compare_scorers(literal, scorers, workload, stage)
         speed = options.speed
         yardsticks = _yardsticks(literal)
@@ -188,8 +192,23 @@ def run_bench(
     at_chance = [one.message for one in chance_findings(by_reference(reference))]
     warnings = [*workload.warnings, *at_chance, *_unstable(throughput)]
     return BenchReport(
-        run, reference, parity, throughput, latency, memory.read(), device_memory, warnings
+        run=run,
+        yardstick=literal.yardstick,
+        reference=reference,
+        parity=parity,
+        throughput=throughput,
+        latency=latency,
+        memory=memory.read(),
+        device_memory=device_memory,
+        warnings=warnings,
     )
+
+
+def _set_once() -> AbstractContextManager[None]:
+    """So that no call that is timed has to set PyTorch's precision, and put it back."""
+    from sgraf_deploy.model.exact import exact_arithmetic
+
+    return exact_arithmetic()
 
 
 def _open(bundle: Bundle, options: BenchOptions, stack: ExitStack) -> dict[str, Scorer]:

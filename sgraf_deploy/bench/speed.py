@@ -29,8 +29,12 @@ from sgraf_deploy.runtime.scorer import Scorer
 
 LITERAL = "literal loop"
 
-SCOPES = ("encode images", "encode captions", "score")
-"""What is timed: the first two from raw inputs, the last on encoded ones."""
+SCOPES = {
+    "encode images": "from regions on the host to embeddings on the device",
+    "encode captions": "from token ids on the host to embeddings on the device",
+    "score": "from embeddings on the device to logits on the host, in the caller's order",
+}
+"""What is timed by name, from where to where; a GPU has finished when the clock is read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +144,7 @@ class Throughput:
             "product_library": self.product_library,
             "product_dtype": self.product_dtype,
             "product_spread": self.product_timing.spread,
+            "scopes": SCOPES,
             "engines": [speed.to_json() for speed in self.speeds],
         }
 

@@ -19,6 +19,7 @@ _RECALLS = ("R@1", "R@5", "R@10")
 def report_lines(report: BenchReport) -> Iterator[str]:
     """The report for people: accuracy, parity, speed, latency, memory."""
     yield f"on {report.run['processor']}, {report.run['threads']} threads"
+    yield f"literal loop: {report.yardstick}"
     yield ""
     if any(report.reference.values()):
         yield "R@K; differences from the literal loop in brackets"

@@ -72,7 +72,9 @@ def rerank(
     if caption is None and image is None:
         raise InputError("query", expected="--caption TEXT or --image ROW", got="neither")
     if caption is not None and image is not None:
-        raise InputError("query", expected="--caption TEXT or --image ROW", got="both")
+        raise InputError(
+            "query", expected="--caption TEXT or --image ROW", got="--caption and --image"
+        )
     opened = Bundle.open(bundle)
     chosen = (open_precomp if caption is None else open_images)(
         data,

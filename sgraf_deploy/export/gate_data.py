@@ -76,21 +76,20 @@ def reference_outputs(
     """Run the literal loop in float64 on the gate's inputs, `fp8` as rounded too; needs PyTorch."""
     import torch
 
-    from sgraf_deploy.model import reference
+    from sgraf_deploy.model.reference import Reference
 
-    with torch.inference_mode():
-        model = reference.build_model(config, weights, torch.float64)
-        lengths = torch.from_numpy(inputs.lengths)
-        regions = model.image_encoder(torch.from_numpy(inputs.regions).double())
-        words = model.text_encoder(torch.from_numpy(inputs.token_ids).long(), lengths)
-        return GateReference(
-            region_embeddings=regions.float().numpy(),
-            image_global=model.image_global(regions).float().numpy(),
-            word_embeddings=words.float().numpy(),
-            text_global=reference.text_globals(model, words, lengths).float().numpy(),
-            logits=reference.score(model, regions, words, lengths).numpy(),
-            fp8_logits=_fp8_logits(config, weights, inputs) if fp8 else None,
-        )
+    model = Reference(config, weights, torch.float64)
+    lengths = torch.from_numpy(inputs.lengths)
+    regions = model.encode_images(torch.from_numpy(inputs.regions).double())
+    words = model.encode_captions(torch.from_numpy(inputs.token_ids).long(), lengths)
+    return GateReference(
+        region_embeddings=regions.float().numpy(),
+        image_global=model.image_globals(regions).float().numpy(),
+        word_embeddings=words.float().numpy(),
+        text_global=model.text_globals(words, lengths).float().numpy(),
+        logits=model.score(regions, words, lengths).numpy(),
+        fp8_logits=_fp8_logits(config, weights, inputs) if fp8 else None,
+    )
 
 
 def _fp8_logits(
@@ -99,11 +98,11 @@ def _fp8_logits(
     """Logits (images, captions) of the folded model, executed as `fp8-rounded`."""
     import torch
 
-    from sgraf_deploy.model.folded import Encoded, FoldedModel
+    from sgraf_deploy.model.folded import Encoded
     from sgraf_deploy.model.folding import fold
-    from sgraf_deploy.model.torch_ops import TorchOps
+    from sgraf_deploy.model.torch_model import TorchModel
 
-    model = FoldedModel(fold(config, weights), TorchOps("fp8-rounded", torch.device("cpu")))
+    model = TorchModel(fold(config, weights), "fp8-rounded", torch.device("cpu"))
     lengths = torch.from_numpy(inputs.lengths)
     images = model.image_encoder(torch.from_numpy(inputs.regions))
     texts = model.text_encoder(torch.from_numpy(inputs.token_ids), lengths)

@@ -32,7 +32,7 @@ def check_container(file: IO[bytes], path: Path) -> None:
     head = file.read(formats.HEAD)
     file.seek(0)
     if not head:
-        raise CheckpointError("the file is empty", expected=_SAVE, mend=_AGAIN)
+        raise CheckpointError("the file is empty", expected=_SAVE, got="0 bytes", mend=_AGAIN)
     if head.startswith((ZIP_HEAD, _EMPTY_ZIP)):
         _check_zip(file, path)
     elif head.startswith(LEGACY_HEAD):

@@ -16,12 +16,13 @@ from torch import Tensor
 
 from sgraf_deploy.config import GraphName, GraphSignature, Precision
 from sgraf_deploy.errors import EngineMemoryError, InputError, UnavailableError
-from sgraf_deploy.model import reference
-from sgraf_deploy.model.folded import Encoded, FoldedModel
+from sgraf_deploy.model.exact import exactly
+from sgraf_deploy.model.folded import Encoded
 from sgraf_deploy.model.folding import fold
 from sgraf_deploy.model.members import member_weights
-from sgraf_deploy.model.tf32 import exact_cudnn
-from sgraf_deploy.model.torch_ops import Arithmetic, TorchOps
+from sgraf_deploy.model.reference import Reference
+from sgraf_deploy.model.torch_model import TorchModel
+from sgraf_deploy.model.torch_ops import Arithmetic
 from sgraf_deploy.model.torch_ranks import TorchRankCounter
 from sgraf_deploy.runtime.engine import CACHED_TILES, LARGEST_TILES, TileAdvice
 from sgraf_deploy.runtime.inputs import (
@@ -54,7 +55,7 @@ class TorchGraph:
     def __init__(self, signature: GraphSignature, function: Function) -> None:
         self.signature = signature
         self._check = InputCheck(signature, TENSORS)
-        self._function = function
+        self._function = exactly(function)
 
     def run(
         self, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor] | None = None
@@ -66,8 +67,7 @@ class TorchGraph:
         self._check.outputs(outputs, self._check.inputs(inputs))
         arguments = [inputs[spec.name] for spec in self.signature.inputs]
         try:
-            with torch.inference_mode(), exact_cudnn():
-                results = self._function(*arguments)
+            results = self._function(*arguments)
         except (torch.cuda.OutOfMemoryError, MemoryError) as error:
             raise EngineMemoryError("PyTorch ran out of memory", got=error) from error
         except RuntimeError as error:
@@ -195,7 +195,7 @@ class TorchEngine(_TorchEngine):
     def _functions(self, member: str) -> Mapping[GraphName, Function]:
         config = self._bundle.manifest.members[member].config
         folded = fold(config, self._weights(member))
-        model = FoldedModel(folded, TorchOps(self._arithmetic, self._device))
+        model = TorchModel(folded, self._arithmetic, self._device)
 
         def scorer(*embeddings: Tensor) -> tuple[Tensor, ...]:
             return (model.scorer(Encoded(*embeddings)),)
@@ -218,15 +218,15 @@ class ReferenceEngine(_TorchEngine):
 
     def _functions(self, member: str) -> Mapping[GraphName, Function]:
         config = self._bundle.manifest.members[member].config
-        model = reference.build_model(config, self._weights(member)).to(self._device)
+        model = Reference(config, self._weights(member), device=self._device)
 
         def image_encoder(regions: Tensor) -> tuple[Tensor, ...]:
-            embeddings = model.image_encoder(regions)
-            return embeddings, model.image_global(embeddings), embeddings @ embeddings.mT
+            embeddings = model.encode_images(regions)
+            return embeddings, model.image_globals(embeddings), model.region_gram(embeddings)
 
         def text_encoder(token_ids: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
-            words = model.text_encoder(token_ids, lengths)
-            return words, reference.text_globals(model, words, lengths)
+            words = model.encode_captions(token_ids, lengths)
+            return words, model.text_globals(words, lengths)
 
         def scorer(
             regions: Tensor,
@@ -236,7 +236,7 @@ class ReferenceEngine(_TorchEngine):
             lengths: Tensor,
             *_: Tensor,
         ) -> tuple[Tensor, ...]:
-            return (reference.score(model, regions, words, lengths),)
+            return (model.score(regions, words, lengths),)
 
         def pair_scorer(
             regions: Tensor,
@@ -252,7 +252,7 @@ class ReferenceEngine(_TorchEngine):
                 pairs = caption_index == caption
                 rows = image_index[pairs].long()
                 real = words[caption, : int(lengths[caption])]
-                logits[pairs] = reference.caption_logits(model, regions[rows], image[rows], real)
+                logits[pairs] = model.caption_logits(regions[rows], image[rows], real)
             return (logits,)
 
         return {

@@ -1,7 +1,7 @@
 """The literal PyTorch reference: one caption at a time, as the authors score.
 
 It is the yardstick of correctness (in float64 at the gate) and of speed (float32); nothing here
-is rearranged for either.
+is rearranged for either. What compares with it runs a `Reference`, whose arithmetic is its own.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch.nn.functional import leaky_relu
 
 from sgraf_deploy.config import ModelConfig
 from sgraf_deploy.model.constants import ATTENTION_SMOOTHING, LEAKY_SLOPE
+from sgraf_deploy.model.exact import exactly
 from sgraf_deploy.model.layers import SimilarityModel, l2norm
 
 
@@ -87,3 +88,58 @@ def text_globals(model: SimilarityModel, words: Tensor, lengths: Tensor) -> Tens
         for index, length in enumerate(lengths)
     ]
     return torch.cat(rows)
+
+
+class Reference:
+    """A member with weights, on a device; every call in exact arithmetic and without gradients."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: Mapping[str, NDArray[np.generic]],
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Take every weight, and no other, in `dtype`."""
+        self._model = build_model(config, weights, dtype).to(device)
+        self.dtype = dtype
+
+    @exactly
+    def encode_images(self, regions: Tensor) -> Tensor:
+        """(images, regions, img_dim) -> (images, regions, embed)."""
+        embeddings: Tensor = self._model.image_encoder(regions)
+        return embeddings
+
+    @exactly
+    def image_globals(self, embeddings: Tensor) -> Tensor:
+        """(images, regions, embed) -> (images, embed)."""
+        vectors: Tensor = self._model.image_global(embeddings)
+        return vectors
+
+    @exactly
+    def region_gram(self, embeddings: Tensor) -> Tensor:
+        """(images, regions, embed) -> products of an image's regions (images, regions, regions)."""
+        return embeddings @ embeddings.mT
+
+    @exactly
+    def encode_captions(self, token_ids: Tensor, lengths: Tensor) -> Tensor:
+        """(captions, words) ids, (captions,) lengths -> (captions, words, embed), zero padded."""
+        words: Tensor = self._model.text_encoder(token_ids, lengths)
+        return words
+
+    @exactly
+    def text_globals(self, words: Tensor, lengths: Tensor) -> Tensor:
+        """See the function of this name."""
+        return text_globals(self._model, words, lengths)
+
+    @exactly
+    def score(
+        self, regions: Tensor, words: Tensor, lengths: Tensor | NDArray[np.integer]
+    ) -> Tensor:
+        """See the function of this name."""
+        return score(self._model, regions, words, lengths)
+
+    @exactly
+    def caption_logits(self, regions: Tensor, image_global: Tensor, words: Tensor) -> Tensor:
+        """See the function of this name."""
+        return caption_logits(self._model, regions, image_global, words)

@@ -7,10 +7,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sgraf_deploy.model.folded import Encoded, FoldedModel
+from sgraf_deploy.model.exact import exactly
+from sgraf_deploy.model.folded import Encoded
 from sgraf_deploy.model.folding import fold
 from sgraf_deploy.model.layers import SimilarityModel
-from sgraf_deploy.model.torch_ops import TorchOps
+from sgraf_deploy.model.torch_model import TorchModel
 from sgraf_deploy.runtime.halving import Progress
 from sgraf_deploy.train.batches import TrainingData, pad
 
@@ -18,14 +19,14 @@ IMAGES, CAPTIONS = 64, 32
 """A block; captions are sorted by length, so that it is padded little."""
 
 
-@torch.inference_mode()
+@exactly
 def split_logits(
     model: SimilarityModel, data: TrainingData, progress: Progress | None = None
 ) -> NDArray[np.float32]:
     """Logits (images, captions) of every image with every caption, in eval mode."""
     device = model.similarity.weight.device
     weights = {name: weight.cpu().numpy() for name, weight in model.state_dict().items()}
-    folded = FoldedModel(fold(model.config, weights), TorchOps("fp32", device))
+    folded = TorchModel(fold(model.config, weights), "fp32", device)
     images = [
         folded.image_encoder(torch.from_numpy(block.astype(np.float32)).to(device))
         for block in np.array_split(data.regions, -(-len(data.regions) // IMAGES))
@@ -41,7 +42,7 @@ def split_logits(
 
 
 def _columns(
-    folded: FoldedModel[Tensor],
+    folded: TorchModel,
     images: list[tuple[Tensor, ...]],
     data: TrainingData,
     columns: NDArray[np.int64],

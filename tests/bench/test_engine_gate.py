@@ -15,6 +15,7 @@ from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.data.findings import Finding
 from sgraf_deploy.data.precomp import PrecompSplit, open_precomp
 from sgraf_deploy.errors import GateError
+from sgraf_deploy.model.exact import Observed
 from sgraf_deploy.runtime.scorer import load
 
 IMAGES = 12
@@ -66,6 +67,16 @@ def test_every_member_of_an_ensemble_is_judged(three: Bundle, split: PrecompSpli
 
     assert list(found) == ["SGR", "SGR-2", "SAF", "ENSEMBLE"]
     assert all(abs(points["rsum"]) <= parity.RSUM_POINTS for points in found.values())
+
+
+def test_nothing_passes_beside_a_yardstick_that_was_not_exact(
+    exported: Bundle, split: PrecompSplit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = Observed(("cuda rnn tf32",), cudnn=True)
+    monkeypatch.setattr("sgraf_deploy.model.exact.observe", lambda: below)
+    with load(exported, engine="ort") as scorer, pytest.raises(GateError) as caught:
+        check_recall(exported, scorer, split_workload(exported, split))
+    assert "cuda rnn tf32" in str(caught.value.got)
 
 
 def test_a_missed_bound_names_fp16(

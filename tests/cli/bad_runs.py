@@ -1,33 +1,32 @@
-"""Bad inputs of the commands that work on a bundle: what is run, and what the error must say."""
+"""Bad bundles and options of the commands that work on a bundle."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from cli.bad_exports import Arguments, Bad
-from cli.world import IMAGES, World, captions_of, edit_manifest, replace_file
-from numpy.typing import NDArray
-from small_models import SGR, random_regions
+from cli.bad_input import Arguments, Bad
+from cli.bad_splits import evaluation, options
+from cli.world import World, edit_manifest, replace_file
+from support.refusals import naming
+
+from sgraf_deploy.errors import (
+    BundleError,
+    CheckpointError,
+    DataError,
+    InputError,
+    UnavailableError,
+)
+from sgraf_deploy.manifest import SCHEMA_VERSION
 
 EXPORT = "sgraf-deploy export"
 
 
-def _eval(world: World, *more: object, data: Path | None = None) -> Sequence[object]:
-    return ("eval", world.bundle, "--data", data or world.data, "--split", "dev", *more)
-
-
 def _rerank(*more: object) -> Arguments:
     return lambda world: ("rerank", world.bundle, "--data", world.data, "--split", "dev", *more)
-
-
-def _options(*more: object) -> Arguments:
-    return lambda world: _eval(world, *more)
 
 
 def _on(bundle: Callable[[World], object], *more: object) -> Arguments:
@@ -56,68 +55,24 @@ def _verify(bundle: Callable[[World], object], *more: object) -> Arguments:
     return lambda world: ("verify", bundle(world), *more)
 
 
-def _regions(make: Callable[[], NDArray[Any]]) -> Arguments:
-    return lambda world: _eval(world, data=world.precomp(make()))
-
-
-def _with_nan() -> NDArray[np.float32]:
-    regions = random_regions(SGR, IMAGES)
-    regions[4, 2, 1] = np.nan
-    return regions
-
-
-def _nan_image(world: World) -> Sequence[object]:
-    data = world.precomp(_with_nan())
-    return ("rerank", world.bundle, "--data", data, "--split", "dev", "--image", "4")
-
-
-def _without_captions(world: World) -> Sequence[object]:
-    data = world.precomp()
-    (data / "dev_caps.txt").unlink()
-    return ("rerank", world.bundle, "--data", data, "--split", "dev", "--image", "4")
-
-
-def _captions(captions: list[str]) -> Arguments:
-    return lambda world: _eval(world, data=world.precomp(captions=captions))
-
-
-def _not_utf8(world: World) -> Sequence[object]:
-    data = world.precomp()
-    lines = (data / "dev_caps.txt").read_bytes().split(b"\n")
-    lines[7] = b"caf\xe9"
-    (data / "dev_caps.txt").write_bytes(b"\n".join(lines))
-    return _eval(world, data=data)
-
-
-def _truncated(world: World) -> Sequence[object]:
-    data = world.precomp()
-    content = (data / "dev_ims.npy").read_bytes()
-    (data / "dev_ims.npy").write_bytes(content[:-100])
-    return _eval(world, data=data)
-
-
 def _pipe(world: World) -> Path:
     os.mkfifo(world.folder / "pipe")
     return Path("pipe")
 
 
 def _link(world: World) -> Path:
-    (world.folder / "link.json").symlink_to("no/r.json")
+    (world.folder / "link.json").symlink_to("nowhere/r.json")
     return Path("link.json")
 
 
 def _no_gpu(world: World) -> Sequence[object]:
     world.monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    return _eval(world, "--engine", "torch", "--device", "cuda")
+    return evaluation(world, "--engine", "torch", "--device", "cuda")
 
 
 def _without_torch(world: World) -> Sequence[object]:
     world.monkeypatch.setitem(sys.modules, "sgraf_deploy.model.engines", None)
-    return _eval(world, "--engine", "torch")
-
-
-def _data(name: str) -> Arguments:
-    return lambda world: ("eval", world.bundle, "--data", world.data, "--split", name)
+    return evaluation(world, "--engine", "torch")
 
 
 def _checkpoint(checkpoint: Callable[[World], Path], *command: str) -> Arguments:
@@ -139,149 +94,272 @@ def _test_split(world: World) -> Sequence[object]:
     return ("eval", world.bundle, "--data", data, "--split", "test", "--authors-dev")
 
 
+MANIFEST = ("copy.sgraf/manifest.json",)
+
 BAD_BUNDLES = [
-    Bad("no-bundle", _on(lambda w: "no.sgraf"), ("no bundle", "no.sgraf", EXPORT)),
-    Bad("checkpoint-as-bundle", _on(lambda w: w.sgr), ("is a file, not a bundle", EXPORT)),
-    Bad("folder-as-bundle", _on(lambda w: w.data), ("is not a bundle", "manifest.json", EXPORT)),
-    Bad("inspect-no-bundle", lambda w: ("inspect", "no.sgraf"), ("there is no bundle", EXPORT)),
-    Bad("manifest-no-json", _on(_damaged("manifest.json", b"{")), ("manifest.json", "not valid")),
+    Bad("no-bundle", _on(lambda w: "no.sgraf"), BundleError, ("no.sgraf",), hint=EXPORT),
+    Bad(
+        "checkpoint-as-bundle",
+        _on(lambda world: world.sgr),
+        BundleError,
+        ("small_SGR.pth.tar",),
+        hint=[EXPORT, "small_SGR.pth.tar"],
+    ),
+    Bad(
+        "folder-as-bundle",
+        _on(lambda world: world.data),
+        BundleError,
+        ("small_precomp", "manifest.json"),
+        hint=EXPORT,
+    ),
+    Bad(
+        "inspect-no-bundle",
+        lambda world: ("inspect", "no.sgraf"),
+        BundleError,
+        ("no.sgraf",),
+        hint=EXPORT,
+    ),
+    Bad(
+        "manifest-no-json",
+        _on(_damaged("manifest.json", b"{")),
+        BundleError,
+        MANIFEST,
+        got=naming(),
+    ),
     Bad(
         "manifest-newer",
         _manifest(lambda manifest: manifest.update(schema_version=99)),
-        ("newer sgraf-deploy", "expected at most", "got 99", "upgrade sgraf-deploy"),
+        BundleError,
+        (*MANIFEST, "schema_version"),
+        expected=naming(SCHEMA_VERSION),
+        got=99,
+        hint="sgraf-deploy",
     ),
     Bad(
         "manifest-without-a-field",
         _manifest(lambda manifest: manifest["members"]["saf"].pop("config")),
-        ("members.saf.config: missing field", "export again"),
+        BundleError,
+        (*MANIFEST, "members.saf.config"),
+        hint=EXPORT,
     ),
     Bad(
         "graph-tampered-with",
         _on(_damaged("sgr/fp32/scorer.onnx", b"graph")),
-        ("sgr/fp32/scorer.onnx", "5 bytes", "--force"),
+        BundleError,
+        ("sgr/fp32/scorer.onnx", "copy.sgraf"),
+        got=naming(5),
+        hint="--force",
     ),
-    Bad("graph-missing", _on(_damaged("saf/fp32/scorer.onnx", None)), ("a file", "got none")),
+    Bad(
+        "graph-missing",
+        _on(_damaged("saf/fp32/scorer.onnx", None)),
+        BundleError,
+        ("saf/fp32/scorer.onnx", "copy.sgraf"),
+        got=naming(),
+        hint="--force",
+    ),
     Bad(
         "graph-of-noise",
-        _on(lambda w: replace_file(w.copy(), "sgr/fp32/scorer.onnx", b"noise")),
-        ("sgr/fp32/scorer.onnx", "--force"),
+        _on(lambda world: replace_file(world.copy(), "sgr/fp32/scorer.onnx", b"noise")),
+        BundleError,
+        ("sgr/fp32/scorer.onnx", "ONNX"),
+        hint="--force",
     ),
-    Bad("words-missing", _on(_damaged("vocab.json", None)), ("vocab.json of bundle", "got none")),
+    Bad(
+        "words-missing",
+        _on(_damaged("vocab.json", None)),
+        BundleError,
+        ("vocab.json", "copy.sgraf"),
+        got=naming(),
+        hint="--force",
+    ),
     Bad(
         "verify-damaged",
         _verify(_damaged("reference/gate.npz", b"")),
-        ("reference/gate.npz", "got 0 bytes", EXPORT),
+        BundleError,
+        ("reference/gate.npz", "copy.sgraf"),
+        got=naming(0),
+        hint=EXPORT,
     ),
     Bad(
         "verify-graph-of-noise",
-        _verify(lambda w: replace_file(w.copy(), "sgr/fp16/scorer.onnx", b"noise")),
-        ("sgr/fp16/scorer.onnx is no ONNX file", "export the bundle again"),
+        _verify(lambda world: replace_file(world.copy(), "sgr/fp16/scorer.onnx", b"noise")),
+        BundleError,
+        ("sgr/fp16/scorer.onnx", "ONNX"),
+        hint=EXPORT,
     ),
     Bad(
         "verify-gate-of-noise",
         _verify(lambda w: replace_file(w.copy(), "reference/gate.npz", b"PK\x03\x04noise")),
-        ("gate.npz cannot be read", "export the bundle again"),
+        BundleError,
+        ("copy.sgraf/reference/gate.npz",),
+        got=naming("zip"),
+        hint=naming(),
     ),
-    Bad("verify-bare", _verify(lambda w: w.bare), ("exported without", "--checkpoint FILE")),
-    Bad("verify-other", _checkpoint(lambda w: w.saf, "verify"), ("expected small_SGR", "got")),
+    Bad(
+        "verify-bare", _verify(lambda w: w.bare), BundleError, ("bare.sgraf",), hint="--checkpoint"
+    ),
+    Bad(
+        "verify-other",
+        _checkpoint(lambda world: world.saf, "verify"),
+        CheckpointError,
+        ("sgr",),
+        expected=naming("small_SGR.pth.tar"),
+        got=naming("small_SAF.pth.tar"),
+        hint="--checkpoint",
+    ),
 ]
 
-BAD_DATA = [
-    Bad("no-data", lambda w: _eval(w, data=Path("no")), ("data folder no", "SPLIT_ims.npy")),
-    Bad("unknown-split", _data("test"), ("no split 'test'", "test_caps.txt", "the splits dev")),
-    Bad("split-with-a-path", _data("../dev"), ("no split '../dev'", "the splits dev")),
-    Bad("captions-too-few", _captions(captions_of(IMAGES)[:-1]), ("6 rows and 29 captions",)),
-    Bad("caption-blank", _captions(["a", " ", *["b"] * 28]), ("line 2", "a blank line")),
-    Bad("captions-not-utf-8", _not_utf8, ("dev_caps.txt, line 8", "0xe9", "convert")),
-    Bad("regions-with-nan", _regions(_with_nan), ("image 4 (counted from 0), region 2", "finite")),
-    Bad("nan-in-the-query", _nan_image, ("--image 4", "region 2", "finite")),
+BAD_ENGINES = [
     Bad(
-        "regions-of-another-width",
-        _regions(lambda: random_regions(replace(SGR, img_dim=32), IMAGES)),
-        ("do not fit the model", "(any, 7, 64)", "got (6, 7, 32)"),
+        "unknown-engine",
+        options("--engine", "tensorflow"),
+        InputError,
+        ("engine",),
+        expected=naming("auto", "torch-reference"),
+        got="tensorflow",
     ),
     Bad(
-        "regions-too-few",
-        _regions(lambda: random_regions(replace(SGR, regions=5), IMAGES)),
-        ("do not fit the model", "(any, 7, 64)", "got (6, 5, 64)"),
+        "engine-without-package",
+        _without_torch,
+        UnavailableError,
+        ("torch", "sgraf_deploy.model.engines"),
+        hint="pip install 'sgraf-deploy[torch]'",
     ),
-    Bad(
-        "regions-of-another-type",
-        _regions(lambda: random_regions(SGR, IMAGES).astype(np.int64)),
-        ("dev_ims.npy", "expected float32 or float16", "got integers (<i8)", ".astype"),
-    ),
-    Bad(
-        "regions-beyond-float32",
-        _regions(lambda: random_regions(SGR, IMAGES).astype(np.float64) * 1e40),
-        ("image 0 (counted from 0), region 0", "finite", "more than float32 can hold"),
-    ),
-    Bad(
-        "regions-transposed",
-        _regions(lambda: random_regions(SGR, IMAGES).transpose(0, 2, 1)),
-        ("dev_ims.npy do not fit the model", "got (6, 64, 7)", "x.transpose(0, 2, 1))"),
-    ),
-    Bad("fewer-captions-per-image", _options("--captions-per-image", 2), ("6 rows and 30", "5")),
-    Bad(
-        "one-caption-per-image",
-        _captions(captions_of(IMAGES)[:IMAGES]),
-        ("6 rows and 6 captions", "--captions-per-image 1"),
-    ),
-    Bad("image-without-captions", _without_captions, ("expected dev_caps.txt", "no split at all")),
-    Bad("regions-truncated", _truncated, ("dev_ims.npy is truncated", "bytes")),
-    Bad("no-images", _options("--limit-images", 0), ("expected 1 … 6", "got 0")),
-    Bad("too-many-images", _options("--limit-images", 7), ("expected 1 … 6", "got 7")),
-    Bad("folds-that-do-not-divide", _options("--folds", 4), ("folds", "divides the 6", "got 4")),
-]
-
-BAD_OPTIONS = [
-    Bad("authors-dev-of-test", _test_split, ("expected the split dev", "got test")),
-    Bad("unknown-engine", _options("--engine", "tensorflow"), ("torch-reference", "tensorflow")),
-    Bad("engine-without-package", _without_torch, ("torch is not available", "pip install")),
     Bad(
         "precision-not-there",
-        _on(lambda w: w.bare, "--precision", "fp16"),
-        ("has no fp16 graphs", "expected precision fp32", "got fp16"),
+        _on(lambda world: world.bare, "--precision", "fp16"),
+        InputError,
+        ("bare.sgraf", "fp16"),
+        expected=naming("fp32"),
+        got="fp16",
     ),
     Bad(
         "reference-in-fp16",
-        _options("--engine", "torch-reference", "--precision", "fp16"),
-        ("expected precision fp32", "got fp16", "use --engine torch"),
+        options("--engine", "torch-reference", "--precision", "fp16"),
+        UnavailableError,
+        ("torch-reference",),
+        expected=naming("fp32"),
+        got="fp16",
+        hint="--engine torch",
     ),
-    Bad("no-gpu", _no_gpu, ("engine torch is not available", "no device cuda:0", "--device cpu")),
-    Bad("gpu-for-ort", _options("--engine", "ort", "--device", "cuda"), ("expected cpu", "cuda")),
+    Bad("no-gpu", _no_gpu, UnavailableError, ("torch", "cuda:0", 0), hint="--device cpu"),
+    Bad(
+        "gpu-for-ort",
+        options("--engine", "ort", "--device", "cuda"),
+        InputError,
+        ("ort", "device"),
+        expected="cpu",
+        got="cuda",
+    ),
     *(
         Bad(
             f"device-{name}",
-            _options("--engine", "torch", "--device", name),
-            ("device: expected cpu, cuda or cuda:N", f"got {name}"),
+            options("--engine", "torch", "--device", name),
+            InputError,
+            ("device",),
+            expected=naming("cpu", "cuda", "cuda:N"),
+            got=name,
         )
         for name in ("nonsense", "meta")
     ),
-    Bad("eval-without-words", _on(lambda w: w.bare), ("without a vocabulary", "--vocab FILE")),
     Bad(
         "torch-without-weights",
-        _on(lambda w: w.bare, "--engine", "torch"),
-        ("exported without the original weights of sgr", "--checkpoint FILE"),
+        _on(lambda world: world.bare, "--engine", "torch"),
+        BundleError,
+        ("bare.sgraf", "sgr"),
+        hint="--checkpoint",
     ),
-    Bad("other-weights", _checkpoint(lambda w: w.saf), ("expected small_SGR", "--checkpoint")),
-    Bad("no-weights", _checkpoint(lambda w: Path("no.pth")), ("no.pth: no such file",)),
-    Bad("json-without-folder", _options("--json", "no/r.json"), ("--json no/r.json", "create it")),
-    Bad("json-onto-a-pipe", lambda w: _eval(w, "--json", _pipe(w)), ("a file", "a named pipe")),
+    Bad(
+        "other-weights",
+        _checkpoint(lambda world: world.saf),
+        CheckpointError,
+        ("sgr",),
+        expected=naming("small_SGR.pth.tar"),
+        got=naming("small_SAF.pth.tar"),
+        hint="--checkpoint",
+    ),
+    Bad("no-weights", _checkpoint(lambda world: Path("no.pth")), CheckpointError, ("no.pth",)),
+]
+
+BAD_REPORTS = [
+    Bad(
+        "json-without-folder",
+        options("--json", "nowhere/r.json"),
+        InputError,
+        ("--json", "nowhere/r.json"),
+        got=naming("nowhere"),
+        hint=naming(),
+    ),
+    Bad(
+        "json-onto-a-pipe",
+        lambda w: evaluation(w, "--json", _pipe(w)),
+        InputError,
+        ("--json", "pipe"),
+    ),
     Bad(
         "json-by-a-link-to-no-folder",
-        lambda w: _eval(w, "--json", _link(w)),
-        ("no folder", "create it"),
+        lambda world: evaluation(world, "--json", _link(world)),
+        InputError,
+        ("--json", "link.json"),
+        got=naming("nowhere"),
+        hint=naming(),
     ),
-    Bad("json-onto-a-folder", lambda w: _eval(w, "--json", w.data), ("a file", "got a folder")),
-    Bad("no-query", _rerank(), ("--caption TEXT or --image ROW", "got neither")),
-    Bad("two-queries", _rerank("--caption", "a", "--image", 1), ("--caption TEXT or", "got both")),
-    Bad("image-too-high", _rerank("--image", 6), ("--image: expected a row from 0 to 5", "got 6")),
-    Bad("image-below-zero", _rerank("--image", -1), ("expected a row from 0 to 5", "got -1")),
-    Bad("empty-caption", _rerank("--caption", ""), ("--caption: expected at least one word",)),
-    Bad("blank-caption", _rerank("--caption", " \t"), ("--caption: expected at least one word",)),
+    Bad(
+        "json-onto-a-folder",
+        lambda world: evaluation(world, "--json", world.data),
+        InputError,
+        ("--json", "small_precomp"),
+        hint=naming(),
+    ),
+]
+
+QUERIES = naming("--caption", "--image")
+
+BAD_QUERIES = [
+    Bad("no-query", _rerank(), InputError, expected=QUERIES, got=naming()),
+    Bad(
+        "two-queries",
+        _rerank("--caption", "a", "--image", 1),
+        InputError,
+        expected=QUERIES,
+        got=QUERIES,
+    ),
+    *(
+        Bad(
+            name,
+            _rerank("--image", row),
+            InputError,
+            ("--image",),
+            expected=naming(0, 5),
+            got=row,
+        )
+        for name, row in (("image-too-high", 6), ("image-below-zero", -1))
+    ),
+    *(
+        Bad(
+            name,
+            _rerank("--caption", text),
+            InputError,
+            ("--caption",),
+            expected=naming(),
+            got=repr(text),
+        )
+        for name, text in (("empty-caption", ""), ("blank-caption", " \t"))
+    ),
     Bad(
         "caption-without-words",
-        lambda w: ("rerank", w.bare, *_rerank("--caption", "a")(w)[2:]),
-        ("without a vocabulary", "--vocab FILE"),
+        lambda world: ("rerank", world.bare, *_rerank("--caption", "a")(world)[2:]),
+        BundleError,
+        ("bare.sgraf",),
+        hint="--vocab",
     ),
+]
+
+BAD_OPTIONS = [
+    Bad("authors-dev-of-test", _test_split, DataError, expected=naming("dev"), got="test"),
+    Bad("eval-without-words", _on(lambda w: w.bare), BundleError, ("bare.sgraf",), hint="--vocab"),
+    *BAD_ENGINES,
+    *BAD_REPORTS,
+    *BAD_QUERIES,
 ]

@@ -97,6 +97,30 @@ def test_a_missed_bound_is_shown_and_kept(world: World) -> None:
     assert len(json.loads(Path("r.json").read_text(encoding="utf-8"))["failed"]) == 3
 
 
+def test_the_yardsticks_arithmetic_is_stated(world: World) -> None:
+    stdout, report = bench(world.bundle, *FEW, "--engine", "ort")
+
+    assert "literal loop: float32, TF32 off, cpu" in stdout
+    stated = report["yardstick"]
+    assert (stated["dtype"], stated["tf32"], stated["below_float32"]) == ("float32", False, [])
+    assert (stated["device"], stated["device_name"], stated["cudnn"]) == ("cpu", None, None)
+    assert list(report["throughput"]["scopes"]) == ["encode images", "encode captions", "score"]
+
+
+def test_a_yardstick_that_was_not_exact_is_a_missed_bound(world: World) -> None:
+    from sgraf_deploy.model import exact
+
+    below = exact.Observed(("cuda rnn tf32",), cudnn=True)
+    world.monkeypatch.setattr(exact, "observe", lambda: below)
+
+    result = run("bench", world.bundle, *FEW, "--engine", "ort", "--json", "r.json")
+
+    assert result.exit_code == 1
+    report = json.loads(Path("r.json").read_text(encoding="utf-8"))
+    assert (len(report["failed"]), report["yardstick"]["tf32"]) == (1, True)
+    assert "literal loop: float32, cuda rnn tf32, cpu" in result.stdout
+
+
 def test_unstable_timings_are_warned_of(world: World) -> None:
     world.monkeypatch.setattr("sgraf_deploy.bench.run.UNSTABLE", -1.0)
 

@@ -9,12 +9,24 @@ from typing import Any
 import numpy as np
 import pytest
 from cli.test_train import SMALL
-from cli.world import IMAGES, World, captions_of, done, error_line, run
+from cli.world import (
+    IMAGES,
+    World,
+    captions_of,
+    done,
+    line_naming,
+    recall_rows,
+    refused_line,
+    run,
+    suggested,
+)
+from support.refusals import naming
 
 import sgraf_deploy
 from sgraf_deploy.bench import measure, recall
 from sgraf_deploy.bench.engine_gate import check_recall
 from sgraf_deploy.data.precomp import open_precomp
+from sgraf_deploy.errors import DataError, GateError, InputError
 from sgraf_deploy.runtime import tensorrt
 
 PER_IMAGE = [1, 2, 3]
@@ -47,16 +59,17 @@ def test_eval_counts_any_of_an_images_captions(world: World, per_image: int) -> 
     assert report["reports"]["SGRAF"] == recall.evaluate(logits, per_image).to_json()
     folds = recall.folds(logits, 2, per_image)
     assert report["folds"]["SGRAF"] == json.loads(json.dumps(folds.to_json()))
-    (chance,) = (line for line in stdout.splitlines() if line.startswith("chance"))
     expected = recall.chance_level(IMAGES, per_image).image_to_text
-    assert float(chance.split()[4]) == pytest.approx(expected.r1, abs=0.005)
+    shown = recall_rows(stdout)["chance i"][0]
+    assert float(shown) == pytest.approx(expected.r1, abs=0.005)
 
 
 def test_eval_cuts_dev_to_whole_images(world: World) -> None:
     data = data_of(world, 2)
     world.monkeypatch.setattr("sgraf_deploy.data.precomp.AUTHORS_DEV_CAPTIONS", 5)
-    stdout = done("eval", world.bundle, *data, "--authors-dev").stdout
-    assert "2 images × 4 captions" in stdout
+    done("eval", world.bundle, *data, "--authors-dev", "--json", "r.json")
+    report = json.loads(Path("r.json").read_text())["run"]
+    assert (report["images"], report["captions"]) == (2, 4)
 
 
 @pytest.mark.parametrize("per_image", PER_IMAGE)
@@ -77,7 +90,7 @@ def test_bench_compares_recall(world: World, per_image: int) -> None:
 @pytest.mark.parametrize("mode", ["--scaling", "--profile"])
 def test_modes_without_data_do_not_know_it(world: World, mode: str) -> None:
     result = run("bench", world.bundle, mode, "--captions-per-image", 2)
-    assert "expected no --captions-per-image beside it" in error_line(result)
+    refused_line(result, InputError, mode, expected=naming("--captions-per-image"))
 
 
 @pytest.mark.parametrize("per_image", PER_IMAGE)
@@ -86,15 +99,15 @@ def test_train_and_export_take_it(world: World, per_image: int) -> None:
     folder, number = data[1], ("--captions-per-image", per_image)
     small = [value if value != 10 else 5 for value in SMALL]
     trained = done("train", folder, "--module", "SAF", "-o", "own.pth.tar", *small, *number)
-    assert f"{IMAGES} images, {IMAGES * per_image} captions" in trained.output
+    line_naming(trained.output, folder, IMAGES, IMAGES * per_image)
 
     gate = ("--gate-data", folder, "--precision", "fp32", *number)
     exported = done("export", "own.pth.tar", "--vocab", "own_vocab.json", *gate, "-o", "own.sgraf")
 
-    assert f"{IMAGES} images × {IMAGES * per_image} captions of split dev" in exported.stdout
-    (following,) = (line for line in exported.output.splitlines() if line.startswith("next: "))
-    assert following.endswith(f"--captions-per-image {per_image}")
-    done(*following.removeprefix("next: sgraf-deploy ").split())
+    line_naming(exported.stdout, IMAGES, IMAGES * per_image, "dev")
+    following = suggested(exported.stdout)
+    assert following[-2:] == ["--captions-per-image", str(per_image)]
+    done(*following)
 
 
 def test_compile_compares_recall(world: World) -> None:
@@ -102,7 +115,7 @@ def test_compile_compares_recall(world: World) -> None:
 
     def publish(*_: object, check: Any, **__: object) -> None:
         check(sgraf_deploy.load(world.bundle, engine="ort"))
-        raise sgraf_deploy.errors.GateError("nothing is published here")
+        raise GateError("nothing is published here")
 
     def check(*arguments: Any, **more: Any) -> dict[str, Any]:
         seen.append(arguments[2].captions_per_image)
@@ -116,7 +129,7 @@ def test_compile_compares_recall(world: World) -> None:
 
     result = run("compile", world.bundle, *data_of(world, 3))
 
-    assert "nothing is published here" in error_line(result)
+    refused_line(result, GateError, "nothing is published here")
     assert seen == [3]
 
 
@@ -134,9 +147,8 @@ def test_the_error_names_the_number_that_fits(world: World, command: str) -> Non
 
     result = run(command, *arguments.get(command, (world.bundle, *data)))
 
-    assert result.exit_code == 2
-    assert "6 rows and 12 captions" in error_line(result)
-    assert "--captions-per-image 2" in error_line(result)
+    names = ("dev_ims.npy", "dev_caps.txt")
+    refused_line(result, DataError, *names, got=naming(6, 12), hint="--captions-per-image 2")
 
 
 @pytest.mark.parametrize("captions", [True, False], ids=["there", "missing"])
@@ -154,8 +166,9 @@ def test_rerank_finds_images_without_their_captions(
 
     found = done("rerank", world.bundle, "--data", folder, *query).stdout
 
-    assert "the best 6 of 6 images" in found
-    assert "photo3.jpg" in found
+    assert {line.split()[-1] for line in found.splitlines()[-6:]} == {
+        f"photo{row}.jpg" for row in range(6)
+    }
 
 
 def test_rerank_tells_what_its_files_show(world: World) -> None:
@@ -164,9 +177,8 @@ def test_rerank_tells_what_its_files_show(world: World) -> None:
     data = ("--data", folder, "--split", "dev")
     for query in (("--caption", "word5"), ("--image", 2)):
         result = done("rerank", world.bundle, *data, *query)
-        assert result.stdout.count("note: the regions of split dev are float64, big-endian") == 1
-        assert result.stderr.count("Warning: ") == 1
-        assert "the images' names are left out" in result.stderr
+        assert (result.noted, result.warned) == (["converted-regions"], ["names-left-out"])
+        line_naming(result.stdout, "dev", "float64", "big-endian")
 
 
 def test_converted_regions_give_the_same_figures_in_every_command(world: World) -> None:
@@ -180,4 +192,4 @@ def test_converted_regions_give_the_same_figures_in_every_command(world: World) 
     done("train", folder, "--module", "SAF", "-o", "own.pth.tar", *SMALL)
     gate = ("--gate-data", folder, "--precision", "fp32")
     exported = done("export", world.sgr, "--vocab", world.vocabulary, *gate, "-o", "own.sgraf")
-    assert exported.stdout.count("note: the regions of split dev are float64") == 1
+    assert exported.noted.count("converted-regions") == 1

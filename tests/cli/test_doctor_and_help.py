@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 from pathlib import Path
 
 import click
 import pytest
 from auto_engine import auto_engine
-from cli.world import done, run
+from cli.world import done, line_naming, run
+from support.refusals import holds
 
 import sgraf_deploy
 from sgraf_deploy.cli import main
@@ -40,11 +42,13 @@ def test_doctor_where_all_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
 
     stdout = done("doctor").stdout
 
-    assert stdout.startswith(f"sgraf-deploy {sgraf_deploy.__version__}, python {sys.version[:4]}")
+    first = stdout.splitlines()[0]
+    assert holds(first, sgraf_deploy.__version__)
+    assert holds(first, platform.python_version())
     assert working(stdout) == set(ENGINES)
-    assert f"--engine auto takes {auto_engine()}" in stdout
-    assert "export works" in stdout
-    assert "pip install" not in stdout
+    line_naming(stdout, "--engine auto", auto_engine())
+    line_naming(stdout, "export")
+    assert "pip install" not in stdout  # which stands beside whatever does not work
 
 
 def test_doctor_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,9 +59,10 @@ def test_doctor_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert working(stdout).isdisjoint({"torch", "torch-reference"})
     assert "ort" in working(stdout)
-    assert "to have torch, torch-reference: pip install 'sgraf-deploy[torch]'" in stdout
-    assert f"--engine auto takes {auto_engine()}" in stdout
-    assert "export does not work: Python cannot import" in stdout
+    hint = "pip install 'sgraf-deploy[torch]'"
+    line_naming(stdout, "torch", "torch-reference", hint)
+    line_naming(stdout, "--engine auto", auto_engine())
+    line_naming(stdout, "export", "sgraf_deploy.model.engines", hint)
 
 
 def test_doctor_with_a_pytorch_that_may_not_read_checkpoints(
@@ -68,8 +73,7 @@ def test_doctor_with_a_pytorch_that_may_not_read_checkpoints(
     stdout = done("doctor").stdout
 
     assert "torch" in working(stdout)
-    assert "export does not work: PyTorch for checkpoints" in stdout
-    assert "pip install 'torch>=2.10'" in stdout
+    line_naming(stdout, "export", "2.9.1", "pip install 'torch>=2.10'")
 
 
 def test_doctor_without_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,9 +82,10 @@ def test_doctor_without_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     stdout = done("doctor").stdout
 
     for name in ("native", "ort"):
-        assert " ".join(engines(stdout)[name]) == "no Python cannot import onnxruntime"
-    assert "ort: pip install 'sgraf-deploy[cpu]'" in stdout
-    assert "--engine auto takes torch" in stdout
+        assert name not in working(stdout)
+        line_naming(stdout, name, "onnxruntime")
+    line_naming(stdout, "native", "ort", "pip install 'sgraf-deploy[cpu]'")
+    line_naming(stdout, "--engine auto", "torch", "cpu")
 
 
 def test_doctor_without_any_engine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,10 +94,10 @@ def test_doctor_without_any_engine(monkeypatch: pytest.MonkeyPatch) -> None:
 
     stdout = done("doctor").stdout
 
-    (line,) = [line for line in stdout.splitlines() if line.startswith("--engine auto")]
-    assert "finds nothing: no engine is available" in line
-    assert "ort: Python cannot import onnxruntime" in line
-    assert line.endswith("pip install 'sgraf-deploy[cpu]'")
+    line = line_naming(stdout, "--engine auto", "pip install 'sgraf-deploy[cpu]'")
+    assert holds(line, "ort")
+    assert holds(line, "onnxruntime")
+    assert not holds(line, "fp32")  # what it would take
 
 
 def test_doctor_says_once_why_an_engine_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,23 +105,23 @@ def test_doctor_says_once_why_an_engine_does_not_work(monkeypatch: pytest.Monkey
 
     stdout = done("doctor").stdout
 
-    assert "is not available" not in stdout
     (row,) = [line for line in stdout.splitlines() if line.startswith("native ")]
-    assert row.split(maxsplit=2)[2] == "the package was built without a C compiler"
+    assert "native" not in working(stdout)
+    assert row.count("native") == 1
+    assert holds(row, "C")
 
 
 def test_doctor_names_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     driver = Driver("13.1", (Gpu("GPU A", "8.9"), Gpu("GPU B", "12.0")))
     monkeypatch.setattr("sgraf_deploy.runtime.gpu.find_driver", lambda: driver)
     stdout = done("doctor").stdout
-    assert "GPU: GPU A (8.9), GPU B (12.0); the driver runs CUDA 13.1" in stdout
-    assert "ONNX Runtime's providers: " in stdout
-    assert "CPUExecutionProvider" in stdout
+    line_naming(stdout, "GPU A", "8.9", "GPU B", "12.0", "13.1")
+    assert holds(stdout.splitlines()[-1], "CPUExecutionProvider")
 
 
 def test_doctor_says_what_compile_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sgraf_deploy.runtime.tensorrt.MODULES", ())
-    assert "compile does not work: TensorRT is not available" in done("doctor").stdout
+    line_naming(done("doctor").stdout, "compile", "TensorRT", "pip install")
 
 
 def test_version() -> None:
@@ -129,8 +134,9 @@ def test_the_help_lists_every_command() -> None:
     assert sorted(main.commands) == COMMANDS
     for name in COMMANDS:
         assert f"\n  {name} " in stdout
-    assert "..." not in stdout.partition("Commands:")[2]
-    assert "Exit codes: 0 done, 1 a bound" in " ".join(stdout.split())
+    below = stdout.partition("Commands:")[2]
+    assert "..." not in below
+    assert all(holds(below, code) for code in (0, 1, 2))
 
 
 @pytest.mark.parametrize("name", COMMANDS)

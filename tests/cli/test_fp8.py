@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-from cli.world import World, done, error_line, run
+from cli.world import World, done, line_naming, refused_line, run, suggested
+from support.refusals import naming
 
 from sgraf_deploy.bench import parity
 from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.errors import GateError, InputError, UnavailableError
 from sgraf_deploy.runtime import gate
 
 
@@ -30,26 +32,22 @@ def test_all_exports_fp8_too_and_says_what_it_does_to_recall(lenient: World) -> 
     result = done("export", lenient.sgr, lenient.saf, *data, "--precision", "all", "-o", "a.sgraf")
 
     assert Bundle.open("a.sgraf").manifest.precisions == ("fp32", "fp16", "fp8")
-    assert "fp8, split dev: 6 images × 30 captions: every R@K within its bound, rsum SGR " in (
-        result.stdout
-    )
-    assert "comparing R@K in fp8" in result.stderr
-    verified = done("verify", "a.sgraf").stdout
-    assert "sgr fp8" in verified
+    line_naming(result.stdout, "fp8", "dev", 6, 30, "SGR", "SAF", "SGRAF")
+    line_naming(result.stderr, "fp8")
+    line_naming(done("verify", "a.sgraf").stdout, "sgr fp8")
 
 
 def test_fp8_alone_names_an_engine_that_runs_it(lenient: World) -> None:
     data = ("--vocab", lenient.vocabulary, "--gate-data", lenient.data, "--no-reference")
     result = done("export", lenient.sgr, *data, "--precision", "fp8", "-o", "a.sgraf")
 
-    assert result.stdout.splitlines()[-1].endswith("--precision fp8 --engine torch")
+    assert suggested(result.stdout)[-4:] == ["--precision", "fp8", "--engine", "torch"]
 
 
 def test_fp8_needs_real_data(world: World) -> None:
     result = run("export", world.sgr, "--vocab", world.vocabulary, "--precision", "fp8")
 
-    assert result.exit_code == 2
-    assert "--gate-data DIR, to compare R@K on" in error_line(result)
+    refused_line(result, InputError, "fp8", expected=naming("--gate-data"))
     assert list(world.folder.iterdir()) == []
 
 
@@ -59,9 +57,8 @@ def test_fp8_that_loses_recall_is_not_published(lenient: World) -> None:
 
     result = run("export", lenient.sgr, *data, "--precision", "fp8")
 
-    assert result.exit_code == 1
-    assert "fp8-rounded, on split dev" in error_line(result)
-    assert error_line(result).endswith("export with --precision fp16")
+    names = ("torch", "fp8-rounded", "dev")
+    refused_line(result, GateError, *names, got=naming("SGR", "1e-09"), hint="--precision fp16")
     assert list(lenient.folder.iterdir()) == []
 
 
@@ -85,5 +82,7 @@ def test_an_engine_that_cannot_is_one_line(
     data = ("--data", world.data, "--split", "dev")
     result = run(command, exported_fp8.path, *data, "--engine", "ort", "--precision", "fp8")
 
-    line = "engine ort: expected precision fp32 or fp16, got fp8; use --engine torch or"
-    assert line in error_line(result)
+    expected = naming("fp32", "fp16")
+    refused_line(
+        result, UnavailableError, "ort", expected=expected, got="fp8", hint="--engine torch"
+    )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +12,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from cli.bad_exports import BAD_EXPORTS, Bad
-from cli.bad_runs import BAD_BUNDLES, BAD_DATA
+from cli.bad_input import Bad
+from cli.test_bad_inputs import BAD
 from cli.test_doctor_and_help import COMMANDS
-from cli.world import World, run, tree
+from cli.world import World, line_naming, recall_rows, refused_line, run, tree
+from support.refusals import holds
 
 import sgraf_deploy
 from sgraf_deploy.cli.terminal import progress_bars
@@ -41,7 +44,7 @@ def start(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str
 
 def chosen(*names: str) -> list[Bad]:
     """Some of the bad inputs, by name."""
-    found = [bad for bad in (*BAD_EXPORTS, *BAD_BUNDLES, *BAD_DATA) if bad.name in names]
+    found = [bad for bad in BAD if bad.name in names]
     assert len(found) == len(names)
     return found
 
@@ -52,14 +55,12 @@ def chosen(*names: str) -> list[Bad]:
 def test_bad_input_of_a_process(world: World, bad: Bad) -> None:
     arguments = bad.arguments(world)
     before = tree(world.folder)
+    in_this_process = refused_line(run(*arguments), bad.kind, *bad.names, **bad.fields)
 
     finished = start(*arguments)
 
     assert finished.returncode == 2
-    (message,) = finished.stderr.splitlines()
-    assert message.startswith("Error: ")
-    for part in bad.says:
-        assert part in message
+    assert finished.stderr == f"{in_this_process}\n"
     assert tree(world.folder) == before
 
 
@@ -86,9 +87,9 @@ def test_output_to_a_full_disk_is_one_line(world: World, arguments: list[str]) -
         words = [world.bundle if word == "BUNDLE" else word for word in arguments]
         finished = start(*words, stdout=full)
 
-    assert finished.stderr == (
-        "Error: standard output or an open file: got No space left on device; free disk space\n"
-    )
+    (line,) = finished.stderr.splitlines()
+    assert line.startswith("Error: ")
+    assert holds(line, os.strerror(errno.ENOSPC))
     assert finished.returncode == 2
 
 
@@ -119,8 +120,7 @@ def test_ctrl_c_leaves_nothing_behind(world: World) -> None:
     )
 
     assert finished.returncode == 130
-    assert finished.stderr.splitlines()[-1] == "Interrupted"
-    assert "Traceback" not in finished.stderr
+    assert not {"Error", "Traceback"} & set(re.findall(r"\w+", finished.stderr))
     assert list(world.folder.iterdir()) == []
 
 
@@ -177,9 +177,8 @@ def test_bars_are_drawn_on_a_terminal(world: World) -> None:
     os.close(terminal)
 
     assert finished.returncode == 0
-    assert "R@1" in finished.stdout
-    for stage in ("encoding images", "encoding captions", "scoring"):
-        assert f"{stage} " in drawn
+    assert "SGRAF i" in recall_rows(finished.stdout)
+    assert len(set(re.findall(r"(\w+) +\[[#-]", drawn))) == 3  # the stages' labels
     assert drawn.count("100%") == 3
 
 
@@ -215,5 +214,5 @@ def test_a_report_does_not_replace_the_file_that_the_output_goes_to(world: World
     with (world.folder / "r.txt").open("w") as output:
         finished = start("eval", world.bundle, *data, "--json", "r.txt", stdout=output)
     assert finished.returncode == 2
-    assert "--json r.txt: expected a file of its own" in finished.stderr
+    line_naming(finished.stderr, "Error:", "--json", "r.txt")
     assert [path.name for path in world.folder.iterdir()] == ["r.txt"]

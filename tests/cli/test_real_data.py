@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from auto_engine import auto_engine
-from cli.world import done
+from cli.world import done, line_naming
 from numpy.typing import NDArray
 
 import sgraf_deploy
@@ -69,7 +69,7 @@ def test_fp32_recall_is_that_of_the_authors_code(
     stdout, report = fp32
     right = recall.evaluate(expected[model])
 
-    assert f"engine {auto_engine()}, fp32 on cpu" in stdout
+    line_naming(stdout, auto_engine(), "fp32", "cpu")
     assert recalls(report["reports"][model]) == recalls(RecallReport.to_json(right))
     assert 35 < right.image_to_text.r1 < 50
     assert f"{right.rsum:.2f}" in stdout
@@ -97,7 +97,7 @@ def test_fp16_recall_moves_by_no_more_than_one_query(
     stdout, report = fp16
     right = recall.evaluate(expected[model][:HALF_IMAGES, : 5 * HALF_IMAGES])
 
-    assert "engine torch, fp16-rounded on cpu" in stdout
+    line_naming(stdout, "torch", "fp16-rounded", "cpu")
     assert report["run"]["executed"] == "fp16-rounded"
     for direction, queries in (("image_to_text", HALF_IMAGES), ("text_to_image", 5 * HALF_IMAGES)):
         for name in ("r1", "r5", "r10"):
@@ -130,10 +130,13 @@ def test_fp16_changes_ranks_only_at_near_ties(
 
 
 def test_the_bundle_says_what_proved_it(trained: Bundle) -> None:
-    said = list(parity_lines(trained.manifest.parity))
+    parity = trained.manifest.parity
+    said = "\n".join(parity_lines(parity))
 
-    assert said[1] == "on data: 12 images × 24 captions of split dev, and one image of zeros"
-    assert any(line.startswith("sgr fp16: rank correlation of the logits 0.9999") for line in said)
+    line_naming(said, 12, 24, "dev")
+    correlation = parity["members"]["sgr"]["fp16"]["spearman"]["value"]
+    assert correlation >= 0.9999
+    line_naming(said, "sgr", "fp16", f"{correlation:.6f}")
 
 
 def test_reranking_finds_what_is_asked_for(trained: Bundle, shared: Path) -> None:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
-import shlex
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
-from cli.world import done, error_line, run, tree
+from cli.world import done, error_line, refused_line, run, suggested, tree
+from support.refusals import holds, naming
 
 from sgraf_deploy import disk
 from sgraf_deploy.data.precomp import open_precomp
 from sgraf_deploy.data.synthesis import SceneOptions, scene_split
+from sgraf_deploy.errors import DataError, InputError
 
 SMALL = ("--train", 6, "--dev", 3, "--test", 4, "--img-dim", 16)
 
@@ -35,7 +36,7 @@ def test_a_folder_of_three_splits() -> None:
         if name == "test":
             assert split.ids[0] in result.output
             assert split.captions[0] in result.output
-    assert "next: sgraf-deploy train scenes" in result.output
+    assert suggested(result.output)[:2] == ["train", "scenes"]
     assert [path.name for path in Path().iterdir()] == ["scenes"]
 
 
@@ -47,39 +48,47 @@ def test_a_seed_changes_everything() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "names", "fields"),
     [
-        (("-o", "there"), "there exists already"),
-        (("-o", "none/scenes"), "no folder none"),
-        (("-o", "scenes", "--img-dim", 4), "img dim: expected 8 … 4096, got 4"),
-        (("-o", "scenes", "--noise", -1), "noise: expected 0 … 1000, got -1.0"),
-        (("-o", "scenes", "--noise", "1e300"), "noise: expected 0 … 1000, got 1e+300"),
-        (("-o", "scenes", "--train", 0), "0 is not in the range"),
-        (("-o", "scenes", "--train", 10**9), "scenes of split train: expected 1 … 100000"),
+        (("-o", "there"), ["there"], {"got": naming("synth.json"), "hint": "-o"}),
+        (("-o", "nowhere/scenes"), ["nowhere/scenes"], {"got": naming("nowhere")}),
+        (("-o", "scenes", "--img-dim", 4), [], {"expected": naming(8, 4096), "got": 4}),
+        (("-o", "scenes", "--noise", -1), ["noise"], {"expected": naming(0, 1000), "got": -1.0}),
+        (("-o", "scenes", "--noise", "1e300"), ["noise"], {"got": 1e300}),
+        (("-o", "scenes", "--train", 10**9), ["train"], {"expected": naming(1, 10**5)}),
     ],
-    ids=["there", "no-parent", "img-dim", "noise", "noise-overflows", "none", "too-many"],
+    ids=["there", "no-parent", "img-dim", "noise", "noise-overflows", "too-many"],
 )
-def test_bad_input_leaves_nothing(here: Path, arguments: tuple[object, ...], says: str) -> None:
+def test_bad_input_leaves_nothing(
+    here: Path, arguments: tuple[object, ...], names: list[object], fields: dict[str, Any]
+) -> None:
     (here / "there").mkdir()
     before = tree(here)
-    result = run("synth", *SMALL, *arguments)
-    assert result.exit_code == 2
-    assert says in error_line(result)
+    refused_line(run("synth", *SMALL, *arguments), InputError, *names, **fields)
     assert tree(here) == before
+
+
+def test_a_split_without_scenes_is_bad_usage(here: Path) -> None:
+    result = run("synth", *SMALL, "-o", "scenes", "--train", 0)
+    assert result.exit_code == 2
+    assert holds(error_line(result), "--train")
+    assert tree(here) == {}
 
 
 def test_the_examples_are_scenes_of_the_folder() -> None:
     result = done("synth", "-o", "scenes", *SMALL, "--test", 1)
     written = open_precomp("scenes", "test")
     assert written.ids is not None
-    shown = result.output[result.output.index(written.ids[0]) :].splitlines()
-    assert shown[:3] == [written.ids[0], f"    {written.captions[0]}", "wrote scenes"]
+    lines = result.output.splitlines()
+    at = lines.index(written.ids[0])
+    assert lines[at + 1].strip() == written.captions[0]
+    assert len(lines) == at + 4  # what was written, and the next command
+    assert holds(lines[at + 2], "scenes")
 
 
 def test_the_next_command_can_be_typed() -> None:
     result = done("synth", "-o", "my scenes", *SMALL)
-    command = result.output.splitlines()[-1].removeprefix("next: ")
-    assert shlex.split(command)[:3] == ["sgraf-deploy", "train", "my scenes"]
+    assert suggested(result.output)[:2] == ["train", "my scenes"]
 
 
 def test_a_folder_has_the_rights_that_are_usual(here: Path) -> None:
@@ -101,7 +110,8 @@ def test_a_link_leads_to_the_folder(here: Path) -> None:
 def test_force_replaces_what_synth_wrote(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for renames in (False, True):
         done("synth", "-o", "scenes", *SMALL, "--force")
-        assert "exists already" in error_line(run("synth", "-o", "scenes", *SMALL, "--seed", 1))
+        again = run("synth", "-o", "scenes", *SMALL, "--seed", 1)
+        refused_line(again, InputError, here / "scenes", hint="--force")
         if renames:
             monkeypatch.setattr(disk, "exchange", lambda first, second: False)
         done("synth", "-o", "scenes", *SMALL, "--seed", 1, "--force")
@@ -133,8 +143,7 @@ def test_a_failed_force_leaves_the_old_folder(
 
         monkeypatch.setattr(disk, "exchange", refuse)
     result = run("synth", "-o", "scenes", *SMALL, "--seed", 1, "--force")
-    assert result.exit_code == 2
-    assert os.strerror(errno.EIO) in error_line(result)
+    refused_line(result, InputError, "scenes", got=os.strerror(errno.EIO))
     assert tree(here) == before
 
 
@@ -148,9 +157,8 @@ def test_force_replaces_nothing_else(here: Path, stranger: str | None) -> None:
         (here / "scenes" / "synth.json").unlink()
     before = tree(here)
     result = run("synth", "-o", "scenes", *SMALL, "--force")
-    assert result.exit_code == 2
-    found = f"1 other file: {stranger}" if stranger else "no synth.json"
-    assert f"got {found}" in error_line(result)
+    got = naming(1, stranger) if stranger else naming("synth.json")
+    refused_line(result, InputError, here / "scenes", got=got, hint="-o")
     assert tree(here) == before
 
 
@@ -164,6 +172,6 @@ def test_a_full_disk_leaves_nothing(here: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(np, "save", fill)
     result = run("synth", "-o", "scenes", *SMALL)
-    assert result.exit_code == 2
-    assert "No space left on device" in error_line(result)
+    full = os.strerror(errno.ENOSPC)
+    refused_line(result, DataError, "test_ims.npy", got=full, hint=naming())
     assert tree(here) == {}

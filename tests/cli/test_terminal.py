@@ -16,9 +16,19 @@ from typing import Any
 import click
 import pytest
 from cli.test_process import start
-from cli.world import World, captions_of, done, edit_manifest, error_line, run, write_precomp
+from cli.world import (
+    World,
+    captions_of,
+    done,
+    edit_manifest,
+    error_line,
+    lines_with,
+    run,
+    write_precomp,
+)
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from support.refusals import holds
 
 import sgraf_deploy
 from sgraf_deploy.cli.terminal import (
@@ -155,8 +165,10 @@ def test_a_query_is_one_line(world: World, text: str) -> None:
 
     lines = printed(run("rerank", world.bundle, *data, "--caption", caption))
 
-    assert lines[1].startswith("caption: word3 ")
-    assert lines[2] == "the best 1 of 6 images"
+    assert re.search(r"\bword3 .* word4\b", lines[1])
+    assert holds(lines[2], 1)
+    assert holds(lines[2], 6)
+    assert lines[3].split()[0] == "rank"
 
 
 def test_captions_and_image_names_are_cells(world: World) -> None:
@@ -212,7 +224,8 @@ def test_an_error_that_nobody_expected_is_text_too(world: World) -> None:
     lines = printed(result)
     assert result.exit_code == 1
     assert "wrote ok" not in lines
-    assert lines[-2].startswith(r"Error: this should not happen: RuntimeError: \x1b[2J")
+    assert lines[-2].startswith("Error: ")
+    assert r"RuntimeError: \x1b[2J" in lines[-2]
 
 
 @pytest.mark.parametrize("verbose", [False, True])
@@ -249,8 +262,9 @@ def test_an_interrupted_replacement_is_said_to_be_completed(world: World) -> Non
 
     result = done("inspect", "copy.sgraf")
 
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("Warning: completed the interrupted replacement of ")
+    (line,) = lines_with("Warning: ", result.stderr)
+    assert holds(line, "copy.sgraf")
+    assert (world.folder / "copy.sgraf").is_dir()
 
 
 def test_halved_work_is_said_to_be(world: World) -> None:
@@ -266,9 +280,8 @@ def test_halved_work_is_said_to_be(world: World) -> None:
 
     result = done(*words)
 
-    assert result.stderr.splitlines() == [
-        "Warning: no room; halving the batches of images and going on"
-    ]
+    (line,) = lines_with("Warning: ", result.stderr)
+    assert holds(line, "no room")
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1"])
@@ -293,8 +306,8 @@ def test_a_process_shows_warnings_once(world: World) -> None:
     finished = start("inspect", "copy.sgraf")
 
     assert finished.returncode == 0
-    assert finished.stderr.count("completed the interrupted replacement") == 1
     assert finished.stderr.startswith("Warning: ")
+    assert len(finished.stderr.splitlines()) == 1
 
 
 def direct_writes(tree: ast.AST) -> Iterator[str]:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import errno
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from cli.world import World, done, error_line, run, tree
+from cli.bad_input import Bad
+from cli.world import World, done, line_naming, refused_line, run, suggested, tree
+from support.refusals import naming
 
 from sgraf_deploy.data.vocabulary import SPECIAL_WORDS, Vocabulary
+from sgraf_deploy.errors import CheckpointError, DataError, InputError, UnavailableError
 from sgraf_deploy.model.checkpoint import read_checkpoint
 from sgraf_deploy.train.batches import TrainingData
-
-Arguments = Callable[[World], Sequence[object]]
 
 SMALL = (
     *("--split", "dev", "--embed", 8, "--sim-dim", 4, "--word-dim", 6, "--epochs", 2),
@@ -27,14 +30,13 @@ SMALL = (
 def test_what_is_trained_can_be_exported_and_evaluated(world: World, module: str) -> None:
     result = done("train", world.data, "--module", module, "-o", "own.pth.tar", *SMALL)
 
-    assert f"training {module} on {world.data}: 6 images, 30 captions" in result.output
+    line_naming(result.output, module, world.data, 6, 30)
     lines = [line for line in result.output.splitlines() if line[:5].strip().isdigit()]
     assert len(lines) == 2
-    assert lines[0].endswith("best, saved")
-    assert "wrote own.pth.tar and own_vocab.json" in result.output
-    (following,) = (line for line in result.output.splitlines() if line.startswith("next: "))
-    exported = done(*following.removeprefix("next: sgraf-deploy ").split(), "-o", "own.sgraf")
-    assert "Warning" not in exported.stderr  # the checkpoint knows its words, whatever their name
+    assert lines[0].split()[-1].isalpha()  # after its numbers it is said to be the best so far
+    line_naming(result.output, "own.pth.tar", "own_vocab.json")
+    exported = done(*suggested(result.output), "-o", "own.sgraf")
+    assert exported.warned == []  # the checkpoint knows its words, whatever their name
     evaluated = done("eval", "own.sgraf", "--data", world.data, "--split", "dev")
     best = read_checkpoint("own.pth.tar")
     assert f"{best.best_rsum:.2f}" in evaluated.output
@@ -49,8 +51,8 @@ def test_an_existing_vocabulary_is_taken(world: World) -> None:
 
     result = done("train", world.data, *arguments)
 
-    assert "vocabulary of 7 words" in result.output
-    assert f"next: sgraf-deploy export own.pth.tar --vocab {own}" in result.output
+    line_naming(result.output, "dev", 7)
+    assert suggested(result.output) == ["export", "own.pth.tar", "--vocab", str(own)]
     assert sorted(path.name for path in world.folder.iterdir()) == ["own.pth.tar", "words.json"]
 
 
@@ -61,7 +63,8 @@ def test_other_words_than_those_of_the_training_are_refused(world: World) -> Non
 
     result = run("export", "own.pth.tar", "--vocab", "own_vocab.json", "-o", "own.sgraf")
 
-    assert "expected the words that own.pth.tar was trained with" in error_line(result)
+    trained = naming("own.pth.tar")
+    refused_line(result, InputError, "own_vocab.json", expected=trained, hint="--vocab")
     assert not Path("own.sgraf").exists()
 
 
@@ -73,9 +76,10 @@ def test_what_is_suspicious_in_the_data_is_said(world: World) -> None:
 
     result = run("train", data, "--module", "SAF", "-o", "own.pth.tar", *SMALL)
 
-    assert result.stdout.count("note: split dev: 18 of 42 regions are all zero") == 2
-    found = "Warning: split dev: 30 of 30 captions are Python's text of bytes"
-    assert result.stderr.count(found) == 2
+    assert result.noted.count("zero-regions") == 2
+    line_naming(result.stdout, "dev", 18, 42)
+    assert result.warned.count("caption-form") == 2
+    line_naming(result.stderr, "dev", 30)
 
 
 def test_the_model_options_reach_the_checkpoint(world: World) -> None:
@@ -97,54 +101,74 @@ def _vocabulary_there(world: World) -> Sequence[object]:
     return [world.data, "-o", "own.pth.tar"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        pytest.param(_there, "own.pth.tar exists already; --force", id="checkpoint-there"),
-        pytest.param(_vocabulary_there, "own_vocab.json exists already", id="vocabulary-there"),
-        pytest.param(
-            lambda world: [world.data, "-o", "none/own.pth.tar"], "no folder none", id="no-folder"
-        ),
-        pytest.param(lambda world: ["absent", "-o", "own.pth"], "absent cannot be read", id="data"),
-        pytest.param(
-            lambda world: [world.data, "-o", "own.pth", "--split", "tiny"], "no split", id="split"
-        ),
-        pytest.param(
-            lambda world: [world.data, "-o", "own.pth", "--batch-size", 31],
-            "batch size: expected at most the 30 captions, got 31",
-            id="batch",
-        ),
-        pytest.param(
-            lambda world: [world.data, "-o", "own.pth", "--margin", 0], "margin", id="margin"
-        ),
-        pytest.param(
-            lambda world: [world.data, "-o", "own.pth", "--device", "cuda:99"],
-            "PyTorch sees no device cuda:99",
-            id="device",
-        ),
-        pytest.param(
-            lambda world: [world.data, "-o", "own.pth", "--min-count", 1000],
-            "vocabulary: expected words seen 1000 times",
-            id="no-words",
-        ),
-        pytest.param(
-            lambda world: [world.data, "-o", "own.pth", "--vocab", "none.json"],
-            "none.json cannot be read",
-            id="no-vocabulary",
-        ),
-        pytest.param(
-            lambda world: [world.data, "-o", "own.pth", "--val-images", 7],
-            "expected 1 … 6",
-            id="too-many-images",
-        ),
-    ],
-)
-def test_bad_input_changes_nothing(world: World, arguments: Arguments, says: str) -> None:
-    given = ["train", "--module", "SAF", *SMALL, *arguments(world)]
+OWN = ("-o", "own.pth")
+
+BAD = [
+    Bad("checkpoint-there", _there, InputError, ("own.pth.tar",), hint="--force"),
+    Bad("vocabulary-there", _vocabulary_there, InputError, ("own_vocab.json",), hint="--force"),
+    Bad(
+        "no-folder",
+        lambda world: [world.data, "-o", "nowhere/own.pth.tar"],
+        InputError,
+        ("-o", "nowhere/own.pth.tar"),
+        got=naming("nowhere"),
+        hint=naming(),
+    ),
+    Bad(
+        "data",
+        lambda world: ["absent", *OWN],
+        DataError,
+        ("absent",),
+        got=os.strerror(errno.ENOENT),
+    ),
+    Bad("split", lambda world: [world.data, *OWN, "--split", "tiny"], DataError, ("'tiny'",)),
+    Bad(
+        "batch",
+        lambda world: [world.data, *OWN, "--batch-size", 31],
+        DataError,
+        expected=naming(30),
+        got=31,
+    ),
+    Bad(
+        "margin", lambda world: [world.data, *OWN, "--margin", 0], InputError, ("margin",), got=0.0
+    ),
+    Bad(
+        "device",
+        lambda world: [world.data, *OWN, "--device", "cuda:99"],
+        UnavailableError,
+        ("cuda:99",),
+        hint="--device cpu",
+    ),
+    Bad(
+        "no-words",
+        lambda world: [world.data, *OWN, "--min-count", 1000],
+        DataError,
+        ("vocabulary",),
+        expected=naming(1000),
+    ),
+    Bad(
+        "no-vocabulary",
+        lambda world: [world.data, *OWN, "--vocab", "none.json"],
+        DataError,
+        ("none.json",),
+        got=os.strerror(errno.ENOENT),
+    ),
+    Bad(
+        "too-many-images",
+        lambda world: [world.data, *OWN, "--val-images", 7],
+        DataError,
+        ("dev",),
+        expected=naming(1, 6),
+        got=7,
+    ),
+]
+
+
+@pytest.mark.parametrize("bad", BAD, ids=str)
+def test_bad_input_changes_nothing(world: World, bad: Bad) -> None:
+    given = ["train", "--module", "SAF", *SMALL, *bad.arguments(world)]
     before = tree(world.folder)
-    result = run(*given)
-    assert result.exit_code == 2
-    assert says in error_line(result)
+    refused_line(run(*given), bad.kind, *bad.names, **bad.fields)
     assert tree(world.folder) == before
 
 
@@ -153,8 +177,7 @@ def test_regions_that_are_no_numbers_are_named(world: World) -> None:
     regions[3, 1, 2] = np.nan
     data = world.precomp(regions)
     result = run("train", data, "--module", "SAF", "-o", "own.pth.tar", *SMALL)
-    assert result.exit_code == 2
-    assert "image 3" in error_line(result)
+    refused_line(result, DataError, "dev", "image 3", "region 1", got="nan")
     assert not Path("own.pth.tar").exists()
 
 
@@ -169,8 +192,7 @@ def test_force_replaces_both_files(world: World) -> None:
 def test_force_replaces_no_file_that_only_has_a_vocabularys_name(world: World) -> None:
     own = world.write("own_vocab.json", b'{"mine": 1}')
     result = run("train", world.data, "--module", "SAF", "-o", "own.pth.tar", "--force", *SMALL)
-    assert result.exit_code == 2
-    assert "own_vocab.json is not replaced" in error_line(result)
+    refused_line(result, InputError, "own_vocab.json", got=naming("'mine'"), hint="-o")
     assert own.read_bytes() == b'{"mine": 1}'
 
 
@@ -186,8 +208,8 @@ def test_a_file_that_appears_during_the_training_is_not_replaced(
 
     monkeypatch.setattr(TrainingData, "of", appear)
     result = run("train", world.data, "--module", "SAF", "-o", "own.pth.tar", *SMALL)
-    assert result.exit_code == 2
-    assert f"{name} exists already" in error_line(result)
+    kind = DataError if name == "own_vocab.json" else CheckpointError
+    refused_line(result, kind, name, hint=naming())
     assert (world.folder / name).read_bytes() == b"theirs"
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -10,25 +12,74 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import click.testing
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from small_models import SGR, WORDS, random_regions
+from support.refusals import ANY, check_error, holds
 
-from sgraf_deploy.cli import main
+from sgraf_deploy import cli
+from sgraf_deploy.cli.terminal import escape
+from sgraf_deploy.data.findings import Finding
+from sgraf_deploy.errors import SgrafDeployError
+
+RANKS = 5
+"""R@1, R@5, R@10, median and mean rank."""
 
 IMAGES = 6
 """Images of the split `dev` that `write_precomp` writes."""
 
 
-def run(*arguments: object) -> click.testing.Result:
+class Ran(click.testing.Result):
+    """What a command printed and ended with.
+
+    `error` is what its error line was made of, if any; `codes` are those of the findings that it
+    made, by their messages.
+    """
+
+    error: SgrafDeployError | None
+    codes: dict[str, str]
+
+    @property
+    def warned(self) -> list[str]:
+        """The codes of the findings that are warned of; another warning is there as it reads."""
+        return [self.codes.get(line, line) for line in lines_with("Warning: ", self.stderr)]
+
+    @property
+    def noted(self) -> list[str]:
+        """The codes of the findings that are notes; another note is there as it reads."""
+        return [self.codes.get(line, line) for line in lines_with("note: ", self.stdout)]
+
+
+def run(*arguments: object) -> Ran:
     """Run the command line in this process."""
-    return click.testing.CliRunner().invoke(main, [str(argument) for argument in arguments])
+    error: SgrafDeployError | None = None
+    codes: dict[str, str] = {}
+    fail, find = cli._failure, Finding.__init__
+
+    def remember_error(cause: Exception, shown: SgrafDeployError) -> Any:
+        nonlocal error
+        error = shown
+        return fail(cause, shown)
+
+    def remember_code(finding: Finding, *fields: Any, **named: Any) -> None:
+        find(finding, *fields, **named)
+        codes[escape(finding.message)] = finding.code
+
+    with (
+        mock.patch.object(cli, "_failure", remember_error),
+        mock.patch.object(Finding, "__init__", remember_code),
+    ):
+        found = click.testing.CliRunner().invoke(cli.main, [str(value) for value in arguments])
+    result = Ran(**vars(found))
+    result.error, result.codes = error, codes
+    return result
 
 
-def done(*arguments: object) -> click.testing.Result:
+def done(*arguments: object) -> Ran:
     """Run a command that must succeed."""
     result = run(*arguments)
     assert result.exit_code == 0, result.output + repr(result.exception)
@@ -42,6 +93,60 @@ def error_line(result: click.testing.Result) -> str:
     errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
     assert errors == result.stderr.splitlines()[-1:], result.output
     return errors[0]
+
+
+def refused_line(
+    result: Ran,
+    kind: type[SgrafDeployError],
+    *names: object,
+    expected: object = ANY,
+    got: object = ANY,
+    hint: object = ANY,
+) -> str:
+    """The line of a command that an error of exactly this kind ended, whole.
+
+    `check_error` holds for it.
+    """
+    line = error_line(result)
+    assert type(result.error) is kind, result.error
+    check_error(result.error, *names, expected=expected, got=got, hint=hint)
+    assert line == f"Error: {escape(result.error)}"
+    assert result.exit_code == kind.exit_code
+    return line
+
+
+def lines_with(prefix: str, text: str) -> list[str]:
+    """The lines of what was printed that begin with `note: `, `Warning: ` and the like."""
+    return [line.removeprefix(prefix) for line in text.splitlines() if line.startswith(prefix)]
+
+
+def line_naming(text: str, *names: object) -> str:
+    """The first line of what was printed in which all of these names stand."""
+    found = [line for line in text.splitlines() if all(holds(line, name) for name in names)]
+    assert found, f"no line names all of {names} in {text}"
+    return found[0]
+
+
+def suggested(text: str) -> list[str]:
+    """The words of the one command that was printed to be typed next, without the program's."""
+    (line,) = (line for line in text.splitlines() if "sgraf-deploy " in line)
+    return shlex.split(line.partition("sgraf-deploy ")[2])
+
+
+def recall_rows(text: str) -> dict[str, list[str]]:
+    """The numbers of the tables of R@K by `MODEL i` and `MODEL t`, the last table's.
+
+    The first row of a model, where images are the queries, ends with rsum.
+    """
+    found, model = {}, ""
+    for line in text.splitlines():
+        numbers = re.search(r"(?: +\d+(?:\.\d+)?)+$", line)
+        cells = numbers[0].split() if numbers else []
+        if len(cells) == RANKS + 1:
+            model = line.split()[0]
+        if len(cells) in (RANKS, RANKS + 1):
+            found[f"{model} {'i' if len(cells) > RANKS else 't'}"] = cells
+    return found
 
 
 def captions_of(images: int, seed: int = 5) -> list[str]:

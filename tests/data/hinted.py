@@ -5,8 +5,24 @@ from __future__ import annotations
 from sgraf_deploy.errors import SgrafDeployError
 
 
-def type_python(error: SgrafDeployError) -> None:
-    """Run the Python that a hint gives; where it ends, words may follow."""
+def type_python(error: SgrafDeployError, **places: object) -> None:
+    """Run the Python that a hint gives, its words in capitals replaced by these places."""
+    exec("\n".join(python_in(error, "import ", **places).split("; ")), {})
+
+
+def python_in(error: SgrafDeployError, start: str, **places: object) -> str:
+    """The Python of a hint that begins so: the most that compiles and ends in a parenthesis."""
     assert error.mend is not None
-    code = error.mend[error.mend.index("import ") :].partition(", of the array that")[0]
-    exec("\n".join(code.split("; ")), {})
+    code = error.mend[error.mend.index(start) :]
+    for name, place in places.items():
+        code = code.replace(f"'{name}'", repr(str(place)))
+    ends = (end for end in range(len(code), 0, -1) if code[end - 1] in ")]")
+    return next(code[:end] for end in ends if _compiles(code[:end]))
+
+
+def _compiles(code: str) -> bool:
+    try:
+        compile(code, "hint", "exec")
+    except SyntaxError:
+        return False
+    return True

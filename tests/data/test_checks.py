@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.refusals import holds, naming, refused
 
 from sgraf_deploy.data.captions import encode_captions, read_captions
 from sgraf_deploy.data.checks import (
@@ -35,6 +36,12 @@ PLAIN = "two dogs play in the snow"
 
 def codes(findings: tuple[Finding, ...]) -> list[str]:
     return [finding.code for finding in findings]
+
+
+def assert_names(finding: Finding, *names: object) -> None:
+    """The numbers and names that stand in what is said."""
+    for name in names:
+        assert holds(finding.message, name), name
 
 
 def features(images: int = 6, regions: int = 3, img_dim: int = 5) -> np.ndarray[Any, Any]:
@@ -99,8 +106,7 @@ def test_what_a_machine_wrote_is_named_with_its_number(caption: str) -> None:
     (finding,) = caption_findings([*[PLAIN] * 5, *[caption] * 15])
 
     assert (finding.code, finding.is_warning) == ("caption-form", True)
-    assert finding.message.startswith("15 of 20 captions ")
-    assert repr(caption) in finding.message
+    assert_names(finding, 15, 20, repr(caption))
 
 
 @pytest.mark.parametrize("caption", INNOCENT)
@@ -115,7 +121,9 @@ def test_one_odd_caption_of_many_is_a_persons() -> None:
 
 def test_forms_are_told_apart() -> None:
     found = caption_findings(["nan", "b'a'", "b'c'", PLAIN])
-    assert [finding.message[:6] for finding in found] == ["1 of 4", "2 of 4"]
+    assert_names(found[0], 1, 4, repr("nan"))
+    assert_names(found[1], 2, 4, repr("b'a'"))
+    assert len(found) == 2
 
 
 @settings(deadline=None)
@@ -148,7 +156,7 @@ def test_too_many_unknown_words_are_warned_of() -> None:
     assert words(usual) == ()
     (finding,) = words(many)
     assert (finding.code, finding.is_warning) == ("unknown-words", True)
-    assert finding.message.startswith("7.1% ")
+    assert_names(finding, "7.1%")
 
 
 def test_a_few_words_are_no_sample() -> None:
@@ -160,8 +168,7 @@ def test_a_few_words_are_no_sample() -> None:
 def test_captions_of_nothing_known_are_counted(caption: str) -> None:
     (finding,) = words([PLAIN, caption, "zebras play"])
     assert (finding.code, finding.is_warning) == ("unknown-captions", False)
-    assert finding.message.startswith("1 of 3 captions have no word that the vocabulary knows")
-    assert repr(caption) in finding.message
+    assert_names(finding, 1, 3, repr(caption))
 
 
 def test_a_query_of_nothing_known_is_warned_of() -> None:
@@ -175,12 +182,12 @@ def test_regions_of_zeros_are_counted() -> None:
     regions[1:, 1:] = 0
     (padding,) = region_findings(survey(regions))
     assert (padding.code, padding.is_warning) == ("zero-regions", False)
-    assert padding.message.startswith("10 of 18 regions are all zero")
+    assert_names(padding, 10, 18)
     regions[4:] = 0
     failed, padding = region_findings(survey(regions))
     assert (failed.code, failed.is_warning) == ("zero-images", True)
-    assert failed.message.startswith("2 of 6 images are all zero")
-    assert padding.message.startswith("6 of 18 regions")
+    assert_names(failed, 2, 6)
+    assert_names(padding, 6, 18)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
@@ -224,7 +231,7 @@ def test_zeros_alone_are_not_called_foreign_too() -> None:
 
 @pytest.mark.parametrize("value", [None, "4", True, float("nan"), -1.0, float("inf")])
 def test_statistics_that_are_none_are_a_damaged_bundle(value: object) -> None:
-    with pytest.raises(BundleError, match=r"region_statistics\.mean_norm: expected a number"):
+    with refused(BundleError, "region_statistics.mean_norm", got=repr(value)):
         region_findings(survey(features()), {"mean_norm": value})
 
 
@@ -233,7 +240,7 @@ def test_members_of_other_data_are_warned_of() -> None:
     assert member_findings({"sgr": "f30k_precomp", "saf": None}) == ()
     (finding,) = member_findings({"sgr": "f30k_precomp", "saf": "coco_precomp"})
     assert (finding.code, finding.is_warning) == ("members-of-other-data", True)
-    assert "sgr on f30k_precomp, saf on coco_precomp" in finding.message
+    assert_names(finding, "sgr", "f30k_precomp", "saf", "coco_precomp")
 
 
 @pytest.mark.parametrize(
@@ -279,7 +286,7 @@ def test_a_split_is_looked_at_as_a_whole() -> None:
 
 
 def test_a_split_that_cannot_be_used_is_refused() -> None:
-    with pytest.raises(DataError, match="regions of split dev do not fit"):
+    with refused(DataError, "dev", expected=naming(3, 6), got=(6, 3, 5)):
         check_split(split_of(features(), [PLAIN] * 30), (3, 6), TOKENIZER, VOCABULARY)
 
 

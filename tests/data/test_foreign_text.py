@@ -16,23 +16,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 from data.hinted import type_python
+from data.located import line_of
 from hypothesis import given
 from hypothesis import strategies as st
+from support.refusals import naming, refused
 
 from sgraf_deploy.data.captions import read_captions
 from sgraf_deploy.data.precomp import open_precomp
-from sgraf_deploy.errors import DataError
+from sgraf_deploy.errors import DataError, SgrafDeployError
+from sgraf_deploy.formats import recognise
 
 CAPTIONS = ["a dog; it runs", 'the "red" café, by night', "two cats", "1 bird", "x"]
 TEXT = "\n".join(CAPTIONS) + "\n"
 
 
-def refused(path: Path) -> DataError:
-    with pytest.raises(DataError, match=r"dev_caps\.txt") as caught:
+def error_of(path: Path, **fields: object) -> SgrafDeployError:
+    with refused(DataError, path, **{"hint": [], **fields}) as found:
         read_captions(path)
-    assert str(caught.value).isprintable()
-    assert caught.value.mend
-    return caught.value
+    assert str(found.error).isprintable()
+    return found.error
 
 
 WIDE = ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
@@ -47,17 +49,16 @@ WIDE = ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
 def test_wide_text_is_named(tmp_path: Path, encoding: str, text: str) -> None:
     path = tmp_path / "dev_caps.txt"
     path.write_bytes(text.encode(encoding))
-    error = refused(path)
-    assert f"got text in {encoding[:6].upper()}" in error.reason
-    assert "named dev_caps.txt" in (error.mend or "")
+    name = "".join(encoding.upper().rsplit("-", encoding.count("-") - 1))  # UTF-16, UTF-16LE
+    error_of(path, got=naming(name), hint=["iconv", "dev_caps.txt"])
 
 
 @pytest.mark.parametrize("encoding", WIDE)
 def test_the_command_of_the_hint_converts_it(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "dev_caps.txt"
     path.write_bytes(TEXT.encode(encoding))
-    mend = refused(path).mend or ""
-    command = mend.partition("convert it: ")[2].partition(" FILE")[0].split()
+    mend = error_of(path).mend or ""
+    command = mend[mend.index("iconv ") :].partition(" FILE")[0].split()
     try:
         found = subprocess.run([*command, path], capture_output=True, check=True).stdout
     except FileNotFoundError:
@@ -69,35 +70,32 @@ def test_the_command_of_the_hint_converts_it(tmp_path: Path, encoding: str) -> N
 def test_latin_1_is_named_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "dev_caps.txt"
     path.write_bytes(TEXT.encode("latin-1"))
-    error = refused(path)
-    assert "line 2: expected UTF-8, got byte 0xe9" in error.reason
-    assert "iconv -f ISO-8859-1" in (error.mend or "")
+    error = error_of(path, expected="UTF-8", got=naming("0xe9"), hint="iconv -f ISO-8859-1")
+    assert line_of(error, path) == 2
 
 
 @pytest.mark.parametrize("end", [b"", b"\r", b"\r\r", b"\n", b"\r\n"])
 def test_returns_alone_end_no_lines(tmp_path: Path, end: bytes) -> None:
     path = tmp_path / "dev_caps.txt"
     path.write_bytes(TEXT.strip().encode().replace(b"\n", b"\r") + end)
-    error = refused(path)
-    assert "CR alone at the end of 5 lines" in error.reason
-    assert "tr '\\r' '\\n'" in (error.mend or "")
+    error_of(path, got=naming("CR", 5), hint="tr '\\r' '\\n'")
 
 
 def test_a_return_alone_is_told_where_counts_differ(tmp_path: Path) -> None:
     np.save(tmp_path / "dev_ims.npy", np.ones((2, 3, 5), np.float32))
     (tmp_path / "dev_caps.txt").write_bytes(b"one\rtwo\n" + b"three\n" * 8)
-    with pytest.raises(DataError, match="got 2 rows and 9 captions; CRs stand within 1 of"):
+    with refused(DataError, got=naming(2, 9), hint=["CRs", 1, "dev_caps.txt"]):
         open_precomp(tmp_path, "dev")
 
 
-@pytest.mark.parametrize(("returns", "refused_"), [(0, False), (1, False), (2, True), (40, True)])
+@pytest.mark.parametrize(("returns", "wrong"), [(0, False), (1, False), (2, True), (40, True)])
 def test_lines_that_end_in_different_ways_are_refused(
-    tmp_path: Path, returns: int, refused_: bool
+    tmp_path: Path, returns: int, wrong: bool
 ) -> None:
     path = tmp_path / "dev_caps.txt"
     path.write_bytes((b"one\n" * 100).replace(b"\n", b"\r", returns))
-    if refused_:
-        assert f"{returns} lines that end in CR alone among" in refused(path).reason
+    if wrong:
+        error_of(path, got=naming(returns, "CR"), hint="tr '\\r' '\\n'")
     else:
         assert len(read_captions(path)) == 100 - returns
 
@@ -118,7 +116,8 @@ def test_a_nul_is_named_with_its_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "dev_caps.txt"
     path.write_bytes(content)
     line = 1 + content[: content.index(b"\0")].count(b"\n")
-    assert f"line {line}: expected text, got a NUL byte" in refused(path).reason
+    error = error_of(path, got=naming("NUL"), hint="tr -d '\\000'")
+    assert line_of(error, path) == line
 
 
 @pytest.mark.parametrize(
@@ -134,7 +133,7 @@ def test_blank_lines_at_the_end_are_no_captions(tmp_path: Path, end: bytes) -> N
 def test_a_blank_line_before_the_end_is_named(tmp_path: Path) -> None:
     path = tmp_path / "dev_caps.txt"
     path.write_bytes(b"one\n\ntwo\n\n")
-    assert "line 2: expected one entry per line, got a blank line" in refused(path).reason
+    assert line_of(error_of(path), path) == 2
 
 
 def zipped() -> bytes:
@@ -150,33 +149,36 @@ def npy() -> bytes:
     return buffer.getvalue()
 
 
-NAMED = {
-    "gzip": (gzip.compress(TEXT.encode()), "a file compressed with gzip", "named dev_caps.txt"),
-    "bzip2": (bz2.compress(TEXT.encode()), "a file compressed with bzip2", "named dev_caps.txt"),
-    "zip": (zipped(), "a zip archive", "unzip -p"),
-    "npy": (npy(), "a NumPy array", "one a line"),
-    "pickle": (pickle.dumps(CAPTIONS), "a pickle", "one a line"),
-    "pickle-of-python-2": (pickle.dumps(CAPTIONS, 0), "a pickle", "one a line"),
-    "lfs": (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer", "git lfs pull"),
-    "html": (b"<html><body>404</body></html>\n", "an HTML page", "download it again"),
-    "json-object": (json.dumps({"images": [], "type": "captions"}).encode(), "a JSON object", ""),
-    "workbook": (
-        b"PK\x03\x04\x14\x00\x06\x00\x08[Content_Types].xml",
-        "an Office document",
-        "as text",
-    ),
-    "json-numbers": (b"[1, 2, 3]", "a JSON document", ""),
-    "zeros": (bytes(100), "a file of zero bytes", "again"),
+NAMED: dict[str, tuple[bytes, str, list[str]]] = {
+    "gzip": (gzip.compress(TEXT.encode()), "gzip", ["gzip -dc", "dev_caps.txt"]),
+    "bzip2": (bz2.compress(TEXT.encode()), "bzip2", ["bzip2 -dc", "dev_caps.txt"]),
+    "zip": (zipped(), "zip", ["unzip -p", "dev_caps.txt"]),
+    "npy": (npy(), "NumPy", ["dev_caps.txt", "UTF-8"]),
+    "pickle": (pickle.dumps(CAPTIONS), "pickle", ["dev_caps.txt", "UTF-8"]),
+    "pickle-of-python-2": (pickle.dumps(CAPTIONS, 0), "pickle", ["dev_caps.txt", "UTF-8"]),
+    "lfs": (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS", ["git lfs pull"]),
+    "html": (b"<html><body>404</body></html>\n", "HTML", []),
+    "json-object": (json.dumps({"images": [], "type": "captions"}).encode(), "'images'", []),
+    "workbook": (b"PK\x03\x04\x14\x00\x06\x00\x08[Content_Types].xml", ".xlsx", ["dev_caps.txt"]),
+    "json-numbers": (b"[1, 2, 3]", "JSON", []),
 }
 
 
-@pytest.mark.parametrize(("content", "name", "mend"), NAMED.values(), ids=NAMED)
-def test_what_is_no_text_is_named(tmp_path: Path, content: bytes, name: str, mend: str) -> None:
+@pytest.mark.parametrize(("content", "got", "hint"), NAMED.values(), ids=NAMED)
+def test_what_is_no_text_is_named(
+    tmp_path: Path, content: bytes, got: str, hint: list[str]
+) -> None:
     path = tmp_path / "dev_caps.txt"
     path.write_bytes(content)
-    error = refused(path)
-    assert f"got {name}" in error.reason
-    assert mend in (error.mend or "")
+    error_of(path, got=naming(got), hint=hint)
+
+
+def test_a_file_of_zeros_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "dev_caps.txt"
+    path.write_bytes(bytes(100))
+    known = recognise(bytes(100))
+    assert known is not None
+    error_of(path, got=known.name)
 
 
 def table(separator: str, *, column: int) -> str:
@@ -196,14 +198,14 @@ def tsv(column: int) -> str:
 
 
 TABLES = {
-    "tsv": ("dev_caps.tsv", tsv(1), "a table (TSV)"),
-    "tsv-first": ("dev_caps.tsv", tsv(0), "a table (TSV)"),
-    "tsv-last": ("dev_captions.tsv", tsv(2), "a table (TSV)"),
-    "tsv-by-tabs": ("dev_caps.dat", tsv(1), "a table (TSV)"),
-    "csv": ("dev_caps.csv", table(",", column=1), "a table (CSV)"),
-    "csv-last": ("dev.csv", table(",", column=2), "a table (CSV)"),
-    "json": ("dev_caps.json", json.dumps(CAPTIONS, ensure_ascii=False), "a JSON list of 5 texts"),
-    "json-ascii": ("dev.json", json.dumps(CAPTIONS, indent=1), "a JSON list of 5 texts"),
+    "tsv": ("dev_caps.tsv", tsv(1), "TSV"),
+    "tsv-first": ("dev_caps.tsv", tsv(0), "TSV"),
+    "tsv-last": ("dev_captions.tsv", tsv(2), "TSV"),
+    "tsv-by-tabs": ("dev_caps.dat", tsv(1), "TSV"),
+    "csv": ("dev_caps.csv", table(",", column=1), "CSV"),
+    "csv-last": ("dev.csv", table(",", column=2), "CSV"),
+    "json": ("dev_caps.json", json.dumps(CAPTIONS, ensure_ascii=False), "JSON"),
+    "json-ascii": ("dev.json", json.dumps(CAPTIONS, indent=1), "JSON"),
 }
 
 
@@ -214,46 +216,49 @@ def test_captions_in_another_form_are_named_and_converted(
     np.save(tmp_path / "dev_ims.npy", np.ones((1, 3, 5), np.float32))
     (tmp_path / name).write_text(content, encoding="utf-8", newline="")
 
-    with pytest.raises(DataError, match=r"expected dev_caps\.txt, got") as caught:
+    with refused(DataError, expected="dev_caps.txt", got=naming(name, kind)) as found:
         open_precomp(tmp_path, "dev")
 
-    assert f"{name}, {kind}" in caught.value.reason
-    type_python(caught.value)
+    type_python(found.error)
     assert open_precomp(tmp_path, "dev").captions == CAPTIONS
 
 
 def test_a_json_list_under_the_name_of_the_captions_is_converted(tmp_path: Path) -> None:
     path = tmp_path / "dev_caps.txt"
     path.write_text(json.dumps(CAPTIONS, indent=2))
-    type_python(refused(path))
+    type_python(error_of(path))
     assert read_captions(path) == CAPTIONS
 
 
+@pytest.mark.parametrize("name", ["dev_caps.TXT", "dev_captions.txt", "dev.txt"])
+def test_captions_of_another_name_are_to_be_renamed(tmp_path: Path, name: str) -> None:
+    np.save(tmp_path / "dev_ims.npy", np.ones((1, 3, 5), np.float32))
+    (tmp_path / name).write_bytes(TEXT.encode())
+    with refused(
+        DataError, expected="dev_caps.txt", got=naming(name), hint="dev_caps.txt"
+    ) as found:
+        open_precomp(tmp_path, "dev")
+    assert "UTF-8" not in str(found.error.mend)  # which text need not be converted to
+
+
 @pytest.mark.parametrize(
-    ("name", "content", "says"),
+    ("name", "content", "kind"),
     [
-        ("dev_caps.TXT", TEXT.encode(), "text"),
-        ("dev_captions.txt", TEXT.encode(), "text"),
-        ("dev.txt", TEXT.encode(), "text"),
-        ("dev_caps.txt.gz", gzip.compress(TEXT.encode()), "compressed with gzip"),
-        ("dev_caps.jsonl", b'{"caption": "a"}\n{"caption": "b"}\n', "JSON, a document a line"),
-        ("dev_caps.pkl", pickle.dumps(CAPTIONS), "a pickle"),
-        ("dev_caps.bin", b"\xff\xfa\x80" * 9, "bytes that begin"),
-        ("dev_caps.txt.part", TEXT.encode("utf-16"), "text in UTF-16"),
+        ("dev_caps.txt.gz", gzip.compress(TEXT.encode()), "gzip"),
+        ("dev_caps.jsonl", b'{"caption": "a"}\n{"caption": "b"}\n', "JSON"),
+        ("dev_caps.pkl", pickle.dumps(CAPTIONS), "pickle"),
+        ("dev_caps.bin", b"\xff\xfa\x80" * 9, repr(b"\xff\xfa\x80" * 9)),
+        ("dev_caps.txt.part", TEXT.encode("utf-16"), "UTF-16"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_file_of_another_name_is_named(
-    tmp_path: Path, name: str, content: bytes, says: str
+    tmp_path: Path, name: str, content: bytes, kind: str
 ) -> None:
     np.save(tmp_path / "dev_ims.npy", np.ones((1, 3, 5), np.float32))
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=r"expected dev_caps\.txt, got") as caught:
+    with refused(DataError, expected="dev_caps.txt", got=naming(name, kind)):
         open_precomp(tmp_path, "dev")
-    assert name in caught.value.reason
-    assert says in caught.value.reason
-    if says == "text":
-        assert caught.value.mend == "rename it to dev_caps.txt"
 
 
 @given(st.binary(max_size=300))

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.refusals import naming, refused
 
-from sgraf_deploy.data.npy import MAGIC, Header, read_header
+from sgraf_deploy.data.npy import MAGIC, Header, kind_of, read_header
 from sgraf_deploy.errors import DataError
 
 ARRAY = np.zeros((4, 3, 5), dtype=np.float32)
@@ -49,7 +50,8 @@ def test_what_numpy_writes_is_read(version: int, dtype: str, order: Any) -> None
 def test_records_are_told_as_such() -> None:
     records = np.zeros(3, dtype=[("features", "<f4", (2,)), ("né", "<i4")])
     found = header_of(npy(records, (3, 0)))
-    assert found.kind == "records of several fields"
+    assert found.kind not in {kind_of(f"<{letter}4") for letter in "biufcSUmMOV"}
+    assert found.kind != kind_of("?")
     assert "'né'" in found.dtype
 
 
@@ -74,26 +76,27 @@ def test_a_header_of_python_2_is_read() -> None:
 )
 def test_what_is_no_header_is_refused(fields: str) -> None:
     text = f"{{'descr': '<f4', 'fortran_order': False, {fields}}}"
-    with pytest.raises(DataError, match=r"^features is not a \.npy file: expected a header"):
+    with refused(DataError, "features", got=repr(text.encode()[:60]), hint="numpy.save"):
         header_of(with_header(text))
 
 
 @pytest.mark.parametrize("cut", [6, 7, 8, 9, 10, 40, 79])
 def test_a_file_that_ends_in_its_header_is_truncated(cut: int) -> None:
-    with pytest.raises(DataError, match=r"^features is truncated") as caught:
+    with refused(DataError, "features", hint=[]) as found:
         header_of(npy(ARRAY)[:cut])
-    assert caught.value.mend == "copy or download it again"
+    assert "numpy.save" not in str(found.error.mend)  # as for what is no header
 
 
 @pytest.mark.parametrize("version", [(0, 0), (1, 1), (4, 0), (255, 7)])
 def test_an_unknown_version_is_named(version: tuple[int, int]) -> None:
     content = MAGIC + bytes(version) + npy(ARRAY)[8:]
-    with pytest.raises(DataError, match=r"expected 1\.0, 2\.0 or 3\.0, got \d+\.\d"):
+    got = f"{version[0]}.{version[1]}"
+    with refused(DataError, "features", expected=naming("1.0", "2.0", "3.0"), got=got):
         header_of(content)
 
 
 def test_a_header_too_long_for_the_parser_is_refused() -> None:
-    with pytest.raises(DataError, match=r"is not a \.npy file"):
+    with refused(DataError, "features", got=repr(b"(" * 60), hint="numpy.save"):
         header_of(with_header("(" * 200_000, version=2))
 
 

@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,84 @@ def test_load_compares_it_with_the_reference(
     monkeypatch.setattr("sgraf_deploy.runtime.scorer.open_engine", lambda *_: wrong)
     with pytest.raises(GateError, match="on ort-cuda, cuda:0"):
         load(world.bundle, engine="ort-cuda", precision="fp16")
+
+
+@pytest.fixture
+def forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorFloat-32, for every library of NVIDIA's."""
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+
+
+def opened(world: OrtWorld, kind: type[OrtCudaEngine], monkeypatch: pytest.MonkeyPatch) -> Scorer:
+    """In float32 through `load`, which compares it with the reference."""
+    monkeypatch.setattr(kind, "check_available", lambda device: None)
+    made = partial(world.engine, "fp32", kind)
+    monkeypatch.setattr("sgraf_deploy.runtime.scorer.open_engine", lambda *_: made())
+    return load(world.bundle, engine=kind.name, precision="fp32")
+
+
+def test_a_session_without_the_option_is_not_float32(
+    world: OrtWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The option counts: what `load` compares is too far off without it, and right with it."""
+    opened(world, OrtCudaEngine, monkeypatch).close()
+    options = OrtCudaEngine._common
+    monkeypatch.setattr(
+        OrtCudaEngine, "providers", lambda self, lane: [(CUDA, options(self, lane))]
+    )
+    with pytest.raises(GateError):
+        opened(world, OrtCudaEngine, monkeypatch)
+
+
+def test_tensorrt_in_float32_is_refused_where_it_would_not_be(
+    world: OrtWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UnavailableError) as caught:
+        opened(world, OrtTensorrtEngine, monkeypatch)
+    error = caught.value
+    assert "NVIDIA_TF32_OVERRIDE=0" in str(error.expected)
+    assert error.got == "not set"
+    assert "NVIDIA_TF32_OVERRIDE=0" in str(error.mend)
+    assert "ort-cuda" in str(error.mend)
+    assert (world.module.opened, world.cuda.streams) == ([], set())
+
+    monkeypatch.setattr(OrtTensorrtEngine, "check_float32", lambda *_: None)
+    with pytest.raises(GateError):  # It would have been far off, too.
+        opened(world, OrtTensorrtEngine, monkeypatch)
+
+
+@pytest.mark.parametrize("value", ["1", "", "off"])
+def test_only_a_zero_forbids(value: str, world: OrtWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", value)
+    with pytest.raises(UnavailableError) as caught:
+        world.engine("fp32", OrtTensorrtEngine)
+    assert caught.value.got == value
+
+
+@pytest.mark.usefixtures("forbidden")
+def test_tensorrt_in_float32_where_the_environment_forbids_the_other(
+    world: OrtWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(world, OrtTensorrtEngine, monkeypatch).close()
+
+
+def test_tensorrt_in_float32_on_a_gpu_that_has_nothing_else(
+    exported: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(OrtWorld(exported, FakeCuda("7.5")), OrtTensorrtEngine, monkeypatch).close()
+
+
+def test_engines_with_and_without_tf32_are_kept_apart(
+    world: OrtWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = set()
+    for value in ("1", "0"):
+        monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", value)
+        engine = world.engine("fp16", OrtTensorrtEngine)
+        engine.open("saf", "scorer")
+        engine.close()
+        folders.add(world.module.opened[-1][0][1]["trt_engine_cache_path"])
+    assert len(folders) == 2
 
 
 def test_tensorrt_comes_before_cuda_and_keeps_its_engines_where_no_bundle_brings_any(

@@ -90,11 +90,20 @@ def check_error(
         (hint if isinstance(hint, naming) else naming(*hints)).check("mend", error.mend)
 
 
+def place(error: SgrafDeployError) -> str:
+    """The path of a field in a document, which is what an error about it begins with."""
+    return re.split("[: ]", error.what, maxsplit=1)[0]
+
+
 def holds(text: str, name: object) -> bool:
     """Whether a name stands in a text, not as a part of a longer word or number."""
     whole = re.escape(str(name))
-    before = r"(?<![\w])" if re.match(r"\w", str(name)) else ""
+    before = r"(?<!\w)" if re.match(r"\w", str(name)) else ""
     after = r"(?!-?\w)" if re.search(r"\w$", str(name)) else ""
+    if re.match(r"\d", str(name)):
+        before += r"(?<!\d[.,])"
+    if re.search(r"\d$", str(name)):
+        after += r"(?![.,]\d)"
     return re.search(before + whole + after, text) is not None
 
 

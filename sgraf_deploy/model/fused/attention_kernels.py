@@ -1,8 +1,10 @@
 """Triton kernels from encoded words and regions to alignments.
 
-Every kernel has a flat grid; arrays are row-major, `_rows` and `columns` count rows and columns.
-Operands are float16 or float32 as they come, sums and norms are float32. Decorated on import:
-with Triton's interpreter on, they run on the CPU.
+Every kernel has a flat grid; arrays are row-major, `_rows` count rows. `columns` is how far rows of
+`raw` and `scales` lie apart: N*R rounded up to a multiple of `blocks.ALIGNMENT`, so that 16 bytes
+may be read at a time and one compiled kernel serves any number of images. Operands are float16 or
+float32 as they come, sums and norms are float32. Decorated on import: with Triton's interpreter
+on, they run on the CPU.
 """
 
 from __future__ import annotations
@@ -17,19 +19,23 @@ SMOOTHING = tl.constexpr(constants.ATTENTION_SMOOTHING)
 EPSILON = tl.constexpr(constants.EPSILON)
 
 
-@triton.jit(do_not_specialize=["word_rows"])
+@triton.jit(do_not_specialize=["word_rows", "region_rows"])
 def raw_attention(
     words,
     regions,
     raw,
     word_rows,
+    region_rows,
     columns,
     embed: tl.constexpr,
     block_rows: tl.constexpr,
     block_columns: tl.constexpr,
     block_embed: tl.constexpr,
 ):
-    """leaky_relu(word · region): words (T, D), regions (N*R, D) -> raw (T, N*R) float32."""
+    """leaky_relu(word · region): words (T, D), regions (N*R, D) -> raw (T, N*R) float32.
+
+    Columns beyond N*R are zeros.
+    """
     tiles = tl.cdiv(word_rows, block_rows)
     rows = (tl.program_id(0) % tiles) * block_rows + tl.arange(0, block_rows)
     places = (tl.program_id(0) // tiles) * block_columns + tl.arange(0, block_columns)
@@ -46,7 +52,7 @@ def raw_attention(
         )
         region = tl.load(
             regions + column_starts + (start + steps)[:, None],
-            mask=inside[:, None] & (places < columns)[None, :],
+            mask=inside[:, None] & (places < region_rows)[None, :],
             other=0.0,
         )
         total = tl.dot(word, region, total, input_precision="ieee")

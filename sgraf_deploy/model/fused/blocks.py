@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from sgraf_deploy.config import ModelConfig, Precision
-from sgraf_deploy.errors import InputError
-
 SMALLEST = 16
 """A tensor core's product has at least so many rows, columns and terms."""
 
-WIDEST_SIM_DIM = 2048
-MOST_REGIONS = 1024
-"""Beyond these an array on the chip would pass Triton's limit of 2**20 elements."""
+ALIGNMENT = 16
+"""Rows of sums start at a multiple of so many values: what Triton compiles kernels anew for."""
 
 
 def padded(size: int) -> int:
@@ -42,29 +38,14 @@ class Blocks:
     node_warps: int = 8
     stages: int = 3
 
+    def smaller(self) -> Blocks:
+        """Half as many rows and terms, where there are more than the fewest."""
+        names = ("raw_rows", "raw_columns", "words", "pairs", "nodes", "keys", "embed", "sim_dim")
+        halves = {name: max(SMALLEST, getattr(self, name) // 2) for name in names}
+        return replace(self, stages=2, **halves)
+
 
 HALF = Blocks(128, 128, 128, 128, 64, 32, embed=64, sim_dim=64)
+SHORTER_STEPS = replace(HALF, pairs=64, embed=32, sim_dim=32)
+"""For GPUs of 99 KiB. No fewer rows of words, since every program reads all weights."""
 FLOAT = Blocks(64, 64, 32, 32, 32, 16, embed=32, sim_dim=32, stages=2)
-
-
-def choose_blocks(config: ModelConfig, precision: Precision) -> Blocks:
-    """The blocks for a model: those of the paper's dimensions, fewer rows where it is wider.
-
-    Raises InputError for a model that does not fit on a chip.
-    """
-    if config.sim_dim > WIDEST_SIM_DIM or config.regions > MOST_REGIONS:
-        raise InputError(
-            "engine fused",
-            expected=f"at most {MOST_REGIONS} regions and sim_dim {WIDEST_SIM_DIM}",
-            got=f"{config.regions} regions and sim_dim {config.sim_dim}",
-            mend="use engine torch",
-        )
-    blocks = HALF if precision == "fp16" else FLOAT
-    widest = max(padded(config.sim_dim) // 256, padded(config.regions) // 128, 1)
-    return replace(
-        blocks,
-        words=max(SMALLEST, blocks.words // widest),
-        pairs=max(SMALLEST, blocks.pairs // widest),
-        embed=min(blocks.embed, padded(config.embed)),
-        sim_dim=min(blocks.sim_dim, padded(config.sim_dim)),
-    )

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sgraf_deploy.config import GraphName, Precision
+from sgraf_deploy.config import GraphName, ModelConfig, Precision
 from sgraf_deploy.errors import UnavailableError
 from sgraf_deploy.model.engines import Function, TorchEngine
 from sgraf_deploy.model.folded import Encoded
 from sgraf_deploy.model.folding import fold
+from sgraf_deploy.model.fused.blocks import Blocks
+from sgraf_deploy.model.fused.fit import Gpu, choose_blocks, find_gpu
 from sgraf_deploy.runtime.engine import import_package
 
 if TYPE_CHECKING:
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
 
 NEEDS_A_GPU = "a GPU by NVIDIA, its driver, and PyTorch built for CUDA; engine ort needs none"
 
-CAPABILITY = (9, 0)
-"""The kernels take up to 227 KiB of shared memory per program, which older GPUs do not have."""
+CAPABILITY = (8, 0)
+"""Triton supports no older GPU: compiled for 7.5, products in float16 use no tensor core."""
 
 
 class FusedEngine(TorchEngine):
@@ -49,6 +51,11 @@ class FusedEngine(TorchEngine):
                 got=self.device,
                 mend="use --engine torch",
             )
+        gpu = find_gpu(self._device)
+        self._blocks = {
+            name: _blocks(name, member.config, precision, gpu)
+            for name, member in bundle.manifest.members.items()
+        }
 
     @classmethod
     def check_available(cls, device: str) -> None:
@@ -65,24 +72,37 @@ class FusedEngine(TorchEngine):
         if not torch.cuda.is_available():
             raise UnavailableError("PyTorch sees no CUDA GPU", mend=NEEDS_A_GPU)
         super().check_available(device)
-        found = torch.cuda.get_device_capability(device)
+        found = find_gpu(torch.device(device)).capability
         if found < CAPABILITY:
             raise UnavailableError(
-                "its kernels",
+                "Triton, which compiles its kernels",
                 expected=f"a GPU of compute capability {'.'.join(map(str, CAPABILITY))} or above",
                 got=".".join(map(str, found)),
+                mend="use engine trt or torch",
             )
 
     def _functions(self, member: str) -> Mapping[GraphName, Function]:
         from sgraf_deploy.model.fused.scorer import FusedScorer
 
         config = self._bundle.manifest.members[member].config
-        fused = FusedScorer(fold(config, self._weights(member)), self._precision, self._device)
+        fused = FusedScorer(
+            fold(config, self._weights(member)),
+            self._precision,
+            self._device,
+            blocks=self._blocks[member],
+        )
 
         def scorer(*embeddings: Tensor) -> tuple[Tensor, ...]:
             return (fused(Encoded(*embeddings)),)
 
         return {**super()._functions(member), "scorer": scorer}
+
+
+def _blocks(member: str, config: ModelConfig, precision: Precision, gpu: Gpu) -> Blocks:
+    try:
+        return choose_blocks(config, precision, gpu)
+    except UnavailableError as error:
+        raise error.at(f"engine fused: model {member}") from error
 
 
 def interpreted() -> bool:

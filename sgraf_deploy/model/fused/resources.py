@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import tempfile
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
-from pathlib import Path
+from io import StringIO
 from typing import Any
 
 import numpy as np
@@ -18,11 +17,19 @@ from sgraf_deploy.errors import UnavailableError
 from sgraf_deploy.model.folded import Encoded
 from sgraf_deploy.model.folding import fold
 from sgraf_deploy.model.fused.blocks import Blocks
+from sgraf_deploy.model.fused.fit import HOPPER, KIB, Gpu, choose_blocks
 from sgraf_deploy.model.fused.scorer import FusedScorer, Launch
 from sgraf_deploy.model.infer import expected_shapes
 
-CAPABILITY = 90
-"""sm_90: H100, H200."""
+GPUS = (
+    Gpu((8, 0), 163 * KIB),
+    Gpu((8, 6), 99 * KIB),
+    Gpu((8, 9), 99 * KIB),
+    HOPPER,
+    Gpu((10, 0), 227 * KIB),
+    Gpu((12, 0), 99 * KIB),
+)
+"""A100; A10, RTX 30; L4, RTX 40; H100, H200; B200; RTX 50. Shared memory as CUDA's guide says."""
 
 _SGR = ModelConfig(
     module="SGR",
@@ -59,27 +66,24 @@ class Resources:
 
 
 def kernel_resources(
-    config: ModelConfig,
-    precision: Precision,
-    *,
-    words: int,
-    blocks: Blocks | None = None,
+    config: ModelConfig, precision: Precision, gpu: Gpu, *, words: int
 ) -> list[Resources]:
-    """Compile every kernel that scores captions of up to `words` words; needs no GPU.
+    """Compile every kernel that scores captions of up to `words` words on a GPU; needs none.
 
-    Raises UnavailableError where the kernels were imported with Triton's interpreter on.
+    Raises UnavailableError where the kernels were imported with Triton's interpreter on, or do not
+    fit.
     """
     from triton.runtime.interpreter import InterpretedFunction
 
-    launches = _launches(config, precision, words, blocks)
+    launches = _launches(config, precision, words, choose_blocks(config, precision, gpu))
     if any(isinstance(launch.kernel, InterpretedFunction) for launch in launches):
         raise UnavailableError("Triton's interpreter is on", mend="unset TRITON_INTERPRET")
     found = {launch.kernel.__name__: launch for launch in launches}
-    return [_compile(launch) for launch in found.values()]
+    return [_compile(launch, gpu) for launch in found.values()]
 
 
 def _launches(
-    config: ModelConfig, precision: Precision, words: int, blocks: Blocks | None
+    config: ModelConfig, precision: Precision, words: int, blocks: Blocks
 ) -> list[Launch]:
     """The launches of 16 images and 16 captions, of tensors without content."""
     launches: list[Launch] = []
@@ -102,12 +106,13 @@ def _launches(
     return launches
 
 
-def _compile(launch: Launch) -> Resources:
+def _compile(launch: Launch, gpu: Gpu) -> Resources:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     kernel: Any = launch.kernel
+    major, minor = gpu.capability
     signature, constants, attributes = {}, {}, {}
     for place, parameter in enumerate(kernel.params):
         value = launch.arguments[parameter.name]
@@ -117,24 +122,28 @@ def _compile(launch: Launch) -> Resources:
             constants[parameter.name] = value
         elif isinstance(value, Tensor) or _is_specialised(parameter, value):
             attributes[(place,)] = [["tt.divisibility", 16]]
-    compiled = triton.compile(
-        ASTSource(kernel, signature, constants, attributes),
-        target=GPUTarget("cuda", CAPABILITY, 32),
-        options={
-            "num_warps": launch.warps,
-            "num_stages": launch.stages,
-            "enable_fp_fusion": True,
-        },
-    )
-    ptx = compiled.asm["ptx"]
-    registers, spilled = _assemble(ptx)
-    products = re.findall(r"mma(?:_async)?\.sync\.aligned\.(m\d+n\d+k\d+)", ptx)
+    with triton.knobs.compilation.scope(), triton.knobs.nvidia.scope():
+        triton.knobs.compilation.always_compile = True  # What the cache holds has no log.
+        triton.knobs.nvidia.dump_ptxas_log = True
+        with redirect_stdout(StringIO()) as log:
+            compiled = triton.compile(
+                ASTSource(kernel, signature, constants, attributes),
+                target=GPUTarget("cuda", 10 * major + minor, 32),
+                options={
+                    "num_warps": launch.warps,
+                    "num_stages": launch.stages,
+                    "enable_fp_fusion": True,
+                },
+            )
+    registers = re.findall(r"Used (\d+) registers", log.getvalue())
+    spilled = re.findall(r"(\d+) bytes spill", log.getvalue())
+    products = re.findall(r"mma(?:_async)?\.sync\.aligned\.(m\d+n\d+k\d+)", compiled.asm["ptx"])
     return Resources(
         kernel.__name__,
         launch.warps,
         launch.stages,
-        registers,
-        spilled,
+        max(map(int, registers)),
+        sum(map(int, spilled)),
         compiled.metadata.shared,
         {shape: products.count(shape) for shape in sorted(set(products))},
     )
@@ -142,18 +151,3 @@ def _compile(launch: Launch) -> Resources:
 
 def _is_specialised(parameter: Any, value: int) -> bool:
     return not parameter.do_not_specialize and value % 16 == 0
-
-
-def _assemble(ptx: str) -> tuple[int, int]:
-    """Registers per thread and bytes spilled, as the assembler that Triton brings counts them."""
-    from triton.backends.nvidia.compiler import get_ptxas
-
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder, "kernel.ptx")
-        source.write_text(ptx, encoding="utf-8")
-        command = [get_ptxas(CAPABILITY).path, "-v", "--regAllocOptLevel=2"]
-        command += [f"--gpu-name=sm_{CAPABILITY}a", str(source), "-o", str(source) + ".cubin"]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    registers = re.findall(r"Used (\d+) registers", done.stderr)
-    spilled = re.findall(r"(\d+) bytes spill", done.stderr)
-    return max(map(int, registers)), sum(map(int, spilled))

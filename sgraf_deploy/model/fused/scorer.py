@@ -16,7 +16,7 @@ from sgraf_deploy.model.folded import Encoded
 from sgraf_deploy.model.folding import FoldedWeights, Linear, ReasoningStep
 from sgraf_deploy.model.fused import attention_kernels as attend
 from sgraf_deploy.model.fused import reasoning_kernels as reason
-from sgraf_deploy.model.fused.blocks import Blocks, choose_blocks, padded
+from sgraf_deploy.model.fused.blocks import ALIGNMENT, Blocks, padded
 from sgraf_deploy.model.fused.packing import Packing, pack
 
 
@@ -81,13 +81,13 @@ class FusedScorer:
         precision: Precision,
         device: torch.device,
         *,
-        blocks: Blocks | None = None,
+        blocks: Blocks,
         launch: Callable[[Launch], None] = run,
     ) -> None:
         self.config = weights.config
         self.dtype = torch.float16 if precision == "fp16" else torch.float32
         self.device = device
-        self.blocks = blocks or choose_blocks(weights.config, precision)
+        self.blocks = blocks
         self._launch = launch
         self._weights = weights
         self._constants: dict[str, tuple[Tensor, Tensor]] = {}
@@ -131,14 +131,16 @@ class FusedScorer:
         """Attention of every word to every region, then the words' alignments."""
         regions = encoded.region_embeddings.contiguous()
         blocks, count = self.blocks, self.config.regions
-        columns = tile.images * count
+        region_rows = tile.images * count
+        columns = _ceil(region_rows, ALIGNMENT) * ALIGNMENT
         raw = torch.empty(tile.words, columns, dtype=torch.float32, device=self.device)
         self._start(
             attend.raw_attention,
             _ceil(tile.words, blocks.raw_rows) * _ceil(columns, blocks.raw_columns),
             {"words": words, "regions": regions, "raw": raw, "word_rows": tile.words}
-            | {"columns": columns, "embed": self.config.embed, "block_rows": blocks.raw_rows}
-            | {"block_columns": blocks.raw_columns, "block_embed": blocks.embed},
+            | {"region_rows": region_rows, "columns": columns, "embed": self.config.embed}
+            | {"block_rows": blocks.raw_rows, "block_columns": blocks.raw_columns}
+            | {"block_embed": blocks.embed},
         )
         scales = raw.new_empty(tile.captions, columns)
         self._start(

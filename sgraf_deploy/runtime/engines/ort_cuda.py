@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -41,6 +42,12 @@ INSTALL = f"pip install 'onnxruntime-gpu[cuda,cudnn]'; and {CUDA_INSTALL}"
 HEAVY = frozenset({"MatMul", "FusedMatMul", "Gemm", "FusedGemm", "GRU", "Softmax"})
 """Operations that must not run on the host; what computes shapes may."""
 
+TF32_OVERRIDE = "NVIDIA_TF32_OVERRIDE"
+"""0 keeps every library of NVIDIA from TensorFloat-32. They read it when they are first used."""
+
+AMPERE = 8
+"""GPUs of a lower major compute capability have no TensorFloat-32."""
+
 _ERRORS_ONLY = 3
 """ONNX Runtime's severities; it warns of every shape that it computes on the host."""
 
@@ -50,7 +57,7 @@ Provider = tuple[str, dict[str, str]]
 
 
 class OrtCudaEngine(CudaEngine):
-    """See `Engine` and `CudaEngine`; TensorFloat-32 is off.
+    """See `Engine` and `CudaEngine`; TensorFloat-32 is off, in cuDNN's GRU too (ONNX Runtime 1.18).
 
     A provider that does not take a graph is an error, where ONNX Runtime would compute on the host
     without a word. Where the bundle holds its reference, `load` compares the engine with it.
@@ -72,7 +79,10 @@ class OrtCudaEngine(CudaEngine):
         self.ordinal = gpu_ordinal(options.device, self.name)
         self.module = onnxruntime or find_provider(self.provider)
         preload_libraries(self.module)
-        super().__init__(cuda or open_cuda(self.ordinal), f"cuda:{self.ordinal}")
+        gpu = cuda or open_cuda(self.ordinal)
+        if precision == "fp32":
+            self.check_float32(gpu.compute_capability)
+        super().__init__(gpu, f"cuda:{self.ordinal}")
         self.executed = (
             f"{precision} in onnxruntime {self.module.__version__}, "
             f"{self.provider.removesuffix('ExecutionProvider')} provider"
@@ -85,6 +95,10 @@ class OrtCudaEngine(CudaEngine):
         """UnavailableError without the provider, the GPU or CUDA's bindings."""
         find_provider(cls.provider)
         check_cuda(gpu_ordinal(device, cls.name))
+
+    @classmethod
+    def check_float32(cls, compute_capability: str) -> None:
+        """UnavailableError where float32 would be TensorFloat-32: nowhere, an option says so."""
 
     def mark_verified(self) -> None:
         """For this process: the next one may find another driver."""
@@ -117,10 +131,25 @@ class OrtTensorrtEngine(OrtCudaEngine):
 
     A shape beyond those that it has met makes it build anew: the first evaluation is slow. Engine
     `trt` builds once, for ranges of sizes.
+
+    TensorRT uses TensorFloat-32 unless it is told not to, and this provider has no option that
+    does: only the environment can. In fp16 what stays in float32 may be computed in it.
     """
 
     name = "ort-trt"
     provider = TENSORRT
+
+    @classmethod
+    def check_float32(cls, compute_capability: str) -> None:
+        """UnavailableError unless the GPU has no TensorFloat-32, or the environment forbids it."""
+        if int(compute_capability.partition(".")[0]) < AMPERE or tf32_forbidden():
+            return
+        raise UnavailableError(
+            f"engine {cls.name}: precision fp32: ONNX Runtime lets TensorRT use TensorFloat-32",
+            expected=f"{TF32_OVERRIDE}=0 in the environment",
+            got=os.environ.get(TF32_OVERRIDE, "not set"),
+            mend=f"set {TF32_OVERRIDE}=0 before Python starts, or use --engine ort-cuda or trt",
+        )
 
     def providers(self, lane: Lane) -> list[Provider]:
         """TensorRT, and CUDA for what it does not take."""
@@ -128,7 +157,9 @@ class OrtTensorrtEngine(OrtCudaEngine):
         state = state_folder()
         if state is None:
             return [(TENSORRT, options), *super().providers(lane)]
-        folder = state / "onnxruntime" / self._bundle.sha256[:16]
+        # An engine that was built with TensorFloat-32 is none for who forbids it.
+        kind = "exact" if tf32_forbidden() else "tf32"
+        folder = state / "onnxruntime" / self._bundle.sha256[:16] / kind
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -238,6 +269,11 @@ class OrtCudaGraph:
                 got=f"on the host {', '.join(on_the_host[:3])}",
                 mend="use --engine trt, or --engine ort on the CPU",
             )
+
+
+def tf32_forbidden() -> bool:
+    """Whether the environment keeps NVIDIA's libraries from TensorFloat-32."""
+    return os.environ.get(TF32_OVERRIDE) == "0"
 
 
 def find_provider(provider: str) -> Any:

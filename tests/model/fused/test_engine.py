@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -21,6 +24,7 @@ from sgraf_deploy.runtime.gate import FP16_LOGITS_SHARE
 from sgraf_deploy.runtime.policy import ON_A_CPU, ON_A_GPU
 
 CPU = EngineOptions(device="cpu")
+GPU = EngineOptions(device="cuda:0")
 LENGTHS = (2, 9, 3, 2)
 
 
@@ -79,16 +83,73 @@ def test_without_a_gpu_it_is_not_available(
         load(exported, "fused", options=CPU)
 
 
-@pytest.mark.usefixtures("compiled")
-def test_an_older_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
+@dataclass(frozen=True)
+class Properties:
+    """What PyTorch built for CUDA says of a GPU, as far as the engine asks."""
+
+    major: int
+    minor: int
+    shared_memory_per_block_optin: int
+
+
+@pytest.fixture
+def gpu(compiled: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], None]:
+    """Call it with a compute capability and KiB of shared memory: PyTorch then sees such a GPU."""
+
+    def see(capability: str, shared_memory: int) -> None:
+        major, minor = map(int, capability.split("."))
+        found = Properties(major, minor, shared_memory * 1024)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: found)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (major, minor))
+
+    return see
+
+
+@pytest.mark.parametrize("precision", DEFAULT_PRECISIONS)
+@pytest.mark.parametrize(
+    ("capability", "shared_memory"),
+    [("8.0", 163), ("8.6", 99), ("8.9", 99), ("9.0", 227), ("10.0", 227), ("12.0", 99)],
+)
+def test_it_opens_where_its_kernels_fit(
+    gpu: Callable[[str, int], None],
+    exported: Bundle,
+    capability: str,
+    shared_memory: int,
+    precision: Precision,
+) -> None:
+    gpu(capability, shared_memory)
+    assert unavailable("fused") is None
+    opened = open_engine("fused", exported, precision, GPU)
+    assert (opened.name, opened.device) == ("fused", "cuda:0")
+
+
+def test_a_gpu_that_triton_does_not_compile_for_is_refused(
+    gpu: Callable[[str, int], None],
+) -> None:
+    gpu("7.5", 64)
     error = unavailable("fused")
     assert error is not None
-    assert "capability 9.0 or above, got 8.6" in error.reason
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (10, 0))
-    assert unavailable("fused") is None
+    assert "compute capability 8.0 or above, got 7.5" in error.reason
+    assert error.mend == "use engine trt or torch"
+
+
+@pytest.mark.parametrize("precision", DEFAULT_PRECISIONS)
+def test_a_gpu_of_too_little_shared_memory_is_refused_before_anything_runs(
+    gpu: Callable[[str, int], None], exported: Bundle, precision: Precision
+) -> None:
+    gpu("9.0", 2)
+    with pytest.raises(UnavailableError) as caught:
+        open_engine("fused", exported, precision, GPU)
+    assert "model sgr" in caught.value.what
+    found = re.fullmatch(
+        r"at least (\d+) KiB of shared memory per block", str(caught.value.expected)
+    )
+    assert found is not None
+    assert int(found[1]) > 2
+    assert caught.value.got == "2 KiB"
+    assert caught.value.mend == "use engine trt or torch"
 
 
 @pytest.mark.usefixtures("compiled")

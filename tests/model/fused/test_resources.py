@@ -1,4 +1,4 @@
-"""The kernels compile for sm_90 without a GPU, and fit it."""
+"""The kernels compile for GPUs that are not there, and fit them."""
 
 from __future__ import annotations
 
@@ -14,31 +14,46 @@ import pytest
 from small_models import SGR
 
 from sgraf_deploy.errors import UnavailableError
+from sgraf_deploy.model.fused.fit import HOPPER
+from sgraf_deploy.model.fused.resources import GPUS, kernel_resources
 
-SHARED_MEMORY = 227 * 1024
-"""Bytes that one program may take on sm_90."""
 REGISTERS = 255
+WORST_SPILL = 1024
+"""Bytes, outside the loop over the embedding axis."""
 
 CODE = """
-import json, warnings
+import json, sys, warnings
 from dataclasses import asdict
 warnings.simplefilter("error")
-from sgraf_deploy.model.fused.resources import PAPER, kernel_resources
-found = [
-    asdict(kernel) | {"words": words}
-    for module, words in (("SGR", 20), ("SGR", 80), ("SAF", 20))
-    for kernel in kernel_resources(PAPER[module], "fp16", words=words)
-]
+from sgraf_deploy.model.fused.fit import choose_blocks, shared_bytes
+from sgraf_deploy.model.fused.resources import GPUS, PAPER, kernel_resources
+gpu, precision = GPUS[int(sys.argv[1])], sys.argv[2]
+found = []
+for module, words in (("SGR", 20), ("SGR", 80), ("SAF", 20)):
+    config = PAPER[module]
+    needed = shared_bytes(choose_blocks(config, precision, gpu), config, precision, gpu)
+    for kernel in kernel_resources(config, precision, gpu, words=words):
+        most = needed.get(kernel.kernel, max(needed.values()))
+        found.append(asdict(kernel) | {"words": words, "most": most, "gpu": gpu.shared_memory})
 print(json.dumps(found))
 """
 
 
 @pytest.mark.slow
-def test_no_kernel_spills_at_the_papers_dimensions(tmp_path: Path) -> None:
-    """In a process of its own, since this one's kernels are made for the interpreter."""
+@pytest.mark.parametrize(
+    ("gpu", "precision"),
+    [((8, 0), "fp16"), ((8, 6), "fp16"), ((9, 0), "fp16"), ((12, 0), "fp16"), ((8, 6), "fp32")],
+    ids=["8.0-fp16", "8.6-fp16", "9.0-fp16", "12.0-fp16", "8.6-fp32"],
+)
+def test_kernels_take_no_more_than_is_asked_of_a_gpu(
+    gpu: tuple[int, int], precision: str, tmp_path: Path
+) -> None:
+    """At the paper's dimensions; in a process of its own, since this one's kernels are made for
+    the interpreter."""
     environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    place = [known.capability for known in GPUS].index(gpu)
     done = subprocess.run(
-        [sys.executable, "-c", CODE],
+        [sys.executable, "-c", CODE, str(place), precision],
         capture_output=True,
         text=True,
         check=False,
@@ -49,16 +64,17 @@ def test_no_kernel_spills_at_the_papers_dimensions(tmp_path: Path) -> None:
     kernels = {kernel["kernel"]: kernel for kernel in found}
     assert (len(kernels), len(found)) == (9, 8 + 8 + 5)
     for kernel in found:
-        assert kernel["spilled_bytes"] == 0, kernel
+        assert 0 < kernel["shared_bytes"] <= kernel["most"] <= kernel["gpu"], kernel
         assert 0 < kernel["registers"] <= REGISTERS, kernel
-        assert 0 < kernel["shared_bytes"] <= SHARED_MEMORY, kernel
-    assert "m64n256k16" in kernels["local_alignments"]["products"]
-    assert "m64n128k16" in kernels["raw_attention"]["products"]
-    assert any(shape.startswith("m64") for shape in kernels["reasoning_step"]["products"])
+        assert kernel["spilled_bytes"] <= (0 if gpu == (9, 0) else WORST_SPILL), kernel
+    if gpu == (9, 0):
+        assert "m64n256k16" in kernels["local_alignments"]["products"]
+        assert "m64n128k16" in kernels["raw_attention"]["products"]
+        assert any(shape.startswith("m64") for shape in kernels["reasoning_step"]["products"])
+    elif precision == "fp16":
+        assert "m16n8k16" in kernels["local_alignments"]["products"]
 
 
 def test_interpreted_kernels_cannot_be_compiled() -> None:
-    from sgraf_deploy.model.fused.resources import kernel_resources
-
     with pytest.raises(UnavailableError, match="interpreter is on; unset TRITON_INTERPRET"):
-        kernel_resources(replace(SGR, sgr_steps=2), "fp16", words=3)
+        kernel_resources(replace(SGR, sgr_steps=2), "fp16", HOPPER, words=3)

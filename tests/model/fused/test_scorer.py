@@ -15,11 +15,13 @@ from small_models import random_captions as captions_of
 from torch import Tensor
 
 from sgraf_deploy.config import ModelConfig, Precision
-from sgraf_deploy.errors import InputError, UnavailableError
+from sgraf_deploy.errors import UnavailableError
 from sgraf_deploy.model import reference
 from sgraf_deploy.model.folded import Encoded
 from sgraf_deploy.model.folding import fold
-from sgraf_deploy.model.fused.blocks import Blocks, choose_blocks
+from sgraf_deploy.model.fused.blocks import Blocks
+from sgraf_deploy.model.fused.fit import HOPPER, KIB, Gpu, choose_blocks
+from sgraf_deploy.model.fused.resources import PAPER
 from sgraf_deploy.model.fused.scorer import FusedScorer, Launch, run
 from sgraf_deploy.runtime.gate import FP16_LOGITS_SHARE
 
@@ -42,7 +44,7 @@ class Case:
     encoded: Encoded[Tensor]
     expected: Tensor
 
-    def score(self, precision: Precision = "fp32", blocks: Blocks | None = SMALL) -> Tensor:
+    def score(self, precision: Precision = "fp32", blocks: Blocks = SMALL) -> Tensor:
         scorer = FusedScorer(fold(self.config, self.weights), precision, CPU, blocks=blocks)
         return scorer(self.stored(precision))
 
@@ -113,11 +115,20 @@ def test_half_operands_stay_within_the_gates_bound(variant: str) -> None:
 
 
 @SLOW
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize(
+    ("gpu", "precision"),
+    [(HOPPER, "fp16"), (HOPPER, "fp32"), (Gpu((12, 0), 99 * KIB), "fp16")],
+    ids=["9.0-fp16", "9.0-fp32", "12.0-fp16"],
+)
 @pytest.mark.parametrize("module", [SGR, SAF], ids=["sgr", "saf"])
-def test_with_the_blocks_that_a_gpu_gets(module: ModelConfig, precision: Precision) -> None:
-    case = make_case(replace(module, regions=36, embed=100, sim_dim=40))
-    check(case.score(precision, blocks=None), case, precision)
+def test_with_the_blocks_that_a_gpu_gets(
+    module: ModelConfig, gpu: Gpu, precision: Precision
+) -> None:
+    """Those of the paper's dimensions; embed takes several, and so does the longest caption."""
+    blocks = choose_blocks(PAPER[module.module], precision, gpu)
+    config = replace(module, regions=36, embed=100, sim_dim=40)
+    case = make_case(config, (*LENGTHS, blocks.nodes + 2))
+    check(case.score(precision, blocks), case, precision)
 
 
 @SLOW
@@ -184,7 +195,7 @@ def test_duplicates_score_alike(module: ModelConfig) -> None:
 
 def test_threads_that_come_first_share_the_constants() -> None:
     """A second thread asks for a layer at the moment at which the first has kept a part of it."""
-    scorer = FusedScorer(fold(SGR, random_weights(SGR, 3)), "fp32", CPU)
+    scorer = FusedScorer(fold(SGR, random_weights(SGR, 3)), "fp32", CPU, blocks=SMALL)
     layer = scorer._weights.similarity
     seen: list[dict[str, Tensor]] = []
 
@@ -200,6 +211,39 @@ def test_threads_that_come_first_share_the_constants() -> None:
     assert all(each[name] is found[name] for each in seen for name in found)
 
 
+def compiled_for(launch: Launch) -> tuple[object, ...]:
+    """What Triton compiles a kernel anew for."""
+    constants = launch.kernel.fn.__annotations__
+    free = launch.kernel.kwargs["do_not_specialize"] or ()
+    found: list[object] = [launch.kernel.__name__, launch.warps, launch.stages]
+    for name, value in launch.arguments.items():
+        if isinstance(value, Tensor):
+            found.append((name, value.dtype, value.data_ptr() % 16 == 0))
+        elif name in constants:
+            found.append((name, value))
+        elif name not in free:
+            found.append((name, value == 1, value % 16 == 0))
+    return tuple(found)
+
+
+@pytest.mark.parametrize("module", [SGR, SAF], ids=["sgr", "saf"])
+def test_tiles_of_any_size_share_one_compiled_kernel(module: ModelConfig) -> None:
+    variants: dict[str, set[tuple[object, ...]]] = {}
+
+    def note(launch: Launch) -> None:
+        variants.setdefault(launch.kernel.__name__, set()).add(compiled_for(launch))
+
+    weights = fold(module, random_weights(module, 3))
+    scorer = FusedScorer(weights, "fp32", CPU, blocks=SMALL, launch=note)
+    for images, captions in ((1, 1), (3, 6), (16, 16)):
+        regions = torch.zeros(images, module.regions, module.embed)
+        words = torch.zeros(captions, 5, module.embed)
+        counts = torch.full((captions,), 5, dtype=torch.int32)
+        scorer(Encoded(regions, regions[:, 0], words, words[:, 0], counts))
+    assert len(variants) == (8 if module.sgr_steps else 5)
+    assert {name: len(found) for name, found in variants.items()} == dict.fromkeys(variants, 1)
+
+
 @pytest.mark.parametrize(("images", "captions"), [(0, 6), (3, 0), (0, 0)])
 def test_nothing_to_score(images: int, captions: int) -> None:
     whole = make_case(SGR).stored("fp32")
@@ -210,22 +254,8 @@ def test_nothing_to_score(images: int, captions: int) -> None:
         whole.text_global[:captions],
         whole.lengths[:captions],
     )
-    scorer = FusedScorer(fold(SGR, random_weights(SGR, 3)), "fp32", CPU)
+    scorer = FusedScorer(fold(SGR, random_weights(SGR, 3)), "fp32", CPU, blocks=SMALL)
     assert scorer(encoded).shape == (images, captions)
-
-
-@pytest.mark.parametrize("change", [{"regions": 1025}, {"sim_dim": 2049}], ids=str)
-def test_a_model_too_wide_for_a_chip_is_refused(change: dict[str, Any]) -> None:
-    message = "expected at most 1024 regions and sim_dim 2048, got .*use engine torch"
-    with pytest.raises(InputError, match=message):
-        choose_blocks(replace(SGR, **change), "fp16")
-
-
-def test_wide_models_get_fewer_rows() -> None:
-    paper = choose_blocks(replace(SGR, regions=36, embed=1024, sim_dim=256), "fp16")
-    wide = choose_blocks(replace(SGR, regions=36, embed=1024, sim_dim=1000), "fp16")
-    assert (paper.words, paper.pairs, paper.embed) == (128, 128, 64)
-    assert (wide.words, wide.pairs, wide.embed) == (32, 32, 64)
 
 
 def test_a_gpu_too_small_for_a_kernel_is_named() -> None:
