@@ -201,9 +201,9 @@ def test_ids_without_start_or_end_are_warned_of_once_a_scorer(
     scorer = faked().scorer
     line = inspect.currentframe().f_lineno  # type: ignore[union-attr]
     with pytest.warns(CaptionWarning) as caught:
-        scorer.score_pairs(regions, [REAL[0], ids], [0], [0])
+        scorer.score_pairs(regions, [*REAL, ids], [0], [0])
     assert [(Path(each.filename), each.lineno) for each in caught] == [(Path(__file__), line + 2)]
-    assert holds(str(caught[0].message), 1)
+    assert holds(str(caught[0].message), len(REAL))
     assert holds(str(caught[0].message), "<start>")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
