@@ -8,21 +8,18 @@ the paper's dimensions, little enough work for compute-sanitizer. With TRITON_IN
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sgraf_deploy.bench.gpu.job import run_job
 from sgraf_deploy.bench.random_model import model_config, random_checkpoint
 from sgraf_deploy.config import ModelConfig, Module, Precision
-from sgraf_deploy.errors import SgrafDeployError
-from sgraf_deploy.files import write_json
 from sgraf_deploy.runtime.gate import FP16_LOGITS_SHARE, FP32_LOGITS
 
 if TYPE_CHECKING:
@@ -195,22 +192,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu (default: cuda)")
     parser.add_argument("--module", choices=get_args(Module), action="append")
     parser.add_argument("--precision", choices=PRECISIONS, action="append")
-    parser.add_argument("--json", type=Path, help="write the reports to this file")
-    chosen = parser.parse_args(arguments)
+    return run_job(parser, _all, arguments)
+
+
+def _all(chosen: argparse.Namespace) -> dict[str, Any]:
+    """A report of each module in each precision, and which of them missed their bound."""
     images, captions = (SMALL, SMALL) if chosen.small else (IMAGES, CAPTIONS)
-    reports = []
-    try:
-        for module in chosen.module or get_args(Module):
-            for precision in chosen.precision or PRECISIONS:
-                report = fused_values(module, precision, images, captions, chosen.device)
-                sys.stdout.write(json.dumps(report) + "\n")
-                reports.append(report)
-    except SgrafDeployError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
-    if chosen.json is not None:
-        write_json(chosen.json, {"fused_values": reports})
-    return 0 if all(report["met"] for report in reports) else 1
+    reports, failed = [], []
+    for module in chosen.module or get_args(Module):
+        for precision in chosen.precision or PRECISIONS:
+            report = fused_values(module, precision, images, captions, chosen.device)
+            reports.append(report)
+            failed += [] if report["met"] else [f"{module} {precision}"]
+    return {"fused_values": reports, "failed": failed}
 
 
 if __name__ == "__main__":

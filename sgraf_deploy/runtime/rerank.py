@@ -152,7 +152,7 @@ def check_ids(ids: object, candidates: int) -> list[Any] | None:
         return None
     if hasattr(ids, "__array__") and not isinstance(ids, type):  # A column of a table, too.
         array = np.asarray(ids)
-        ids = array.tolist() if array.ndim == 1 else None
+        ids = array.tolist() if array.ndim == 1 else array
     if isinstance(ids, str | bytes) or not isinstance(ids, Sequence):
         expected = "a sequence with an id for each candidate, in their order"
         raise InputError("ids", expected=expected, got=_describe(ids))

@@ -78,8 +78,12 @@ def test_all_kernels_are_run_and_the_exit_status_says_whether_they_are_right(
     monkeypatch.setattr("sgraf_deploy.bench.fused_values.fused_values", report)
     path = tmp_path / "values.json"
     assert main(["--small", "--json", str(path)]) == status
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert lines == json.loads(path.read_text())["fused_values"]
+    assert capsys.readouterr().out == ""
+    written = json.loads(path.read_text())
+    assert main(["--small"]) == status
+    assert json.loads(capsys.readouterr().out) == written
+    assert bool(written["failed"]) == (not met)
+    lines = written["fused_values"]
     assert [line["run"] for line in lines] == [
         [module, precision, 8, 8, "cuda"] for module in ("SGR", "SAF") for precision in PRECISIONS
     ]

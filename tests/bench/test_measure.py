@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from itertools import accumulate, cycle
 from pathlib import Path
@@ -139,11 +140,12 @@ def test_the_peak_is_kept_when_memory_is_given_back(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_block_that_holds_memory_has_a_peak() -> None:
+    gc.collect()  # What is given back inside would count against it.
     before = resident()
     with ResidentPeak() as peak:
-        held = bytearray(50_000_000)
+        held = bytearray(200_000_000)
     if before:
-        assert peak.values["RssAnon"] - before["RssAnon"] > 0.9 * len(held)
+        assert peak.values["RssAnon"] - before["RssAnon"] > 0.5 * len(held)
 
 
 def test_where_the_system_does_not_tell_nothing_is_known(

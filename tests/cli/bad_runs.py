@@ -243,7 +243,7 @@ BAD_ENGINES = [
         got="fp16",
         hint="--engine torch",
     ),
-    Bad("no-gpu", _no_gpu, UnavailableError, ("torch", "cuda:0", 0), hint="--device cpu"),
+    Bad("no-gpu", _no_gpu, UnavailableError, ("torch",), hint="--engine native"),
     Bad(
         "gpu-for-ort",
         options("--engine", "ort", "--device", "cuda"),

@@ -10,7 +10,7 @@ from cli.bad_exports import BAD_EXPORTS
 from cli.bad_input import Bad
 from cli.bad_runs import BAD_BUNDLES, BAD_OPTIONS
 from cli.bad_splits import BAD_DATA
-from cli.world import World, error_line, refused_line, run, tree
+from cli.world import World, error_line, left_by, refused_line, run
 from support.refusals import holds
 
 BAD = [*BAD_CHECKPOINTS, *BAD_EXPORTS, *BAD_BUNDLES, *BAD_DATA, *BAD_OPTIONS]
@@ -29,14 +29,13 @@ def nothing_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("bad", BAD, ids=str)
 def test_bad_input(world: World, bad: Bad) -> None:
     arguments = bad.arguments(world)
-    roots = (world.folder, world.bundle.parent, world.bare.parent, world.data.parent)
-    before = tree(*roots)
+    before = left_by(world)
 
     result = run(*arguments)
 
     refused_line(result, bad.kind, *bad.names, **bad.fields)
     assert result.exit_code == 2
-    assert tree(*roots) == before
+    assert left_by(world) == before
 
 
 def test_the_names_of_the_bad_inputs_differ() -> None:

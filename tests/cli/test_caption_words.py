@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli.world import IMAGES, World, captions_of, done, refused_line, run, tree
+from cli.world import IMAGES, World, captions_of, done, left_by, refused_line, run
 from support.refusals import naming
 
 from sgraf_deploy.errors import DataError, InputError
@@ -55,7 +55,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_caption_that_is_too_long_is_refused(world: World, name: str) -> None:
     arguments = COMMANDS[name](world, long_captions(world))
-    before = tree(world.folder, world.bundle.parent)
+    before = left_by(world)
 
     result = run(*arguments)
 
@@ -63,7 +63,7 @@ def test_a_caption_that_is_too_long_is_refused(world: World, name: str) -> None:
     refused_line(
         result, DataError, place, expected=naming(512), got=513, hint="--max-caption-words"
     )
-    assert tree(world.folder, world.bundle.parent) == before
+    assert left_by(world) == before
 
 
 @pytest.mark.parametrize("name", COMMANDS)

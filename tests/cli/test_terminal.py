@@ -43,8 +43,8 @@ from sgraf_deploy.runtime.context import Context
 
 PACKAGE = Path(sgraf_deploy.__file__).parent
 WRITERS = {"cli/terminal.py"}
-CHILDREN = {"bench/point.py"}
-"""A process of its own, whose output `bench scaling` reads through pipes."""
+CHILDREN = {"bench/point.py", "bench/gpu/job.py"}
+"""Processes of their own, whose output `bench scaling` and `bench gpu` read through pipes."""
 
 OBEYED = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"

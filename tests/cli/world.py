@@ -180,6 +180,16 @@ def tree(*roots: Path) -> dict[str, tuple[int, int]]:
     } | {str(path): (0, 0) for root in roots for path in root.rglob("*") if path.is_dir()}
 
 
+def left_by(world: World) -> dict[str, tuple[int, int]]:
+    """Whatever a command may write: into its folder, into what it reads, or beside that.
+
+    Another process may make other bundles in the same folder at the same time.
+    """
+    given = (world.bundle, world.bare, world.data)
+    beside = [path for one in given for path in one.parent.glob(f"*{one.name}*")]
+    return tree(world.folder, *beside) | {str(path): (0, 0) for path in beside}
+
+
 def edit_manifest(bundle: Path, change: Callable[[dict[str, Any]], object]) -> Path:
     """Change a bundle's manifest in place."""
     path = bundle / "manifest.json"

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.refusals import holds
 
 SOURCE = Path(__file__).with_name("fake_libcuda.c")
 
@@ -99,9 +100,9 @@ engine = CudaEngine(cuda, "cuda:0")
 try:
     engine.empty((2**20,), np.dtype(np.float32))
 except EngineMemoryError as error:
-    print(error)
+    print("Fake H100" in error.what, error.got)
 """
-    assert run(driver, body) == "Fake H100 is out of memory: got cuMemAlloc"
+    assert run(driver, body) == "True cuMemAlloc"
 
 
 def test_graphs_and_events(driver: Path) -> None:
@@ -134,15 +135,15 @@ print(fake.fake_live())
 
 
 @pytest.mark.parametrize(
-    ("fails", "reason"),
+    ("fails", "kind"),
     [
-        ("cuStreamBeginCapture", "cuStreamBeginCapture failed"),
-        ("cuStreamEndCapture", "cuStreamEndCapture failed"),
-        ("cuGraphInstantiate", "out of memory"),
+        ("cuStreamBeginCapture", "DeviceError"),
+        ("cuStreamEndCapture", "DeviceError"),
+        ("cuGraphInstantiate", "EngineMemoryError"),
     ],
 )
 def test_a_capture_that_fails_leaves_nothing_and_a_stream_that_works(
-    driver: Path, fails: str, reason: str
+    driver: Path, fails: str, kind: str
 ) -> None:
     body = f"""
 stream = cuda.create_stream()
@@ -152,14 +153,15 @@ try:
     cuda.begin_capture(stream)
     cuda.end_capture(stream)
 except (DeviceError, EngineMemoryError) as error:
-    print(error.what)
+    print(type(error).__name__, error.reason)
 print(fake.fake_live() - before, fake.fake_capturing())
 cuda.begin_capture(stream)
 cuda.destroy_graph(cuda.end_capture(stream))
 print(fake.fake_live() - before)
 """
     first, *rest = run(driver, body).splitlines()
-    assert reason in first
+    assert first.split()[0] == kind
+    assert holds(first, fails)
     assert rest == ["0 0", "0"]
 
 
@@ -235,7 +237,7 @@ except DeviceError as error:
 """
     first, second = run(driver, body).splitlines()
     assert first == "0"
-    assert "cuMemAlloc failed" in second
+    assert holds(second, "cuMemAlloc")
 
 
 def test_a_mark_that_could_not_be_made_is_dropped_quietly(driver: Path) -> None:

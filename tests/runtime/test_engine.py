@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.refusals import check_error, holds
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.errors import UnavailableError
@@ -51,8 +52,7 @@ def test_a_package_that_is_missing_is_the_reason(only: Any) -> None:
     only(one="no_such_module_anywhere:Engine")
     error = unavailable("one")
     assert error is not None
-    assert error.reason == "Python cannot import no_such_module_anywhere"
-    assert error.mend == "pip install everything"
+    check_error(error, "no_such_module_anywhere", hint="pip install everything")
 
 
 def test_an_engine_that_is_there_has_none(only: Any, bundle: Bundle) -> None:
@@ -93,7 +93,7 @@ def test_one_device_that_works_is_enough(
     [
         ("raise OSError('libgomp.so.1: cannot open')", "libgomp.so.1: cannot open"),
         ("raise ImportError('undefined symbol')", "undefined symbol"),
-        ("import no_such_package_at_all", "Python cannot import no_such_package_at_all"),
+        ("import no_such_package_at_all", "no_such_package_at_all"),
     ],
     ids=["library", "symbol", "package"],
 )
@@ -105,7 +105,7 @@ def test_what_an_import_raises_is_the_reason(
     only(one="broken_engine:Engine")
     error = unavailable("one")
     assert error is not None
-    assert reason in error.reason
+    assert holds(error.reason, reason)
 
 
 @pytest.mark.parametrize("name", ENGINES)

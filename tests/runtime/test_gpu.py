@@ -6,6 +6,7 @@ import ctypes
 from typing import Any
 
 import pytest
+from support.refusals import naming, refused
 
 from sgraf_deploy.errors import UnavailableError
 from sgraf_deploy.runtime.gpu import LIBRARY, Driver, Gpu, find_driver
@@ -52,12 +53,12 @@ def test_every_gpu_is_named() -> None:
 
 
 def test_without_a_driver_that_is_said() -> None:
-    with pytest.raises(UnavailableError, match=r"no NVIDIA driver: got .*libno-such"):
+    with refused(UnavailableError, "NVIDIA", got=naming("libno-such.so")):
         find_driver(lambda _: ctypes.CDLL("libno-such.so"))
 
 
 def test_without_a_gpu_that_is_said() -> None:
-    with pytest.raises(UnavailableError, match="sees no GPU"):
+    with refused(UnavailableError, "GPU", got=None):
         find_driver(lambda _: FakeDriver(0))
 
 
@@ -69,5 +70,5 @@ def test_without_a_gpu_that_is_said() -> None:
     ],
 )
 def test_a_call_that_is_refused_is_named(call: str) -> None:
-    with pytest.raises(UnavailableError, match=f"{call} gave error 999"):
+    with refused(UnavailableError, call, 999):
         find_driver(lambda _: FakeDriver(refuses=call))

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from runtime.helpers import CAPTIONS, Faked
+from support.refusals import check_error, holds, naming, refused
 
 from sgraf_deploy.errors import DataError, InputError
 from sgraf_deploy.runtime import Scorer
@@ -61,19 +62,19 @@ def npy(array: NDArray[Any], **header: str) -> bytes:
     return magic + f"{{{text}, }}".ljust(size - 1).encode() + b"\n" + old[size:]
 
 
-def refused(call: Callable[[], object]) -> DataError:
+def refusal_of(call: Callable[[], object]) -> DataError:
     tracemalloc.start()
     try:
-        with pytest.raises(DataError) as caught:
+        with refused(DataError, hint=naming()) as caught:
             call()
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert peak < 20 * 2**20
-    assert str(caught.value).isprintable()
-    assert len(str(caught.value)) < 700
-    assert caught.value.mend is not None
-    return caught.value
+    assert str(caught.error).isprintable()
+    assert len(str(caught.error)) < 700
+    assert isinstance(caught.error, DataError)
+    return caught.error
 
 
 def test_the_changes_below_start_from_what_is_read(scorer: Scorer, images: Path) -> None:
@@ -130,11 +131,9 @@ def test_an_array_that_claims_something_else_is_refused(
     scorer: Scorer, images: Path, name: str, content: bytes
 ) -> None:
     write(images, arrays_of(images) | {name: content})
-    error = refused(lambda: scorer.load_images(images))
+    error = refusal_of(lambda: scorer.load_images(images))
     if name == "saf.image_global":  # The first one says how many images there are.
-        assert f"{name}: " in f"{error.what}: "
-        assert error.expected is not None
-        assert error.got is not None
+        check_error(error, images, name, expected=naming(), got=naming())
 
 
 @pytest.mark.parametrize("rows", [0, HUGE, 2**62])
@@ -147,8 +146,8 @@ def test_a_number_of_images_that_all_arrays_claim_is_refused(
             array = np.load(io.BytesIO(content))
             arrays[name] = npy(array, shape=f"{(rows, *array.shape[1:])}")
     write(images, arrays)
-    error = refused(lambda: scorer.load_images(images))
-    assert "bytes" in str(error.expected)
+    error = refusal_of(lambda: scorer.load_images(images))
+    check_error(error, expected=naming(rows * 4 * 8 * 4, f"({rows}, 4, 8)"))
 
 
 @pytest.mark.parametrize(
@@ -174,8 +173,8 @@ def test_lengths_that_claim_something_else_are_refused(
     scorer: Scorer, captions: Path, lengths: bytes
 ) -> None:
     write(captions, arrays_of(captions) | {"lengths": lengths})
-    error = refused(lambda: scorer.load_captions(captions))
-    assert "lengths" in error.what or "word_embeddings" in error.what
+    error = refusal_of(lambda: scorer.load_captions(captions))
+    assert holds(error.what, "lengths") or holds(error.what, "sgr.word_embeddings")
 
 
 @pytest.mark.parametrize(
@@ -185,7 +184,11 @@ def test_what_is_packed_is_refused(scorer: Scorer, images: Path, method: int) ->
     arrays = arrays_of(images)
     arrays["sgr.image_global"] = npy(np.zeros((2**17, 8), np.float32))
     write(images, arrays, method)
-    assert "stored as it is" in str(refused(lambda: scorer.load_images(images)).expected)
+    error = refusal_of(lambda: scorer.load_images(images))
+    with zipfile.ZipFile(images) as file:
+        first = file.infolist()[0]
+    name = first.filename.removesuffix(".npy")
+    check_error(error, name, got=naming(first.file_size, first.compress_size))
 
 
 def test_arrays_that_share_their_bytes_are_refused(scorer: Scorer, images: Path) -> None:
@@ -200,7 +203,8 @@ def test_arrays_that_share_their_bytes_are_refused(scorer: Scorer, images: Path)
             if entry.filename.startswith("more-"):
                 entry.header_offset = large.header_offset
                 entry.file_size = entry.compress_size = large.file_size
-    assert "bytes in such a file" in str(refused(lambda: scorer.load_images(images)).expected)
+    error = refusal_of(lambda: scorer.load_images(images))
+    check_error(error, expected=naming(images.stat().st_size), got=naming())
 
 
 @pytest.mark.parametrize(
@@ -214,14 +218,14 @@ def test_arrays_that_share_their_bytes_are_refused(scorer: Scorer, images: Path)
 )
 def test_an_array_too_many_is_refused(scorer: Scorer, images: Path, name: str, what: str) -> None:
     write(images, arrays_of(images) | {name: npy(VALUES)})
-    assert what in refused(lambda: scorer.load_images(images)).what
+    assert holds(refusal_of(lambda: scorer.load_images(images)).what, what)
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_an_array_that_is_there_twice_is_refused(scorer: Scorer, images: Path) -> None:
     with zipfile.ZipFile(images, "a") as file:
         file.writestr("sgr.image_global.npy", npy(VALUES))
-    refused(lambda: scorer.load_images(images))
+    refusal_of(lambda: scorer.load_images(images))
 
 
 def header(**changes: Any) -> Callable[[dict[str, Any]], str]:
@@ -229,13 +233,13 @@ def header(**changes: Any) -> Callable[[dict[str, Any]], str]:
 
 
 TEXTS: dict[str, tuple[Callable[[dict[str, Any]], str], str]] = {
-    "no-json": (lambda valid: "a dog", "not valid JSON"),
-    "cut": (lambda valid: json.dumps(valid)[:-1], "not valid JSON"),
-    "list": (lambda valid: "[1]", "gallery header"),
-    "number": (lambda valid: "1", "gallery header"),
-    "deep": (lambda valid: "[" * 60_000, "not valid JSON"),
+    "no-json": (lambda valid: "a dog", "JSON"),
+    "cut": (lambda valid: json.dumps(valid)[:-1], "JSON"),
+    "list": (lambda valid: "[1]", "gallery"),
+    "number": (lambda valid: "1", "gallery"),
+    "deep": (lambda valid: "[" * 60_000, "JSON"),
     "long": (lambda valid: json.dumps(valid).rjust(70_000), "sgraf_gallery"),
-    "surrogate": (lambda valid: '"\ud800"', "not valid JSON"),
+    "surrogate": (lambda valid: '"\ud800"', "JSON"),
     "format": (header(format=2), "format"),
     "format-true": (header(format=True), "format"),
     "kind": (header(kind=5), "kind"),
@@ -245,8 +249,8 @@ TEXTS: dict[str, tuple[Callable[[dict[str, Any]], str], str]] = {
     "escape": (header(bundle="\x1b[2J" * 1000), "bundle"),
     "precision": (header(precision="int4"), "precision"),
     "executed": (header(executed=[1]), "executed"),
-    "more": (header(more=1), "more: unknown field"),
-    "missing": (lambda valid: '{"format": 1}', "kind: missing field"),
+    "more": (header(more=1), "more"),
+    "missing": (lambda valid: '{"format": 1}', "kind"),
     "infinite": (lambda valid: '{"format": 1e999}', "format"),
 }
 
@@ -259,7 +263,7 @@ def test_a_header_that_is_none_is_refused(
     valid = json.loads(str(np.load(io.BytesIO(arrays["sgraf_gallery"]))))
     arrays["sgraf_gallery"] = npy(np.array(text(valid)))
     write(images, arrays)
-    assert what in refused(lambda: scorer.load_images(images)).what
+    assert holds(refusal_of(lambda: scorer.load_images(images)).what, what)
 
 
 @pytest.mark.parametrize(
@@ -276,7 +280,7 @@ def test_a_header_that_is_none_is_refused(
 )
 def test_a_header_that_is_no_text_is_refused(scorer: Scorer, images: Path, content: bytes) -> None:
     write(images, arrays_of(images) | {"sgraf_gallery": content})
-    refused(lambda: scorer.load_images(images))
+    refusal_of(lambda: scorer.load_images(images))
 
 
 @pytest.mark.parametrize("path", [None, 5, b"images", ["images"], "a\0b"], ids=repr)
@@ -287,15 +291,14 @@ def test_what_is_no_path_is_refused(scorer: Scorer, path: Any) -> None:
         lambda: scorer.load_captions(path),
         lambda: scorer.save_encoded(captions, path),
     ):
-        with pytest.raises(InputError) as caught:
+        with refused(InputError, "path", got=naming(type(path).__name__)):
             use()
-        assert caught.value.what == "path"
 
 
 @pytest.mark.parametrize(
     "given", [None, 5, "images", [], np.zeros((9, 4, 6), np.float32)], ids=type
 )
 def test_what_was_not_encoded_is_not_saved(scorer: Scorer, tmp_path: Path, given: Any) -> None:
-    with pytest.raises(InputError, match="what to save: expected encoded images or captions"):
+    with refused(InputError, expected=naming("images", "captions"), got=type(given).__name__):
         scorer.save_encoded(given, tmp_path / "images.npz")
     assert list(tmp_path.iterdir()) == []

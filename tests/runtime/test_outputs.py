@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 from runtime.helpers import CAPTIONS, Faked, make_regions
+from support.refusals import naming, refused
 
 from sgraf_deploy.errors import DataError, InputError
 from sgraf_deploy.runtime.outputs import check_outputs, overlaps_itself
@@ -86,7 +87,7 @@ def test_members_that_share_memory_are_refused(
     faked: MakeFaked, regions: Array, tmp_path: Path, make: Callable[[Path], Pair]
 ) -> None:
     made, (one, other) = faked(), make(tmp_path)
-    with pytest.raises(DataError, match=r"out\['s..'\] and out\['s..'\]: .* got shared memory"):
+    with refused(DataError, "out['sgr']", "out['saf']", got=naming()):
         made.scorer.logits(regions, CAPTIONS, out={"sgr": one, "saf": other})
     assert made.engine.shapes == []
     assert not one.any()
@@ -100,9 +101,8 @@ def test_elements_that_share_memory_are_refused(
 ) -> None:
     made = faked()
     out = as_strided(zeros(200)[100:], SHAPE, strides)
-    with pytest.raises(DataError, match="out: expected an array whose elements") as caught:
+    with refused(DataError, "out", expected=naming(), got=naming(strides)):
         made.scorer.score(regions, CAPTIONS, out=out)
-    assert str(strides) in caught.value.reason
     assert made.engine.shapes == []
 
 
@@ -110,7 +110,7 @@ def test_an_out_that_shares_memory_with_the_regions_is_refused(faked: MakeFaked)
     whole = zeros(9, 4, 20)
     made, regions = faked(), whole[..., :6]
     regions[:] = make_regions(9)
-    with pytest.raises(DataError, match="out: expected memory of its own"):
+    with refused(DataError, "out", got=naming("images", "captions")):
         made.scorer.score(regions, CAPTIONS, out=whole[:, 0, 5:12])
     assert made.engine.shapes == []
     found = made.scorer.score(regions, CAPTIONS, out=whole[:, 0, 6:13])
@@ -119,7 +119,7 @@ def test_an_out_that_shares_memory_with_the_regions_is_refused(faked: MakeFaked)
 
 def test_an_out_that_is_no_mapping_is_refused(faked: MakeFaked, regions: Array) -> None:
     out: Any = zeros(*SHAPE)
-    with pytest.raises(InputError, match=r"out: .* got ndarray"):
+    with refused(InputError, "out", expected=naming("sgr", "saf"), got="ndarray"):
         faked().scorer.logits(regions, CAPTIONS, out=out)
 
 
@@ -136,8 +136,8 @@ def test_what_takes_too_long_to_tell_apart_is_refused(monkeypatch: pytest.Monkey
         raise np.exceptions.TooHardError
 
     monkeypatch.setattr(np, "shares_memory", too_hard)
-    with pytest.raises(DataError, match="shared memory"):
-        check_outputs({"a": zeros(2, 3), "b": zeros(2, 3)}, (2, 3), ())
+    with refused(DataError, "one", "other", got=naming()):
+        check_outputs({"one": zeros(2, 3), "other": zeros(2, 3)}, (2, 3), ())
 
 
 @given(

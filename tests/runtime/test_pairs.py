@@ -18,6 +18,7 @@ from runtime.helpers import (
     make_token_ids,
 )
 from runtime.onnx_bundles import write_bundle
+from support.refusals import holds, naming, refused
 
 from sgraf_deploy.config import Module
 from sgraf_deploy.errors import DataError, EngineMemoryError
@@ -128,26 +129,31 @@ def test_no_pairs_are_no_scores(faked: MakeFaked, regions: NDArray[np.float32]) 
 
 
 @pytest.mark.parametrize(
-    ("rows", "columns", "message"),
+    ("rows", "columns", "names", "got"),
     [
-        ([9], [0], "image_index at place 0: expected 0 … 8, got 9"),
-        ([0, 1], [0, 7], "caption_index at place 1: expected 0 … 6, got 7"),
-        ([-1], [0], "image_index at place 0: expected 0 … 8, got -1"),
-        ([0, 1], [0], "the same length, got 2 and 1"),
-        ([0.0], [0], "image_index: expected integers"),
-        ([0], [[0]], "caption_index: expected integers in one dimension"),
-        (0, [0], "image_index: expected integers in one dimension"),
-        (None, None, "paired row by row: expected as many .* got 9 and 7"),
-        ([0], None, "expected both or neither, got image_index"),
-        (None, [0], "expected both or neither, got caption_index"),
+        ([9], [0], ["image_index", 0], 9),
+        ([0, 1], [0, 7], ["caption_index", 1], 7),
+        ([-1], [0], ["image_index", 0], -1),
+        ([0, 1], [0], ["image_index", "caption_index"], naming(2, 1)),
+        ([0.0], [0], ["image_index"], naming("float64")),
+        ([0], [[0]], ["caption_index"], naming("(1, 1)")),
+        (0, [0], ["image_index"], naming("int64", "()")),
+        (None, None, ["images", "captions"], naming(9, 7)),
+        ([0], None, ["image_index", "caption_index"], "image_index"),
+        (None, [0], ["image_index", "caption_index"], "caption_index"),
     ],
     ids=str,
 )
 def test_an_unfit_index_is_refused(
-    faked: MakeFaked, regions: NDArray[np.float32], rows: Any, columns: Any, message: str
+    faked: MakeFaked,
+    regions: NDArray[np.float32],
+    rows: Any,
+    columns: Any,
+    names: list[object],
+    got: object,
 ) -> None:
     made = faked()
-    with pytest.raises(DataError, match=message):
+    with refused(DataError, *names, expected=naming(), got=got):
         made.scorer.score_pairs(regions, CAPTIONS, rows, columns)
     assert not made.engine.calls, "it is refused before anything is encoded"
 
@@ -163,7 +169,7 @@ def test_out_of_memory_halves_the_batches(
     made.engine.memory = 9
     found = made.scorer.score_pairs(images, captions, rows, columns)
     assert_similarities(found, expected)
-    assert sum("halving the batches of pairs" in line for line in caplog.messages) == 1
+    assert sum(holds(line, "pairs") for line in caplog.messages) == 1
     made.engine.memory = 0
-    with pytest.raises(EngineMemoryError, match="the smallest of the batches of pairs"):
+    with refused(EngineMemoryError, "pairs", hint=naming()):
         made.scorer.score_pairs(images, captions, rows, columns)

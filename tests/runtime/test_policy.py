@@ -8,6 +8,7 @@ from itertools import product
 from typing import Any
 
 import pytest
+from support.refusals import holds, naming, refused
 
 from sgraf_deploy.config import PRECISIONS, Precision
 from sgraf_deploy.errors import InputError, SgrafDeployError, UnavailableError
@@ -172,104 +173,117 @@ def test_what_is_taken(world: World, request_: Request, expected: Choice) -> Non
 
 NOTHING = replace(CPU, missing=("native", "ort", "torch"))
 
-REFUSED: list[tuple[str, World, Request, type[SgrafDeployError], tuple[str, ...], str]] = [
-    ("unknown-engine", CPU, asked("turbo"), InputError, ("auto", "native", "got turbo"), ""),
-    ("unknown-device", CPU, asked(device="tpu"), InputError, ("device", "got tpu"), ""),
-    ("unknown-gpu", CPU, asked(device="cuda:x"), InputError, ("cpu, cuda or cuda:N",), ""),
+Names = tuple[object, ...]
+REFUSED: list[tuple[str, World, Request, type[SgrafDeployError], Names, Any]] = [
+    ("unknown-engine", CPU, asked("turbo"), InputError,
+     ("engine", "auto", "native", "turbo"), None),
+    ("unknown-device", CPU, asked(device="tpu"), InputError, ("device", "tpu"), None),
+    ("unknown-gpu", CPU, asked(device="cuda:x"), InputError,
+     ("device", "cpu", "cuda", "cuda:N", "cuda:x"), None),
     ("not-exported", ONLY_32, asked(precision="fp16"), InputError,
-     ("bundle b.sgraf has no fp16", "expected precision fp32", "got fp16"), ""),
-    ("not-exported-by-name", ONLY_32, asked("trt", "fp8"), InputError, ("no fp8 graphs",), ""),
+     ("bundle b.sgraf", "fp32", "fp16"), None),
+    ("not-exported-by-name", ONLY_32, asked("trt", "fp8"), InputError, ("fp32", "fp8"), None),
     # Wishes that contradict each other.
     ("native-cuda", GPU, asked("native", device="cuda"), InputError,
-     ("engine native", "expected cpu", "got cuda"), "engine torch for cuda:0"),
+     ("native", "cpu", "cuda"), ["torch", "cuda:0"]),
     ("native-cuda-verified", VERIFIED, asked("native", device="cuda"), InputError,
-     ("expected cpu",), "engine trt for cuda:0"),
-    ("native-cuda-nowhere", CPU, asked("native", device="cuda"), InputError,
-     ("expected cpu",), "no engine works on cuda:0"),
+     ("native", "cpu", "cuda"), ["trt", "cuda:0"]),
     ("ort-cuda:1", GPU, asked("ort", device="cuda:1"), InputError,
-     ("engine ort", "got cuda:1"), "engine torch for cuda:1"),
+     ("ort", "cpu", "cuda:1"), ["torch", "cuda:1"]),
     ("trt-cpu", VERIFIED, asked("trt", device="cpu"), InputError,
-     ("engine trt", "expected cuda", "got cpu"), "engine native for cpu"),
+     ("trt", "cuda", "cpu"), ["native", "cpu"]),
     # Engines that do not work here, or do not run what is wanted.
     ("native-fp16", CPU, asked("native", "fp16"), UnavailableError,
-     ("engine native", "expected precision fp32", "got fp16"), "--engine torch"),
+     ("native", "fp32", "fp16"), "--engine torch"),
     ("native-fp16-alone", ONLY_16, asked("native"), UnavailableError,
-     ("expected precision fp32", "got fp16"), "--engine torch"),
+     ("native", "fp32", "fp16"), "--engine torch"),
     ("native-missing", replace(CPU, missing=("native",)), asked("native"), UnavailableError,
-     ("engine native is not available: no package of native",), "install native"),
+     ("native", "no package of native"), "install native"),
     ("torch-missing", replace(CPU, missing=("torch",)), asked("torch"), UnavailableError,
-     ("engine torch is not available: no package",), "install torch"),
+     ("torch", "no package of torch"), "install torch"),
     ("torch-no-gpu", CPU, asked("torch", device="cuda"), UnavailableError,
-     ("engine torch is not available: no NVIDIA driver",), "--engine native"),
+     ("torch", "no NVIDIA driver"), "--engine native"),
     ("trt-no-gpu", WITHOUT_A_DRIVER, asked("trt"), UnavailableError,
-     ("engine trt is not available: no NVIDIA driver",), "--engine native"),
+     ("trt", "no NVIDIA driver"), "--engine native"),
     ("trt-no-gpu-how-to-go-on", CPU, asked("trt"), UnavailableError, (), "sgraf-deploy compile"),
     ("trt-no-gpu-where-to-measure", CPU, asked("trt"), UnavailableError, (), "bench gpu"),
     ("trt-no-gpu-no-package", replace(CPU, missing=("trt",)), asked("trt"), UnavailableError,
-     ("engine trt is not available: no NVIDIA driver",), "--engine native"),
+     ("trt", "no NVIDIA driver"), "--engine native"),
     ("trt-no-package", replace(GPU, missing=("trt",)), asked("trt"), UnavailableError,
-     ("engine trt is not available: no package of trt",), "install trt"),
+     ("trt", "no package of trt"), "install trt"),
     ("trt-no-gpu-fp16", CPU, asked("trt", "fp16"), UnavailableError,
      ("no NVIDIA driver",), "--engine torch"),
     ("trt-no-gpu-nothing-else", replace(CPU, missing=("native", "ort", "torch")), asked("trt"),
-     UnavailableError, ("no NVIDIA driver",), "to go on with a GPU"),
+     UnavailableError, ("no NVIDIA driver",), "sgraf-deploy compile"),
     ("ort-cuda-no-gpu", CPU, asked("ort-cuda"), UnavailableError,
-     ("engine ort-cuda is not available: no NVIDIA driver",), "--engine native"),
+     ("ort-cuda", "no NVIDIA driver"), "--engine native"),
     ("trt-no-second-gpu", replace(VERIFIED, gpus=1), asked("trt", device="cuda:1"),
-     UnavailableError, ("not on cuda:1",), "have one"),
+     UnavailableError, ("trt", "not on cuda:1"), "have one"),
     ("fused-no-gpu", CPU, asked("fused"), UnavailableError,
-     ("engine fused is not available: no NVIDIA driver",), "--engine native"),
+     ("fused", "no NVIDIA driver"), "--engine native"),
     ("fused-missing", replace(CPU, missing=("fused",)), asked("fused"), UnavailableError,
      ("no package of fused",), "install fused"),
-    ("fused-cpu", CPU, asked("fused", device="cpu"), UnavailableError, ("not on cpu",), ""),
+    ("fused-cpu", CPU, asked("fused", device="cpu"), UnavailableError, ("not on cpu",), "have one"),
     # `auto` that finds nothing says why of each, once.
     ("nothing-at-all", NOTHING, asked(), UnavailableError,
-     ("no engine is available", "native: no package", "ort: no package", "torch: no package"),
-     "install native"),
+     ("no package of native", "no package of ort", "no package of torch"), "install native"),
     ("fp16-without-torch", replace(ONLY_16, missing=("torch",)), asked(), UnavailableError,
-     ("native: it runs fp32 alone", "ort: it runs fp32 alone", "torch: no package"),
-     "install torch"),
+     ("native", "ort", "fp32", "no package of torch"), "install torch"),
     ("fp16-without-weights", replace(ONLY_16, weights=False), asked(), UnavailableError,
-     ("torch: bundle b.sgraf was exported without",), "--checkpoint FILE"),
+     ("native", "ort", "torch", "bundle b.sgraf"), "--checkpoint FILE"),
     ("cuda-nowhere", CPU, asked(device="cuda"), UnavailableError,
-     ("no engine is available on cuda:0: trt: not on cuda:0",
-      "torch: not on", "ort-cuda: not on"), "--engine native"),
+     ("trt", "torch", "ort-cuda", "not on cuda:0"), "--engine native"),
     ("cuda-not-verified-alone", replace(UNVERIFIED, missing=("torch", "ort-cuda")),
      asked(device="cuda"), UnavailableError,
-     ("trt: the bundle's compiled engines were never compared",), "install torch"),
+     ("trt", "no package of torch", "no package of ort-cuda"), "install torch"),
     ("cuda-fp8-not-verified-alone",
      replace(FP8, compiled={"cuda:0": {"fp8": False}}, weights=True, missing=("torch",)),
      asked(precision="fp8", device="cuda"), UnavailableError,
-     ("were never compared", "torch: no package"), "install torch"),
+     ("trt", "no package of torch"), "install torch"),
     ("fp8-nowhere", replace(FP8, missing=("torch",)), asked(precision="fp8", device="cuda"),
-     UnavailableError, ("that runs fp8 on cuda:0", "ort-cuda: it runs fp16 and fp32 alone"), ""),
+     UnavailableError, ("fp8", "cuda:0", "ort-cuda", "fp16", "fp32"), "install torch"),
 ]  # fmt: skip
+"""Names in what is said, which are the world's own texts, too; and those in the hint."""
 
 
 @pytest.mark.parametrize(
-    ("world", "request_", "kind", "says", "mend"),
+    ("world", "request_", "kind", "names", "hint"),
     [row[1:] for row in REFUSED],
     ids=[row[0] for row in REFUSED],
 )
 def test_what_is_refused(
-    world: World,
-    request_: Request,
-    kind: type[SgrafDeployError],
-    says: tuple[str, ...],
-    mend: str,
+    world: World, request_: Request, kind: type[SgrafDeployError], names: Names, hint: Any
 ) -> None:
-    with pytest.raises(kind) as caught:
+    with refused(kind, hint=hint) as caught:
         choose(request_, world)
-    for part in says:
-        assert part in caught.value.reason
-    assert mend in (caught.value.mend or "")
-    assert caught.value.reason.count("is not available") <= 1
+    for name in names:
+        assert holds(caught.error.reason, name)
+    assert caught.error.reason.count(f"engine {request_.engine}") <= 1
+
+
+def test_no_engine_is_named_where_none_works() -> None:
+    with refused(InputError, "native", expected="cpu", got="cuda", hint="cuda:0") as caught:
+        choose(asked("native", device="cuda"), CPU)
+    assert not any(holds(str(caught.error.mend), name) for name in ENGINES)
+
+
+@pytest.mark.parametrize(
+    ("world", "hint"),
+    [(GPU, "sgraf-deploy compile BUNDLE"), (UNVERIFIED, "--allow-unverified")],
+    ids=["not-compiled", "not-verified"],
+)
+def test_why_compiled_engines_are_left_alone(
+    world: World, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sgraf_deploy.runtime.policy.ON_A_GPU", ("trt",))
+    with refused(UnavailableError, "trt", "cuda:0", hint=hint):
+        choose(asked(device="cuda"), world)
 
 
 def test_a_gpu_that_nobody_asked_for_is_no_reason() -> None:
-    with pytest.raises(UnavailableError) as caught:
+    with refused(UnavailableError) as caught:
         choose(asked(), replace(NOTHING, compiled={"cuda:0": {"fp16": False}}))
-    assert "trt" not in caught.value.reason
+    assert not holds(caught.error.reason, "trt")
 
 
 @pytest.mark.parametrize(
@@ -310,6 +324,5 @@ def test_an_engine_may_name_its_precision(text: str, precision: Any, expected: R
 
 @pytest.mark.parametrize("text", ["ort:", "ort:int8", "ort:fp16:fp32"])
 def test_another_precision_is_refused(text: str) -> None:
-    with pytest.raises(InputError) as caught:
+    with refused(InputError, text, expected=naming("ort:fp32", "ort:fp16", "ort:fp8")):
         parse_request(text, None, None)
-    assert "ort:fp32 or ort:fp16 or ort:fp8" in caught.value.reason

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import pytest
 from fake_engine import FakeEngine
 from numpy.typing import NDArray
 from runtime.helpers import CAPTIONS, assert_similarities, make_regions, make_token_ids
+from support.refusals import naming, refused
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import GraphName
@@ -60,6 +60,7 @@ def test_a_caption_beyond_every_profile_names_the_command(bundle: Bundle) -> Non
     scorer, engine = scorer_of(bundle, PROFILES)
     captions = make_token_ids(3, longest=9)
     captions[1] = np.ones(13, np.int32)
-    with pytest.raises(DataError, match=r"caption 1 .* at most 12 .* got 13; .*--max-words 13"):
+    hint = "sgraf-deploy compile --max-words 13"
+    with refused(DataError, 1, expected=naming(12), got=13, hint=hint):
         scorer.encode_captions(captions)
     assert not engine.calls

@@ -14,6 +14,7 @@ from fake_engine import FakeEngine
 from runtime.host_kernel import HostKernel
 from runtime.trt_world import TrtWorld
 from small_models import random_captions, random_regions
+from support.refusals import naming, refused
 
 from sgraf_deploy.bench.recall import rank_matrix
 from sgraf_deploy.bundle import Bundle
@@ -106,7 +107,7 @@ def test_captions_that_are_not_the_images_are_refused(
 ) -> None:
     with (
         load(exported, engine="ort") as made,
-        pytest.raises(InputError, match=f"expected {per_image} of each, got 35"),
+        refused(InputError, 7, expected=naming(per_image), got=35),
     ):
         made.count_ranks(*inputs, per_image)
 
@@ -117,7 +118,7 @@ def test_a_number_of_captions_that_is_none_is_refused(
 ) -> None:
     with (
         load(exported, engine="ort") as made,
-        pytest.raises(InputError, match="captions_per_image: expected an integer, at least 1"),
+        refused(InputError, "captions_per_image", expected=naming(1), got=naming(repr(per_image))),
     ):
         made.count_ranks(*inputs, per_image)
 
@@ -188,7 +189,7 @@ def test_a_logit_that_is_not_finite_is_an_error(
     matrices = tied(3, 5)
     bars = bars_of(matrices, 5)
     matrices["sgr-2"][4, 17] = value
-    expected = pytest.raises(DataError, match="image 4 and caption 17")
+    expected = refused(DataError, 4, 17, expected=naming(), hint="sgraf-deploy verify")
     if kind == "host":
         counter: Any = HostRankCounter(OnTheHost(), bars)  # type: ignore[arg-type]
         with expected:

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from runtime.helpers import CAPTIONS, Faked, assert_logits
+from support.refusals import naming, refused
 
 from sgraf_deploy.bundle import Bundle
-from sgraf_deploy.errors import DataError, InputError
+from sgraf_deploy.errors import BundleError, DataError, InputError
 from sgraf_deploy.runtime import Scorer
 from sgraf_deploy.runtime.logits import ensemble_logits, similarities
 from sgraf_deploy.runtime.rerank import rank
@@ -116,22 +117,22 @@ def test_rank_is_rerank(scorer: Scorer, regions: NDArray[np.float32]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ids", "message"),
+    ("ids", "expected", "got"),
     [
-        (["a"] * 8, "ids: expected 9, one for each candidate, got 8"),
-        ([], "got 0"),
-        ("123456789", "ids: expected a sequence .* got str"),
-        (7, "got int"),
-        ({"a": 1}, "got dict"),
-        (np.zeros((9, 1)), "ids: expected a sequence"),
+        (["a"] * 8, naming(9), 8),
+        ([], naming(9), 0),
+        ("123456789", naming(), "str"),
+        (7, naming(), "int"),
+        ({"a": 1}, naming(), "dict"),
+        (np.zeros((9, 1)), naming(), naming("float64", "(9, 1)")),
     ],
     ids=str,
 )
 def test_unfit_ids_are_refused_before_anything_is_encoded(
-    faked: MakeFaked, regions: NDArray[np.float32], ids: Any, message: str
+    faked: MakeFaked, regions: NDArray[np.float32], ids: Any, expected: naming, got: object
 ) -> None:
     made = faked()
-    with pytest.raises(InputError, match=message):
+    with refused(InputError, "ids", expected=expected, got=got):
         made.scorer.rerank("a dog", regions, ids=ids)
     assert not made.engine.calls
 
@@ -147,45 +148,50 @@ def test_no_candidates_are_no_answer(faked: MakeFaked) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "message"),
+    ("query", "got"),
     [
-        (["a dog"], "query: expected one string.* got list"),
-        (7, "got int"),
-        (None, "got NoneType"),
-        ([1, 2.5], "got list"),
-        (np.zeros((1, 4, 6), np.float32), r"got float32 of shape \(1, 4, 6\)"),
-        (np.zeros((4, 6), np.int32), r"got int32 of shape \(4, 6\)"),
-        (np.zeros(3), r"got float64 of shape \(3,\)"),
+        (["a dog"], "list"),
+        (7, "int"),
+        (None, "NoneType"),
+        ([1, 2.5], "list"),
+        (np.zeros((1, 4, 6), np.float32), naming("float32", "(1, 4, 6)")),
+        (np.zeros((4, 6), np.int32), naming("int32", "(4, 6)")),
+        (np.zeros(3), naming("float64", "(3,)")),
     ],
     ids=str,
 )
 def test_other_queries_are_refused(
-    faked: MakeFaked, regions: NDArray[np.float32], query: Any, message: str
+    faked: MakeFaked, regions: NDArray[np.float32], query: Any, got: object
 ) -> None:
-    with pytest.raises(InputError, match=message):
+    with refused(InputError, "query", expected=naming("regions", "img_dim"), got=got):
         faked().scorer.rerank(query, regions)
 
 
 @pytest.mark.parametrize(
-    ("query", "message"),
+    ("query", "name", "expected", "got"),
     [
-        ("", "caption 0: expected at least one word"),
-        ([], "caption 0: expected at least one token id"),
-        ([99], "caption 0: expected token ids in 0 … 13, got 99"),
-        (np.zeros((3, 6), np.float32), r"got \(1, 3, 6\)"),
+        ("", 0, naming(), "''"),
+        ([], 0, naming(), naming()),
+        ([99], 0, naming(0, 13), 99),
+        (np.zeros((3, 6), np.float32), "regions", naming("(any, 4, 6)"), "(1, 3, 6)"),
     ],
     ids=["empty", "no-ids", "unknown-id", "regions"],
 )
 def test_an_unfit_query_is_refused(
-    faked: MakeFaked, regions: NDArray[np.float32], query: Any, message: str
+    faked: MakeFaked,
+    regions: NDArray[np.float32],
+    query: Any,
+    name: object,
+    expected: naming,
+    got: object,
 ) -> None:
-    with pytest.raises(DataError, match=message):
+    with refused(DataError, name, expected=expected, got=got):
         faked().scorer.rerank(query, CAPTIONS if isinstance(query, np.ndarray) else regions)
 
 
 def test_several_encoded_are_no_query(faked: MakeFaked, regions: NDArray[np.float32]) -> None:
     scorer = faked().scorer
-    with pytest.raises(InputError, match="query: expected one image or caption, got 9 of them"):
+    with refused(InputError, "query", got=naming(9)):
         scorer.rerank(scorer.encode_images(regions), CAPTIONS)
 
 
@@ -194,7 +200,7 @@ def test_an_unfit_top_k_is_refused(
     faked: MakeFaked, regions: NDArray[np.float32], top_k: Any
 ) -> None:
     made = faked()
-    with pytest.raises(InputError, match="top_k: expected a positive integer"):
+    with refused(InputError, "top_k", expected=naming(), got=top_k):
         made.scorer.rerank("a dog", regions, top_k)
     assert made.engine.shapes == []
 
@@ -203,11 +209,11 @@ def test_candidates_of_the_wrong_kind_are_refused(
     faked: MakeFaked, regions: NDArray[np.float32]
 ) -> None:
     scorer = faked().scorer
-    with pytest.raises(InputError, match="images: expected images, got encoded captions"):
+    with refused(InputError, expected="images", got=naming("captions")):
         scorer.rerank("a dog", scorer.encode_captions(CAPTIONS))
-    with pytest.raises(DataError, match="regions: expected an array"):
+    with refused(DataError, "regions", got="list", hint="numpy.stack(regions)"):
         scorer.rerank("a dog", CAPTIONS)
-    with pytest.raises(DataError, match="caption 0: expected a sequence of integer token ids"):
+    with refused(DataError, 0, got=naming("float32", "(4, 6)")):
         scorer.rerank(regions[0], regions)
 
 
@@ -215,5 +221,5 @@ def test_a_bundle_without_vocabulary_takes_ids(faked: MakeFaked, sgr_bundle: Bun
     scorer = faked(of=sgr_bundle).scorer
     images = np.zeros((2, 4, 6), np.float32)
     assert len(scorer.rerank([1, 4, 2], images)) == 2
-    with pytest.raises(InputError, match="exported without a vocabulary"):
+    with refused(BundleError, sgr_bundle.path, hint="--vocab FILE"):
         scorer.rerank("a dog", images)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from runtime.sidecars import PLAN, SIDECAR, SIDECAR_FILE, load, schema_1, schema_2, signed
+from support.refusals import holds, naming, refused
 
 from sgraf_deploy.errors import BundleError
 from sgraf_deploy.runtime.plans import Sidecar, read_sidecar, write_plan
@@ -44,7 +45,7 @@ def test_a_sidecar_of_version_0_1_must_be_whole(
     folder: Path, changes: dict[str, object], field: str
 ) -> None:
     write_older(folder, 1, **changes)
-    with pytest.raises(BundleError, match=f"{field}: expected"):
+    with refused(BundleError, folder / SIDECAR_FILE, field, expected=naming()):
         load(folder)
 
 
@@ -71,11 +72,9 @@ def test_a_plan_for_other_gpus_is_refused(
     """And nobody is told to build the same again where that gives the same."""
     some = CAPABILITIES[:-1]
     write_plan(folder, PLAN, replace(SIDECAR, flavour=flavour, compute_capabilities=some))
-    with pytest.raises(BundleError) as caught:
+    with refused(BundleError, expected=compute_capability, got=naming(*some)) as caught:
         load(folder, flavour=flavour, compute_capability=compute_capability)
-    error = caught.value
-    assert (error.expected, error.got, error.mend) == (compute_capability, ", ".join(some), mend)
-    assert "compute capability" in error.reason
+    assert caught.error.mend == mend
 
 
 @pytest.mark.parametrize("schema", [1, 2])
@@ -96,18 +95,19 @@ def test_an_older_sidecar_is_for_what_it_was_built_for(
 @pytest.mark.parametrize("value", [8.9, None, "", ["8.9"], "8.9\x00", "every"])
 def test_an_older_sidecar_must_name_a_kind_of_gpu(folder: Path, schema: int, value: object) -> None:
     write_older(folder, schema, compute_capability=value)
-    with pytest.raises(BundleError) as caught:
+    with refused(BundleError, folder / SIDECAR_FILE, expected=naming(), got=naming()) as caught:
         load(folder)
-    assert "compute_capabilit" in caught.value.reason
+    names = "compute_capability", "compute_capabilities"
+    assert any(holds(caught.error.what, name) for name in names)
 
 
 @pytest.mark.parametrize("schema", [1, 2])
 def test_an_older_sidecar_has_the_older_field(folder: Path, schema: int) -> None:
     content = json.loads((folder / SIDECAR_FILE).read_text())
     (folder / SIDECAR_FILE).write_text(json.dumps(signed(content | {"schema": schema})))
-    with pytest.raises(BundleError, match="compute_capabilities: unknown field"):
+    with refused(BundleError, folder / SIDECAR_FILE, "compute_capabilities", expected=None):
         load(folder)
     del content["compute_capabilities"]
     (folder / SIDECAR_FILE).write_text(json.dumps(signed(content | {"schema": schema})))
-    with pytest.raises(BundleError, match="compute_capability: missing field"):
+    with refused(BundleError, folder / SIDECAR_FILE, "compute_capability", expected=None):
         load(folder)

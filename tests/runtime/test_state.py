@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+from support.refusals import naming, refused
 
 from sgraf_deploy.errors import BundleError, InputError
 from sgraf_deploy.runtime.state import VARIABLE, Mark, is_verified, mark_verified, state_folder
@@ -47,7 +48,7 @@ def test_where_the_state_is(
 
 def test_a_relative_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "state")
-    with pytest.raises(InputError, match=f"{VARIABLE}: expected an absolute path, got state"):
+    with refused(InputError, VARIABLE, expected=naming(), got="state"):
         state_folder()
 
 
@@ -59,9 +60,8 @@ def test_a_user_without_a_home_has_no_state(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Path, "home", homeless)
     assert state_folder() is None
     assert not is_verified(MARK)
-    with pytest.raises(BundleError) as caught:
+    with refused(BundleError, hint=VARIABLE):
         mark_verified(MARK)
-    assert VARIABLE in (caught.value.mend or "")
 
 
 def test_what_was_marked_is_verified() -> None:
@@ -99,6 +99,5 @@ def test_a_state_that_cannot_be_written_is_an_error(
     (tmp_path / "file").touch()
     monkeypatch.setenv(VARIABLE, str(tmp_path / "file"))
     assert not is_verified(MARK)
-    with pytest.raises(BundleError) as caught:
+    with refused(BundleError, hint=VARIABLE):
         mark_verified(MARK)
-    assert VARIABLE in (caught.value.mend or "")

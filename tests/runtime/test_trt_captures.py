@@ -14,6 +14,7 @@ from fake_cuda import FakeCuda
 from numpy.typing import NDArray
 from runtime.trt_world import SIZES, TrtWorld, rounding_of
 from small_models import random_captions, random_regions
+from support.refusals import holds, refused
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.errors import DeviceError
@@ -190,10 +191,9 @@ def test_an_error_of_the_run_itself_is_raised_with_its_own_reason(
     world.build("fp32")
     encoder = Encoder(world)
     world.tensorrt.refuses, world.cuda.fails = "execute_async_v3", "begin"
-    with pytest.raises(DeviceError) as caught:
+    with refused(DeviceError, got="the fake engine cannot run") as caught:
         encoder.run(3)
-    assert caught.value.got == "the fake engine cannot run"
-    assert "CUDA_ERROR" not in str(caught.value)
+    assert "CUDA_ERROR" not in str(caught.error)
 
 
 def test_no_memory_for_one_more_context_is_no_error(world: TrtWorld, caplog: Any) -> None:
@@ -235,8 +235,9 @@ def test_text_queries_of_mixed_lengths_come_again(
                 break
     assert world.cuda.calls["launch"] >= 12
     warnings = warnings_of(caplog)
-    names = [] if loops else ["saf-fp16-text_encoder", "sgr-fp16-text_encoder"]
-    assert sorted(warning.split()[0] for warning in warnings) == names
+    names = set() if loops else {"saf-fp16-text_encoder", "sgr-fp16-text_encoder"}
+    assert {name for name in names if any(holds(each, name) for each in warnings)} == names
+    assert len(warnings) == len(names)
 
 
 @pytest.mark.parametrize("step", [*FAILURES, "never"])
@@ -275,7 +276,6 @@ def test_the_fake_is_as_strict_as_the_documents(world: TrtWorld, regions: Any) -
         cuda.begin_capture(stream)
         with pytest.raises(DeviceError):
             waits()
-        with pytest.raises(DeviceError) as caught:
+        with refused(DeviceError, got="CUDA_ERROR_STREAM_CAPTURE_INVALIDATED"):
             cuda.end_capture(stream)
-        assert caught.value.got == "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED"
         assert stream.capturing is None

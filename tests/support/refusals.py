@@ -24,6 +24,9 @@ class naming:  # noqa: N801  # reads as a value does
     def __init__(self, *names: object) -> None:
         self.names = names
 
+    def __repr__(self) -> str:
+        return f"naming({', '.join(map(repr, self.names))})"  # the id of a test's parameter
+
     def check(self, field: str, value: object) -> None:
         """The field is there, and every name stands in it."""
         assert value is not None, field

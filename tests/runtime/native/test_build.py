@@ -12,6 +12,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from support.refusals import holds
 
 from sgraf_deploy.runtime.native.build import (
     LIBRARY,
@@ -131,7 +132,7 @@ def test_an_installation_goes_on_without_them_and_says_so(
     left_out = [isa for isa in ("avx2", "avx512") if isa in instruction_flags()]
     assert len(warned) == len(left_out)
     for isa, said in zip(left_out, warned, strict=True):
-        assert f"without {isa}" in said
+        assert holds(said, isa)
 
 
 def test_an_installation_without_a_compiler_goes_on(
@@ -143,4 +144,5 @@ def test_an_installation_without_a_compiler_goes_on(
     data: dict[str, Any] = {"artifacts": []}
     made.initialize("standard", data)
     assert data == {"artifacts": []}
-    assert warned == ["no C compiler: engine native is left out"]
+    (said,) = warned
+    assert holds(said, "native")
