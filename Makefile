@@ -27,7 +27,7 @@ ROUNDS ?= 10
 
 help:
 	@echo "make demo     see it all on embedded checkpoints, in about a minute"
-	@echo "make test     run the tests with coverage (at least 90 %), all but the slow ones"
+	@echo "make test     run the tests with coverage (at least 95 %), all but the slow ones"
 	@echo "make test-slow     run the slow ones, in at most ten minutes"
 	@echo "make test-random   run both in random order; SEED=NUMBER, which is printed, repeats one"
 	@echo "make test-threads  run what uses threads over and over, ROUNDS=10 times in random orders"

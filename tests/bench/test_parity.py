@@ -111,6 +111,21 @@ def test_recall_may_move_by_one_query_where_that_is_more_than_the_bound() -> Non
     assert "rsum" in names(second.missed)
 
 
+@pytest.mark.parametrize(("ahead", "missed"), [(1, set()), (5, {"rsum"})], ids=["0.4", "0.5"])
+def test_rsum_may_move_by_four_tenths_of_a_point(ahead: int, missed: set[str]) -> None:
+    """Of 1,000 images with a caption each, where a query that is lost is a tenth of a point."""
+    reference = np.zeros((1000, 1000), dtype=np.float32)
+    np.fill_diagonal(reference, np.repeat([2.0, 4.0], 500))
+    other = reference.copy()
+    other[0, 500 : 500 + ahead] = 3  # Image 0 loses R@1, and with five captions ahead R@5, too.
+    other[1, 505] = other[510, 2] = other[511, 3] = 3  # Image 1, captions 2 and 3 lose R@1.
+    found = compare("SGR", reference, other, precision="fp16", captions_per_image=1)
+    assert found.deltas is not None
+    assert found.deltas["i→t R@1"] == found.deltas["t→i R@1"] == pytest.approx(-0.2)
+    assert found.deltas["rsum"] == pytest.approx(-0.4 if ahead == 1 else -0.5)
+    assert {name for name in names(found.missed) if "R@" in name or name == "rsum"} == missed
+
+
 def test_changed_ranks_are_counted_and_in_float32_explained() -> None:
     reference = logits()
     noise = np.random.default_rng(1).standard_normal(reference.shape).astype(np.float32)
