@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
-from built_once import BuiltOnce
+from support.built_once import BuiltOnce
 
 from sgraf_deploy.bundle import Bundle
 
@@ -126,7 +126,7 @@ def built_once(tmp_path_factory: pytest.TempPathFactory) -> BuiltOnce:
 @pytest.fixture(scope="session")
 def checkpoint_files(built_once: BuiltOnce) -> dict[str, Path]:
     """Checkpoints `sgr` and `saf` of random weights, of `small_models.SGR` and `SAF`."""
-    from small_models import SAF, SGR, write_checkpoint_file
+    from support.small_models import SAF, SGR, write_checkpoint_file
 
     names = {"sgr": "small_SGR.pth.tar", "saf": "small_SAF.pth.tar"}
 
@@ -142,7 +142,7 @@ def checkpoint_files(built_once: BuiltOnce) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def vocabulary_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A vocabulary of the small models' size: `small_models.WORDS`."""
-    from small_models import write_vocabulary_file
+    from support.small_models import write_vocabulary_file
 
     return write_vocabulary_file(tmp_path_factory.mktemp("vocabulary") / "small_vocab.json")
 
@@ -166,7 +166,7 @@ def second_sgr(built_once: BuiltOnce) -> Path:
     """An SGR of another seed, and of other dimensions where members need not agree."""
     from dataclasses import replace
 
-    from small_models import SGR, write_checkpoint_file
+    from support.small_models import SGR, write_checkpoint_file
 
     def build(folder: Path) -> None:
         folder.mkdir()

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_bundle import config, fill, manifest, without_extras
-from staged_writer import never
 from support.refusals import ANY, holds, naming, refused
+from support.small_bundle import config, fill, manifest, without_extras
+from support.staged_writer import never
 
 from sgraf_deploy import bundle, disk
 from sgraf_deploy.bundle import Bundle, hash_file, staged_bundle, write_manifest

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from small_bundle import fill, manifest
-from staged_writer import Step, names, never
 from support.refusals import naming, refused
+from support.small_bundle import fill, manifest
+from support.staged_writer import Step, names, never
 
 from sgraf_deploy.bundle import Bundle, staged_bundle
 from sgraf_deploy.errors import BundleError, SgrafDeployError

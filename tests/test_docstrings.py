@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_models import SGR, random_regions
+from support.small_models import SGR, random_regions
 
 import sgraf_deploy
 from sgraf_deploy.bundle import Bundle

@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from small_models import SAF, SGR, padded, random_captions, random_regions, write_checkpoint_file
+from support.small_models import (
+    SAF,
+    SGR,
+    padded,
+    random_captions,
+    random_regions,
+    write_checkpoint_file,
+)
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import ModelConfig

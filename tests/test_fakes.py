@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_cuda import FakeCuda
-from fake_tensorrt import FakeTensorRT
-from locked import Locked
+from support.fake_cuda import FakeCuda
+from support.fake_tensorrt import FakeTensorRT
+from support.locked import Locked
 
 from sgraf_deploy.runtime.cuda.memory import Allocation, Mark, Pool
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from staged_writer import (
+from support.refusals import check_error
+from support.staged_writer import (
     NAME,
     WAYS,
     Forks,
@@ -24,7 +25,6 @@ from staged_writer import (
     write,
     write_file,
 )
-from support.refusals import check_error
 
 from sgraf_deploy import files, folders, locks
 from sgraf_deploy.errors import BundleError

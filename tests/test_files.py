@@ -11,8 +11,8 @@ from contextlib import chdir
 from pathlib import Path
 
 import pytest
-from staged_writer import names, run
 from support.refusals import naming, refused
+from support.staged_writer import names, run
 
 from sgraf_deploy import disk
 from sgraf_deploy.data.vocabulary import SPECIAL_WORDS, Vocabulary

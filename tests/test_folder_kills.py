@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from staged_writer import ANY, NAME, WAYS, fill, names, prepare, read, run, start, write
 from support.refusals import holds, refused
+from support.staged_writer import ANY, NAME, WAYS, fill, names, prepare, read, run, start, write
 
 from sgraf_deploy import folders, locks
 from sgraf_deploy.errors import BundleError

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from staged_writer import ANY, NAME, WAYS, fill, names, prepare, read, write
 from support.refusals import naming, refused
+from support.staged_writer import ANY, NAME, WAYS, fill, names, prepare, read, write
 
 from sgraf_deploy.disk import kind_of
 from sgraf_deploy.errors import BundleError

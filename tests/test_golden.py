@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from closeness import (
+from numpy.typing import NDArray
+from support.closeness import (
     assert_close,
     assert_similar,
     condition_of,
@@ -19,8 +20,7 @@ from closeness import (
     logits_depth,
     text_global_depth,
 )
-from mutations import Tried
-from numpy.typing import NDArray
+from support.mutations import Tried
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import GRAPHS, GraphName, ModelConfig, Precision

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mutations import Raw, Tried, dumps
-from small_bundle import fill, manifest
+from support.mutations import Raw, Tried, dumps
 from support.refusals import naming, refused
+from support.small_bundle import fill, manifest
 
 from sgraf_deploy.bundle import Bundle, check_replaceable, write_manifest
 from sgraf_deploy.errors import BundleError, SgrafDeployError

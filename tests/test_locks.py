@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 
 import pytest
-from staged_writer import ANY, NAME, fill, names, read, write
 from support.refusals import holds, naming, refused
+from support.staged_writer import ANY, NAME, fill, names, read, write
 
 from sgraf_deploy import locks
 from sgraf_deploy.errors import BundleError

@@ -5,9 +5,9 @@ import json
 from typing import Any
 
 import pytest
-from mutations import Tried
-from small_bundle import manifest, member, without_extras
+from support.mutations import Tried
 from support.refusals import ANY, check_error, holds, naming, place, refused
+from support.small_bundle import manifest, member, without_extras
 
 from sgraf_deploy.config import GRAPHS
 from sgraf_deploy.errors import BundleError, SgrafDeployError

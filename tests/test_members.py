@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from small_bundle import manifest, member
 from support.refusals import place, refused
+from support.small_bundle import manifest, member
 
 from sgraf_deploy.config import Module, ensemble_name, member_names
 from sgraf_deploy.errors import BundleError, SgrafDeployError

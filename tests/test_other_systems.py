@@ -7,9 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import other_system
 import pytest
-from staged_writer import PATHS, names, prepare, write
+from support import other_system
+from support.staged_writer import PATHS, names, prepare, write
 
 from sgraf_deploy import folders, locks
 from sgraf_deploy.errors import BundleError

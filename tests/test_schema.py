@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from mutations import Changed, Raw, changed, dumps, read_or_refused
+from support.mutations import Changed, Raw, changed, dumps, read_or_refused
 from support.refusals import ANY, check_error, holds, naming, place, refused
 
 from sgraf_deploy.errors import BundleError, DataError, InputError, SgrafDeployError

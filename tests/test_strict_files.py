@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_engine import FakeEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mutations import Changed, changed, damaged, dumps, read_or_refused
 from runtime.onnx_bundles import write_bundle
-from small_bundle import manifest, member, without_extras
+from support.fake_engine import FakeEngine
+from support.mutations import Changed, changed, damaged, dumps, read_or_refused
+from support.small_bundle import manifest, member, without_extras
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.data.vocabulary import SPECIAL_WORDS, Vocabulary

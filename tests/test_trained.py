@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from closeness import assert_similar, logits_depth
 from numpy.typing import NDArray
-from small_models import padded
+from support.closeness import assert_similar, logits_depth
 from support.refusals import holds
+from support.small_models import padded
 from torch.overrides import TorchFunctionMode
 
 from sgraf_deploy.bench.literal import LiteralLoop

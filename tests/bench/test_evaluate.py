@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_engine import FakeEngine
 from numpy.typing import NDArray
 from runtime.onnx_bundles import WORDS, write_bundle
+from support.fake_engine import FakeEngine
 from support.refusals import ANY, naming, refused
 
 from sgraf_deploy.bench import recall

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import SAF, SGR
+from support.small_models import SAF, SGR
 from torch import Tensor
 
 from sgraf_deploy.bench.fused_values import PRECISIONS, fused_values, main

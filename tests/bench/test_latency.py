@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from small_models import SGR, random_captions, random_regions
+from support.small_models import SGR, random_captions, random_regions
 
 import sgraf_deploy
 from sgraf_deploy.bench import measure

@@ -10,9 +10,9 @@ from typing import Any
 
 import onnx
 import pytest
-from random_weights import random_weights
-from small_models import SAF, SGR
+from support.random_weights import random_weights
 from support.refusals import naming, refused
+from support.small_models import SAF, SGR
 
 from sgraf_deploy.bench.measure import pair_flop
 from sgraf_deploy.bench.profile import MemberProfile, ProfileReport, measure_profile, member_profile

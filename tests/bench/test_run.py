@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_models import SAF
 from support.refusals import naming, refused
+from support.small_models import SAF
 
 from sgraf_deploy.bench import run
 from sgraf_deploy.bench.random_model import random_checkpoint

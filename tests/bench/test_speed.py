@@ -7,8 +7,8 @@ from itertools import count
 from typing import Any
 
 import pytest
-from closeness import assert_close, logits_depth
-from small_models import LENGTHS, SGR, random_captions, random_regions
+from support.closeness import assert_close, logits_depth
+from support.small_models import LENGTHS, SGR, random_captions, random_regions
 
 import sgraf_deploy
 from sgraf_deploy.bench import measure

@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from authors_checkpoint import authors_payload
 from cli.bad_input import Arguments, Bad
 from cli.world import World
-from small_models import SAF, SGR, write_checkpoint_file
+from support.authors_checkpoint import authors_payload
 from support.refusals import naming
+from support.small_models import SAF, SGR, write_checkpoint_file
 
 from sgraf_deploy.errors import CheckpointError, InputError
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from cli.bad_checkpoints import export_of
 from cli.bad_input import Arguments, Bad
 from cli.world import World
-from small_models import SGR, WORDS, random_regions
 from support.refusals import naming
+from support.small_models import SGR, WORDS, random_regions
 
 from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.errors import BundleError, DataError, InputError, UnavailableError

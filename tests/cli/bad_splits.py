@@ -13,8 +13,8 @@ import numpy as np
 from cli.bad_input import Arguments, Bad
 from cli.world import IMAGES, World, captions_of
 from numpy.typing import NDArray
-from small_models import SGR, random_regions
 from support.refusals import naming
+from support.small_models import SGR, random_regions
 
 from sgraf_deploy.errors import DataError
 

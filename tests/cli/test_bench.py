@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from auto_engine import auto_engine
 from cli.world import IMAGES, World, done, error_line, run
-from small_models import SAF, SGR
+from support.auto_engine import auto_engine
+from support.small_models import SAF, SGR
 
 from sgraf_deploy.bench import measure
 from sgraf_deploy.bundle import Bundle

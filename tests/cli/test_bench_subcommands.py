@@ -10,9 +10,9 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
-from auto_engine import auto_engine
 from bench.test_scaling import Machine
 from cli.world import World, done, error_line, refused_line, run
+from support.auto_engine import auto_engine
 from support.refusals import holds, naming
 
 from sgraf_deploy.bundle import Bundle

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from auto_engine import auto_engine
 from cli.world import World, done, line_naming, refused_line, run
+from support.auto_engine import auto_engine
 from support.refusals import holds
 
 from sgraf_deploy.errors import InputError, SgrafDeployError

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 import pytest
-from auto_engine import auto_engine
 from cli.world import done, line_naming, run
+from support.auto_engine import auto_engine
 from support.refusals import holds
 
 import sgraf_deploy

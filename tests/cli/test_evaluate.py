@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from auto_engine import auto_engine
 from cli.world import (
     IMAGES,
     World,
@@ -22,8 +21,9 @@ from cli.world import (
     refused_line,
     run,
 )
-from small_models import SGR, random_regions
+from support.auto_engine import auto_engine
 from support.refusals import holds, naming
+from support.small_models import SGR, random_regions
 
 import sgraf_deploy
 from sgraf_deploy.bench import recall

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from authors_checkpoint import authors_payload
 from cli.world import (
     IMAGES,
     World,
@@ -26,8 +25,9 @@ from cli.world import (
     tree,
     write_precomp,
 )
-from small_models import SAF, SGR, WORDS, random_regions
+from support.authors_checkpoint import authors_payload
 from support.refusals import holds, naming
+from support.small_models import SAF, SGR, WORDS, random_regions
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.errors import BundleError, DataError, GateError, UnavailableError

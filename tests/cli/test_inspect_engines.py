@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from cli.world import World, done, line_naming, tree
-from fake_cuda import FakeCuda
-from fake_tensorrt import VERSION
 from runtime.trt_world import TrtWorld
+from support.fake_cuda import FakeCuda
+from support.fake_tensorrt import VERSION
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.runtime import plan_list

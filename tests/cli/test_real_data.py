@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from auto_engine import auto_engine
 from cli.world import done, line_naming
 from numpy.typing import NDArray
+from support.auto_engine import auto_engine
 
 import sgraf_deploy
 from sgraf_deploy.bench import recall

@@ -18,8 +18,8 @@ import click.testing
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from small_models import SGR, WORDS, random_regions
 from support.refusals import ANY, check_error, holds
+from support.small_models import SGR, WORDS, random_regions
 
 from sgraf_deploy import cli
 from sgraf_deploy.cli.terminal import escape

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from closeness import assert_close
+from support.closeness import assert_close
 from support.refusals import ANY, holds, naming, refused
 
 from sgraf_deploy.data import regions as module

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from closeness import assert_close
+from support.closeness import assert_close
 from support.refusals import refused
 
 from sgraf_deploy.data.precomp import open_precomp

@@ -8,8 +8,8 @@ import sys
 
 import numpy as np
 import pytest
-from closeness import assert_close
 from numpy.typing import NDArray
+from support.closeness import assert_close
 
 from sgraf_deploy.data.precomp import PrecompSplit
 from sgraf_deploy.data.scene_regions import NORM

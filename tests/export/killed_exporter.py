@@ -16,8 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import staged_writer
-from staged_writer import die, forked, never
+from support import staged_writer
+from support.staged_writer import die, forked, never
 
 import sgraf_deploy
 from sgraf_deploy.bundle import staged_bundle
@@ -40,7 +40,7 @@ class Exporters:
     """The script, running; used with `with`."""
 
     def __init__(self) -> None:
-        paths = [Path(sgraf_deploy.__file__).parents[1], Path(staged_writer.__file__).parent]
+        paths = [Path(sgraf_deploy.__file__).parents[1], Path(staged_writer.__file__).parents[1]]
         self._process = subprocess.Popen(
             [sys.executable, __file__],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))},

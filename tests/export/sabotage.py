@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import AttributeProto, ModelProto, NodeProto, helper, numpy_helper
-from small_models import SGR
+from support.small_models import SGR
 
 from sgraf_deploy.config import GraphName
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from small_models import SGR, WORDS
+from support.small_models import SGR, WORDS
 
 CAPTIONS_PER_IMAGE = 5
 

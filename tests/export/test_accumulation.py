@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from closeness import assert_close, half_depth
 from onnx import NodeProto, TensorProto, parser
-from random_weights import random_weights
-from small_models import VARIANTS, padded, random_captions, random_regions
+from support.closeness import assert_close, half_depth
 from support.loops import all_of
+from support.random_weights import random_weights
+from support.small_models import VARIANTS, padded, random_captions, random_regions
 
 from sgraf_deploy.bench.random_model import model_config
 from sgraf_deploy.config import (

@@ -10,12 +10,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from closeness import assert_close, condition_of, graph_depth
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
-from random_weights import random_weights
-from small_models import LENGTHS, VARIANTS, padded, random_captions, random_regions
+from support.closeness import assert_close, condition_of, graph_depth
+from support.random_weights import random_weights
 from support.refusals import naming, refused
+from support.small_models import LENGTHS, VARIANTS, padded, random_captions, random_regions
 
 from sgraf_deploy.config import DEFAULT_PRECISIONS, GRAPHS, GraphName, Precision, signature
 from sgraf_deploy.errors import GateError

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from export.splits import write_split
-from random_weights import random_weights
-from small_models import SAF, SGR, WORDS, write_checkpoint_file, write_vocabulary_file
+from support.random_weights import random_weights
 from support.refusals import naming, refused
+from support.small_models import SAF, SGR, WORDS, write_checkpoint_file, write_vocabulary_file
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import DEFAULT_PRECISIONS, GRAPHS, Precision

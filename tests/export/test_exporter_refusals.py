@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 import pytest
 from export.splits import write_split
-from small_models import SAF, WORDS, write_checkpoint_file
 from support.refusals import is_number, naming, refused
+from support.small_models import SAF, WORDS, write_checkpoint_file
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import DEFAULT_PRECISIONS, GraphName, Precision

@@ -7,9 +7,9 @@ from collections import Counter
 import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, numpy_helper
-from random_weights import random_weights
-from small_models import VARIANTS
 from support.loops import all_of
+from support.random_weights import random_weights
+from support.small_models import VARIANTS
 
 from sgraf_deploy.config import GRAPHS, GraphName
 from sgraf_deploy.export.graphs import build_graph

@@ -18,9 +18,9 @@ from export.sabotage import (
     forget_the_lengths,
     freeze_inside,
 )
-from random_weights import random_weights
-from small_models import SGR
+from support.random_weights import random_weights
 from support.refusals import check_error, holds, is_number, naming, refused
+from support.small_models import SGR
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import GRAPHS, GraphName, Precision

@@ -12,12 +12,12 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from closeness import assert_close, condition_of, graph_depth, half_depth, scorer_depth
 from numpy.typing import NDArray
 from onnx import AttributeProto, NodeProto, TensorProto, numpy_helper
-from random_weights import random_weights
-from small_models import VARIANTS, padded, random_captions, random_regions
+from support.closeness import assert_close, condition_of, graph_depth, half_depth, scorer_depth
 from support.loops import all_of
+from support.random_weights import random_weights
+from support.small_models import VARIANTS, padded, random_captions, random_regions
 
 from sgraf_deploy.config import GRAPHS, PRECISIONS, GraphName, Precision, signature
 from sgraf_deploy.export.gate import check_interface

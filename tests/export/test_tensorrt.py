@@ -9,9 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from random_weights import random_weights
-from small_models import VARIANTS
+from support.random_weights import random_weights
 from support.refusals import check_error, naming, refused
+from support.small_models import VARIANTS
 
 from sgraf_deploy.bench.random_model import model_config
 from sgraf_deploy.bundle import Bundle

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from closeness import assert_close, assert_similar, logits_depth
 from export.sabotage import negate
 from numpy.typing import NDArray
-from small_models import SAF, write_checkpoint_file
+from support.closeness import assert_close, assert_similar, logits_depth
 from support.refusals import holds, naming, refused
+from support.small_models import SAF, write_checkpoint_file
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.errors import BundleError, CheckpointError, GateError

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from authors_checkpoint import SAF, SGR, authors_options, authors_payload
 from model.refusing import check_notes
-from python2_pickle import python2_checkpoint
-from random_weights import random_weights
+from support.authors_checkpoint import SAF, SGR, authors_options, authors_payload
+from support.python2_pickle import python2_checkpoint
+from support.random_weights import random_weights
 from support.refusals import holds, naming, refused
 
 from sgraf_deploy.config import ModelConfig

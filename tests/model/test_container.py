@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from authors_checkpoint import SGR, authors_payload
 from model.refusing import is_damaged, refusal
+from support.authors_checkpoint import SGR, authors_payload
 from support.refusals import check_error, holds, naming
 
 from sgraf_deploy.model.checkpoint import read_checkpoint

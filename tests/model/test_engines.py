@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from closeness import assert_close, assert_similar, logits_depth, tolerance
 from numpy.typing import NDArray
-from small_models import (
+from support.closeness import assert_close, assert_similar, logits_depth, tolerance
+from support.refusals import naming, refused
+from support.small_models import (
     LENGTHS,
     SAF,
     SGR,
@@ -22,7 +23,6 @@ from small_models import (
     random_regions,
     write_checkpoint_file,
 )
-from support.refusals import naming, refused
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import DEFAULT_PRECISIONS, GRAPHS, Precision, signature

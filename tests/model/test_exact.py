@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import SGR
+from support.small_models import SGR
 from torch import _C
 
 from sgraf_deploy.config import signature

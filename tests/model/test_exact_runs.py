@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_models import SGR, random_captions, random_regions
+from support.small_models import SGR, random_captions, random_regions
 from torch import nn
 
 from sgraf_deploy.bench import literal

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from authors_checkpoint import SGR, authors_payload
 from model.refusing import refusal
+from support.authors_checkpoint import SGR, authors_payload
 from support.refusals import check_error, naming
 
 from sgraf_deploy.export.exporter import ExportOptions, export_bundle

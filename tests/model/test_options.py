@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from authors_checkpoint import SAF, SGR, authors_options, authors_payload
 from model.refusing import check_notes, refusal
+from support.authors_checkpoint import SAF, SGR, authors_options, authors_payload
 from support.refusals import ANY, check_error, naming
 
 from sgraf_deploy.config import ModelConfig

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from authors_checkpoint import SGR, authors_options, authors_payload
 from model.refusing import is_noted, refusal
+from support.authors_checkpoint import SGR, authors_options, authors_payload
 from support.refusals import check_error, holds, naming
 from torch import nn
 

@@ -7,10 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from closeness import assert_close, condition_of, logits_depth
 from numpy.typing import NDArray
-from random_weights import random_weights
-from small_models import LENGTHS, SAF, SGR, VARIANTS, padded, random_captions, random_regions
+from support.closeness import assert_close, condition_of, logits_depth
+from support.random_weights import random_weights
+from support.small_models import (
+    LENGTHS,
+    SAF,
+    SGR,
+    VARIANTS,
+    padded,
+    random_captions,
+    random_regions,
+)
 
 from sgraf_deploy.config import ModelConfig
 from sgraf_deploy.model import reference

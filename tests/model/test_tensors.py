@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from authors_checkpoint import SGR, authors_payload
 from model.refusing import refusal
+from support.authors_checkpoint import SGR, authors_payload
 from support.refusals import check_error, naming
 from torch import Tensor
 

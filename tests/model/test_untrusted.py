@@ -29,9 +29,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from authors_checkpoint import SAF, SGR, authors_payload
 from model.refusing import is_damaged, is_noted, refusal
-from python2_pickle import python2_checkpoint
+from support.authors_checkpoint import SAF, SGR, authors_payload
+from support.python2_pickle import python2_checkpoint
 from support.refusals import check_error, naming, refused
 
 from sgraf_deploy.errors import CheckpointError, UnavailableError

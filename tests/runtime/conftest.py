@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_engine import FakeEngine
 from numpy.typing import NDArray
 from runtime.helpers import Faked, make_regions
 from runtime.host_kernel import compile_for_host
 from runtime.onnx_bundles import write_bundle
+from support.fake_engine import FakeEngine
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import Precision

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from closeness import assert_close, assert_similar
-from fake_engine import FakeEngine
 from numpy.typing import NDArray
+from support.closeness import assert_close, assert_similar
+from support.fake_engine import FakeEngine
 
 from sgraf_deploy.runtime import Scorer
 

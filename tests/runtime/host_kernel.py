@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_cuda import FakeCuda
 from numpy.typing import NDArray
+from support.fake_cuda import FakeCuda
 
 from sgraf_deploy.runtime.cuda.api import RankTile
 from sgraf_deploy.runtime.cuda.kernels import COUNT_RANKS

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from random_weights import random_weights
-from small_models import SGR
+from support.random_weights import random_weights
+from support.small_models import SGR
 
 from sgraf_deploy.config import ModelConfig, Module
 from sgraf_deploy.model.folded import Encoded, FoldedModel

@@ -7,8 +7,8 @@ from hashlib import sha256
 from pathlib import Path
 
 import onnx
-from fake_engine import fake_weights
 from onnx import TensorProto, numpy_helper
+from support.fake_engine import fake_weights
 
 from sgraf_deploy.bundle import Bundle, hash_file, write_manifest
 from sgraf_deploy.config import (

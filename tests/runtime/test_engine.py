@@ -45,7 +45,7 @@ def refusing(monkeypatch: pytest.MonkeyPatch, error: Exception, *, on: str | Non
         if on in (None, device):
             raise error
 
-    monkeypatch.setattr("fake_engine.FakeEngine.check_available", staticmethod(refuse))
+    monkeypatch.setattr("support.fake_engine.FakeEngine.check_available", staticmethod(refuse))
 
 
 def test_a_package_that_is_missing_is_the_reason(only: Any) -> None:
@@ -56,13 +56,13 @@ def test_a_package_that_is_missing_is_the_reason(only: Any) -> None:
 
 
 def test_an_engine_that_is_there_has_none(only: Any, bundle: Bundle) -> None:
-    only(fake="fake_engine:FakeEngine")
+    only(fake="support.fake_engine:FakeEngine")
     assert unavailable("fake") is None
     assert open_engine("fake", bundle, "fp32", EngineOptions()).name == "fake"
 
 
 def test_an_engines_own_refusal_is_the_reason(only: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    only(one="fake_engine:FakeEngine")
+    only(one="support.fake_engine:FakeEngine")
     refusing(monkeypatch, UnavailableError("the driver is too old"))
     error = unavailable("one")
     assert error is not None
@@ -77,8 +77,8 @@ def test_an_engines_own_refusal_is_the_reason(only: Any, monkeypatch: pytest.Mon
 def test_one_device_that_works_is_enough(
     only: Any, monkeypatch: pytest.MonkeyPatch, devices: Any
 ) -> None:
-    only(one="fake_engine:FakeEngine")
-    made = EngineEntry("fake_engine:FakeEngine", "none", "tests", devices=devices)
+    only(one="support.fake_engine:FakeEngine")
+    made = EngineEntry("support.fake_engine:FakeEngine", "none", "tests", devices=devices)
     monkeypatch.setitem(engine.ENGINES, "one", made)
     refusing(monkeypatch, UnavailableError("no GPU"), on="cuda:0")
     assert unavailable("one") is None

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from closeness import assert_close
 from numpy.typing import NDArray
 from runtime.helpers import CAPTIONS
 from runtime.onnx_bundles import write_bundle
+from support.closeness import assert_close
 
 from sgraf_deploy.config import GraphName
 from sgraf_deploy.runtime import load

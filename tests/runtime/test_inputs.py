@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_cuda import FakeCuda
-from fake_onnxruntime import FakeOnnxRuntime
 from runtime.trt_world import TrtWorld
+from support.fake_cuda import FakeCuda
+from support.fake_onnxruntime import FakeOnnxRuntime
 from support.refusals import holds, naming, refused
 
 from sgraf_deploy.bundle import Bundle

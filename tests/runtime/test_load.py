@@ -14,13 +14,13 @@ from pathlib import Path
 from threading import Barrier, BrokenBarrierError
 from typing import Any, cast
 
-import fake_engine
 import numpy as np
 import pytest
-from auto_engine import auto_engine
-from fake_engine import FakeEngine
 from numpy.typing import NDArray
 from runtime.helpers import CAPTIONS, Faked, make_regions, make_token_ids
+from support import fake_engine
+from support.auto_engine import auto_engine
+from support.fake_engine import FakeEngine
 from support.refusals import check_error, holds, naming, refused
 
 import sgraf_deploy
@@ -31,7 +31,6 @@ from sgraf_deploy.runtime import EngineOptions, Scorer, TileShape, load
 from sgraf_deploy.runtime.engine import ENGINES, LARGEST_TILES, EngineEntry
 
 MakeFaked = Callable[..., Faked]
-
 THREADS = 4
 
 
@@ -46,7 +45,8 @@ def with_fake(monkeypatch: pytest.MonkeyPatch) -> list[FakeEngine]:
             opened.append(self)
 
     monkeypatch.setattr(fake_engine, "Registered", Registered, raising=False)
-    monkeypatch.setitem(ENGINES, "fake", EngineEntry("fake_engine:Registered", "none", "tests"))
+    entry = EngineEntry("support.fake_engine:Registered", "none", "tests")
+    monkeypatch.setitem(ENGINES, "fake", entry)
     return opened
 
 

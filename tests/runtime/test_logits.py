@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from closeness import assert_close
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from runtime import host_kernel
+from support.closeness import assert_close
 from support.refusals import check_error
 
 from sgraf_deploy.model import torch_ranks

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from small_models import random_captions, random_regions
+from support.small_models import random_captions, random_regions
 
 from sgraf_deploy.bench.recall import rank_matrix
 from sgraf_deploy.bundle import Bundle

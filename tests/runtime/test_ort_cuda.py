@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from closeness import assert_close, assert_similar
-from fake_cuda import FakeCuda
-from fake_onnxruntime import CUDA, HOST, FakeOnnxRuntime
 from runtime.trt_world import rounding_of
-from small_models import random_captions, random_regions
+from support.closeness import assert_close, assert_similar
+from support.fake_cuda import FakeCuda
+from support.fake_onnxruntime import CUDA, HOST, FakeOnnxRuntime
 from support.refusals import holds, naming, refused, warned
+from support.small_models import random_captions, random_regions
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import DEFAULT_PRECISIONS, Precision

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fake_engine import FakeEngine
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from runtime.helpers import Faked, make_regions, make_token_ids
 from runtime.onnx_bundles import WORDS
+from support.fake_engine import FakeEngine
 from support.refusals import holds, naming, refused
 
 from sgraf_deploy.bundle import Bundle

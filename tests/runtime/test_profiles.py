@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from fake_engine import FakeEngine
 from numpy.typing import NDArray
 from runtime.helpers import CAPTIONS, assert_similarities, make_regions, make_token_ids
+from support.fake_engine import FakeEngine
 from support.refusals import naming, refused
 
 from sgraf_deploy.bundle import Bundle

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fake_cuda import FakeCuda
-from fake_engine import FakeEngine
 from runtime.host_kernel import HostKernel
 from runtime.trt_world import TrtWorld
-from small_models import random_captions, random_regions
+from support.fake_cuda import FakeCuda
+from support.fake_engine import FakeEngine
 from support.refusals import naming, refused
+from support.small_models import random_captions, random_regions
 
 from sgraf_deploy.bench.recall import rank_matrix
 from sgraf_deploy.bundle import Bundle

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from closeness import assert_close
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from runtime.helpers import CAPTIONS, Faked, assert_logits
+from support.closeness import assert_close
 from support.refusals import naming, refused
 
 from sgraf_deploy.bundle import Bundle

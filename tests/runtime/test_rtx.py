@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from cli.world import done
-from fake_cuda import FakeCuda
 from runtime.trt_world import RtxWorld
+from support.fake_cuda import FakeCuda
 from support.refusals import holds, refused
 
 from sgraf_deploy.bundle import Bundle

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from closeness import assert_similar
 from numpy.typing import NDArray
 from runtime.helpers import (
     CAPTIONS,
@@ -21,6 +20,7 @@ from runtime.helpers import (
     one_by_one,
 )
 from runtime.onnx_bundles import write_bundle
+from support.closeness import assert_similar
 from support.refusals import holds, naming, refused
 
 from sgraf_deploy.bundle import Bundle

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from closeness import assert_similar
-from fake_cuda import FakeCuda
 from numpy.typing import NDArray
 from runtime.trt_world import SIZES, TrtWorld, rounding_of
-from small_models import random_captions, random_regions
+from support.closeness import assert_similar
+from support.fake_cuda import FakeCuda
 from support.refusals import holds, refused
+from support.small_models import random_captions, random_regions
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.errors import DeviceError

@@ -10,12 +10,12 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
-from fake_cuda import FakeCuda
-from fake_tensorrt import USER_MANAGED
-from fake_tensorrt_rtx import RTX_CAPABILITIES
 from runtime.trt_world import SIZES, RtxWorld, TrtWorld
-from small_models import random_captions, random_regions
+from support.fake_cuda import FakeCuda
+from support.fake_tensorrt import USER_MANAGED
+from support.fake_tensorrt_rtx import RTX_CAPABILITIES
 from support.refusals import holds, naming, refused
+from support.small_models import random_captions, random_regions
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.errors import DeviceError, InputError

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from closeness import Rounded, graph_rounding
-from fake_cuda import FakeCuda
-from fake_tensorrt import VERSION, FakeTensorRT, fake_plan
-from fake_tensorrt_rtx import RTX_CAPABILITIES, FakeTensorRTForRtx
+from support.closeness import Rounded, graph_rounding
+from support.fake_cuda import FakeCuda
+from support.fake_tensorrt import VERSION, FakeTensorRT, fake_plan
+from support.fake_tensorrt_rtx import RTX_CAPABILITIES, FakeTensorRTForRtx
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import GRAPHS, GraphName, Precision, signature

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from itertools import product
 from typing import Any
 
-from mutations import Tried
+from support.mutations import Tried
 
 
 def all_of(*choices: Iterable[Any]) -> Callable[[Callable[..., None]], Callable[[], None]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from closeness import assert_close, condition_of, logits_depth, tolerance
-from random_weights import random_weights
-from small_models import VARIANTS, padded, random_captions, random_regions
+from support.closeness import assert_close, condition_of, logits_depth, tolerance
+from support.random_weights import random_weights
+from support.small_models import VARIANTS, padded, random_captions, random_regions
 from torch import Tensor, nn
 
 from sgraf_deploy.model import reference

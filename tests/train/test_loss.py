@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from closeness import assert_close
+from support.closeness import assert_close
 
 from sgraf_deploy.train.loss import CollapseWatch, collapsed_loss, hinge_loss
 

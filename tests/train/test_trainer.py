@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from closeness import assert_close, logits_depth
 from numpy.typing import NDArray
+from support.closeness import assert_close, logits_depth
 from support.refusals import holds, naming, refused
 
 from sgraf_deploy.bench.recall import evaluate

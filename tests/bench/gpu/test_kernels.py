@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from fake_cuda import FakeCuda, FakeStream
+from support.fake_cuda import FakeCuda, FakeStream
 
 from sgraf_deploy.bench.gpu.kernels import SHAPES, compare
 from sgraf_deploy.runtime.cuda.api import Gather, RankTile

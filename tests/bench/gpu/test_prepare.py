@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cli.world import captions_of
-from small_models import SGR, random_regions
+from support.small_models import SGR, random_regions
 
 from sgraf_deploy.bench.gpu.prepare import Contents, prepare
 from sgraf_deploy.bench.gpu.unpack import INDEX, PACKAGES, read_data, read_index, unpack

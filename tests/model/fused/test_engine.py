@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from closeness import assert_close, scorer_depth
-from small_models import SGR, random_captions, random_regions
+from support.closeness import assert_close, scorer_depth
 from support.refusals import refused
+from support.small_models import SGR, random_captions, random_regions
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import DEFAULT_PRECISIONS, Precision

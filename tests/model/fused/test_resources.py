@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_models import SGR
+from support.small_models import SGR
 
 from sgraf_deploy.errors import UnavailableError
 from sgraf_deploy.model.fused.fit import HOPPER

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from closeness import assert_close, condition_of, scorer_depth
-from random_weights import random_weights
-from small_models import LENGTHS, SAF, SGR, VARIANTS, random_regions
-from small_models import padded as pad
-from small_models import random_captions as captions_of
+from support.closeness import assert_close, condition_of, scorer_depth
+from support.random_weights import random_weights
+from support.small_models import LENGTHS, SAF, SGR, VARIANTS, random_regions
+from support.small_models import padded as pad
+from support.small_models import random_captions as captions_of
 from torch import Tensor
 
 from sgraf_deploy.config import ModelConfig, Precision

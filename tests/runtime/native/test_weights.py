@@ -10,10 +10,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
-from random_weights import random_weights
 from runtime.changed_bundles import changed
-from small_models import SGR
+from support.random_weights import random_weights
 from support.refusals import holds, naming, refused
+from support.small_models import SGR
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.errors import BundleError

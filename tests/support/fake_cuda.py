@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from locked import Locked
 from numpy.typing import NDArray
+from support.locked import Locked
 
 from sgraf_deploy.errors import DeviceError, EngineMemoryError
 from sgraf_deploy.runtime.cuda.api import Bytes, Gather, RankTile

@@ -52,7 +52,7 @@ LENGTHS = (2, 9, 3, 14, 2, 7)
 def write_checkpoint_file(path: Path, config: ModelConfig, seed: int = 0) -> Path:
     """A checkpoint as the authors save it, with random weights."""
     import torch
-    from authors_checkpoint import authors_payload
+    from support.authors_checkpoint import authors_payload
 
     torch.save(authors_payload(config, seed), path)
     return path

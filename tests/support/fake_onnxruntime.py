@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from fake_cuda import FakeCuda, FakeStream
-from locked import Locked
 from numpy.typing import NDArray
+from support.fake_cuda import FakeCuda, FakeStream
+from support.locked import Locked
 
 CUDA = "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"

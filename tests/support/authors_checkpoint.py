@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from random_weights import random_weights
+from support.random_weights import random_weights
 
 from sgraf_deploy.config import ModelConfig
 from sgraf_deploy.model.keys import to_parts

@@ -34,7 +34,7 @@ WAYS = {"fresh": FRESH_STEPS, "exchange": EXCHANGE_STEPS, "renames": RENAME_STEP
 ANY = Rules("bundle", BundleError, lambda folder: None)
 """Every folder may be replaced."""
 
-PATHS = Path(folders.__file__).parents[1], Path(__file__).parent
+PATHS = Path(folders.__file__).parents[1], Path(__file__).parents[1]
 
 Step = Callable[[str], None]
 
@@ -272,8 +272,8 @@ def large_writer(kind: str) -> Callable[[Path], None]:
 
 def weights_writer(kind: str) -> Callable[[Path], None]:
     import torch  # noqa: F401
-    from random_weights import random_weights
-    from small_models import SAF
+    from support.random_weights import random_weights
+    from support.small_models import SAF
 
     from sgraf_deploy.model.checkpoint import Checkpoint, write_checkpoint, write_reference
 

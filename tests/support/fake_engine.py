@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from closeness import assert_close
-from locked import Locked
 from numpy.typing import NDArray
+from support.closeness import assert_close
+from support.locked import Locked
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import GraphName, GraphSignature, ModelConfig, Precision

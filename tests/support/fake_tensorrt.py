@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from fake_cuda import FakeCuda, FakeStream
-from locked import Locked
+from support.fake_cuda import FakeCuda, FakeStream
+from support.locked import Locked
 
 from sgraf_deploy.runtime.tensorrt import Flavour, TensorRT
 

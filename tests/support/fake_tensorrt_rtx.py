@@ -9,8 +9,8 @@ import json
 from types import SimpleNamespace
 from typing import Any
 
-from fake_cuda import FakeCuda, FakeStream
-from fake_tensorrt import (
+from support.fake_cuda import FakeCuda, FakeStream
+from support.fake_tensorrt import (
     USER_MANAGED,
     FakeContext,
     FakePlan,
