@@ -50,8 +50,8 @@ $(STAMP): pyproject.toml constraints.txt
 		$(VENV)/lib/python*/site-packages/tensorrt_bindings/tensorrt.pyi
 	@touch $@
 
-# The scorer in C: once the rest is installed, and whenever its sources change.
-$(NATIVE): hatch_build.py $(wildcard $(addprefix sgraf_deploy/runtime/native/,build.py *.[ch])) | $(STAMP)
+# The scorer in C: whenever the rest is installed anew, which removes it, or its sources change.
+$(NATIVE): hatch_build.py $(wildcard $(addprefix sgraf_deploy/runtime/native/,build.py *.[ch])) $(STAMP)
 	@echo "==> compiling engine native"
 	@$(PIP) install --quiet --quiet --no-deps --editable .
 	@touch $@

@@ -227,7 +227,7 @@ def test_a_gpu_is_torchs(world: World) -> None:
     arguments = ("--data", world.data, "--split", "dev", "--device", "cuda:0")
 
     result = run("eval", world.bundle, *arguments)
-    refused_line(result, UnavailableError, "torch", hint="--engine native")
+    refused_line(result, UnavailableError, "torch", hint=f"--engine {auto_engine()}")
 
 
 @pytest.mark.parametrize("more", [(), ("--folds", 2), ("--ties", "authors")], ids=str)

@@ -178,8 +178,10 @@ def test_the_first_reason_is_the_one_that_is_told(
     world.tensorrt.refuses, world.cuda.fails = "capture", "end"
     with world.scorer() as scorer:
         images = scorer.encode_images(regions)
-        for _ in range(3):
+        for _ in range(20):  # Until the same addresses come again, which none need to do at once.
             scorer.rerank(captions[0], images)
+            if warnings_of(caplog):
+                break
     warnings = warnings_of(caplog)
     assert warnings
     assert all("the fake engine cannot run" in warning for warning in warnings)
