@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from support.closeness import assert_close, scorer_depth
-from support.refusals import refused
+from support.refusals import naming, refused
 from support.small_models import SGR, random_captions, random_regions
 
 from sgraf_deploy.bundle import Bundle
@@ -154,7 +154,7 @@ def test_a_gpu_of_too_little_shared_memory_is_refused_before_anything_runs(
 
 @pytest.mark.usefixtures("compiled")
 def test_compiled_kernels_do_not_run_on_a_cpu(exported: Bundle) -> None:
-    with pytest.raises(UnavailableError, match=r"expected device cuda.*got cpu.*--engine torch"):
+    with refused(UnavailableError, expected=naming("cuda"), got="cpu", hint="--engine torch"):
         FusedEngine(exported, "fp32", CPU)
 
 

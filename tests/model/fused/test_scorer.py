@@ -9,6 +9,7 @@ import pytest
 import torch
 from support.closeness import assert_close, condition_of, scorer_depth
 from support.random_weights import random_weights
+from support.refusals import naming, refused
 from support.small_models import LENGTHS, SAF, SGR, VARIANTS, random_regions
 from support.small_models import padded as pad
 from support.small_models import random_captions as captions_of
@@ -270,5 +271,5 @@ def test_a_gpu_too_small_for_a_kernel_is_named() -> None:
 
             return refuse
 
-    with pytest.raises(UnavailableError, match=r"local_alignments does not fit.*172032.*torch"):
+    with refused(UnavailableError, "local_alignments", got=naming(172032), hint="torch"):
         run(Launch(Kernel(), 1, {}, 8, 3))
