@@ -8,6 +8,7 @@ where they are measured, from a seed.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import io
 import lzma
 import tarfile
@@ -27,6 +28,7 @@ from sgraf_deploy.bench.gpu.unpack import (
     PACKAGES,
     REGIONS,
     SCHEMA,
+    SPARE,
     Part,
     Prepared,
     read_index,
@@ -42,6 +44,10 @@ from sgraf_deploy.schema import encode
 
 PART_BYTES = 48 * 10**6
 """Below the 64 MiB that a lent machine takes along in one go, beside a working tree."""
+
+SPARES = ("safetensors",)
+"""What engines need beside PyTorch, and a machine that was set up for PyTorch alone may lack. Its
+compiled part runs on any CPython of the platform."""
 
 _ENGINES = "engines"
 """Of a bundle, what is not taken along: plans are built where they run."""
@@ -92,7 +98,7 @@ def _files(contents: Contents, loose: Path) -> Iterator[tuple[str, Path]]:
     """Every file, by its name in the archive, in an order that is always the same."""
     for name in (REGIONS, CAPTIONS):
         yield name, loose / name
-    folders = {MODEL: contents.bundle.path}
+    folders = {MODEL: contents.bundle.path, **_spares()}
     if contents.packages is not None:
         folders[PACKAGES] = contents.packages
     for name, folder in folders.items():
@@ -103,6 +109,16 @@ def _files(contents: Contents, loose: Path) -> Iterator[tuple[str, Path]]:
             ) or "__pycache__" in inside.parts
             if path.is_file() and not skipped:
                 yield f"{name}/{inside.as_posix()}", path
+
+
+def _spares() -> dict[str, Path]:
+    """The folders of modules that are installed here, by where they go."""
+    specs = {name: importlib.util.find_spec(name) for name in SPARES}
+    return {
+        f"{SPARE}/{name}/{name}": Path(spec.origin).parent
+        for name, spec in specs.items()
+        if spec is not None and spec.origin is not None
+    }
 
 
 def _write_archive(files: dict[str, Path], folder: Path, part_bytes: int) -> tuple[Part, ...]:
@@ -155,7 +171,7 @@ class _Cut(io.RawIOBase):
 
 
 def _describe(contents: Contents, files: dict[str, Path], dtype: str) -> dict[str, Any]:
-    sizes = dict.fromkeys((MODEL, REGIONS, CAPTIONS, PACKAGES), 0)
+    sizes = dict.fromkeys((MODEL, REGIONS, CAPTIONS, PACKAGES, SPARE), 0)
     for name, path in files.items():
         sizes[name.partition("/")[0]] += path.stat().st_size
     split = contents.split

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
+from sgraf_deploy.bench.gpu.unpack import SPARE
 from sgraf_deploy.errors import UnavailableError
 
 ERROR_LINES = 12
@@ -122,8 +124,13 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def environment_of(packages: Path) -> dict[str, str]:
-    """What every step gets: this package, packages that were prepared, and CUDA's own programs."""
-    paths = [str(packages), *filter(None, sys.path)]
+    """What every step gets: this package, packages that were prepared, and CUDA's own programs.
+
+    Of the modules that were taken along in case, those that Python does not find here.
+    """
+    spares = sorted((packages.parent / SPARE).glob("*"))
+    lacking = [str(spare) for spare in spares if importlib.util.find_spec(spare.name) is None]
+    paths = [str(packages), *filter(None, sys.path), *lacking]
     programs = [os.environ.get("PATH", ""), "/usr/local/cuda/bin"]
     return {
         "PYTHONPATH": os.pathsep.join(paths),

@@ -28,6 +28,9 @@ INDEX = "prepared.json"
 SCHEMA = 1
 
 MODEL, REGIONS, CAPTIONS, PACKAGES = "model.sgraf", "regions.npy", "captions.npz", "packages"
+SPARE = "spare"
+"""A folder for each module that is taken along for machines without it."""
+
 """What an unpacked folder holds; packages only where some were given."""
 
 DOCUMENT = Document("prepared", InputError, "prepare it again", 2**20)

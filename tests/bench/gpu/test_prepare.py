@@ -13,7 +13,7 @@ from cli.world import captions_of
 from support.small_models import SGR, random_regions
 
 from sgraf_deploy.bench.gpu.prepare import Contents, prepare
-from sgraf_deploy.bench.gpu.unpack import INDEX, PACKAGES, read_data, read_index, unpack
+from sgraf_deploy.bench.gpu.unpack import INDEX, PACKAGES, SPARE, read_data, read_index, unpack
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.data.precomp import PrecompSplit
 from sgraf_deploy.errors import InputError
@@ -53,6 +53,7 @@ def test_what_is_unpacked_is_what_was_prepared(contents: Contents, tmp_path: Pat
     assert {ids[0] for ids in data.token_ids} == {1}, "every caption begins with <start>"
     packages = tmp_path / "there" / "data" / PACKAGES
     assert [path.name for path in packages.rglob("*") if path.is_file()] == ["a.py"]
+    assert (packages.parent / SPARE / "safetensors" / "safetensors" / "numpy.py").is_file()
 
 
 def test_the_same_content_has_the_same_index(contents: Contents, tmp_path: Path) -> None:

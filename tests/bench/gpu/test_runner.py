@@ -13,6 +13,7 @@ from types import MappingProxyType
 import pytest
 
 from sgraf_deploy.bench.gpu.runner import ERROR_LINES, Ended, environment_of, run_command
+from sgraf_deploy.bench.gpu.unpack import SPARE
 from sgraf_deploy.errors import UnavailableError
 
 FOREVER = "import signal; signal.pause()"
@@ -110,4 +111,16 @@ def test_no_such_program_is_unavailable() -> None:
 def test_steps_import_what_was_prepared_first(tmp_path: Path) -> None:
     (tmp_path / "brought_along.py").write_text("WHERE = 'packages'", encoding="utf-8")
     ended = python("import brought_along, sgraf_deploy.bench", environment=environment_of(tmp_path))
+    assert (ended.exit, ended.stderr) == (0, "")
+
+
+def test_steps_import_spares_where_there_is_nothing_else(tmp_path: Path) -> None:
+    """Of a module that is installed here the installed one is taken."""
+    for name in ("lacking_here", "numpy"):
+        package = tmp_path / SPARE / name / name
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text("WHERE = 'spare'", encoding="utf-8")
+    environment = environment_of(tmp_path / "packages")
+    code = "import lacking_here, numpy; assert lacking_here.WHERE == 'spare'; numpy.zeros(1)"
+    ended = python(code, environment=environment)
     assert (ended.exit, ended.stderr) == (0, "")
