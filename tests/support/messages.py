@@ -93,4 +93,4 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["--write"]:
         GOLDEN.write_text(messages(), encoding="utf-8")
     else:
-        sys.exit("\n".join(difference()))
+        sys.exit("\n".join(difference()) or None)
