@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 Module = Literal["SGR", "SAF"]
@@ -73,6 +73,24 @@ class ModelConfig:
     sgr_steps: int
     image_norm: bool
     text_norm: bool
+
+
+_SGR = ModelConfig(
+    module="SGR",
+    img_dim=2048,
+    regions=36,
+    embed=1024,
+    sim_dim=256,
+    word_dim=300,
+    vocab_size=8481,
+    num_layers=1,
+    bidirectional=True,
+    sgr_steps=3,
+    image_norm=True,
+    text_norm=True,
+)
+PAPER: dict[Module, ModelConfig] = {"SGR": _SGR, "SAF": replace(_SGR, module="SAF", sgr_steps=0)}
+"""The paper's dimensions."""
 
 
 @dataclass(frozen=True)

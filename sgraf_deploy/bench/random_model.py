@@ -7,28 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from sgraf_deploy.bundle import Bundle
-from sgraf_deploy.config import ModelConfig, Module, Precision
+from sgraf_deploy.config import PAPER, ModelConfig, Module, Precision
 from sgraf_deploy.export.exporter import ExportOptions, export_bundle
 from sgraf_deploy.model.checkpoint import Checkpoint, write_checkpoint
 
 
 def model_config(module: Module, **changes: Any) -> ModelConfig:
     """The authors' dimensions; the vocabulary is small, because scoring never sees it."""
-    made = ModelConfig(
-        module=module,
-        img_dim=2048,
-        regions=36,
-        embed=1024,
-        sim_dim=256,
-        word_dim=300,
-        vocab_size=1000,
-        num_layers=1,
-        bidirectional=True,
-        sgr_steps=3 if module == "SGR" else 0,
-        image_norm=True,
-        text_norm=True,
-    )
-    return replace(made, **changes)
+    return replace(PAPER[module], **({"vocab_size": 1000} | changes))
 
 
 _UNBIASED = (

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import click
 
 from sgraf_deploy.cli.common import (
-    CHECKPOINT_HELP,
-    ENGINE_DIR_HELP,
+    ALLOW_UNVERIFIED,
+    CHECKPOINTS,
+    ENGINE_DIR,
     PATH,
-    UNVERIFIED_HELP,
     check_result_file,
 )
 from sgraf_deploy.cli.terminal import echo
@@ -162,16 +162,9 @@ def subject_options(command: F) -> F:
 def engine_options(command: F) -> F:
     """The options that say which engines run in which precision, on which device."""
     for option in (
-        click.option("--allow-unverified", is_flag=True, help=UNVERIFIED_HELP),
-        click.option("--engine-dir", type=PATH, metavar="DIR", help=ENGINE_DIR_HELP),
-        click.option(
-            "--checkpoint",
-            "checkpoints",
-            type=PATH,
-            multiple=True,
-            metavar="FILE",
-            help=CHECKPOINT_HELP,
-        ),
+        ALLOW_UNVERIFIED,
+        ENGINE_DIR,
+        CHECKPOINTS,
         click.option("--device", metavar="NAME", help="cpu, cuda or cuda:N."),
         click.option(
             "--precision",

@@ -22,12 +22,26 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
 BUNDLE = click.argument("bundle", type=PATH)
-ENGINE_DIR_HELP = "Where TensorRT engines are, if not in engines/ inside the bundle."
-UNVERIFIED_HELP = (
-    "Open TensorRT engines that you never compared with the reference on this GPU, trusting who "
-    "built them; they are compared before they are used."
+CHECKPOINTS = click.option(
+    "--checkpoint",
+    "checkpoints",
+    type=PATH,
+    multiple=True,
+    metavar="FILE",
+    help="Original weights, for a bundle exported with --no-reference; repeatable.",
 )
-CHECKPOINT_HELP = "Original weights, for a bundle exported with --no-reference; repeatable."
+ENGINE_DIR = click.option(
+    "--engine-dir",
+    type=PATH,
+    metavar="DIR",
+    help="Where TensorRT engines are, if not in engines/ inside the bundle.",
+)
+ALLOW_UNVERIFIED = click.option(
+    "--allow-unverified",
+    is_flag=True,
+    help="Open TensorRT engines that you never compared with the reference on this GPU, trusting "
+    "who built them; they are compared before they are used.",
+)
 
 
 def _caption_words(_: click.Context, option: click.Parameter, value: int) -> int | None:
@@ -58,16 +72,9 @@ def scorer_options(command: F) -> F:
     """The options that say what a scorer runs on, and how long its captions may be."""
     for option in (
         CAPTION_WORDS,
-        click.option(
-            "--checkpoint",
-            "checkpoints",
-            type=PATH,
-            multiple=True,
-            metavar="FILE",
-            help=CHECKPOINT_HELP,
-        ),
-        click.option("--allow-unverified", is_flag=True, help=UNVERIFIED_HELP),
-        click.option("--engine-dir", type=PATH, metavar="DIR", help=ENGINE_DIR_HELP),
+        CHECKPOINTS,
+        ALLOW_UNVERIFIED,
+        ENGINE_DIR,
         click.option(
             "--device",
             metavar="NAME",

@@ -12,7 +12,7 @@ from sgraf_deploy.cli.common import (
     BUNDLE,
     CAPTION_COUNT,
     CAPTION_WORDS,
-    ENGINE_DIR_HELP,
+    ENGINE_DIR,
     PATH,
     dimensions,
     megabytes,
@@ -65,7 +65,7 @@ _COUNT = click.IntRange(min=1)
     show_default=True,
     help="Scratch memory that an engine may take.",
 )
-@click.option("--engine-dir", type=PATH, metavar="DIR", help=ENGINE_DIR_HELP)
+@ENGINE_DIR
 @click.option(
     "--data", type=PATH, metavar="DIR", help="Precomp data: on a GPU R@K must be kept, too."
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sgraf_deploy.cli.common import BUNDLE, ENGINE_DIR_HELP, PATH, megabytes
+from sgraf_deploy.cli.common import BUNDLE, ENGINE_DIR, megabytes
 from sgraf_deploy.cli.terminal import echo, echo_json, table
 from sgraf_deploy.config import GRAPHS, Precision
 
@@ -24,7 +24,7 @@ _ITEM_BYTES = {"float32": 4, "float16": 2}
 
 @click.command(short_help="Show a bundle's models, graphs, axes, precisions, sizes, engines.")
 @BUNDLE
-@click.option("--engine-dir", type=PATH, metavar="DIR", help=ENGINE_DIR_HELP)
+@ENGINE_DIR
 @click.option("--json", "as_json", is_flag=True, help="Print the whole manifest as JSON instead.")
 def inspect(bundle: Path, engine_dir: Path | None, as_json: bool) -> None:
     """Show what is in a BUNDLE: models, graphs, axes, precisions and sizes, compiled engines.

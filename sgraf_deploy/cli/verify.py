@@ -6,16 +6,14 @@ from pathlib import Path
 
 import click
 
-from sgraf_deploy.cli.common import BUNDLE, CHECKPOINT_HELP, PATH
+from sgraf_deploy.cli.common import BUNDLE, CHECKPOINTS
 from sgraf_deploy.cli.export import parity_lines
 from sgraf_deploy.cli.terminal import echo, warn
 
 
 @click.command(short_help="Check a bundle's files and run the export gate again.")
 @BUNDLE
-@click.option(
-    "--checkpoint", "checkpoints", type=PATH, multiple=True, metavar="FILE", help=CHECKPOINT_HELP
-)
+@CHECKPOINTS
 def verify(bundle: Path, checkpoints: tuple[Path, ...]) -> None:
     """Check every file of a BUNDLE and run the export gate on it again."""
     from sgraf_deploy.bundle import Bundle

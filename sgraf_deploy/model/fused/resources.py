@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from io import StringIO
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sgraf_deploy.config import ModelConfig, Module, Precision
+from sgraf_deploy.config import ModelConfig, Precision
 from sgraf_deploy.errors import UnavailableError
 from sgraf_deploy.model.folded import Encoded
 from sgraf_deploy.model.folding import fold
@@ -30,23 +30,6 @@ GPUS = (
     Gpu((12, 0), 99 * KIB),
 )
 """A100; A10, RTX 30; L4, RTX 40; H100, H200; B200; RTX 50. Shared memory as CUDA's guide says."""
-
-_SGR = ModelConfig(
-    module="SGR",
-    img_dim=2048,
-    regions=36,
-    embed=1024,
-    sim_dim=256,
-    word_dim=300,
-    vocab_size=8481,
-    num_layers=1,
-    bidirectional=True,
-    sgr_steps=3,
-    image_norm=True,
-    text_norm=True,
-)
-PAPER: dict[Module, ModelConfig] = {"SGR": _SGR, "SAF": replace(_SGR, module="SAF", sgr_steps=0)}
-"""The paper's dimensions."""
 
 _TYPES = {torch.float16: "*fp16", torch.float32: "*fp32", torch.int32: "*i32"}
 

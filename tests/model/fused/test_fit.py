@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from sgraf_deploy.config import DEFAULT_PRECISIONS, Module, Precision
+from sgraf_deploy.config import DEFAULT_PRECISIONS, PAPER, Module, Precision
 from sgraf_deploy.errors import UnavailableError
 from sgraf_deploy.model.fused.blocks import FLOAT, HALF, SHORTER_STEPS, Blocks
 from sgraf_deploy.model.fused.fit import HOPPER, KIB, Gpu, choose_blocks, shared_bytes
-from sgraf_deploy.model.fused.resources import GPUS, PAPER
+from sgraf_deploy.model.fused.resources import GPUS
 
 AMPERE, ADA, BLACKWELL = Gpu((8, 0), 163 * KIB), Gpu((8, 9), 99 * KIB), Gpu((12, 0), 99 * KIB)
 

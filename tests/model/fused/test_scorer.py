@@ -15,14 +15,13 @@ from support.small_models import padded as pad
 from support.small_models import random_captions as captions_of
 from torch import Tensor
 
-from sgraf_deploy.config import ModelConfig, Precision
+from sgraf_deploy.config import PAPER, ModelConfig, Precision
 from sgraf_deploy.errors import UnavailableError
 from sgraf_deploy.model import reference
 from sgraf_deploy.model.folded import Encoded
 from sgraf_deploy.model.folding import fold
 from sgraf_deploy.model.fused.blocks import Blocks
 from sgraf_deploy.model.fused.fit import HOPPER, KIB, Gpu, choose_blocks
-from sgraf_deploy.model.fused.resources import PAPER
 from sgraf_deploy.model.fused.scorer import FusedScorer, Launch, run
 from sgraf_deploy.runtime.gate import FP16_LOGITS_SHARE
 
