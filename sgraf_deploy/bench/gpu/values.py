@@ -31,7 +31,10 @@ Logits = dict[str, NDArray[np.float32]]
 
 
 def keep_reference(data: RealData, output: Path) -> dict[str, Any]:
-    """Score by the literal loop, keep the logits, and return R@K by model."""
+    """Score by the literal loop, keep the logits, and return R@K by model.
+
+    `failed` says what makes it no yardstick: arithmetic below float32.
+    """
     device = fastest_device()
     literal = LiteralLoop(data.bundle, device=device)
     if device is not None:  # Small shards leave a GPU idle, and give the same values.
@@ -40,10 +43,13 @@ def keep_reference(data: RealData, output: Path) -> dict[str, Any]:
     images = literal.encode_images(data.regions)
     logits = literal.logits(images, literal.encode_captions(data.token_ids))
     seconds = time.perf_counter() - start
+    kept: dict[str, Any] = {**logits}
     with staged_file(output, what="reference") as file:
-        np.savez(file, **_plain(logits))
+        np.savez(file, **kept)
     reports = {model: evaluate(x, data.captions_per_image) for model, x in by_model(logits).items()}
     return {
+        "yardstick": literal.yardstick.to_json(),
+        "failed": [missed] if (missed := literal.yardstick.missed) else [],
         "device": literal.device,
         "images": len(data.regions),
         "captions": len(data.token_ids),
@@ -70,10 +76,6 @@ def compare_engine(
         "parity": [parity.to_json() for parity in parities],
         "failed": [f"{one.model}: {bound}" for one in parities for bound in one.missed],
     }
-
-
-def _plain(logits: Logits) -> dict[str, Any]:
-    return dict(logits)
 
 
 def _read(path: Path) -> Logits:

@@ -161,6 +161,8 @@ def test_values_need_no_tokenizer(
     data = read_data(tmp_path / "data")
 
     reference = keep_reference(data, tmp_path / "reference.npz")
+    assert reference["failed"] == []
+    assert reference["yardstick"]["below_float32"] == []
     found = compare_engine(data, "ort", "fp32", _read(tmp_path / "reference.npz"))
 
     assert list(reference["recall"]) == ["SGR", "SAF", "SGRAF"]
@@ -184,3 +186,18 @@ def test_an_engine_that_misses_a_bound_says_which(contents: Contents, tmp_path: 
     assert not any(one.startswith("SAF: ") for one in failed)
     with pytest.raises(InputError):
         _read(tmp_path / "nothing.npz")
+
+
+def test_a_reference_below_float32_is_a_failure(
+    contents: Contents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sgraf_deploy.bench.gpu.values import keep_reference
+    from sgraf_deploy.bench.literal import LiteralLoop, Yardstick
+
+    seen = Yardstick("float32", ("cuda rnn tf32",), True, "cuda:0", "a GPU")
+    monkeypatch.setattr(LiteralLoop, "yardstick", property(lambda _: seen))
+    prepare(contents, tmp_path / "p")
+    unpack(tmp_path / "p", tmp_path / "data")
+    found = keep_reference(read_data(tmp_path / "data"), tmp_path / "reference.npz")
+    assert len(found["failed"]) == 1
+    assert found["yardstick"]["tf32"]
