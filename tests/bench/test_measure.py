@@ -109,9 +109,15 @@ def test_the_best_product_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rate.measure() == 2 * 2 * 3 * 4 / 1.0
 
 
+HELD = 300_000_000
+"""Bytes beside which it is little what the system takes back of the rest of the process meanwhile:
+collected objects, and pages of files."""
+
+
 def test_memory_is_what_the_kernel_says() -> None:
+    gc.collect()
     watch = MemoryWatch()
-    held = bytearray(50_000_000)
+    held = bytearray(HELD)
     found = watch.read()
     assert found.peak is not None
     if found.start is not None:
@@ -140,12 +146,12 @@ def test_the_peak_is_kept_when_memory_is_given_back(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_block_that_holds_memory_has_a_peak() -> None:
-    gc.collect()  # What is given back inside would count against it.
+    gc.collect()
     before = resident()
     with ResidentPeak() as peak:
-        held = bytearray(200_000_000)
+        held = bytearray(HELD)
     if before:
-        assert peak.values["RssAnon"] - before["RssAnon"] > 0.5 * len(held)
+        assert peak.values["RssAnon"] - before["RssAnon"] > 0.9 * len(held)
 
 
 def test_where_the_system_does_not_tell_nothing_is_known(
