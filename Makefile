@@ -15,10 +15,10 @@ DEMO_TRAIN := --embed 64 --sim-dim 32 --word-dim 32 --batch-size 32 --epochs 5 -
 # A process for each processor, at most 8; a process that has nothing left takes from another.
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 TEST := $(BIN)/python -m pytest
-THREADED := tests/test_bundle.py tests/test_fakes.py tests/model/test_engines.py \
-	tests/model/test_exact.py tests/model/test_untrusted.py \
-	$(patsubst %,tests/runtime/test_%.py,crew gallery halving load native ort ort_cuda ranks score \
-	trt trt_threads)
+THREADED := $(addprefix tests/,bundle/test_bundle.py model/test_exact.py model/test_untrusted.py test_fakes.py \
+	$(patsubst %,engines/%.py,native/test_engine test_ort test_ort_cuda torch/test_engine \
+		trt/test_engine trt/test_threads) \
+	$(patsubst %,runtime/test_%.py,load ranks retry saved_encodings score workers))
 ROUNDS ?= 10
 
 .DEFAULT_GOAL := help
@@ -51,7 +51,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 # The scorer in C: whenever the rest is installed anew, which removes it, or its sources change.
-$(NATIVE): hatch_build.py $(wildcard $(addprefix sgraf_deploy/runtime/native/,build.py *.[ch])) $(STAMP)
+$(NATIVE): hatch_build.py $(wildcard $(addprefix sgraf_deploy/engines/native/,build.py *.[ch])) $(STAMP)
 	@echo "==> compiling engine native"
 	@$(PIP) install --quiet --quiet --no-deps --editable .
 	@touch $@

@@ -1,4 +1,4 @@
-"""Compiles the CPU's scorer, `sgraf_deploy/runtime/native`, into the wheel.
+"""Compiles the CPU's scorer, `sgraf_deploy/engines/native`, into the wheel.
 
 It needs a C compiler (`$CC`, else cc, gcc or clang) on Linux. Where there is none the package is
 built without engine `native`; SGRAF_DEPLOY_NATIVE=0 leaves it out on purpose. Instruction sets
@@ -16,7 +16,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCES = Path("sgraf_deploy/runtime/native")
+SOURCES = Path("sgraf_deploy/engines/native")
 
 # By its path: nothing that the package imports is installed yet.
 _build = runpy.run_path(str(Path(__file__).parent / SOURCES / "build.py"))

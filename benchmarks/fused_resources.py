@@ -15,9 +15,9 @@ import click
 import triton
 
 from sgraf_deploy.config import PAPER, Module, Precision
-from sgraf_deploy.files import write_json
-from sgraf_deploy.model.fused.fit import KIB, choose_blocks
-from sgraf_deploy.model.fused.resources import GPUS, kernel_resources
+from sgraf_deploy.engines.fused.fit import KIB, choose_blocks
+from sgraf_deploy.engines.fused.resources import GPUS, kernel_resources
+from sgraf_deploy.files.writer import write_json
 from sgraf_deploy.versions import tool_versions
 
 NAMES = {".".join(map(str, gpu.capability)): gpu for gpu in GPUS}

@@ -19,15 +19,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sgraf_deploy.bench.evaluate import by_model
-from sgraf_deploy.bench.parity import compare
 from sgraf_deploy.bench.run import processor
 from sgraf_deploy.config import Module, member_names
 from sgraf_deploy.data.captions import encode_captions
 from sgraf_deploy.data.precomp import PrecompSplit, open_precomp
 from sgraf_deploy.data.tokenizer import VOCABULARY, Tokenizer
 from sgraf_deploy.data.vocabulary import Vocabulary
-from sgraf_deploy.files import write_json
+from sgraf_deploy.evaluation.evaluate import by_model
+from sgraf_deploy.evaluation.parity import compare
+from sgraf_deploy.files.writer import write_json
 from sgraf_deploy.model.checkpoint import read_checkpoint
 from sgraf_deploy.model.folded import LARGEST_SQUARE, Encoded, FoldedModel
 from sgraf_deploy.model.folding import FoldedWeights, fold

@@ -20,8 +20,8 @@ from sgraf_deploy.bench.measure import ResidentPeak, resident
 from sgraf_deploy.bench.random_model import export_random, model_config, random_checkpoint
 from sgraf_deploy.bench.run import processor
 from sgraf_deploy.config import MODULES, Module
-from sgraf_deploy.files import write_json
-from sgraf_deploy.runtime.engine import EngineOptions
+from sgraf_deploy.engines.base import EngineOptions
+from sgraf_deploy.files.writer import write_json
 from sgraf_deploy.runtime.scorer import load
 from sgraf_deploy.versions import tool_versions
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sgraf_deploy import errors
-    from sgraf_deploy.bundle import Bundle
+    from sgraf_deploy.bundle.bundle import Bundle
+    from sgraf_deploy.engines.base import EngineOptions
+    from sgraf_deploy.engines.ranks import RankCounts
     from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
-    from sgraf_deploy.runtime.engine import EngineOptions
-    from sgraf_deploy.runtime.ranks import RankCounts
     from sgraf_deploy.runtime.rerank import RankedItem, RerankResult
     from sgraf_deploy.runtime.scorer import Scorer, load
     from sgraf_deploy.runtime.tiles import TilePlan, TileShape
@@ -41,11 +41,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Bundle": "sgraf_deploy.bundle",
+    "Bundle": "sgraf_deploy.bundle.bundle",
     "EncodedCaptions": "sgraf_deploy.runtime.encoded",
     "EncodedImages": "sgraf_deploy.runtime.encoded",
-    "EngineOptions": "sgraf_deploy.runtime.engine",
-    "RankCounts": "sgraf_deploy.runtime.ranks",
+    "EngineOptions": "sgraf_deploy.engines.base",
+    "RankCounts": "sgraf_deploy.engines.ranks",
     "RankedItem": "sgraf_deploy.runtime.rerank",
     "RerankResult": "sgraf_deploy.runtime.rerank",
     "Scorer": "sgraf_deploy.runtime.scorer",

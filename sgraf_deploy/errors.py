@@ -10,7 +10,7 @@
     ├── DeviceError           a GPU, its driver or what runs on it failed   exit 2
     └── GateError             a bound or the export gate failed             exit 1
 
-A message says what is wrong, what was expected, what was found and how to mend it, on one line.
+A message says what is wrong, what was expected, what was found and a hint, on one line.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import Self
 class SgrafDeployError(Exception):
     """Base of every deliberate error; `exit_code` is what the command line exits with.
 
-    `what`, `expected`, `got` and `mend` are what it was made of, each but the first may be None;
-    `reason` is the message without what mends it.
+    `what`, `expected`, `got` and `hint` are what it was made of, each but the first may be None;
+    `reason` is the message without the hint.
     """
 
     exit_code = 2
@@ -33,7 +33,7 @@ class SgrafDeployError(Exception):
         *,
         expected: object = None,
         got: object = None,
-        mend: str | None = None,
+        hint: str | None = None,
     ) -> None:
         details = [
             f"{label} {value}"
@@ -41,16 +41,16 @@ class SgrafDeployError(Exception):
             if value is not None
         ]
         message = f"{what}: {', '.join(details)}" if details else what
-        self.what, self.expected, self.got, self.mend = what, expected, got, mend
+        self.what, self.expected, self.got, self.hint = what, expected, got, hint
         self.reason = " ".join(message.split())
-        if mend is not None:
-            message = f"{message}; {mend}"
+        if hint is not None:
+            message = f"{message}; {hint}"
         super().__init__(" ".join(message.split()))
 
     def at(self, place: object) -> Self:
         """The same error, and where it is: what is wrong then begins with the place."""
         what = f"{place}: {self.what}"
-        return type(self)(what, expected=self.expected, got=self.got, mend=self.mend)
+        return type(self)(what, expected=self.expected, got=self.got, hint=self.hint)
 
 
 class InputError(SgrafDeployError):

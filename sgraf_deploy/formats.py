@@ -45,7 +45,7 @@ class Format:
     """A kind of file: `name` with its article, and what to do with one, or None."""
 
     name: str
-    mend: str | None = None
+    hint: str | None = None
 
 
 _MAGIC = (
@@ -155,9 +155,9 @@ def _by_magic(head: bytes) -> Format | None:
     for magic, name, command in _MAGIC:
         if head.startswith(magic):
             return Format(name, _UNPACK.format(f"{command} FILE"))
-    for magic, name, mend in _OTHERS:
+    for magic, name, hint in _OTHERS:
         if head.startswith(magic):
-            return Format(name, mend)
+            return Format(name, hint)
     return None
 
 
@@ -227,9 +227,9 @@ def _text(head: bytes) -> Format | None:
         return Format("an HTML page", _AGAIN)
     if xml:
         return Format("an XML document", _AGAIN)
-    for beginnings, name, mend in _WORDS:
+    for beginnings, name, hint in _WORDS:
         if start.startswith(beginnings):
-            return Format(name, mend)
+            return Format(name, hint)
     if not _is_text(head):
         return None
     kind = "JSON" if start.startswith((b"{", b"[")) else "text"

@@ -47,7 +47,7 @@ class Document:
 
     name: str
     error: type[InputError]
-    mend: str | None
+    hint: str | None
     most_bytes: int
     most_depth: int = 32
     """Of objects and lists inside each other."""
@@ -56,15 +56,15 @@ class Document:
 
     def wrong(self, path: str, expected: object, got: object) -> InputError:
         """The error for a value that is not what it must be; `got` is shown shortened."""
-        return self.error(path or self.name, expected=expected, got=shown(got), mend=self.mend)
+        return self.error(path or self.name, expected=expected, got=shown(got), hint=self.hint)
 
     def missing(self, path: str) -> InputError:
         """The error for a field that is not there."""
-        return self.error(f"{path}: missing field", mend=self.mend)
+        return self.error(f"{path}: missing field", hint=self.hint)
 
     def unknown(self, path: str) -> InputError:
         """The error for a field that nothing reads."""
-        return self.error(f"{path}: unknown field", mend=self.mend)
+        return self.error(f"{path}: unknown field", hint=self.hint)
 
     def read(self, path: Path) -> bytes:
         """A file's content, of a longer one than may be just too much; raises OSError."""
@@ -92,7 +92,7 @@ def parse(content: bytes | str, document: Document) -> Any:
     except ValueError as error:
         expected = f"a {document.name} in UTF-8"
         raise document.error(
-            "not valid JSON", expected=expected, got=error, mend=document.mend
+            "not valid JSON", expected=expected, got=error, hint=document.hint
         ) from error
     found = _first_refused(value)
     if found is not None:
@@ -103,7 +103,7 @@ def parse(content: bytes | str, document: Document) -> Any:
             path or document.name,
             expected=found[1].expected,
             got=found[1].got,
-            mend=document.mend,
+            hint=document.hint,
         )
     return value
 
@@ -314,8 +314,8 @@ def _decode_dataclass(kind: Any, value: dict[str, Any], path: str, document: Doc
         # What a type itself refuses begins with the name of the field.
         what, expected, got = map(_fit, (error.what, error.expected, error.got))
         what = f"{path}.{what}" if path else f"{what}"
-        mend = error.mend or document.mend
-        raise document.error(what, expected=expected, got=got, mend=mend) from error
+        hint = error.hint or document.hint
+        raise document.error(what, expected=expected, got=got, hint=hint) from error
 
 
 @cache

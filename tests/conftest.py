@@ -14,7 +14,7 @@ import hypothesis
 import pytest
 from support.built_once import BuiltOnce
 
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 
 if TYPE_CHECKING:
     from sgraf_deploy.data.precomp import PrecompSplit
@@ -218,7 +218,7 @@ def exported_fp8(
     built_once: BuiltOnce,
 ) -> Bundle:
     """An SGRAF bundle in fp32 and fp8, whose R@K nobody compared; nobody changes it."""
-    from export.splits import write_split
+    from support.export_splits import write_split
 
     from sgraf_deploy.export.exporter import ExportOptions, export_bundle
 

@@ -13,12 +13,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from sgraf_deploy.runtime.native.build import LIBRARY, compile_library, find_compiler
+from sgraf_deploy.engines.native.build import LIBRARY, compile_library, find_compiler
 
 ROOT = Path(__file__).parents[1]
 COPIED = ("sgraf_deploy", "tests", "pyproject.toml")
-TESTS = ("tests/runtime/test_native.py", "tests/runtime/native")
-LEFT_OUT = "tests/runtime/native/test_build.py"
+TESTS = ("tests/engines/native",)
+LEFT_OUT = "tests/engines/native/test_build.py"
 """It tests how the library is compiled, not what is in it."""
 
 FLAGS = (
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
                 shutil.copy(source, target)
         if (ROOT.parent / "shared").is_dir():
             (Path(folder) / "shared").symlink_to(ROOT.parent / "shared")
-        sources = checkout / "sgraf_deploy" / "runtime" / "native"
+        sources = checkout / "sgraf_deploy" / "engines" / "native"
         compile_library(compiler, sources, sources / LIBRARY, FLAGS)
         # A finding is written by C, and ends the process before pytest could show what it kept.
         options = ("-q", "--capture=sys", f"--ignore={LEFT_OUT}")

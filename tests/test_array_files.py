@@ -12,7 +12,7 @@ import pytest
 from support.refusals import naming, refused
 
 from sgraf_deploy.errors import InputError
-from sgraf_deploy.files import staged_array
+from sgraf_deploy.files.writer import staged_array
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_disk_space_is_taken_where_the_system_cannot_reserve_it(
         monkeypatch.delattr(os, "posix_fallocate")
     else:
         monkeypatch.setattr(os, "posix_fallocate", refuse)
-    monkeypatch.setattr("sgraf_deploy.files._ZEROS", 1000)
+    monkeypatch.setattr("sgraf_deploy.files.writer._ZEROS", 1000)
 
     with staged_array(old, (30, 50)) as array:
         array[...] = 1

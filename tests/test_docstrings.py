@@ -13,7 +13,7 @@ import pytest
 from support.small_models import SGR, random_regions
 
 import sgraf_deploy
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.runtime.opened import OpenedBundle
 
 CLASSES = (

@@ -19,14 +19,14 @@ from support.small_models import (
     write_checkpoint_file,
 )
 
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.config import ModelConfig
+from sgraf_deploy.engines.ensemble import combine_logits
 from sgraf_deploy.export.exporter import ExportOptions, export_bundle
-from sgraf_deploy.export.gate_data import reference_outputs
+from sgraf_deploy.export.gate_inputs import reference_outputs
+from sgraf_deploy.gate.inputs import GateInputs
 from sgraf_deploy.model.checkpoint import read_checkpoint
 from sgraf_deploy.runtime import EngineOptions, Scorer, load
-from sgraf_deploy.runtime.gate_data import GateInputs
-from sgraf_deploy.runtime.logits import combine_logits
 
 ENGINES = ("native", "ort", "torch", "torch-reference")
 IMAGES, LENGTHS = 5, (2, 9, 3, 14, 2, 7, 5)

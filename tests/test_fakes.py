@@ -14,7 +14,7 @@ from support.fake_cuda import FakeCuda
 from support.fake_tensorrt import FakeTensorRT
 from support.locked import Locked
 
-from sgraf_deploy.runtime.cuda.memory import Allocation, Mark, Pool
+from sgraf_deploy.engines.cuda.memory import Allocation, Mark, Pool
 
 THREADS = 4
 TURNS = 100

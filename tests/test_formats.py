@@ -33,8 +33,8 @@ def test_damaged_compressed_files_are_recognised(content: bytes, kind: tuple[byt
     known = recognise(magic + content)
     assert known is not None
     assert holds(known.name, name)
-    assert known.mend is not None
-    assert holds(known.mend, f"{name} -dc")
+    assert known.hint is not None
+    assert holds(known.hint, f"{name} -dc")
 
 
 def test_a_file_of_nothing_is_not_called_a_file_of_zeros() -> None:

@@ -22,12 +22,13 @@ from support.closeness import (
 )
 from support.mutations import Tried
 
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.config import GRAPHS, GraphName, ModelConfig, Precision
-from sgraf_deploy.export.executors import EVALUATOR, executor_name, open_graph
 from sgraf_deploy.export.exporter import export_bundle
+from sgraf_deploy.gate.executors import EVALUATOR, executor_name, open_graph
+from sgraf_deploy.gate.tolerances import FP16_LOGITS_SHARE
+from sgraf_deploy.gate.values import Run
 from sgraf_deploy.runtime import EngineOptions, Scorer, TileShape, load
-from sgraf_deploy.runtime.gate import FP16_LOGITS_SHARE, Run
 from sgraf_deploy.runtime.tiles import TileLimits
 
 CASES = (

@@ -198,13 +198,13 @@ def test_every_file_and_function_stays_small() -> None:
     [
         ("model.layers", "from sgraf_deploy.runtime import engine"),
         ("model.engines", "from sgraf_deploy.runtime.scorer import Scorer"),
-        ("data.captions", "def f():\n    from sgraf_deploy.bundle import Bundle"),
+        ("data.captions", "def f():\n    from sgraf_deploy.bundle.bundle import Bundle"),
         ("runtime.scorer", "if TYPE_CHECKING:\n    from sgraf_deploy.model.layers import Layer"),
-        ("runtime.scorer", "import sgraf_deploy.export.gate"),
+        ("runtime.scorer", "import sgraf_deploy.gate.graphs"),
         ("bundle", "from sgraf_deploy import runtime"),
         ("files", "from sgraf_deploy.config import Precision"),
-        ("config", "from sgraf_deploy.bundle import Bundle"),
-        ("export.exporter", "from sgraf_deploy.bench.recall import evaluate"),
+        ("config", "from sgraf_deploy.bundle.bundle import Bundle"),
+        ("export.exporter", "from sgraf_deploy.evaluation.recall import evaluate"),
     ],
 )
 def test_the_layer_rule_sees(module: str, source: str) -> None:
@@ -252,8 +252,8 @@ def test_the_exact_rule_sees(source: str) -> None:
     ("module", "source"),
     [
         ("model.engines", "from sgraf_deploy.model.reference import Reference"),
-        ("model.engines", "from sgraf_deploy.runtime.engine import Array"),
-        ("runtime.scorer", "from sgraf_deploy.bundle import Bundle\nimport numpy"),
+        ("model.engines", "from sgraf_deploy.engines.registry import Array"),
+        ("runtime.scorer", "from sgraf_deploy.bundle.bundle import Bundle\nimport numpy"),
         ("export.onnx_ops", "import onnx\nfrom sgraf_deploy.model.ops import Weight"),
         ("cli", "def f():\n    from sgraf_deploy.export import run"),
         ("model.layers", "import torch\nif TYPE_CHECKING:\n    import onnx"),
@@ -292,7 +292,7 @@ def test_the_errors_are_there_without_an_import_of_their_own() -> None:
 
 
 def test_public_names_are_found_on_first_use() -> None:
-    from sgraf_deploy.bundle import Bundle
+    from sgraf_deploy.bundle.bundle import Bundle
     from sgraf_deploy.runtime.scorer import Scorer, load
 
     assert (sgraf_deploy.Bundle, sgraf_deploy.Scorer, sgraf_deploy.load) == (Bundle, Scorer, load)

@@ -258,7 +258,7 @@ def test_what_a_type_refuses_keeps_its_own_hint() -> None:
         number: int
 
         def __post_init__(self) -> None:
-            raise InputError("number", expected="none", got=self.number, mend="leave it out")
+            raise InputError("number", expected="none", got=self.number, hint="leave it out")
 
     with refused(DataError, expected="none", got=1, hint="leave it out") as found:
         decode(dict[str, Odd], {"a": {"number": 1}}, LARGE)

@@ -18,17 +18,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runtime.onnx_bundles import write_bundle
 from support.fake_engine import FakeEngine
 from support.mutations import Changed, changed, damaged, dumps, read_or_refused
+from support.onnx_bundles import write_bundle
 from support.small_bundle import manifest, member, without_extras
 
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
+from sgraf_deploy.bundle.manifest import Manifest, migrate, parse_json
 from sgraf_deploy.data.vocabulary import SPECIAL_WORDS, Vocabulary
+from sgraf_deploy.engines.trt.plans import Sidecar
 from sgraf_deploy.errors import BundleError, DataError, InputError
-from sgraf_deploy.manifest import Manifest, migrate, parse_json
 from sgraf_deploy.runtime import Scorer
-from sgraf_deploy.runtime.plans import Sidecar
 from sgraf_deploy.runtime.tiles import TileLimits
 
 Json = Any

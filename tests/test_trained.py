@@ -15,21 +15,21 @@ from support.refusals import holds
 from support.small_models import padded
 from torch.overrides import TorchFunctionMode
 
-from sgraf_deploy.bench.literal import LiteralLoop
-from sgraf_deploy.bench.run import split_workload
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.data.captions import encode_captions
 from sgraf_deploy.data.precomp import PrecompSplit, open_precomp
 from sgraf_deploy.data.tokenizer import UNTRAINED, Tokenizer
 from sgraf_deploy.data.vocabulary import Vocabulary
+from sgraf_deploy.engines.ensemble import combine_logits, similarities
+from sgraf_deploy.engines.torch.literal import LiteralLoop
+from sgraf_deploy.evaluation.workload import split_workload
+from sgraf_deploy.gate.correlation import spearman
+from sgraf_deploy.gate.tolerances import FP16_LOGITS_SHARE_DATA
 from sgraf_deploy.model.checkpoint import read_reference
 from sgraf_deploy.model.folded import Encoded, FoldedModel
 from sgraf_deploy.model.folding import fold
 from sgraf_deploy.model.torch_ops import Arithmetic, TorchOps
 from sgraf_deploy.runtime import EngineOptions, load
-from sgraf_deploy.runtime.correlation import spearman
-from sgraf_deploy.runtime.gate import FP16_LOGITS_SHARE_DATA
-from sgraf_deploy.runtime.logits import combine_logits, similarities
 
 MEMBERS = ("sgr", "saf")
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sgraf_deploy.bench.gpu.job import run_job
 from sgraf_deploy.bench.random_model import model_config, random_checkpoint
 from sgraf_deploy.config import ModelConfig, Module, Precision
-from sgraf_deploy.runtime.gate import FP16_LOGITS_SHARE, FP32_LOGITS
+from sgraf_deploy.gate.tolerances import FP16_LOGITS_SHARE, FP32_LOGITS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,14 +57,14 @@ def fused_values(
     """
     import torch
 
-    from sgraf_deploy.model.engines import parse_device
+    from sgraf_deploy.engines.fused.engine import FusedEngine, interpreted
+    from sgraf_deploy.engines.fused.fit import choose_blocks, find_gpu
+    from sgraf_deploy.engines.torch.engine import parse_device
     from sgraf_deploy.model.exact import exact_arithmetic
     from sgraf_deploy.model.folding import fold
-    from sgraf_deploy.model.fused.engine import FusedEngine, interpreted
-    from sgraf_deploy.model.fused.fit import choose_blocks, find_gpu
 
     FusedEngine.check_available(device)
-    from sgraf_deploy.model.fused.scorer import FusedScorer
+    from sgraf_deploy.engines.fused.scorer import FusedScorer
     from sgraf_deploy.model.reference import Reference
 
     where = parse_device(device)

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from sgraf_deploy.bench.literal import LiteralCaptions, LiteralLoop
 from sgraf_deploy.bench.measure import (
     Clock,
     Product,
@@ -28,8 +27,10 @@ from sgraf_deploy.bench.measure import (
     timed,
     times_faster,
 )
-from sgraf_deploy.bench.speed import Inputs, SpeedOptions
-from sgraf_deploy.runtime.halving import Progress
+from sgraf_deploy.bench.speed import SpeedOptions
+from sgraf_deploy.engines.torch.literal import LiteralCaptions, LiteralLoop
+from sgraf_deploy.evaluation.workload import Inputs
+from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime.scorer import Scorer
 
 CANDIDATES = (10, 100, 1000)

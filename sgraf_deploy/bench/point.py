@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from sgraf_deploy.bench.measure import Clock, ResidentPeak, resident, timed
 from sgraf_deploy.bench.random_ids import random_token_ids
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.config import Precision
+from sgraf_deploy.engines.base import EngineOptions
 from sgraf_deploy.errors import SgrafDeployError
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
-from sgraf_deploy.runtime.engine import EngineOptions
 from sgraf_deploy.runtime.scorer import Scorer, load
 
 ENOUGH_PAIRS = 200_000

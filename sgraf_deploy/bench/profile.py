@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from sgraf_deploy.bench.measure import Clock, pair_flop, timed
-from sgraf_deploy.bench.run import Workload, processor
+from sgraf_deploy.bench.run import processor
 from sgraf_deploy.bench.stages import MOVES, PRODUCTS, Stage, product_flop, stages_of
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.config import GraphName, GraphSignature
+from sgraf_deploy.engines.base import EngineOptions, Graph
+from sgraf_deploy.engines.buffers import Buffer
+from sgraf_deploy.engines.onnx_runtime import import_onnxruntime
+from sgraf_deploy.engines.ort import PROVIDER, OrtEngine, session_options
 from sgraf_deploy.errors import SgrafDeployError
-from sgraf_deploy.runtime.engine import Buffer, EngineOptions, Graph
-from sgraf_deploy.runtime.engines.ort import PROVIDER, OrtEngine, session_options
-from sgraf_deploy.runtime.halving import Progress
-from sgraf_deploy.runtime.onnx_runtime import import_onnxruntime
+from sgraf_deploy.evaluation.workload import Workload
+from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime.scorer import Scorer, load
 from sgraf_deploy.runtime.tiles import TileLimits
 from sgraf_deploy.versions import tool_versions
@@ -213,8 +215,8 @@ def measure_profile(
     for name, member in members.items():
         if member.runs != tiles:
             what = f"the profile of {name} is not whole"
-            mend = "take fewer --images and --captions"
-            raise SgrafDeployError(what, expected=f"{tiles} runs", got=member.runs, mend=mend)
+            hint = "take fewer --images and --captions"
+            raise SgrafDeployError(what, expected=f"{tiles} runs", got=member.runs, hint=hint)
     run = _describe(bundle, workload, options, engine.workers)
     return ProfileReport(run, members, seconds, unprofiled, engine.workers)
 

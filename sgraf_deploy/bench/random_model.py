@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.config import PAPER, ModelConfig, Module, Precision
 from sgraf_deploy.export.exporter import ExportOptions, export_bundle
 from sgraf_deploy.model.checkpoint import Checkpoint, write_checkpoint

@@ -11,29 +11,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sgraf_deploy.bench.chance import chance_findings
-from sgraf_deploy.bench.evaluate import Stage, by_model, check_for
 from sgraf_deploy.bench.latency import Latency, measure_latency
-from sgraf_deploy.bench.literal import GPU_SHARD, SHARD, LiteralLoop, Yardstick
 from sgraf_deploy.bench.measure import UNSTABLE, MemoryWatch, PeakMemory
-from sgraf_deploy.bench.parity import Parity, compare
 from sgraf_deploy.bench.random_ids import random_token_ids
-from sgraf_deploy.bench.recall import RecallReport, evaluate
-from sgraf_deploy.bench.speed import (
-    LITERAL,
-    Inputs,
-    SpeedOptions,
-    Throughput,
-    measure_throughput,
-)
-from sgraf_deploy.bundle import Bundle
-from sgraf_deploy.data.bound import MAX_WORDS
-from sgraf_deploy.data.findings import Finding
-from sgraf_deploy.data.precomp import PrecompSplit
-from sgraf_deploy.data.regions import readable
+from sgraf_deploy.bench.speed import LITERAL, SpeedOptions, Throughput, measure_throughput
+from sgraf_deploy.bundle.bundle import Bundle
+from sgraf_deploy.engines.base import EngineOptions
+from sgraf_deploy.engines.policy import Choice
+from sgraf_deploy.engines.torch.literal import GPU_SHARD, SHARD, LiteralLoop, Yardstick
 from sgraf_deploy.errors import BundleError
-from sgraf_deploy.runtime.engine import EngineOptions
-from sgraf_deploy.runtime.policy import Choice
+from sgraf_deploy.evaluation.chance import chance_findings
+from sgraf_deploy.evaluation.parity import Parity
+from sgraf_deploy.evaluation.recall import RecallReport
+from sgraf_deploy.evaluation.workload import Inputs, Workload, by_reference, compare_scorers
+from sgraf_deploy.progress import Stage
 from sgraf_deploy.runtime.scorer import Scorer, load
 from sgraf_deploy.versions import tool_versions
 
@@ -62,29 +53,6 @@ class BenchOptions:
     def device(self) -> str:
         """Where the literal loop runs: on the GPU where an engine does."""
         return next((one.device for one in self.engines if one.device != "cpu"), "cpu")
-
-
-@dataclass(frozen=True, eq=False)
-class Workload:
-    """What the engines are compared on; `captions_per_image` is None where nothing belongs."""
-
-    name: str
-    inputs: Inputs
-    captions_per_image: int | None = None
-    seed: int | None = None
-    findings: tuple[Finding, ...] = ()
-
-    @property
-    def warnings(self) -> list[str]:
-        """What is suspicious in the data."""
-        return [finding.message for finding in self.findings if finding.is_warning]
-
-    def timed_part(self, most: int = MOST_TIMED) -> Inputs:
-        """At most so many images and as many captions, these spread over all there are."""
-        regions = readable(self.inputs.regions[:most])
-        count = len(self.inputs.token_ids)
-        rows = np.linspace(0, count - 1, min(count, most)).astype(int)
-        return Inputs(regions, [self.inputs.token_ids[row] for row in rows.tolist()])
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,23 +100,6 @@ class BenchReport:
             "warnings": self.warnings,
             "failed": self.failed,
         }
-
-
-def split_workload(
-    bundle: Bundle, split: PrecompSplit, max_words: int | None = MAX_WORDS
-) -> Workload:
-    """A split's images and captions, none of these longer than `max_words`.
-
-    Raises BundleError for a bundle without a vocabulary, DataError for regions that do not fit.
-    """
-    checked = check_for(bundle, split, max_words)
-    name = f"split {split.name}: {split.images:,} images × {len(checked.token_ids):,} captions"
-    return Workload(
-        name,
-        Inputs(split.regions, checked.token_ids),
-        split.captions_per_image,
-        findings=checked.findings,
-    )
 
 
 def random_workload(bundle: Bundle, images: int, captions: int) -> Workload:
@@ -242,40 +193,6 @@ def _label(scorer: Scorer) -> str:
     )
 
 
-def compare_scorers(
-    literal: LiteralLoop, scorers: dict[str, Scorer], workload: Workload, stage: Stage
-) -> tuple[dict[str, RecallReport | None], dict[str, list[Parity]]]:
-    """The reference's R@K by model, and every engine's parity."""
-    inputs, per_image = workload.inputs, workload.captions_per_image
-    images = literal.encode_images(inputs.regions)
-    captions = literal.encode_captions(inputs.token_ids)
-    expected = by_model(literal.logits(images, captions, stage("literal loop")))
-    reference = {
-        model: None if per_image is None else evaluate(logits, per_image)
-        for model, logits in expected.items()
-    }
-    found = {}
-    for label, scorer in scorers.items():
-        encoded = scorer.encode_images(inputs.regions), scorer.encode_captions(inputs.token_ids)
-        matrices = scorer.logits(*encoded, progress=stage(label))
-        found[label] = [
-            compare(
-                model,
-                expected[model],
-                logits,
-                precision=scorer.precision,
-                captions_per_image=per_image,
-            )
-            for model, logits in by_model(matrices).items()
-        ]
-    return reference, found
-
-
-def by_reference(reference: dict[str, RecallReport | None]) -> dict[str, RecallReport]:
-    """R@K of the models that have it: those of a split, whose images and captions belong."""
-    return {model: report for model, report in reference.items() if report is not None}
-
-
 def _unstable(throughput: Throughput) -> list[str]:
     """A warning for every timing that spreads too far, the matrix product's included."""
     spreads = {"the matrix product": throughput.product_timing.spread} | {
@@ -333,5 +250,5 @@ def default_bundle(folder: Path) -> Path | None:
     found = sorted(path for path in folder.glob("[!.]*.sgraf") if path.is_dir())
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
-        raise BundleError("BUNDLE", expected="one of those here", got=names, mend="name it")
+        raise BundleError("BUNDLE", expected="one of those here", got=names, hint="name it")
     return found[0] if found else None

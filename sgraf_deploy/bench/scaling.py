@@ -19,11 +19,11 @@ from typing import Any
 from sgraf_deploy.bench.measure import Ratio, Timing, pair_flop, ratios_to_json, times_faster
 from sgraf_deploy.bench.point import Job, to_json
 from sgraf_deploy.bench.run import SEED, processor
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
+from sgraf_deploy.engines.base import EngineOptions
+from sgraf_deploy.engines.policy import Choice
 from sgraf_deploy.errors import InputError, SgrafDeployError
-from sgraf_deploy.runtime.engine import EngineOptions
-from sgraf_deploy.runtime.halving import Progress
-from sgraf_deploy.runtime.policy import Choice
+from sgraf_deploy.progress import Progress
 from sgraf_deploy.versions import tool_versions
 
 PAIRS = (10_000, 100_000, 1_000_000, 10_000_000)
@@ -183,8 +183,8 @@ def in_a_child(job: Job) -> dict[str, Any]:
     if done.returncode < 0:
         got = f"signal {signal.Signals(-done.returncode).name}"
     size = f"{job.images:,} images × {job.captions:,} captions"
-    mend = "take fewer with --max-pairs" if done.returncode < 0 else None
-    raise SgrafDeployError(f"measuring {size} failed", got=got, mend=mend)
+    hint = "take fewer with --max-pairs" if done.returncode < 0 else None
+    raise SgrafDeployError(f"measuring {size} failed", got=got, hint=hint)
 
 
 def measure_scaling(

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from sgraf_deploy.bench.literal import LiteralLoop
 from sgraf_deploy.bench.measure import (
     UNSTABLE,
     Clock,
@@ -23,8 +19,10 @@ from sgraf_deploy.bench.measure import (
     timed,
     times_faster,
 )
-from sgraf_deploy.bundle import Bundle
-from sgraf_deploy.runtime.halving import Progress
+from sgraf_deploy.bundle.bundle import Bundle
+from sgraf_deploy.engines.torch.literal import LiteralLoop
+from sgraf_deploy.evaluation.workload import Inputs
+from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime.scorer import Scorer
 
 LITERAL = "literal loop"
@@ -35,24 +33,6 @@ SCOPES = {
     "score": "from embeddings on the device to logits on the host, in the caller's order",
 }
 """What is timed by name, from where to where; a GPU has finished when the clock is read."""
-
-
-@dataclass(frozen=True, eq=False)
-class Inputs:
-    """Regions (images, regions, img_dim) and token ids (words,) of each caption."""
-
-    regions: NDArray[Any]
-    token_ids: Sequence[NDArray[np.int32]]
-
-    @property
-    def pairs(self) -> int:
-        """Images x captions."""
-        return len(self.regions) * len(self.token_ids)
-
-    @property
-    def mean_words(self) -> float:
-        """Tokens per caption, `<start>` and `<end>` included."""
-        return float(np.mean([len(ids) for ids in self.token_ids]))
 
 
 SETTLE_SECONDS = 0.02

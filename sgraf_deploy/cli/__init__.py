@@ -30,8 +30,8 @@ from sgraf_deploy.cli.synth import synth
 from sgraf_deploy.cli.terminal import echo, echo_error, show_any_text, shown_messages
 from sgraf_deploy.cli.train import train
 from sgraf_deploy.cli.verify import verify
-from sgraf_deploy.disk import hint
 from sgraf_deploy.errors import InputError, SgrafDeployError
+from sgraf_deploy.files.disk import hint_for
 
 INTERRUPTED = 130
 PIPE_CLOSED = 141
@@ -112,8 +112,8 @@ def _in_one_line() -> Iterator[None]:
     except SgrafDeployError as error:
         raise _failure(error, error) from error
     except MemoryError as error:
-        mend = "free memory or take fewer images with --limit-images"
-        raise _failure(error, InputError("out of memory", got=error, mend=mend)) from error
+        hint = "free memory or take fewer images with --limit-images"
+        raise _failure(error, InputError("out of memory", got=error, hint=hint)) from error
     except click.UsageError as error:
         if type(error).show is not click.UsageError.show:
             raise  # no error but a group without a command: click shows the help
@@ -138,8 +138,8 @@ def _system_error(error: OSError) -> InputError:
     """What the operating system refused, and of which file if it says so."""
     named = error.filename is not None
     what = os.fsdecode(error.filename) if named else "standard output or an open file"
-    mend = hint(error) or "`sgraf-deploy --verbose …` shows where"
-    return InputError(what, got=error.strerror or error, mend=mend)
+    hint = hint_for(error) or "`sgraf-deploy --verbose …` shows where"
+    return InputError(what, got=error.strerror or error, hint=hint)
 
 
 def _can_print() -> bool:

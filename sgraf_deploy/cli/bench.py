@@ -12,20 +12,15 @@ from sgraf_deploy.cli.bench_gpu import gpu
 from sgraf_deploy.cli.bench_profile import profile
 from sgraf_deploy.cli.bench_report import report_lines
 from sgraf_deploy.cli.bench_scaling import scaling
-from sgraf_deploy.cli.bench_subject import (
-    COUNT,
-    Subject,
-    engine_options,
-    gathered,
-    subject_options,
-)
+from sgraf_deploy.cli.bench_subject import COUNT, Subject, engine_options, gathered, subject_options
 from sgraf_deploy.cli.common import CAPTION_COUNT, CAPTION_WORDS, PATH, dimensions, show_finding
 from sgraf_deploy.cli.subcommands import CommandWithSubcommands
 from sgraf_deploy.cli.terminal import echo, progress_bars, warn
 
 if TYPE_CHECKING:
-    from sgraf_deploy.bench.run import BenchOptions, BenchReport, Workload
-    from sgraf_deploy.bundle import Bundle
+    from sgraf_deploy.bench.run import BenchOptions, BenchReport
+    from sgraf_deploy.bundle.bundle import Bundle
+    from sgraf_deploy.evaluation.workload import Workload
 
 _SIDE, _DEMO_IMAGES = 100, 200
 
@@ -57,8 +52,9 @@ class Compared:
 
     def workload(self, bundle: Bundle, *, demo: bool) -> Workload:
         """What they name; the demo's scenes for the demo's bundle."""
-        from sgraf_deploy.bench.run import random_workload, split_workload
+        from sgraf_deploy.bench.run import random_workload
         from sgraf_deploy.data.precomp import open_precomp
+        from sgraf_deploy.evaluation.workload import split_workload
 
         if self.data is not None and self.split is not None:
             opened = open_precomp(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sgraf_deploy.bench.gpu.prepare import Contents
     from sgraf_deploy.bench.gpu.state import State
     from sgraf_deploy.bench.gpu.steps import Step
-    from sgraf_deploy.bundle import Bundle
+    from sgraf_deploy.bundle.bundle import Bundle
     from sgraf_deploy.data.precomp import PrecompSplit
 
 RESULTS = Path("sgraf-gpu")
@@ -130,7 +130,7 @@ def _conclude(state: State, results: Path, left: list[Step], minutes: float | No
     """Write and show the summary; GateError where something is not as it must be."""
     from sgraf_deploy.bench.gpu.summary import FILE, summarise
     from sgraf_deploy.errors import GateError
-    from sgraf_deploy.files import write_json
+    from sgraf_deploy.files.writer import write_json
 
     summary = summarise([state])
     write_json(results / FILE, summary, what="summary")
@@ -142,8 +142,8 @@ def _conclude(state: State, results: Path, left: list[Step], minutes: float | No
         echo("the same command goes on from here")
     broken = [one.step for one in state.records if one.outcome in ("failed", "timed out")]
     if broken:
-        mend = "their ends of standard error are in gpu.json; --again runs them once more"
-        raise GateError("steps failed", got=", ".join(broken), mend=mend)
+        hint = "their ends of standard error are in gpu.json; --again runs them once more"
+        raise GateError("steps failed", got=", ".join(broken), hint=hint)
     _fail_on_missed(summary)
 
 
@@ -171,7 +171,7 @@ def summary(*, results: tuple[Path, ...], json_file: Path | None) -> None:
     """
     from sgraf_deploy.bench.gpu.state import read_state
     from sgraf_deploy.bench.gpu.summary import summarise
-    from sgraf_deploy.files import write_json
+    from sgraf_deploy.files.writer import write_json
 
     check_result_file(json_file, "--json")
     merged = summarise([read_state(path) for path in results])
@@ -257,7 +257,7 @@ def _contents(options: dict[str, Any]) -> Iterator[Contents]:
 
 
 def _bundle(options: dict[str, Any], target: Path) -> Bundle:
-    from sgraf_deploy.bundle import Bundle
+    from sgraf_deploy.bundle.bundle import Bundle
     from sgraf_deploy.export.exporter import ExportOptions, export_bundle
 
     if options["bundle"] is not None:
@@ -311,8 +311,8 @@ def _show(summary: dict[str, Any]) -> None:
 
 
 def _make_folders(*folders: Path) -> None:
-    from sgraf_deploy.disk import os_errors
     from sgraf_deploy.errors import InputError
+    from sgraf_deploy.files.disk import os_errors
 
     for folder in folders:
         with os_errors(f"folder {folder}", InputError):

@@ -11,8 +11,8 @@ from sgraf_deploy.cli.terminal import table
 if TYPE_CHECKING:
     from sgraf_deploy.bench.latency import Latency
     from sgraf_deploy.bench.measure import Ratio
-    from sgraf_deploy.bench.parity import Parity
     from sgraf_deploy.bench.run import BenchReport
+    from sgraf_deploy.evaluation.parity import Parity
 
 _RECALLS = ("R@1", "R@5", "R@10")
 

@@ -155,7 +155,7 @@ def _bytes(size: int | None) -> str:
 def write_plot(path: Path, report: ScalingReport) -> None:
     """Pairs per second over pairs, and over words, side by side."""
     from sgraf_deploy.bench.plot import Panel, svg
-    from sgraf_deploy.files import write_file
+    from sgraf_deploy.files.writer import write_file
 
     run = report.run
     sizes = [(float(point.pairs), point.pairs_per_second) for point in report.sizes]

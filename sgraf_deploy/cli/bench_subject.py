@@ -23,9 +23,9 @@ from sgraf_deploy.cli.terminal import echo
 from sgraf_deploy.config import MODULES, PRECISIONS, Module, Precision
 
 if TYPE_CHECKING:
-    from sgraf_deploy.bundle import Bundle
-    from sgraf_deploy.runtime.engine import EngineOptions
-    from sgraf_deploy.runtime.policy import Choice
+    from sgraf_deploy.bundle.bundle import Bundle
+    from sgraf_deploy.engines.base import EngineOptions
+    from sgraf_deploy.engines.policy import Choice
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -64,7 +64,7 @@ class Subject:
 
     def engine_options(self) -> EngineOptions:
         """What engines are opened with."""
-        from sgraf_deploy.runtime.engine import EngineOptions
+        from sgraf_deploy.engines.base import EngineOptions
 
         return EngineOptions(
             self.threads,
@@ -79,8 +79,8 @@ class Subject:
 
         An engine that does not work here is an error, before anything long begins.
         """
-        from sgraf_deploy.runtime.machine import Machine
-        from sgraf_deploy.runtime.policy import choose, parse_request
+        from sgraf_deploy.engines.machine import Machine
+        from sgraf_deploy.engines.policy import choose, parse_request
 
         machine = Machine(bundle, self.engine_options())
         requests = [parse_request(text, self.precision, self.device) for text in self.engines]
@@ -90,7 +90,7 @@ class Subject:
     def opened(self) -> Iterator[tuple[Bundle, bool]]:
         """The bundle to measure, and whether it is the embedded demo."""
         from sgraf_deploy.bench.run import default_bundle
-        from sgraf_deploy.bundle import Bundle
+        from sgraf_deploy.bundle.bundle import Bundle
 
         path = self.bundle if self.bundle or self.random else default_bundle(Path())
         if path is not None:
@@ -114,7 +114,7 @@ class Subject:
 
     def show(self, report: Report, lines: Iterable[str]) -> None:
         """Write the report if that was asked for; show it in any case."""
-        from sgraf_deploy.files import write_json
+        from sgraf_deploy.files.writer import write_json
 
         try:
             if self.json_file is not None:

@@ -14,7 +14,7 @@ from sgraf_deploy.config import CAPTIONS_PER_IMAGE, PRECISIONS, Precision
 from sgraf_deploy.data.bound import MAX_WORDS
 
 if TYPE_CHECKING:
-    from sgraf_deploy.bundle import Bundle
+    from sgraf_deploy.bundle.bundle import Bundle
     from sgraf_deploy.data.findings import Finding
     from sgraf_deploy.runtime.scorer import Scorer
 
@@ -150,7 +150,7 @@ def load_scorer(
     max_caption_words: int | None,
 ) -> Scorer:
     """Load a bundle as the shared options say."""
-    from sgraf_deploy.runtime.engine import EngineOptions
+    from sgraf_deploy.engines.base import EngineOptions
     from sgraf_deploy.runtime.scorer import load
 
     options = EngineOptions(threads, device, tuple(checkpoints), engine_dir, allow_unverified)
@@ -168,7 +168,7 @@ def describe_scorer(scorer: Scorer) -> str:
 def check_result_file(path: Path | None, option: str) -> None:
     """Refuse a file that could not be written, before the work that it is to hold the result of."""
     from sgraf_deploy.errors import InputError
-    from sgraf_deploy.files import check_file
+    from sgraf_deploy.files.writer import check_file
 
     if path is None:
         return
@@ -179,7 +179,7 @@ def check_result_file(path: Path | None, option: str) -> None:
                 f"{option} {path}",
                 expected="a file of its own",
                 got="the one that this command's output goes to",
-                mend="choose another name",
+                hint="choose another name",
             )
 
 

@@ -22,10 +22,10 @@ from sgraf_deploy.cli.terminal import echo, progress_bars, table, warn
 from sgraf_deploy.config import PRECISIONS, Precision
 
 if TYPE_CHECKING:
-    from sgraf_deploy.bundle import Bundle
-    from sgraf_deploy.export.engines import Check, Published
-    from sgraf_deploy.export.tensorrt import Planned
-    from sgraf_deploy.runtime.tensorrt import TensorRT
+    from sgraf_deploy.bundle.bundle import Bundle
+    from sgraf_deploy.compile.build import Planned
+    from sgraf_deploy.compile.publish import Check, Published
+    from sgraf_deploy.engines.trt.library import TensorRT
 
 _COUNT = click.IntRange(min=1)
 
@@ -95,12 +95,12 @@ def compile_(
     build needs no GPU with TensorRT for RTX: what is built without one is not verified. That an
     engine was verified is remembered for this user and this kind of GPU, outside the bundle.
     """
-    from sgraf_deploy.bundle import Bundle
-    from sgraf_deploy.export.engines import publish_engines
-    from sgraf_deploy.export.profiles import GIB, Sizes
-    from sgraf_deploy.export.tensorrt import CompileOptions, plan_builds, target
-    from sgraf_deploy.runtime.policy import default_precision
-    from sgraf_deploy.runtime.tensorrt import find_tensorrt
+    from sgraf_deploy.bundle.bundle import Bundle
+    from sgraf_deploy.compile.build import CompileOptions, plan_builds, target
+    from sgraf_deploy.compile.profiles import GIB, Sizes
+    from sgraf_deploy.compile.publish import publish_engines
+    from sgraf_deploy.engines.policy import default_precision
+    from sgraf_deploy.engines.trt.library import find_tensorrt
 
     tensorrt = find_tensorrt()
     built_for = target(tensorrt)
@@ -146,12 +146,12 @@ def _read_split(
 
     All of its captions count, whatever the images are limited to. Nothing without a split.
     """
-    from sgraf_deploy.bench.engine_gate import check_recall
-    from sgraf_deploy.bench.run import split_workload
     from sgraf_deploy.data.captions import encode_captions
     from sgraf_deploy.data.precomp import open_precomp
     from sgraf_deploy.data.vocabulary import Vocabulary
     from sgraf_deploy.errors import InputError
+    from sgraf_deploy.evaluation.recall_gate import check_recall
+    from sgraf_deploy.evaluation.workload import split_workload
     from sgraf_deploy.runtime.tokens import bundle_tokenizer
 
     if data is None or split is None:
@@ -191,8 +191,8 @@ def _most_words(asked: int | None, longest: int | None) -> int | None:
 
 def _show_target(tensorrt: TensorRT, built_for: str) -> None:
     """Before the build: for which GPUs it is, and a warning where that here is none of them."""
-    from sgraf_deploy.runtime.plans import PORTABLE
-    from sgraf_deploy.runtime.rtx import CAPABILITIES, left_out
+    from sgraf_deploy.engines.trt.plans import PORTABLE
+    from sgraf_deploy.engines.trt.rtx import CAPABILITIES, left_out
 
     found = ", ".join(CAPABILITIES) if built_for == PORTABLE else built_for
     echo(f"for GPUs of compute capability {found}")

@@ -9,10 +9,10 @@ import click
 from sgraf_deploy.cli.terminal import echo, table
 
 
-@click.command(short_help="Which engines work here, and what mends the others.")
+@click.command(short_help="Which engines work here, and what would make the others work.")
 def doctor() -> None:
-    """Say which engines work here, which do not, why, and the command that mends it."""
-    from sgraf_deploy.runtime.engine import ENGINES, unavailable
+    """Say which engines work here, which do not, why, and the command that puts it right."""
+    from sgraf_deploy.engines.registry import ENGINES, unavailable
     from sgraf_deploy.versions import tool_versions
 
     echo(", ".join(f"{name} {number}" for name, number in tool_versions().items()))
@@ -26,9 +26,9 @@ def doctor() -> None:
     missing: dict[str | None, list[str]] = {}
     for name, error in errors.items():
         if error is not None:
-            missing.setdefault(error.mend, []).append(name)
-    for mend, names in missing.items():
-        echo(f"to have {', '.join(names)}: {mend}")
+            missing.setdefault(error.hint, []).append(name)
+    for hint, names in missing.items():
+        echo(f"to have {', '.join(names)}: {hint}")
     auto = ("--engine auto takes {}", "--engine auto finds nothing: {}")
     compiles = ("compile works, with {}", "compile does not work: {}")
     echo(_answer(_auto, *auto))
@@ -55,8 +55,8 @@ def _answer(ask: Callable[[], object], right: str, wrong: str) -> str:
 
 def _auto() -> str:
     """What `auto` takes for a bundle that has every precision, and no compiled engines."""
-    from sgraf_deploy.runtime.machine import Machine
-    from sgraf_deploy.runtime.policy import Request, choose
+    from sgraf_deploy.engines.machine import Machine
+    from sgraf_deploy.engines.policy import Request, choose
 
     found = choose(Request(), Machine())
     return f"{found.engine}, {found.precision} on {found.device}"
@@ -64,8 +64,8 @@ def _auto() -> str:
 
 def _compiler() -> str:
     """The TensorRT that builds, and whether the GPU here runs that."""
-    from sgraf_deploy.runtime.rtx import left_out
-    from sgraf_deploy.runtime.tensorrt import find_tensorrt
+    from sgraf_deploy.engines.trt.library import find_tensorrt
+    from sgraf_deploy.engines.trt.rtx import left_out
 
     tensorrt = find_tensorrt()
     reason = left_out(tensorrt)
@@ -81,15 +81,15 @@ def _checkpoints() -> str:
 
 
 def _instruction_sets() -> str:
-    from sgraf_deploy.runtime.native.instructions import VARIABLE
-    from sgraf_deploy.runtime.native.library import instruction_sets
+    from sgraf_deploy.engines.native.instructions import VARIABLE
+    from sgraf_deploy.engines.native.library import instruction_sets
 
     found = instruction_sets()
     return f"{found.used} ({found}; {VARIABLE} chooses)"
 
 
 def _gpus() -> str:
-    from sgraf_deploy.runtime.gpu import find_driver
+    from sgraf_deploy.engines.gpu import find_driver
 
     driver = find_driver()
     names = ", ".join(f"{gpu.name} ({gpu.compute_capability})" for gpu in driver.gpus)
@@ -98,8 +98,8 @@ def _gpus() -> str:
 
 def _providers() -> str:
     """What the installed ONNX Runtime was built with: engines ort, ort-cuda and ort-trt use it."""
+    from sgraf_deploy.engines.onnx_runtime import import_onnxruntime
     from sgraf_deploy.errors import UnavailableError
-    from sgraf_deploy.runtime.onnx_runtime import import_onnxruntime
 
     try:
         onnxruntime = import_onnxruntime()

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from sgraf_deploy.bench.cost import Cost
-    from sgraf_deploy.bench.evaluate import Evaluation
-    from sgraf_deploy.bench.recall import Recall, RecallReport
     from sgraf_deploy.data.precomp import PrecompSplit
+    from sgraf_deploy.evaluation.cost import Cost
+    from sgraf_deploy.evaluation.evaluate import Evaluation
+    from sgraf_deploy.evaluation.recall import Recall, RecallReport
 
 _NUMBERS = ("R@1", "R@5", "R@10", "median rank", "mean rank", "rsum")
 
@@ -85,10 +85,10 @@ def evaluate(
     Ranks are counted while tiles are scored, and no matrix is held; --ties authors and --folds need
     every model's matrix of logits in memory.
     """
-    from sgraf_deploy.bench.evaluate import EvalOptions, evaluate_split
-    from sgraf_deploy.bundle import Bundle
+    from sgraf_deploy.bundle.bundle import Bundle
     from sgraf_deploy.data.precomp import open_precomp
-    from sgraf_deploy.files import write_json
+    from sgraf_deploy.evaluation.evaluate import EvalOptions, evaluate_split
+    from sgraf_deploy.files.writer import write_json
 
     check_result_file(json_file, "--json")
     check_result_file(saved, "--save-similarities")
@@ -139,7 +139,7 @@ def _check_apart(one: Path | None, other: Path | None) -> None:
 @contextmanager
 def _similarities(path: Path | None, split: PrecompSplit) -> Iterator[NDArray[np.float32] | None]:
     """A map of the file to be written, its disk space taken; None if there is to be none."""
-    from sgraf_deploy.files import staged_array
+    from sgraf_deploy.files.writer import staged_array
 
     if path is None:
         yield None
@@ -162,7 +162,7 @@ def _announce(cost: Cost) -> None:
 
 
 def _lines(result: Evaluation) -> Iterator[str]:
-    from sgraf_deploy.bench.recall import chance_level
+    from sgraf_deploy.evaluation.recall import chance_level
 
     run, words = result.run, result.words
     yield f"{words.unknown:,} of {count(words.tokens, 'word')} unknown ({words.unknown_rate:.1%})"

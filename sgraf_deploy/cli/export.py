@@ -26,11 +26,12 @@ from sgraf_deploy.config import CAPTIONS_PER_IMAGE, DEFAULT_PRECISIONS, PRECISIO
 from sgraf_deploy.data.tokenizer import VOCABULARY
 
 if TYPE_CHECKING:
-    from sgraf_deploy.bench.evaluate import Evaluation, Stage
-    from sgraf_deploy.bundle import Bundle
+    from sgraf_deploy.bundle.bundle import Bundle
     from sgraf_deploy.data.findings import Finding
     from sgraf_deploy.data.precomp import PrecompSplit
+    from sgraf_deploy.evaluation.evaluate import Evaluation
     from sgraf_deploy.export.exporter import Exported, ExportOptions
+    from sgraf_deploy.progress import Stage
 
 _SETS = {"both": DEFAULT_PRECISIONS, "all": PRECISIONS}
 
@@ -171,9 +172,9 @@ def _check_key(key: str | None, *, no_reference: bool) -> None:
     from sgraf_deploy.errors import InputError
 
     if key is not None and no_reference:
-        mend = "leave --no-reference out"
+        hint = "leave --no-reference out"
         got = "--no-reference, whose bundle would have to read the checkpoint again"
-        raise InputError("--key", expected="the weights kept in the bundle", got=got, mend=mend)
+        raise InputError("--key", expected="the weights kept in the bundle", got=got, hint=hint)
 
 
 def _check_recall(
@@ -184,7 +185,7 @@ def _check_recall(
     max_words: int | None,
 ) -> dict[str, Any]:
     """FP8's R@K beside the literal loop's, for the parity report."""
-    from sgraf_deploy.bench.engine_gate import check_fp8
+    from sgraf_deploy.evaluation.recall_gate import check_fp8
 
     return check_fp8(bundle, split, checkpoints, stage, max_words)
 
@@ -198,7 +199,7 @@ def _rank(
     max_words: int | None,
 ) -> tuple[Finding, ...]:
     """Rank some of the gate's data; the report is left in `ranked`."""
-    from sgraf_deploy.bench.engine_gate import measure_ranks
+    from sgraf_deploy.evaluation.recall_gate import measure_ranks
 
     evaluation = measure_ranks(bundle, split, checkpoints, stage, max_words)
     ranked.append(evaluation)
@@ -207,7 +208,7 @@ def _rank(
 
 def _ranks_lines(ranked: list[Evaluation]) -> Iterator[str]:
     """R@K on the gate's data beside chance: whether all belongs together."""
-    from sgraf_deploy.bench.recall import chance_level
+    from sgraf_deploy.evaluation.recall import chance_level
 
     for evaluation in ranked:
         run = evaluation.run
@@ -228,7 +229,7 @@ def _check_packages() -> None:
         importlib.import_module("sgraf_deploy.export.exporter")
     except ImportError as error:
         raise UnavailableError(
-            f"export needs {error.name}", mend="pip install 'sgraf-deploy[torch,cpu]'"
+            f"export needs {error.name}", hint="pip install 'sgraf-deploy[torch,cpu]'"
         ) from error
 
 

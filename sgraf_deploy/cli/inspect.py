@@ -14,10 +14,10 @@ from sgraf_deploy.cli.terminal import echo, echo_json, table
 from sgraf_deploy.config import GRAPHS, Precision
 
 if TYPE_CHECKING:
-    from sgraf_deploy.bundle import Bundle
+    from sgraf_deploy.bundle.bundle import Bundle
+    from sgraf_deploy.bundle.manifest import Manifest
     from sgraf_deploy.config import TensorSpec
-    from sgraf_deploy.manifest import Manifest
-    from sgraf_deploy.runtime.plan_list import Listed
+    from sgraf_deploy.engines.trt.plan_list import Listed
 
 _ITEM_BYTES = {"float32": 4, "float16": 2}
 
@@ -32,7 +32,7 @@ def inspect(bundle: Path, engine_dir: Path | None, as_json: bool) -> None:
     Its graphs are checked first: their hashes, and that they need no other file. Engines are listed
     with the largest sizes of every profile, and whether you compared them with the reference here.
     """
-    from sgraf_deploy.bundle import Bundle
+    from sgraf_deploy.bundle.bundle import Bundle
 
     opened = Bundle.open(bundle)
     manifest = opened.manifest
@@ -63,9 +63,9 @@ def inspect(bundle: Path, engine_dir: Path | None, as_json: bool) -> None:
 
 def _auto(bundle: Bundle) -> str:
     """What `--engine auto` takes for the bundle on this machine, or why it finds nothing."""
+    from sgraf_deploy.engines.machine import Machine
+    from sgraf_deploy.engines.policy import Request, choose
     from sgraf_deploy.errors import UnavailableError
-    from sgraf_deploy.runtime.machine import Machine
-    from sgraf_deploy.runtime.policy import Request, choose
 
     try:
         found = choose(Request(), Machine(bundle))
@@ -93,8 +93,8 @@ def _member_lines(manifest: Manifest) -> Iterator[str]:
 
 def _engines(bundle: Bundle, engine_dir: Path | None) -> Iterator[str]:
     """A table of compiled engines; a line for each that is unusable, and what there is to do."""
+    from sgraf_deploy.engines.trt.plan_list import list_plans
     from sgraf_deploy.errors import BundleError
-    from sgraf_deploy.runtime.plan_list import list_plans
 
     try:
         listed = list_plans(bundle, engine_dir)

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from sgraf_deploy.bench.evaluate import Stage
     from sgraf_deploy.data.captions import CaptionStats
     from sgraf_deploy.data.precomp import PrecompSplit
+    from sgraf_deploy.progress import Stage
     from sgraf_deploy.runtime.rerank import RerankResult
     from sgraf_deploy.runtime.scorer import Scorer
 
@@ -65,7 +65,7 @@ def rerank(
 
     Takes exactly one of --caption and --image.
     """
-    from sgraf_deploy.bundle import Bundle
+    from sgraf_deploy.bundle.bundle import Bundle
     from sgraf_deploy.data.precomp import open_images, open_precomp
     from sgraf_deploy.errors import InputError
 

@@ -49,8 +49,8 @@ class CommandWithSubcommands(click.Group):
             if word in self._moved:
                 name = self._moved[word]
                 rest = [one for one in args if one != word]
-                mend = shlex.join([*ctx.command_path.split(), name, *rest])
-                raise InputError(f"option {word}", expected=f"the command {name}", mend=mend)
+                hint = shlex.join([*ctx.command_path.split(), name, *rest])
+                raise InputError(f"option {word}", expected=f"the command {name}", hint=hint)
         return click.Command.parse_args(self, ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -74,10 +74,10 @@ def synth(
     A scene is two to four objects with attributes and places, 36 noisy regions and five captions.
     No scene is in two splits, and a split does not depend on the size of the others.
     """
-    from sgraf_deploy.data.synthesis import SceneOptions, scene_split, write_split
+    from sgraf_deploy.data.synthetic.splits import SceneOptions, scene_split, write_split
     from sgraf_deploy.errors import InputError
-    from sgraf_deploy.files import write_json
-    from sgraf_deploy.folders import Rules, staged_folder
+    from sgraf_deploy.files.folders import Rules, staged_folder
+    from sgraf_deploy.files.writer import write_json
 
     rules = Rules("scenes", InputError, _check_ours)
     options = SceneOptions(seed=seed, img_dim=img_dim, noise=noise)
@@ -105,7 +105,7 @@ def synth(
 def _check_ours(target: Path) -> None:
     """Raise InputError for a folder that holds anything but what synth wrote."""
     from sgraf_deploy.errors import InputError
-    from sgraf_deploy.folders import foreign
+    from sgraf_deploy.files.folders import foreign
 
     names = {path.name for path in target.iterdir()}
     others = sorted(names - _OURS)
@@ -114,7 +114,7 @@ def _check_ours(target: Path) -> None:
             f"{target} exists already and is not replaced",
             expected="a folder of nothing but what synth wrote",
             got=foreign(others) if others else f"no {RECORD}",
-            mend="remove it, or choose another -o",
+            hint="remove it, or choose another -o",
         )
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 if TYPE_CHECKING:
-    from sgraf_deploy.runtime.halving import Progress
+    from sgraf_deploy.progress import Progress
 
 _OBEYED = re.compile(
     "["

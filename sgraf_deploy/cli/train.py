@@ -9,21 +9,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sgraf_deploy.cli.common import (
-    CAPTION_COUNT,
-    CAPTION_WORDS,
-    PATH,
-    count,
-    show_finding,
-)
+from sgraf_deploy.cli.common import CAPTION_COUNT, CAPTION_WORDS, PATH, count, show_finding
 from sgraf_deploy.cli.terminal import echo, progress_bars, warn
 from sgraf_deploy.config import MODULES, Module
 
 if TYPE_CHECKING:
-    from sgraf_deploy.bench.recall import RecallReport
     from sgraf_deploy.data.precomp import PrecompSplit
     from sgraf_deploy.data.tokenizer import Tokenizer
     from sgraf_deploy.data.vocabulary import Vocabulary
+    from sgraf_deploy.evaluation.recall import RecallReport
     from sgraf_deploy.model.checkpoint import Checkpoint
     from sgraf_deploy.train.batches import TrainingData
     from sgraf_deploy.train.options import TrainOptions
@@ -214,9 +208,9 @@ def _run(
     """Train, printing a line per epoch and saving what is best."""
     import torch
 
-    from sgraf_deploy.bench.chance import chance_findings
+    from sgraf_deploy.engines.torch.engine import parse_device
+    from sgraf_deploy.evaluation.chance import chance_findings
     from sgraf_deploy.model.checkpoint import write_checkpoint
-    from sgraf_deploy.model.engines import parse_device
     from sgraf_deploy.train.trainer import Hooks, train
 
     parse_device(device)
@@ -287,15 +281,15 @@ def _check_output(output: Path, built: Path | None, *, force: bool) -> None:
     for path in filter(None, (output, built)):
         check_result_file(path, "-o" if path is output else "the vocabulary beside it")
         if path.exists() and not force:
-            mend = "--force replaces it, or choose another -o"
-            raise InputError(f"{path} exists already", mend=mend)
+            hint = "--force replaces it, or choose another -o"
+            raise InputError(f"{path} exists already", hint=hint)
     if built is not None and built.exists():
         # It was not named: --force means a vocabulary, not whatever has the name of one.
         try:
             Vocabulary.load(built)
         except DataError as error:
-            mend = "move it away, or choose another -o"
-            raise InputError(f"{built} is not replaced", got=error.reason, mend=mend) from error
+            hint = "move it away, or choose another -o"
+            raise InputError(f"{built} is not replaced", got=error.reason, hint=hint) from error
 
 
 def _check_packages() -> None:
@@ -304,5 +298,5 @@ def _check_packages() -> None:
     try:
         import torch  # noqa: F401
     except ImportError as error:
-        mend = "pip install 'sgraf-deploy[torch]'"
-        raise UnavailableError(f"train needs {error.name}", mend=mend) from error
+        hint = "pip install 'sgraf-deploy[torch]'"
+        raise UnavailableError(f"train needs {error.name}", hint=hint) from error

@@ -16,7 +16,7 @@ from sgraf_deploy.cli.terminal import echo, warn
 @CHECKPOINTS
 def verify(bundle: Path, checkpoints: tuple[Path, ...]) -> None:
     """Check every file of a BUNDLE and run the export gate on it again."""
-    from sgraf_deploy.bundle import Bundle
+    from sgraf_deploy.bundle.bundle import Bundle
     from sgraf_deploy.export.verify import verify_bundle
 
     opened = Bundle.open(bundle)

@@ -19,7 +19,7 @@ LEAST_WORDS = 3
 CHARACTERS_PER_WORD = 16
 """A caption longer than this times the bound is refused unread; English has five to six."""
 
-_MEND = "shorten it, or allow longer ones: --max-caption-words N, load(…, max_words=N)"
+_HINT = "shorten it, or allow longer ones: --max-caption-words N, load(…, max_words=N)"
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class CaptionBound:
         most = CHARACTERS_PER_WORD * self.max_words
         if len(caption) > most:
             expected = f"at most {most:,} characters, for {self.max_words} words"
-            raise DataError(name, expected=expected, got=f"{len(caption):,}", mend=_MEND)
+            raise DataError(name, expected=expected, got=f"{len(caption):,}", hint=_HINT)
         self.check_words(len(caption.split()) + 2, name)
 
     def check_words(self, words: int, name: str) -> None:
         """Raise DataError for so many words, `<start>` and `<end>` among them."""
         if self.max_words is not None and words > self.max_words:
             expected = f"at most {self.max_words} words, <start> and <end> included"
-            raise DataError(name, expected=expected, got=words, mend=_MEND)
+            raise DataError(name, expected=expected, got=words, hint=_HINT)

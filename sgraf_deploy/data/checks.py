@@ -195,7 +195,7 @@ def _mean_norm(statistics: Mapping[str, Any] | None) -> float:
             "manifest: region_statistics.mean_norm",
             expected="a number that is not negative",
             got=repr(found)[:_SHOWN],
-            mend="export again with `sgraf-deploy export`",
+            hint="export again with `sgraf-deploy export`",
         )
     return float(found)
 

@@ -51,7 +51,7 @@ def split_lines(content: bytes, path: PathLike, what: str) -> list[str]:
             f"{what} {path}, line {lines.index('') + 1}",
             expected="one entry per line",
             got="a blank line",
-            mend="fill it in: the lines are told by their numbers",
+            hint="fill it in: the lines are told by their numbers",
         )
     return lines
 
@@ -65,10 +65,10 @@ def _decode(row: bytes, number: int, path: PathLike, what: str) -> str:
             where,
             expected="UTF-8",
             got=f"byte 0x{row[error.start]:02x} at byte {error.start} of the line",
-            mend="convert the file to UTF-8; if it is in Latin-1: "
+            hint="convert the file to UTF-8; if it is in Latin-1: "
             "iconv -f ISO-8859-1 -t UTF-8 FILE > NEW",
         ) from error
     if "\0" in line:
-        got, mend = "a NUL byte", "take the NUL bytes out: tr -d '\\000' < FILE > NEW"
-        raise DataError(where, expected="text", got=got, mend=mend)
+        got, hint = "a NUL byte", "take the NUL bytes out: tr -d '\\000' < FILE > NEW"
+        raise DataError(where, expected="text", got=got, hint=hint)
     return line

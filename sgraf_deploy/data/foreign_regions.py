@@ -70,14 +70,14 @@ def _known(head: bytes, source: Path, target: Path, model: Dimensions | None) ->
         if known.name.startswith(name):
             line = in_file(target, load.format(quoted(source)))("x")
             return Format(known.name, f"{line}, NAME being what the array is called there")
-    mend = known.mend if known.mend and known.name != "an ONNX model" else save
-    return Format(known.name, as_name(mend, target.name))
+    hint = known.hint if known.hint and known.name != "an ONNX model" else save
+    return Format(known.name, as_name(hint, target.name))
 
 
 def no_regions(path: Path, name: str, model: Dimensions | None) -> DataError:
     """The error for a file that is no `.npy` file; `name` is its in the message."""
     found = describe(path, path, model)
-    return DataError(f"{name} is not a .npy file", got=found.name, mend=found.mend)
+    return DataError(f"{name} is not a .npy file", got=found.name, hint=found.hint)
 
 
 def _save(target: Path, model: Dimensions | None) -> str:
@@ -104,12 +104,12 @@ def _zip(file: BinaryIO, source: Path, target: Path, model: Dimensions | None) -
     except (zipfile.BadZipFile, zlib.error, OSError, ValueError, NotImplementedError, EOFError):
         return Format("a damaged zip archive", "copy or download it again")
     if not arrays:
-        mend = f"unpack it and save the features as {target.name} with numpy.save"
-        return Format(f"a zip archive of {', '.join(names[:_MOST_ARRAYS]) or 'nothing'}", mend)
+        hint = f"unpack it and save the features as {target.name} with numpy.save"
+        return Format(f"a zip archive of {', '.join(names[:_MOST_ARRAYS]) or 'nothing'}", hint)
     listed = ", ".join(
         f"{key!r} {found.shape} {found.dtype}" for key, found in list(arrays.items())[:_MOST_ARRAYS]
     )
-    return Format(f"an .npz archive of {listed}", _npz_mend(arrays, source, target, model))
+    return Format(f"an .npz archive of {listed}", _npz_hint(arrays, source, target, model))
 
 
 def _header(archive: zipfile.ZipFile, name: str) -> Header:
@@ -122,7 +122,7 @@ def _header(archive: zipfile.ZipFile, name: str) -> Header:
             raise zipfile.BadZipFile(name) from error
 
 
-def _npz_mend(
+def _npz_hint(
     arrays: dict[str, Header], source: Path, target: Path, model: Dimensions | None
 ) -> str:
     """The line that saves the one array that a model can read, or says what is wrong with it."""
@@ -138,7 +138,7 @@ def _npz_mend(
     if len(arrays) == 1:
         ((key, found),) = arrays.items()
         fault = _fault(found, model, remedy(key))
-        return (fault and fault.mend) or remedy(key)("x")
+        return (fault and fault.hint) or remedy(key)("x")
     for key, found in arrays.items():
         expression = arrangement(found.shape, model)
         if expression is not None and not fitting:

@@ -44,7 +44,7 @@ def check_text(content: bytes, path: Path, what: str) -> None:
             f"{what} {path}",
             expected="UTF-8 text, one entry per line",
             got=found.name,
-            mend=found.mend or f"write {what} to {name}, one a line in UTF-8",
+            hint=found.hint or f"write {what} to {name}, one a line in UTF-8",
         )
 
 
@@ -59,7 +59,7 @@ def check_line_ends(content: bytes, path: Path, what: str) -> None:
             f"{what} {path}",
             expected="lines that end in LF or CRLF",
             got=got,
-            mend=f"make LF of CR: tr '\\r' '\\n' < FILE > NEW, named {path.name}",
+            hint=f"make LF of CR: tr '\\r' '\\n' < FILE > NEW, named {path.name}",
         )
 
 
@@ -89,7 +89,7 @@ def _known(known: Format, content: bytes, source: Path, target: Path) -> Format 
         return _json(content, source, target)
     if known.name.startswith("text"):
         return None
-    return Format(known.name, known.mend and as_name(known.mend, target.name))
+    return Format(known.name, known.hint and as_name(known.hint, target.name))
 
 
 def describe_other(source: Path, target: Path) -> Format:

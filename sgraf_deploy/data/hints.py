@@ -13,9 +13,9 @@ def quoted(path: Path) -> str:
     return repr(str(path)).replace("  ", r"\x20\x20")
 
 
-def as_name(mend: str, name: str) -> str:
+def as_name(hint: str, name: str) -> str:
     """A hint that makes another file, with the name that this must have."""
-    return f"{mend}, named {name}" if "NEW" in mend or "FOLDER" in mend else mend
+    return f"{hint}, named {name}" if "NEW" in hint or "FOLDER" in hint else hint
 
 
 def is_pickle(head: bytes) -> bool:

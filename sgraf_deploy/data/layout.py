@@ -68,19 +68,19 @@ class Layout:
 
     def _wrong_values(self, name: str, model: Dimensions | None, remedy: Remedy) -> DataError:
         kind = kind_of(self.dtype)
-        got, mend = f"{kind} ({self.dtype}), shape {self.shape}", None
+        got, hint = f"{kind} ({self.dtype}), shape {self.shape}", None
         if kind == "Python objects":
             return self._objects(name, model, remedy)
         if kind in {"integers", "booleans", "floats"}:
-            mend = remedy("x.astype(numpy.float32)")
+            hint = remedy("x.astype(numpy.float32)")
         elif kind == "complex numbers":
-            mend = "save real features"
+            hint = "save real features"
         elif kind == "raw bytes":
-            mend = "save them as float32: NumPy writes types that it does not know, such as "
-            mend += "bfloat16, as raw bytes"
+            hint = "save them as float32: NumPy writes types that it does not know, such as "
+            hint += "bfloat16, as raw bytes"
         elif kind == "records of several fields":
-            mend = "save the field of the features alone, as float32"
-        return DataError(name, expected="float32 or float16", got=got, mend=mend)
+            hint = "save the field of the features alone, as float32"
+        return DataError(name, expected="float32 or float16", got=got, hint=hint)
 
     def _objects(self, name: str, model: Dimensions | None, remedy: Remedy) -> DataError:
         """What NumPy pickles: nothing is told of it but its shape."""
@@ -91,17 +91,17 @@ class Layout:
         if not self.shape:
             got += ", such as a dict"
             taken = remedy("x.item()['NAME']", objects=True)
-            mend = f"{trusted}take the array out: {taken}, NAME being what it is called there"
+            hint = f"{trusted}take the array out: {taken}, NAME being what it is called there"
         elif len(self.shape) > 1:
-            mend = trusted + remedy("numpy.array(x.tolist(), numpy.float32)", objects=True)
+            hint = trusted + remedy("numpy.array(x.tolist(), numpy.float32)", objects=True)
         else:
             got += ", as where images have different numbers of regions"
-            mend = "keep as many regions of each image"
+            hint = "keep as many regions of each image"
             if model is not None:
                 filled = remedy(_FILLED.format(model[0]), objects=True)
-                mend = f"{trusted}keep the first {model[0]} regions of each image and fill up "
-                mend += f"with zeros: {filled}"
-        return DataError(name, expected=f"floats, {takes}", got=got, mend=mend)
+                hint = f"{trusted}keep the first {model[0]} regions of each image and fill up "
+                hint += f"with zeros: {filled}"
+        return DataError(name, expected=f"floats, {takes}", got=got, hint=hint)
 
     def _wrong_shape(self, name: str, model: Dimensions | None, remedy: Remedy) -> DataError:
         wanted = f"({', '.join(AXES)})"
@@ -110,10 +110,10 @@ class Layout:
             name = f"{name} do not fit the model"
             expected = f"{wanted} = (any, {model[0]}, {model[1]})"
         expression = arrangement(self.shape, model)
-        mend = _advice(self.shape, model) if expression is None else remedy(expression)
+        hint = _advice(self.shape, model) if expression is None else remedy(expression)
         if self.shape == model:
-            mend += f" if this is one image; if not, {_advice(self.shape, model)}"
-        return DataError(name, expected=expected, got=self.shape, mend=mend)
+            hint += f" if this is one image; if not, {_advice(self.shape, model)}"
+        return DataError(name, expected=expected, got=self.shape, hint=hint)
 
 
 def arrangement(shape: tuple[int, ...], model: Dimensions | None) -> str | None:

@@ -78,15 +78,15 @@ def read_header(file: BinaryIO, name: str) -> Header:
     length = int.from_bytes(file.read(size), "little")
     content = file.read(min(length, _LONGEST + 1))
     if len(version) < 2 or (len(content) < length <= _LONGEST) or not length:
-        got, mend = "a file that ends in its header", "copy or download it again"
-        raise DataError(f"{name} is truncated", expected="a whole .npy file", got=got, mend=mend)
+        got, hint = "a file that ends in its header", "copy or download it again"
+        raise DataError(f"{name} is truncated", expected="a whole .npy file", got=got, hint=hint)
     found = None if length > _LONGEST else _parse(content, encoding)
     if found is None:
         raise DataError(
             f"{name} is not a .npy file",
             expected="a header of shape, dtype and order",
             got=repr(content[:60]),
-            mend="write it with numpy.save",
+            hint="write it with numpy.save",
         )
     shape, dtype, fortran_order = found
     return Header(shape, dtype, fortran_order, file.tell())

@@ -54,7 +54,7 @@ def open_regions(path: PathLike, model: Dimensions | None = None) -> StoredRegio
                 f"{name} is truncated",
                 expected=f"{needed} bytes for {header.shape}",
                 got=size,
-                mend="copy or download it again",
+                hint="copy or download it again",
             )
         _check_alone(file, needed, name)
         order: Literal["F", "C"] = "F" if header.fortran_order else "C"
@@ -73,7 +73,7 @@ def _check_alone(file: Path, end: int, name: str) -> None:
                 name,
                 expected="one array",
                 got=f"another one behind it, at byte {end}",
-                mend="read them one after the other with numpy.load, and save them with "
+                hint="read them one after the other with numpy.load, and save them with "
                 "numpy.concatenate as one",
             )
 

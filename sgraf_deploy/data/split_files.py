@@ -47,16 +47,16 @@ def find_split(
     missing = [file.name for file in files if not file.exists()]
     got = f"the splits {', '.join(splits)}" if splits else "no split at all"
     others = _others(root, split, ends, model)
-    mend = next((found.mend for _, found in others if found.mend), None)
+    hint = next((found.hint for _, found in others if found.hint), None)
     if others:
         got = f"{' and '.join(f'{path.name}, {found.name}' for path, found in others)}; {got}"
     elif likely := _likely(split, splits):
-        mend = f"name the split that there is: {likely}"
+        hint = f"name the split that there is: {likely}"
     raise DataError(
         f"data folder {root} has no split {split!r}",
         expected=" and ".join(missing) or f"a split in {root} itself",
         got=got,
-        mend=mend,
+        hint=hint,
     )
 
 
@@ -93,8 +93,8 @@ def _others(
 
 def _describe(source: Path, target: Path, end: str, model: Dimensions | None) -> Format:
     if source.is_dir():
-        mend = f"write what is in it to {target.name}, in the order of the captions"
-        return Format("a folder", mend if end == IMAGES else f"write them to {target.name}")
+        hint = f"write what is in it to {target.name}, in the order of the captions"
+        return Format("a folder", hint if end == IMAGES else f"write them to {target.name}")
     try:
         if end == IMAGES:
             return foreign_regions.describe(source, target, model)

@@ -34,7 +34,7 @@ def once_per_image(
             f"{files[0]} has as many rows as {files[1]} has captions ({rows})",
             expected=f"{per_image} identical rows per image",
             got=f"row {different[1]} differs from row {different[0]} (counted from 0)",
-            mend=_as_many_rows(stored),
+            hint=_as_many_rows(stored),
         )
     if rows * per_image != captions:
         raise _mismatch(stored, captions, per_image, files)
@@ -43,7 +43,7 @@ def once_per_image(
             f"{files[0]} holds its images several times",
             expected="each once, since each is to have one caption",
             got=f"{rows} rows and {captions} captions",
-            mend=_as_many_rows(stored),
+            hint=_as_many_rows(stored),
         )
     return stored
 
@@ -65,21 +65,21 @@ def _mismatch(
     expected = f"{per_image} captions per row" if per_image > 1 else "1 caption per row"
     if per_image > 1:
         expected += f", or each image in {per_image} rows with one caption each"
-    mend = "complete the one that lacks something: both are told by their order"
+    hint = "complete the one that lacks something: both are told by their order"
     if rows == captions:
-        mend = _as_many_rows(stored)
+        hint = _as_many_rows(stored)
     elif rows > captions and (found := _repetition(stored)) is not None:
-        mend = f"each image is stored {found[0]} times: store it once"
+        hint = f"each image is stored {found[0]} times: store it once"
     elif not captions % rows:
-        mend = f"if each image has {captions // rows}: --captions-per-image {captions // rows}"
+        hint = f"if each image has {captions // rows}: --captions-per-image {captions // rows}"
     elif lone := lone_returns(files[1].read_bytes()):
-        mend = f"CRs stand within {lone} of the lines of {files[1].name}, if they end a line, make "
-        mend += "LF of them"
+        hint = f"CRs stand within {lone} of the lines of {files[1].name}, if they end a line, make "
+        hint += "LF of them"
     return DataError(
         f"{files[0]} and {files[1]} do not match",
         expected=expected,
         got=f"{rows} rows and {captions} captions",
-        mend=mend,
+        hint=hint,
     )
 
 

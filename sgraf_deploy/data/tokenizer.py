@@ -107,7 +107,7 @@ class Tokenizer:
                 name,
                 expected="a caption that NLTK can split in its time limit",
                 got=f"{len(text):,} characters",
-                mend="shorten it",
+                hint="shorten it",
             ) from error
 
 
@@ -157,6 +157,6 @@ def _trained() -> _Splitter:
             f"tokenizer {TRAINED}",
             expected="NLTK's trained Punkt data",
             got="none on this machine",
-            mend=f"run: python -m nltk.downloader punkt_tab, or use the tokenizer {VOCABULARY}",
+            hint=f"run: python -m nltk.downloader punkt_tab, or use the tokenizer {VOCABULARY}",
         ) from error
     return splitter

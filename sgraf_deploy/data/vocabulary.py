@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sgraf_deploy.data.files import PathLike, read_bytes
 from sgraf_deploy.errors import DataError
-from sgraf_deploy.files import write_file
+from sgraf_deploy.files.writer import write_file
 from sgraf_deploy.formats import HEAD, recognise, scan_pickles
 from sgraf_deploy.schema import SHOWN, Document, parse
 
@@ -59,7 +59,7 @@ class Vocabulary:
                 f"{name}: word2idx",
                 expected=", ".join(SPECIAL_WORDS),
                 got=f"no {' and no '.join(missing)}",
-                mend=_TRAINING,
+                hint=_TRAINING,
             )
 
     @classmethod
@@ -100,8 +100,8 @@ class Vocabulary:
     def from_json(cls, value: object, *, name: str = "vocabulary") -> Vocabulary:
         """Read `to_json`'s object back; DataError, which begins with `name`, for any defect."""
         if not isinstance(value, dict) or set(value) != set(_KEYS):
-            got, mend = _other_form(value)
-            raise DataError(f"{name}: keys", expected=", ".join(_KEYS), got=got, mend=mend)
+            got, hint = _other_form(value)
+            raise DataError(f"{name}: keys", expected=", ".join(_KEYS), got=got, hint=hint)
         for key, kind in (("word2idx", dict), ("idx2word", dict), ("idx", int)):
             if type(value[key]) is not kind:
                 expected = "an integer" if kind is int else "an object"
@@ -149,7 +149,7 @@ class Vocabulary:
                 f"vocabulary {path}",
                 expected="words in lower case, as captions are read",
                 got=f"{len(words)} of {len(self.words)} with capitals, such as {words[0]!r}",
-                mend=_TRAINING,
+                hint=_TRAINING,
             )
 
     def encode(self, tokens: Iterable[str]) -> list[int]:
@@ -180,13 +180,13 @@ def _no_json(content: bytes, path: PathLike, error: Exception) -> DataError:
         kind = _brief(pickles.names[0]) if pickles.names else "plain values"
         got = f"a pickle, of {kind}, which is not read"
         return DataError(
-            f"vocabulary {path}", expected="JSON in UTF-8", got=got, mend=_converting(path)
+            f"vocabulary {path}", expected="JSON in UTF-8", got=got, hint=_converting(path)
         )
     known = recognise(content[:HEAD])
     if known is None or known.name.startswith("JSON"):
         return DataError(f"vocabulary {path} is not JSON in UTF-8", got=error)
     return DataError(
-        f"vocabulary {path} is not JSON in UTF-8", got=known.name, mend=known.mend or _TRAINING
+        f"vocabulary {path} is not JSON in UTF-8", got=known.name, hint=known.hint or _TRAINING
     )
 
 
@@ -231,7 +231,7 @@ def _words_by_id(word2idx: dict[Any, Any], name: str) -> list[str]:
     ids = [index for index in word2idx.values() if type(index) is int]
     if len(ids) == len(word2idx) > 0 and sorted(ids) == list(range(1, len(ids) + 1)):
         where = f"{name}: word2idx"
-        raise DataError(where, expected="ids from 0", got="ids from 1", mend=_TRAINING)
+        raise DataError(where, expected="ids from 0", got="ids from 1", hint=_TRAINING)
     for word, index in word2idx.items():
         where = f"{name}: word2idx[{_brief(word)}]"
         if type(index) is not int or not 0 <= index < len(word2idx):

@@ -10,13 +10,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.data.precomp import PrecompSplit
-from sgraf_deploy.data.synthesis import SceneOptions, scene_split, texts_of, write_split
-from sgraf_deploy.disk import os_errors
+from sgraf_deploy.data.synthetic.splits import SceneOptions, scene_split, texts_of, write_split
 from sgraf_deploy.errors import BundleError, InputError
-from sgraf_deploy.files import write_file
-from sgraf_deploy.folders import foreign
+from sgraf_deploy.files.disk import os_errors
+from sgraf_deploy.files.folders import foreign
+from sgraf_deploy.files.writer import write_file
 
 if TYPE_CHECKING:
     from sgraf_deploy.export.exporter import Exported
@@ -69,10 +69,10 @@ def lay_out(folder: Path) -> None:
 
 def _check_ours(folder: Path, contents: dict[str, bytes]) -> None:
     """Raise InputError unless what an existing folder has under the demo's names is the demo's."""
-    mend = "choose another -o, or remove it"
+    hint = "choose another -o, or remove it"
     there = {name for name in contents if os.path.lexists(folder / name)}
     if not there.intersection((*CHECKPOINTS, VOCABULARY)):
-        raise InputError(f"{folder} exists and holds no demo", mend=mend)
+        raise InputError(f"{folder} exists and holds no demo", hint=hint)
     others = [name for name in contents if name in there and _read(folder / name) != contents[name]]
     texts = [name for name in contents if name.startswith(f"{DATA}/")]
     regions = f"{DATA}/{SPLIT}_ims.npy"
@@ -86,7 +86,7 @@ def _check_ours(folder: Path, contents: dict[str, bytes]) -> None:
             f"{folder} is not written over",
             expected="the demo's own files",
             got=foreign(others),
-            mend=mend,
+            hint=hint,
         )
 
 

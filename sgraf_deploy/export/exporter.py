@@ -12,7 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from sgraf_deploy.bundle import Bundle, hash_file, staged_bundle, write_manifest
+from sgraf_deploy.bundle.bundle import Bundle, hash_file, staged_bundle, write_manifest
+from sgraf_deploy.bundle.manifest import (
+    SCHEMA_VERSION,
+    CheckpointInfo,
+    FileRef,
+    GraphFile,
+    Manifest,
+    Member,
+)
 from sgraf_deploy.config import (
     CAPTIONS_PER_IMAGE,
     DEFAULT_PRECISIONS,
@@ -33,22 +41,14 @@ from sgraf_deploy.data.regions import region_statistics
 from sgraf_deploy.data.tokenizer import VOCABULARY, Tokenizer, check_variant
 from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.errors import BundleError, InputError
-from sgraf_deploy.export.gate import gate_members
-from sgraf_deploy.export.gate_data import data_inputs, reference_outputs, synthetic_inputs
+from sgraf_deploy.export.gate_inputs import data_inputs, reference_outputs, synthetic_inputs
 from sgraf_deploy.export.graphs import build_graph
 from sgraf_deploy.export.onnx_ops import OPSETS
-from sgraf_deploy.files import write_file
-from sgraf_deploy.manifest import (
-    SCHEMA_VERSION,
-    CheckpointInfo,
-    FileRef,
-    GraphFile,
-    Manifest,
-    Member,
-)
+from sgraf_deploy.files.writer import write_file
+from sgraf_deploy.gate.graphs import gate_members
+from sgraf_deploy.gate.inputs import GateInputs, GateReference, write_gate
 from sgraf_deploy.model.checkpoint import Checkpoint, read_checkpoint, write_reference
 from sgraf_deploy.model.folding import fold
-from sgraf_deploy.runtime.gate_data import GateInputs, GateReference, write_gate
 from sgraf_deploy.versions import tool_versions
 
 Step = Callable[[str], None]
@@ -220,9 +220,9 @@ def _read_vocabulary(
         if vocabulary.size != size:
             expected = f"{size} words, as the checkpoint's embedding has"
             trained = checkpoint.data_name
-            mend = f"use that of its training, {trained}_vocab.json" if trained else None
+            hint = f"use that of its training, {trained}_vocab.json" if trained else None
             raise InputError(
-                f"vocabulary {path}", expected=expected, got=vocabulary.size, mend=mend
+                f"vocabulary {path}", expected=expected, got=vocabulary.size, hint=hint
             )
         if sha256 is None:
             unsure.append(checkpoint.data_name)
@@ -231,7 +231,7 @@ def _read_vocabulary(
                 f"vocabulary {path}",
                 expected=f"the words that {checkpoint.path} was trained with, in their order",
                 got="others, or another order",
-                mend="give the --vocab of its training",
+                hint="give the --vocab of its training",
             )
     return vocabulary, findings + vocabulary_findings(path, unsure)
 
@@ -246,7 +246,7 @@ def _named(read: Sequence[Checkpoint]) -> dict[str, Checkpoint]:
                 "checkpoints of a bundle",
                 expected="each once",
                 got=f"{first.path} and {checkpoint.path}, which are the same",
-                mend="leave one of them out",
+                hint="leave one of them out",
             )
     ordered = sorted(read, key=lambda checkpoint: MODULES.index(checkpoint.config.module))
     names = member_names(checkpoint.config.module for checkpoint in ordered)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sgraf_deploy.bundle import Bundle
-from sgraf_deploy.export.gate import gate_members
-from sgraf_deploy.export.gate_data import reference_outputs, synthetic_inputs
-from sgraf_deploy.runtime.gate_data import GateInputs, GateReference, read_gate
+from sgraf_deploy.bundle.bundle import Bundle
+from sgraf_deploy.export.gate_inputs import reference_outputs, synthetic_inputs
+from sgraf_deploy.gate.graphs import gate_members
+from sgraf_deploy.gate.inputs import GateInputs, GateReference, read_gate
 
 
 def verify_bundle(bundle: Bundle, checkpoints: Sequence[Path] = ()) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def _expected(
     members = bundle.manifest.members
     if not checkpoints:
         return read_gate(bundle.gate_path(), tuple(members))
-    from sgraf_deploy.model.members import member_weights
+    from sgraf_deploy.engines.torch.members import member_weights
 
     inputs = synthetic_inputs(next(iter(members.values())).config)
     return inputs, {

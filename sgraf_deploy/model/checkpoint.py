@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sgraf_deploy.config import ModelConfig
 from sgraf_deploy.errors import CheckpointError
-from sgraf_deploy.files import staged_file, write_file
+from sgraf_deploy.files.writer import staged_file, write_file
 from sgraf_deploy.model.foreign import Foreign, kind_of
 from sgraf_deploy.model.infer import COUNTER, check_weights, ordered
 from sgraf_deploy.model.keys import describe, to_parts, to_weights
@@ -140,7 +140,7 @@ def _from_payload(loaded: object, path: Path, sha256: str, key: str | None) -> C
             "opt",
             expected="argparse.Namespace or dict",
             got=f"an instance of {kind_of(payload.opt)}",
-            mend=clean_copy(path, saved_of("c['model']")),
+            hint=clean_copy(path, saved_of("c['model']")),
         )
     options, left_out = plain_options(payload.opt)
     fields = payload.fields

@@ -32,7 +32,7 @@ def check_container(file: IO[bytes], path: Path) -> None:
     head = file.read(formats.HEAD)
     file.seek(0)
     if not head:
-        raise CheckpointError("the file is empty", expected=_SAVE, got="0 bytes", mend=_AGAIN)
+        raise CheckpointError("the file is empty", expected=_SAVE, got="0 bytes", hint=_AGAIN)
     if head.startswith((ZIP_HEAD, _EMPTY_ZIP)):
         _check_zip(file, path)
     elif head.startswith(LEGACY_HEAD):
@@ -48,15 +48,15 @@ def not_a_file(path: Path) -> CheckpointError:
     if not path.is_dir():
         return CheckpointError("not a file", expected=_SAVE)
     if (path / "manifest.json").is_file():
-        mend = "a bundle is exported already: name it to eval, bench or rerank"
-        return CheckpointError("not a file", expected=_SAVE, got="a bundle", mend=mend)
+        hint = "a bundle is exported already: name it to eval, bench or rerank"
+        return CheckpointError("not a file", expected=_SAVE, got="a bundle", hint=hint)
     for root in (path, *sorted(path.iterdir())[:_LISTED]):
         if _is_unpacked(root):
             return _unpacked(root, "not a file", "a folder that a checkpoint was unpacked into")
     found = sorted(entry.name for entry in path.iterdir() if entry.name.endswith(_INSIDE))
     named = ", ".join(map(printable, found[:_LISTED]))
-    mend = f"name the file inside the folder{': ' if named else ''}{named}"
-    return CheckpointError("not a file", expected=_SAVE, got="a folder", mend=mend)
+    hint = f"name the file inside the folder{': ' if named else ''}{named}"
+    return CheckpointError("not a file", expected=_SAVE, got="a folder", hint=hint)
 
 
 def refused(name: str) -> CheckpointError:
@@ -65,7 +65,7 @@ def refused(name: str) -> CheckpointError:
         "refused",
         expected="tensors and plain values",
         got=f"{printable(name)} in its pickle",
-        mend="a checkpoint is untrusted input, and code that unpickling could run is refused; "
+        hint="a checkpoint is untrusted input, and code that unpickling could run is refused; "
         "get it again from who trained it, of tensors, plain values and argparse.Namespace only",
     )
 
@@ -73,7 +73,7 @@ def refused(name: str) -> CheckpointError:
 def damaged(reason: str) -> CheckpointError:
     """The error for a file that torch.save began and that is not as it left it."""
     return CheckpointError(
-        "truncated or damaged", expected="a whole file", got=printable(reason), mend=_AGAIN
+        "truncated or damaged", expected="a whole file", got=printable(reason), hint=_AGAIN
     )
 
 
@@ -101,8 +101,8 @@ def _check_zip(file: IO[bytes], path: Path) -> None:
             names = [member.filename for member in members]
             packed = any(member.compress_type for member in members)
             if any(member.flag_bits & _ENCRYPTED for member in members):
-                mend = "unpack it with its password and give the file that is in it"
-                raise _foreign("a zip archive with a password", mend)
+                hint = "unpack it with its password and give the file that is in it"
+                raise _foreign("a zip archive with a password", hint)
             if other := _other_zip(names, path, packed=packed):
                 raise other
             broken = archive.testzip()
@@ -120,8 +120,8 @@ def _other_zip(names: Sequence[str], path: Path, *, packed: bool) -> CheckpointE
     # torch.save puts everything into one folder; what macOS adds on zipping is beside it.
     within = {name.partition("/")[2] for name in names if not name.startswith("__MACOSX/")}
     if "constants.pkl" in within:
-        mend = "use the checkpoint that it was scripted from"
-        return _foreign("a TorchScript archive", mend)
+        hint = "use the checkpoint that it was scripted from"
+        return _foreign("a TorchScript archive", hint)
     if "data.pkl" in within and not packed:
         return None
     file = shlex.quote(path.name)
@@ -135,8 +135,8 @@ def _other_zip(names: Sequence[str], path: Path, *, packed: bool) -> CheckpointE
     if names and all(name.endswith(".npy") for name in names):
         return _foreign("NumPy arrays (.npz)")
     if inside := [name for name in names if name.endswith(_INSIDE)]:
-        mend = f"unzip {file} -d FOLDER and give the file that is in it"
-        return _foreign(f"a zip archive that holds {_listed(inside)}", mend)
+        hint = f"unzip {file} -d FOLDER and give the file that is in it"
+        return _foreign(f"a zip archive that holds {_listed(inside)}", hint)
     return _foreign(f"another zip archive, of {_listed(names)}")
 
 
@@ -159,7 +159,7 @@ def _something_else(file: IO[bytes], head: bytes, path: Path) -> CheckpointError
     known = formats.recognise(head)
     if known is None:
         return _foreign(f"a file that begins {formats.shown(head)}")
-    return _foreign(known.name, known.mend)
+    return _foreign(known.name, known.hint)
 
 
 def _other_pickle(pickles: formats.Pickles, path: Path) -> CheckpointError:
@@ -190,10 +190,10 @@ def _unpacked(root: Path, what: str, got: str) -> CheckpointError:
         what,
         expected=_SAVE,
         got=got,
-        mend="give the file itself, not what is in it; if only the folder is left, pack it again: "
+        hint="give the file itself, not what is in it; if only the folder is left, pack it again: "
         f"cd {shlex.quote(str(place))} && zip -0 -r again.pth.tar {shlex.quote(name)}",
     )
 
 
-def _foreign(got: str, mend: str | None = None) -> CheckpointError:
-    return CheckpointError("not a checkpoint", expected=_SAVE, got=got, mend=mend)
+def _foreign(got: str, hint: str | None = None) -> CheckpointError:
+    return CheckpointError("not a checkpoint", expected=_SAVE, got=got, hint=hint)

@@ -124,7 +124,7 @@ def check_shapes(
         raise CheckpointError(
             f"{label(missing[0])} is missing{more}",
             expected=_shape_text(expected[missing[0]]),
-            mend="use a complete checkpoint",
+            hint="use a complete checkpoint",
         )
     for name, shape in shapes.items():
         if name not in expected:
@@ -161,7 +161,7 @@ def check_weights(
                 f"{label(name)} holds NaN or infinity",
                 expected="finite values",
                 got=f"{broken} of {weight.size} that are not",
-                mend="training diverged: use an earlier checkpoint",
+                hint="training diverged: use an earlier checkpoint",
             )
         if name.endswith(".running_var") and weight.min() < 0:
             raise CheckpointError(
@@ -208,8 +208,8 @@ def _anchored(
     )
     expected = f"({', '.join(field for _, field in fields)}), each at least 1"
     if name not in shapes:
-        mend = "use a complete checkpoint"
-        raise CheckpointError(f"{label(name)} is missing", expected=expected, mend=mend)
+        hint = "use a complete checkpoint"
+        raise CheckpointError(f"{label(name)} is missing", expected=expected, hint=hint)
     if len(shapes[name]) != rank or not all(shapes[name]):
         got = tuple(shapes[name])
         raise CheckpointError(f"{label(name)} has the wrong shape", expected=expected, got=got)

@@ -217,13 +217,13 @@ def _unknown(part: str, keys: Sequence[str], state: Mapping[str, object]) -> Che
     more = f" and {len(keys) - _LISTED} more" if len(keys) > _LISTED else ""
     noun = "tensor" if len(keys) == 1 else "tensors"
     known = sibling(keys, len(PARTS))
-    mend = f"{known}; {ONLY_SGRAF}" if known else ONLY_SGRAF
+    hint = f"{known}; {ONLY_SGRAF}" if known else ONLY_SGRAF
     if other := part_of(keys):
-        mend = f"it is of the {other} part: the order is {', '.join(PARTS)}"
+        hint = f"it is of the {other} part: the order is {', '.join(PARTS)}"
     return CheckpointError(
         f"the {part} part holds the unknown {noun} {', '.join(listed)}{more}",
         expected="the keys of an SGRAF model",
-        mend=mend,
+        hint=hint,
     )
 
 

@@ -22,7 +22,7 @@ _DEFAULT_STEPS = 3
 _HIGHEST = 2**31 - 1
 _DEEPEST = 8
 _LISTED = 5
-_MEND = "it was edited or put together from two models: use the original file"
+_HINT = "it was edited or put together from two models: use the original file"
 
 
 def plain_options(opt: object) -> tuple[dict[str, Plain], list[str]]:
@@ -136,7 +136,7 @@ def _contradiction(field: str, value: object, told: ModelConfig, shapes: Shapes)
         f"opt.{_option(field)} contradicts the tensors",
         expected=f"{getattr(told, field)} by {_source(field, told, shapes)}",
         got=_brief(value),
-        mend=_MEND,
+        hint=_HINT,
     )
 
 

@@ -92,25 +92,25 @@ def _only(loaded: object, path: Path) -> tuple[_Place, list[str]]:
             "it holds several models",
             expected="one, under model",
             got=_contents(loaded),
-            mend=f"export --key NAME takes one of them: {', '.join(found)}",
+            hint=f"export --key NAME takes one of them: {', '.join(found)}",
         )
     raise _no_model(loaded, path)
 
 
 def _no_model(loaded: object, path: Path) -> CheckpointError:
     got = f"a {kind_of(loaded)}"
-    mend = "save the three state dicts of the image, text and similarity encoders as model"
+    hint = "save the three state dicts of the image, text and similarity encoders as model"
     if isinstance(loaded, dict):
         got = f"a dict of {_contents(loaded)}"
         if _is_state(loaded):
             got = f"a bare state dict of {_contents(loaded)}"
         ways = {name: _regrouped(value, f"c[{name!r}]") for name, value in loaded.items()}
         for what, saved in filter(None, (_regrouped(loaded, "c"), *ways.values())):
-            got, mend = what, f"its three parts must be a list: {clean_copy(path, saved)}"
+            got, hint = what, f"its three parts must be a list: {clean_copy(path, saved)}"
     elif isinstance(loaded, list | tuple):
         got = f"a {type(loaded).__name__} of {len(loaded)}: {_contents(loaded)}"
     return CheckpointError(
-        "it holds no model", expected=_FIELDS, got=got, mend=_named(loaded) or mend
+        "it holds no model", expected=_FIELDS, got=got, hint=_named(loaded) or hint
     )
 
 
@@ -132,25 +132,25 @@ def _parts(place: _Place, path: Path) -> list[dict[str, torch.Tensor]]:
             if not isinstance(key, str) or not is_tensor(value):
                 got = f"{_tensor_kind(value) or kind_of(value)} under {key!r}"
                 raise CheckpointError(
-                    f"the {part} part", expected="tensors by name", got=got, mend=_STATE_DICT
+                    f"the {part} part", expected="tensors by name", got=got, hint=_STATE_DICT
                 )
     return list(model)
 
 
 def _not_three(place: _Place, path: Path) -> CheckpointError:
     model = place.value
-    got, mend = f"a {kind_of(model)}", None
+    got, hint = f"a {kind_of(model)}", None
     if isinstance(model, list | tuple | dict):
         got = f"{got} of {len(model)}: {_contents(model)}"
     if isinstance(model, list | tuple) and any(isinstance(part, Foreign) for part in model):
-        mend = clean_copy(path, saved_of(f"[p.state_dict() for p in {place.code}]"))
+        hint = clean_copy(path, saved_of(f"[p.state_dict() for p in {place.code}]"))
     elif found := _regrouped(model, place.code):
-        got, mend = found[0], f"its three parts must be a list: {clean_copy(path, found[1])}"
+        got, hint = found[0], f"its three parts must be a list: {clean_copy(path, found[1])}"
     others = [name for name in _places(place.beside) if name != "model"]
-    if mend is None and others:
-        mend = f"export --key NAME takes a model that is elsewhere in it: {', '.join(others)}"
+    if hint is None and others:
+        hint = f"export --key NAME takes a model that is elsewhere in it: {', '.join(others)}"
     return CheckpointError(
-        "its model", expected=_THREE, got=got, mend=mend or _named(model) or ONLY_SGRAF
+        "its model", expected=_THREE, got=got, hint=hint or _named(model) or ONLY_SGRAF
     )
 
 
@@ -176,7 +176,7 @@ def _whole_module(what: str, value: Foreign, path: Path, saved: str) -> Checkpoi
         f"{what} a whole object, not its state dicts",
         expected=_THREE,
         got=f"an instance of {kind_of(value)}",
-        mend=clean_copy(path, saved),
+        hint=clean_copy(path, saved),
     )
 
 

@@ -97,7 +97,7 @@ def import_torch() -> ModuleType:
         import torch
     except ImportError as error:
         raise UnavailableError(
-            "the authors' checkpoints need PyTorch", mend="pip install 'sgraf-deploy[torch]'"
+            "the authors' checkpoints need PyTorch", hint="pip install 'sgraf-deploy[torch]'"
         ) from error
     return torch
 
@@ -111,9 +111,9 @@ def torch_that_reads() -> ModuleType:
     if torch.torch_version.TorchVersion(torch.__version__) < OLDEST_TORCH:
         raise UnavailableError(
             "PyTorch for checkpoints, which are untrusted",
-            expected=f"version {OLDEST_TORCH} or later: CVE-2026-24747 is mended there",
+            expected=f"version {OLDEST_TORCH} or later: CVE-2026-24747 is repaired there",
             got=torch.__version__,
-            mend=f"pip install 'torch>={OLDEST_TORCH}'",
+            hint=f"pip install 'torch>={OLDEST_TORCH}'",
         )
     return torch
 
@@ -161,23 +161,23 @@ def _translated(error: Exception, file: IO[bytes], path: Path) -> CheckpointErro
         return refused(named[1]) if whole else damaged("it ends within its pickle")
     if isinstance(error, pickle.UnpicklingError):
         reason = text.rsplit("WeightsUnpickler error:", maxsplit=1)[-1].strip().split("\n")[0]
-        mend = "save it again with a current PyTorch and its default pickle protocol"
+        hint = "save it again with a current PyTorch and its default pickle protocol"
         if kind := kind_in(text):
             reason = f"an instance of {kind}"
-            mend = clean_copy(path, saved_of("[dict(part) for part in c['model']]"))
+            hint = clean_copy(path, saved_of("[dict(part) for part in c['model']]"))
         elif "Only persistent_load of storage" in text:
             # PyTorch before 1.6 kept the code of a module's class beside it.
             kinds = foreign_names(scan_pickles(main_pickle(file)).names)
             reason = f"a whole module, of {', '.join(kinds[:_LISTED])}"
-            mend = clean_copy(path, "c")
+            hint = clean_copy(path, "c")
         elif operand := re.search(r"Unsupported operand (\d+)", text):
             reason = f"opcode {_OPCODES.get(int(operand[1]), operand[1])}"
-            mend = clean_copy(path, "c")
+            hint = clean_copy(path, "c")
         return CheckpointError(
             "its pickle cannot be read safely",
             expected="what torch.save writes by default, of tensors and plain values",
             got=printable(reason),
-            mend=mend,
+            hint=hint,
         )
     return damaged(f"{type(error).__name__} {text.split('. ', maxsplit=1)[0]}".strip())
 

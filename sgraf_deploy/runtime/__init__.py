@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from sgraf_deploy.engines.base import EngineOptions
+from sgraf_deploy.engines.ranks import RankCounts
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
-from sgraf_deploy.runtime.engine import EngineOptions
-from sgraf_deploy.runtime.ranks import RankCounts
 from sgraf_deploy.runtime.rerank import RankedItem, RerankResult
 from sgraf_deploy.runtime.scorer import Scorer, load
 from sgraf_deploy.runtime.tiles import TilePlan, TileShape

@@ -10,10 +10,10 @@ from typing import Any, get_args
 
 import numpy as np
 
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.data.bound import CaptionBound
+from sgraf_deploy.engines.base import EngineOptions, Specialisation
 from sgraf_deploy.errors import InputError
-from sgraf_deploy.runtime.engine import EngineOptions, Specialisation
 from sgraf_deploy.runtime.tiles import TileShape
 
 

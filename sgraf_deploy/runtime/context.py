@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgraf_deploy.config import GraphName, ModelConfig
+from sgraf_deploy.engines.base import Engine
+from sgraf_deploy.engines.buffers import Buffer
 from sgraf_deploy.errors import DataError
-from sgraf_deploy.runtime.crew import Crew
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages, Origin
-from sgraf_deploy.runtime.engine import Buffer, Engine
-from sgraf_deploy.runtime.halving import Halving
+from sgraf_deploy.runtime.retry import OutOfMemoryRetry
 from sgraf_deploy.runtime.tiles import TileLimits, TilePlan, TileShape, plan_tiles
+from sgraf_deploy.runtime.workers import WorkerPool
 
 KINDS: dict[GraphName, str] = {
     "image_encoder": "batches of images",
@@ -34,13 +35,13 @@ class Context:
     origin: Origin
     limits: TileLimits = field(default_factory=TileLimits)
     shape: TileShape | None = None
-    crew: Crew = field(default_factory=Crew)
+    pool: WorkerPool = field(default_factory=WorkerPool)
     warned_of_regions: Event = field(default_factory=Event)
 
     @cached_property
-    def halving(self) -> Mapping[GraphName, Halving]:
-        """By graph, all with one crew."""
-        return {graph: Halving(what, self.crew) for graph, what in KINDS.items()}
+    def retries(self) -> Mapping[GraphName, OutOfMemoryRetry]:
+        """By graph, all with one pool."""
+        return {graph: OutOfMemoryRetry(what, self.pool) for graph, what in KINDS.items()}
 
     @property
     def engine(self) -> Engine:
@@ -76,7 +77,7 @@ class Context:
                 f"caption {row} (counted from 0)",
                 expected=f"at most {most} tokens, which the engine was built for",
                 got=int(lengths[row]),
-                mend=f"build it with `sgraf-deploy compile --max-words {int(lengths.max())}`",
+                hint=f"build it with `sgraf-deploy compile --max-words {int(lengths.max())}`",
             )
 
     def plan(self, images: EncodedImages, captions: EncodedCaptions) -> TilePlan:

@@ -19,6 +19,7 @@ from sgraf_deploy.data.regions import (
     readable,
 )
 from sgraf_deploy.errors import DataError, RegionsWarning
+from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime.context import Context
 from sgraf_deploy.runtime.encoded import (
     EncodedCaptions,
@@ -27,7 +28,7 @@ from sgraf_deploy.runtime.encoded import (
     empty_images,
     make_captions,
 )
-from sgraf_deploy.runtime.halving import Batch, Progress
+from sgraf_deploy.runtime.retry import Batch
 from sgraf_deploy.runtime.tiles import similar_end
 from sgraf_deploy.runtime.tokens import TokenIds, callers_level
 
@@ -48,7 +49,7 @@ def check_regions_layout(regions: object, config: ModelConfig) -> NDArray[Any]:
             "regions",
             expected=f"an array (images, {config.regions}, {config.img_dim})",
             got=type(regions).__name__,
-            mend="give numpy.stack(regions)" if several else "give numpy.asarray(regions)",
+            hint="give numpy.stack(regions)" if several else "give numpy.asarray(regions)",
         )
     check_layout(regions, (config.regions, config.img_dim), "regions")
     return regions
@@ -82,7 +83,7 @@ def encode_images(
     per_image = max(_image_bytes(each) for each in context.configs.values())
     step = context.at_most("image_encoder", "images", max(1, ENCODER_BYTES // per_image))
     batches = (Batch(start, min(count, start + step)) for start in range(0, count, step))
-    context.halving["image_encoder"].run(batches, run, total=count, progress=progress)
+    context.retries["image_encoder"].run(batches, run, total=count, progress=progress)
     return EncodedImages(context.origin, members, count)
 
 
@@ -119,7 +120,7 @@ def encode_captions(
             overall[name][rows] = engine.fetch(outputs["text_global"])
 
     batches = _text_batches(context, lengths[order])
-    context.halving["text_encoder"].run(batches, run, total=len(captions), progress=progress)
+    context.retries["text_encoder"].run(batches, run, total=len(captions), progress=progress)
     members = {
         name: TextBuffers(engine.put(words[name]), engine.put(overall[name]))
         for name in context.configs

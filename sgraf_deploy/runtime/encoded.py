@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgraf_deploy.config import ModelConfig, Precision, TensorSpec, signature
+from sgraf_deploy.engines.base import Engine, Graph
+from sgraf_deploy.engines.buffers import Array, Buffer
 from sgraf_deploy.errors import InputError
-from sgraf_deploy.runtime.engine import Array, Buffer, Engine, Graph
 from sgraf_deploy.runtime.rows import Rows, resolve_rows
 
 STORED: dict[Precision, np.dtype[Any]] = {
@@ -49,12 +50,12 @@ class Origin:
                     f"{what} were encoded with another {name}",
                     expected=expected,
                     got=got,
-                    mend="encode them again with this scorer",
+                    hint="encode them again with this scorer",
                 )
         if self.engine is not other.engine:
             raise InputError(
                 f"{what} were encoded by another scorer of the same bundle",
-                mend="encode them again with this one, or save them there and load them here",
+                hint="encode them again with this one, or save them there and load them here",
             )
 
 

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sgraf_deploy.engines.buffers import Buffer
+from sgraf_deploy.engines.ensemble import Logits, ensemble_logits, not_a_number, similarities
+from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime.context import Context
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
-from sgraf_deploy.runtime.engine import Buffer
-from sgraf_deploy.runtime.halving import Progress
-from sgraf_deploy.runtime.logits import Logits, ensemble_logits, similarities
-from sgraf_deploy.runtime.ranks import check_numbers
 from sgraf_deploy.runtime.tiles import Tile
 
 Sink = Callable[[slice, NDArray[np.int64], Mapping[str, Logits]], None]
@@ -125,7 +124,7 @@ def run_tiles(
         }
         use(tile.images, plan.order[tile.captions], logits)
 
-    context.halving["scorer"].run(
+    context.retries["scorer"].run(
         plan, run, total=plan.pairs, progress=progress, workers=plan.workers
     )
 
@@ -178,3 +177,11 @@ def _image_inputs(
     engine = context.engine
     graph = engine.open(member, "scorer")
     return images.members[member].inputs(graph, lambda each: engine.gather(each, tile.images))
+
+
+def check_numbers(logits: Logits, first_image: int, columns: NDArray[np.integer[Any]]) -> None:
+    """DataError, which names the pair, for a tile with a logit that is NaN."""
+    wrong = np.isnan(logits)
+    if wrong.any():
+        row, column = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
+        raise not_a_number(first_image + int(row), int(columns[column]))

@@ -11,16 +11,17 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.config import Precision
 from sgraf_deploy.data.bound import MAX_WORDS
+from sgraf_deploy.engines.base import Engine
 from sgraf_deploy.errors import InputError
-from sgraf_deploy.runtime import encode, gallery
+from sgraf_deploy.progress import Progress
+from sgraf_deploy.runtime import encode
+from sgraf_deploy.runtime import saved_encodings as gallery
 from sgraf_deploy.runtime.context import Context
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages, Origin
-from sgraf_deploy.runtime.engine import Engine
 from sgraf_deploy.runtime.estimate import Estimate, estimate
-from sgraf_deploy.runtime.halving import Progress
 from sgraf_deploy.runtime.tiles import TileLimits, TileShape
 from sgraf_deploy.runtime.tokens import CaptionReader, Lengths, RawCaptions, TokenIds
 
@@ -225,7 +226,7 @@ class OpenedBundle:
         if not self._closed:
             self._closed = True
             if self._process == os.getpid():
-                self._context.crew.close()
+                self._context.pool.close()
                 self._context.engine.close()
 
     def __enter__(self) -> Self:
@@ -246,13 +247,13 @@ class OpenedBundle:
 
     def _check_usable(self) -> None:
         if self._closed:
-            raise InputError("this scorer is closed", mend="load the bundle again")
+            raise InputError("this scorer is closed", hint="load the bundle again")
         if self._process != os.getpid():
             raise InputError(
                 "this scorer was loaded before the process was forked",
                 expected=f"process {self._process}",
                 got=f"process {os.getpid()}",
-                mend="call load after the fork, in every worker",
+                hint="call load after the fork, in every worker",
             )
 
     def _checked(self, images: Any, captions: Any) -> tuple[CheckedImages, CheckedCaptions]:

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sgraf_deploy.engines.buffers import Buffer
+from sgraf_deploy.engines.ensemble import Logits, not_a_number
+from sgraf_deploy.engines.native.workspace import workspace_bytes
 from sgraf_deploy.errors import DataError
+from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime.context import Context
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
-from sgraf_deploy.runtime.engine import Buffer
-from sgraf_deploy.runtime.halving import Batch, Progress
-from sgraf_deploy.runtime.logits import Logits, not_a_number
 from sgraf_deploy.runtime.matrix import text_inputs
-from sgraf_deploy.runtime.native.workspace import workspace_bytes
+from sgraf_deploy.runtime.retry import Batch
 from sgraf_deploy.runtime.rows import check_index
 from sgraf_deploy.runtime.tiles import similar_end
 
@@ -36,7 +37,7 @@ def pair_rows(
                 "images and captions, paired row by row",
                 expected="as many of one as of the other",
                 got=f"{images} and {captions}",
-                mend="say which belong together: image_index and caption_index",
+                hint="say which belong together: image_index and caption_index",
             )
         rows = np.arange(images, dtype=np.int32)
         return rows, rows
@@ -75,7 +76,7 @@ def pair_logits(
             result[name][pairs] = context.engine.fetch(logits)
 
     batches = _batches(context, lengths[order])
-    context.halving["pair_scorer"].run(
+    context.retries["pair_scorer"].run(
         batches, run, total=len(order), progress=progress, workers=context.engine.workers
     )
     for logits in result.values():

@@ -9,9 +9,9 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from sgraf_deploy.engines.ensemble import Logits, similarities
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
-from sgraf_deploy.runtime.logits import Logits, similarities
 
 Direction = Literal["image_to_text", "text_to_image"]
 

@@ -11,20 +11,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.config import GRAPHS, Precision
 from sgraf_deploy.data.bound import MAX_WORDS
+from sgraf_deploy.engines.base import Engine, EngineOptions
+from sgraf_deploy.engines.ensemble import Logits, ensemble_logits, similarities
+from sgraf_deploy.engines.machine import Machine
+from sgraf_deploy.engines.policy import AUTO, Choice, Request, choose
+from sgraf_deploy.engines.ranks import RankCounts
+from sgraf_deploy.engines.registry import open_engine
+from sgraf_deploy.gate.engines import verify_engine
+from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime import matrix, pairs, ranks
 from sgraf_deploy.runtime.arguments import check_load, merge_options
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
-from sgraf_deploy.runtime.engine import Engine, EngineOptions, open_engine
-from sgraf_deploy.runtime.halving import Progress
-from sgraf_deploy.runtime.logits import Logits, ensemble_logits, similarities
-from sgraf_deploy.runtime.machine import Machine
 from sgraf_deploy.runtime.opened import Captions, Images, OpenedBundle
 from sgraf_deploy.runtime.outputs import check_outputs, name_outputs
-from sgraf_deploy.runtime.policy import AUTO, Choice, Request, choose
-from sgraf_deploy.runtime.ranks import RankCounts
 from sgraf_deploy.runtime.rerank import (
     Ids,
     RerankResult,
@@ -34,7 +36,6 @@ from sgraf_deploy.runtime.rerank import (
     rank,
 )
 from sgraf_deploy.runtime.tiles import DEFAULT_TILE_BYTES, TileLimits, TilePlan, TileShape
-from sgraf_deploy.runtime.verify import verify_engine
 
 Query = str | Sequence[int] | NDArray[Any] | EncodedImages | EncodedCaptions
 """One caption (a string, its token ids or one EncodedCaptions), or one image (its regions

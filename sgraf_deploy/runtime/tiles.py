@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgraf_deploy.config import ModelConfig
+from sgraf_deploy.engines.base import CACHED_TILES, TileAdvice
+from sgraf_deploy.engines.native.workspace import workspace_bytes
 from sgraf_deploy.errors import InputError
-from sgraf_deploy.runtime.engine import CACHED_TILES, TileAdvice
-from sgraf_deploy.runtime.native.workspace import workspace_bytes
 
 SHARES = 16
 """On a CPU: captions of one length give at least so many tiles, unless these would be small."""

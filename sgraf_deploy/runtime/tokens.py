@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.data.bound import MAX_WORDS, CaptionBound
 from sgraf_deploy.data.captions import encode_captions
 from sgraf_deploy.data.tokenizer import Tokenizer
@@ -77,16 +77,16 @@ class CaptionReader:
             return
         index = next(index for index, ids in enumerate(captions) if (ids == pad).any())
         place = int(np.argmax(captions[index] == pad))
-        mend = "give their lengths: encode_captions(captions, lengths=lengths)"
+        hint = "give their lengths: encode_captions(captions, lengths=lengths)"
         if cut:
-            mend = "give the lengths of these captions, in their order, without the padding"
+            hint = "give the lengths of these captions, in their order, without the padding"
         elif not known:
-            mend += "; if 0 is a word, export the bundle with `--vocab FILE`"
+            hint += "; if 0 is a word, export the bundle with `--vocab FILE`"
         raise DataError(
             f"caption {index}",
             expected="the ids of its words, without <pad>",
             got=f"{pad}, which is <pad>, in place {place} of {len(captions[index])}",
-            mend=mend,
+            hint=hint,
         )
 
     def _warn_of_ends(self, captions: Sequence[TokenIds]) -> None:
@@ -165,7 +165,7 @@ def check_token_ids(
                 name,
                 expected=f"token ids in 0 … {vocab_size - 1}",
                 got=low if low < 0 else high,
-                mend="use the ids of the vocabulary that the checkpoint was trained with",
+                hint="use the ids of the vocabulary that the checkpoint was trained with",
             )
         checked.append(ids.astype(np.int32))
     return checked

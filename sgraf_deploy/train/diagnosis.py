@@ -41,7 +41,7 @@ def not_finite(model: SimilarityModel, batch: Batch, when: str) -> InputError:
     for name, weight in model.named_parameters():
         if weight.grad is not None and not _finite(weight.grad):
             return _error(kind, f"{when}: the gradient of {name}", weight.grad, hint)
-    return kind(f"{when}: the loss", expected="a finite value", mend=hint)
+    return kind(f"{when}: the loss", expected="a finite value", hint=hint)
 
 
 def _steps(model: SimilarityModel, batch: Batch) -> Iterator[tuple[str, Tensor, tuple[str, ...]]]:
@@ -78,7 +78,7 @@ def _blamed(batch: Batch, largest: Tensor, row: int | None) -> tuple[type[InputE
 
 def _error(kind: type[InputError], what: str, values: Tensor, hint: str) -> InputError:
     first = float(values[~values.isfinite()][0])
-    return kind(what, expected="finite values", got=first, mend=hint)
+    return kind(what, expected="finite values", got=first, hint=hint)
 
 
 def _finite(values: Tensor) -> bool:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from sgraf_deploy.bench.recall import RecallReport, evaluate
 from sgraf_deploy.errors import DataError
+from sgraf_deploy.evaluation.recall import RecallReport, evaluate
 from sgraf_deploy.model.checkpoint import Checkpoint
 from sgraf_deploy.model.layers import SimilarityModel
-from sgraf_deploy.runtime.halving import Progress
+from sgraf_deploy.progress import Progress
 from sgraf_deploy.train.batches import TrainingData
 from sgraf_deploy.train.diagnosis import not_finite
 from sgraf_deploy.train.forward import batch_logits

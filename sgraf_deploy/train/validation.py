@@ -12,7 +12,7 @@ from sgraf_deploy.model.folded import Encoded
 from sgraf_deploy.model.folding import fold
 from sgraf_deploy.model.layers import SimilarityModel
 from sgraf_deploy.model.torch_model import TorchModel
-from sgraf_deploy.runtime.halving import Progress
+from sgraf_deploy.progress import Progress
 from sgraf_deploy.train.batches import TrainingData, pad
 
 IMAGES, CAPTIONS = 64, 32

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from sgraf_deploy.bench.fused_values import PRECISIONS, fused_values, main
 from sgraf_deploy.config import DEFAULT_PRECISIONS, ModelConfig, Precision
+from sgraf_deploy.engines.fused import engine
+from sgraf_deploy.engines.fused.scorer import FusedScorer
 from sgraf_deploy.errors import UnavailableError
 from sgraf_deploy.model.folded import Encoded
-from sgraf_deploy.model.fused import engine
-from sgraf_deploy.model.fused.scorer import FusedScorer
 
 SMALL_SGR = replace(SGR, sgr_steps=2)
 

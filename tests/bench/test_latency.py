@@ -12,10 +12,11 @@ from support.small_models import SGR, random_captions, random_regions
 import sgraf_deploy
 from sgraf_deploy.bench import measure
 from sgraf_deploy.bench.latency import BLOCK, CANDIDATES, Latency, measure_latency
-from sgraf_deploy.bench.literal import LiteralLoop
 from sgraf_deploy.bench.measure import Ratio, Timing, pair_flop
-from sgraf_deploy.bench.speed import Inputs, SpeedOptions
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bench.speed import SpeedOptions
+from sgraf_deploy.bundle.bundle import Bundle
+from sgraf_deploy.engines.torch.literal import LiteralLoop
+from sgraf_deploy.evaluation.workload import Inputs
 from sgraf_deploy.runtime.encoded import EncodedCaptions
 
 

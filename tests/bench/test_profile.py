@@ -18,12 +18,12 @@ from sgraf_deploy.bench.measure import pair_flop
 from sgraf_deploy.bench.profile import MemberProfile, ProfileReport, measure_profile, member_profile
 from sgraf_deploy.bench.run import random_workload
 from sgraf_deploy.bench.stages import PRODUCTS, Stage, product_flop, stages_of
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.config import ModelConfig, Precision
+from sgraf_deploy.engines.base import EngineOptions
 from sgraf_deploy.errors import SgrafDeployError
 from sgraf_deploy.export.graphs import build_graph
 from sgraf_deploy.model.folding import fold
-from sgraf_deploy.runtime.engine import EngineOptions
 
 ONE_THREAD = EngineOptions(threads=1)
 ALIGNED = {

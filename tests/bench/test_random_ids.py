@@ -7,7 +7,7 @@ import pytest
 
 from sgraf_deploy.bench.random_ids import random_token_ids
 from sgraf_deploy.bench.run import random_workload
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.runtime.tokens import CaptionReader
 

@@ -10,11 +10,11 @@ import torch
 
 from sgraf_deploy.bench.random_model import model_config, random_checkpoint
 from sgraf_deploy.config import MODULES, Module
-from sgraf_deploy.export.gate_data import reference_outputs, synthetic_inputs
+from sgraf_deploy.export.gate_inputs import reference_outputs, synthetic_inputs
+from sgraf_deploy.gate.tolerances import FP16_LOGITS_SHARE
 from sgraf_deploy.model.folded import Encoded, FoldedModel
 from sgraf_deploy.model.folding import fold
 from sgraf_deploy.model.torch_ops import TorchOps
-from sgraf_deploy.runtime.gate import FP16_LOGITS_SHARE
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -12,9 +12,9 @@ from support.small_models import SAF
 
 from sgraf_deploy.bench import run
 from sgraf_deploy.bench.random_model import random_checkpoint
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
+from sgraf_deploy.engines.policy import Choice
 from sgraf_deploy.errors import BundleError
-from sgraf_deploy.runtime.policy import Choice
 
 
 def test_random_weights_leave_the_callers_random_state_alone() -> None:

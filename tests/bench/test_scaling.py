@@ -16,11 +16,11 @@ from support.refusals import holds, naming, refused
 from sgraf_deploy.bench.measure import WITHHELD
 from sgraf_deploy.bench.point import Clocks, Job, measure, random_inputs
 from sgraf_deploy.bench.scaling import ScalingOptions, Size, in_a_child, measure_scaling
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.cli.bench_scaling import scaling_lines, size_table
+from sgraf_deploy.engines.policy import Choice
 from sgraf_deploy.errors import InputError, SgrafDeployError
 from sgraf_deploy.runtime import EngineOptions
-from sgraf_deploy.runtime.policy import Choice
 
 MB = 10**6
 ORT = Choice("ort", "fp32", "cpu")

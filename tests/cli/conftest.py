@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from cli.world import World, done, write_precomp
+from support.cli_world import World, done, write_precomp
 
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,16 @@
-"""Every bad input is one line that says what is wrong and how to mend it, and exit code 2."""
+"""Every bad input is one line that says what is wrong and how to hint it, and exit code 2."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import pytest
-from cli.bad_checkpoints import BAD_CHECKPOINTS
-from cli.bad_exports import BAD_EXPORTS
-from cli.bad_input import Bad
-from cli.bad_runs import BAD_BUNDLES, BAD_OPTIONS
-from cli.bad_splits import BAD_DATA
-from cli.world import World, error_line, left_by, refused_line, run
+from support.bad_checkpoints import BAD_CHECKPOINTS
+from support.bad_exports import BAD_EXPORTS
+from support.bad_input import Bad
+from support.bad_runs import BAD_BUNDLES, BAD_OPTIONS
+from support.bad_splits import BAD_DATA
+from support.cli_world import World, error_line, left_by, refused_line, run
 from support.refusals import holds
 
 BAD = [*BAD_CHECKPOINTS, *BAD_EXPORTS, *BAD_BUNDLES, *BAD_DATA, *BAD_OPTIONS]

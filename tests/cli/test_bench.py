@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli.world import IMAGES, World, done, error_line, run
 from support.auto_engine import auto_engine
+from support.cli_world import IMAGES, World, done, error_line, run
 from support.small_models import SAF, SGR
 
 from sgraf_deploy.bench import measure
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
+from sgraf_deploy.engines.gpu import Driver, Gpu
+from sgraf_deploy.engines.machine import Machine
+from sgraf_deploy.engines.registry import ENGINES
 from sgraf_deploy.errors import UnavailableError
-from sgraf_deploy.runtime.engine import ENGINES
-from sgraf_deploy.runtime.gpu import Driver, Gpu
-from sgraf_deploy.runtime.machine import Machine
 
 ONCE = ("--repeats", 1, "--warmup", 0, "--threads", 1)
 FEW = ("--images", 4, "--captions", 5, *ONCE)
@@ -90,7 +90,7 @@ def test_an_engine_has_its_own_precision(world: World) -> None:
 
 
 def test_a_missed_bound_is_shown_and_kept(world: World) -> None:
-    world.monkeypatch.setattr("sgraf_deploy.bench.parity.FP32_LOGITS", -1.0)
+    world.monkeypatch.setattr("sgraf_deploy.evaluation.parity.FP32_LOGITS", -1.0)
 
     result = run("bench", world.bundle, *FEW, "--engine", "ort", "--json", "r.json")
 
@@ -221,8 +221,8 @@ def test_without_tensorrt_one_line_says_what_to_install(
     world: World, command: tuple[str, ...]
 ) -> None:
     driver = Driver("13.0", (Gpu("GPU A", "9.0"),))
-    world.monkeypatch.setattr("sgraf_deploy.runtime.gpu.find_driver", lambda: driver)
-    world.monkeypatch.setattr("sgraf_deploy.runtime.tensorrt.MODULES", ())
+    world.monkeypatch.setattr("sgraf_deploy.engines.gpu.find_driver", lambda: driver)
+    world.monkeypatch.setattr("sgraf_deploy.engines.trt.library.MODULES", ())
     result = run(*command, world.bundle)
     assert result.exit_code == 2
     assert "pip install tensorrt" in error_line(result)
@@ -232,7 +232,7 @@ def test_without_tensorrt_one_line_says_what_to_install(
 def test_without_a_gpu_one_line_says_what_works(world: World, engine: str) -> None:
     """Whatever else is missing, too."""
     absent = UnavailableError("no NVIDIA driver")
-    world.monkeypatch.setattr("sgraf_deploy.runtime.machine.Machine.no_gpu", lambda _: absent)
+    world.monkeypatch.setattr("sgraf_deploy.engines.machine.Machine.no_gpu", lambda _: absent)
     result = run("bench", world.bundle, "--engine", engine, "--device", "cuda")
     assert result.exit_code == 2
     says = error_line(result)
@@ -243,20 +243,20 @@ def test_without_a_gpu_one_line_says_what_works(world: World, engine: str) -> No
 
 
 def test_machine_asks_the_driver_whether_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sgraf_deploy.runtime.gpu.find_driver", lambda: Driver("13.0", ()))
+    monkeypatch.setattr("sgraf_deploy.engines.gpu.find_driver", lambda: Driver("13.0", ()))
     assert Machine().no_gpu() is None
 
     def refuse() -> Driver:
         raise UnavailableError("no NVIDIA driver")
 
-    monkeypatch.setattr("sgraf_deploy.runtime.gpu.find_driver", refuse)
+    monkeypatch.setattr("sgraf_deploy.engines.gpu.find_driver", refuse)
     absent = Machine().no_gpu()
     assert absent is not None
     assert absent.reason == "no NVIDIA driver"
 
 
 def test_without_any_engine_one_line_says_what_to_install(world: World) -> None:
-    for module in ("onnxruntime", "sgraf_deploy.model.engines"):
+    for module in ("onnxruntime", "sgraf_deploy.engines.torch.engine"):
         world.monkeypatch.setitem(sys.modules, module, None)
     result = run("bench", world.bundle)
     assert result.exit_code == 2

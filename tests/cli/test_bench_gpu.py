@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli.world import IMAGES, World, done, error_line, run
+from support.cli_world import IMAGES, World, done, error_line, run
 
 from sgraf_deploy.bench.gpu import run as run_module
 from sgraf_deploy.bench.gpu.run import DESCRIBE

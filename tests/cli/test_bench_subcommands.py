@@ -11,11 +11,11 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from bench.test_scaling import Machine
-from cli.world import World, done, error_line, refused_line, run
 from support.auto_engine import auto_engine
+from support.cli_world import World, done, error_line, refused_line, run
 from support.refusals import holds, naming
 
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.errors import InputError, SgrafDeployError
 
 SIZES = ("--size", "10x50", "--size", "20×100")

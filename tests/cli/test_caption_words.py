@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli.world import IMAGES, World, captions_of, done, left_by, refused_line, run
+from support.cli_world import IMAGES, World, captions_of, done, left_by, refused_line, run
 from support.refusals import naming
 
 from sgraf_deploy.errors import DataError, InputError
@@ -98,8 +98,8 @@ def test_what_is_no_bound_is_refused(world: World, name: str, value: int) -> Non
 
 def test_compile_reads_captions_of_that_length(world: World) -> None:
     """As the other commands, before it builds anything; its profiles are sized apart."""
-    world.monkeypatch.setattr("sgraf_deploy.runtime.tensorrt.find_tensorrt", lambda: None)
-    world.monkeypatch.setattr("sgraf_deploy.export.tensorrt.target", lambda _: "portable")
+    world.monkeypatch.setattr("sgraf_deploy.engines.trt.library.find_tensorrt", lambda: None)
+    world.monkeypatch.setattr("sgraf_deploy.compile.build.target", lambda _: "portable")
     command = ("compile", world.bundle, "--data", long_captions(world), "--split", "dev")
     refused_line(run(*command), DataError, "caption 3", expected=naming(512), got=513)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cli.test_train import SMALL
-from cli.world import (
+from support.cli_world import (
     IMAGES,
     World,
     captions_of,
@@ -23,11 +23,12 @@ from cli.world import (
 from support.refusals import naming
 
 import sgraf_deploy
-from sgraf_deploy.bench import measure, recall
-from sgraf_deploy.bench.engine_gate import check_recall
+from sgraf_deploy.bench import measure
 from sgraf_deploy.data.precomp import open_precomp
+from sgraf_deploy.engines.trt import library as tensorrt
 from sgraf_deploy.errors import DataError, GateError
-from sgraf_deploy.runtime import tensorrt
+from sgraf_deploy.evaluation import recall
+from sgraf_deploy.evaluation.recall_gate import check_recall
 
 PER_IMAGE = [1, 2, 3]
 
@@ -44,7 +45,7 @@ def logits_of(world: World, per_image: int) -> np.ndarray[Any, Any]:
     split = open_precomp(world.folder / "precomp", "dev", captions_per_image=per_image)
     with sgraf_deploy.load(world.bundle, engine="ort") as scorer:
         logits = scorer.logits(split.regions, split.captions)
-    return sgraf_deploy.runtime.logits.ensemble_logits(logits)
+    return sgraf_deploy.engines.ensemble.ensemble_logits(logits)
 
 
 @pytest.mark.parametrize("per_image", PER_IMAGE)
@@ -116,10 +117,10 @@ def test_compile_compares_recall(world: World) -> None:
         return check_recall(*arguments, **more)
 
     world.monkeypatch.setattr(tensorrt, "find_tensorrt", lambda: "TensorRT")
-    world.monkeypatch.setattr("sgraf_deploy.export.tensorrt.target", lambda _: "8.9")
-    world.monkeypatch.setattr("sgraf_deploy.export.tensorrt.plan_builds", lambda *_: [])
-    world.monkeypatch.setattr("sgraf_deploy.export.engines.publish_engines", publish)
-    world.monkeypatch.setattr("sgraf_deploy.bench.engine_gate.check_recall", check)
+    world.monkeypatch.setattr("sgraf_deploy.compile.build.target", lambda _: "8.9")
+    world.monkeypatch.setattr("sgraf_deploy.compile.build.plan_builds", lambda *_: [])
+    world.monkeypatch.setattr("sgraf_deploy.compile.publish.publish_engines", publish)
+    world.monkeypatch.setattr("sgraf_deploy.evaluation.recall_gate.check_recall", check)
 
     result = run("compile", world.bundle, *data_of(world, 3))
 
@@ -131,7 +132,7 @@ def test_compile_compares_recall(world: World) -> None:
 def test_the_error_names_the_number_that_fits(world: World, command: str) -> None:
     folder = data_of(world, 2)[1]
     world.monkeypatch.setattr(tensorrt, "find_tensorrt", lambda: "TensorRT")
-    world.monkeypatch.setattr("sgraf_deploy.export.tensorrt.target", lambda _: "8.9")
+    world.monkeypatch.setattr("sgraf_deploy.compile.build.target", lambda _: "8.9")
     data = ("--data", folder, "--split", "dev")
     arguments: dict[str, tuple[object, ...]] = {
         "rerank": (world.bundle, *data, "--image", 1),

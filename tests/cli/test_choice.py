@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from cli.world import World, done, line_naming, refused_line, run
 from support.auto_engine import auto_engine
+from support.cli_world import World, done, line_naming, refused_line, run
 from support.refusals import holds
 
+from sgraf_deploy.engines import policy
+from sgraf_deploy.engines.base import EngineOptions
+from sgraf_deploy.engines.policy import Choice, Facts, Request
 from sgraf_deploy.errors import InputError, SgrafDeployError
-from sgraf_deploy.runtime import load, policy, scorer
-from sgraf_deploy.runtime.engine import EngineOptions
-from sgraf_deploy.runtime.policy import Choice, Facts, Request
+from sgraf_deploy.runtime import load, scorer
 
 ASKED: dict[tuple[str, ...], dict[str, Any]] = {
     (): {},

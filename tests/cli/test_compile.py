@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cli.world import IMAGES, World, captions_of, done, error_line, run, tree
+from support.cli_world import IMAGES, World, captions_of, done, error_line, run, tree
 
+from sgraf_deploy.engines.gpu import Driver, Gpu
+from sgraf_deploy.engines.trt import library as adaptor
+from sgraf_deploy.engines.trt.library import TensorRT
+from sgraf_deploy.engines.trt.rtx import CAPABILITIES, INSTEAD, RTX
 from sgraf_deploy.errors import BundleError, UnavailableError
-from sgraf_deploy.runtime import tensorrt as adaptor
-from sgraf_deploy.runtime.gpu import Driver, Gpu
-from sgraf_deploy.runtime.rtx import CAPABILITIES, INSTEAD, RTX
-from sgraf_deploy.runtime.tensorrt import TensorRT
 
 SMALL = ("--max-images", 4, "--max-captions", 3, "--max-words", 9, "--max-candidates", 10)
 
@@ -83,13 +83,13 @@ def planned_only(world: World) -> World:
         raise BundleError("nothing is built")
 
     world.monkeypatch.setattr(adaptor, "find_tensorrt", lambda: TensorRT(RTX, "1.7.1", None))
-    world.monkeypatch.setattr("sgraf_deploy.export.engines.publish_engines", stop)
+    world.monkeypatch.setattr("sgraf_deploy.compile.publish.publish_engines", stop)
     return world
 
 
 def gpus(world: World, *compute_capabilities: str) -> None:
     driver = Driver("13.0", tuple(Gpu("a GPU", each) for each in compute_capabilities))
-    world.monkeypatch.setattr("sgraf_deploy.runtime.rtx.find_driver", lambda: driver)
+    world.monkeypatch.setattr("sgraf_deploy.engines.trt.rtx.find_driver", lambda: driver)
 
 
 @pytest.mark.parametrize(

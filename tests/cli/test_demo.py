@@ -8,16 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli.world import done, recall_rows, refused_line, run, tree
+from support.cli_world import done, recall_rows, refused_line, run, tree
 from support.refusals import holds, naming, refused
 
 import sgraf_deploy
 from sgraf_deploy.bench import measure
-from sgraf_deploy.bench.evaluate import evaluate_split
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.demo import assets
 from sgraf_deploy.errors import InputError
+from sgraf_deploy.evaluation.evaluate import evaluate_split
 from sgraf_deploy.model.checkpoint import read_checkpoint
 
 QUERY = 1

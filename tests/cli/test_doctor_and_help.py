@@ -8,15 +8,15 @@ from pathlib import Path
 
 import click
 import pytest
-from cli.world import done, line_naming, run
 from support.auto_engine import auto_engine
+from support.cli_world import done, line_naming, run
 from support.refusals import holds
 
 import sgraf_deploy
 from sgraf_deploy.cli import main
-from sgraf_deploy.runtime.engine import ENGINES
-from sgraf_deploy.runtime.gpu import Driver, Gpu
-from sgraf_deploy.runtime.native import library
+from sgraf_deploy.engines.gpu import Driver, Gpu
+from sgraf_deploy.engines.native import library
+from sgraf_deploy.engines.registry import ENGINES
 
 COMMANDS = [
     *("bench", "compile", "demo", "doctor", "eval", "export"),
@@ -52,7 +52,7 @@ def test_doctor_where_all_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_doctor_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("sgraf_deploy.model.engines", "sgraf_deploy.model.fused.engine"):
+    for module in ("sgraf_deploy.engines.torch.engine", "sgraf_deploy.engines.fused.engine"):
         monkeypatch.setitem(sys.modules, module, None)
 
     stdout = done("doctor").stdout
@@ -62,7 +62,7 @@ def test_doctor_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     hint = "pip install 'sgraf-deploy[torch]'"
     line_naming(stdout, "torch", "torch-reference", hint)
     line_naming(stdout, "--engine auto", auto_engine())
-    line_naming(stdout, "export", "sgraf_deploy.model.engines", hint)
+    line_naming(stdout, "export", "sgraf_deploy.engines.torch.engine", hint)
 
 
 def test_doctor_with_a_pytorch_that_may_not_read_checkpoints(
@@ -89,7 +89,7 @@ def test_doctor_without_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_doctor_without_any_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sgraf_deploy.model.engines", None)
+    monkeypatch.setitem(sys.modules, "sgraf_deploy.engines.torch.engine", None)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
 
     stdout = done("doctor").stdout
@@ -113,14 +113,14 @@ def test_doctor_says_once_why_an_engine_does_not_work(monkeypatch: pytest.Monkey
 
 def test_doctor_names_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     driver = Driver("13.1", (Gpu("GPU A", "8.9"), Gpu("GPU B", "12.0")))
-    monkeypatch.setattr("sgraf_deploy.runtime.gpu.find_driver", lambda: driver)
+    monkeypatch.setattr("sgraf_deploy.engines.gpu.find_driver", lambda: driver)
     stdout = done("doctor").stdout
     line_naming(stdout, "GPU A", "8.9", "GPU B", "12.0", "13.1")
     assert holds(stdout.splitlines()[-1], "CPUExecutionProvider")
 
 
 def test_doctor_says_what_compile_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sgraf_deploy.runtime.tensorrt.MODULES", ())
+    monkeypatch.setattr("sgraf_deploy.engines.trt.library.MODULES", ())
     line_naming(done("doctor").stdout, "compile", "TensorRT", "pip install")
 
 

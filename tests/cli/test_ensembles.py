@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cli.world import IMAGES, World, done, line_naming, recall_rows, refused_line, run
+from support.cli_world import IMAGES, World, done, line_naming, recall_rows, refused_line, run
 
 import sgraf_deploy
-from sgraf_deploy.bench import measure, recall
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bench import measure
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.config import GRAPHS
 from sgraf_deploy.data.precomp import open_precomp
+from sgraf_deploy.engines.ensemble import combine_logits
 from sgraf_deploy.errors import BundleError, CheckpointError
-from sgraf_deploy.runtime.logits import combine_logits
+from sgraf_deploy.evaluation import recall
 
 MODELS = ["SGR", "SGR-2", "SAF", "ENSEMBLE"]
 ONCE = ("--repeats", 1, "--warmup", 0, "--threads", 1)

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cli.world import (
+from support.auto_engine import auto_engine
+from support.cli_world import (
     IMAGES,
     World,
     captions_of,
@@ -21,17 +22,16 @@ from cli.world import (
     refused_line,
     run,
 )
-from support.auto_engine import auto_engine
 from support.refusals import holds, naming
 from support.small_models import SGR, random_regions
 
 import sgraf_deploy
-from sgraf_deploy.bench import recall
-from sgraf_deploy.bench.recall import Recall, RecallReport, Ties
 from sgraf_deploy.cli.common import megabytes
 from sgraf_deploy.data.precomp import open_precomp
+from sgraf_deploy.engines.ensemble import combine_logits, similarities
 from sgraf_deploy.errors import InputError, UnavailableError
-from sgraf_deploy.runtime.logits import combine_logits, similarities
+from sgraf_deploy.evaluation import recall
+from sgraf_deploy.evaluation.recall import Recall, RecallReport, Ties
 
 MODELS = ("SGR", "SAF", "SGRAF")
 
@@ -262,7 +262,7 @@ def test_what_cannot_be_saved_is_refused_before_the_work(world: World) -> None:
     def no_work(*_: object, **__: object) -> None:
         raise AssertionError("it was begun")
 
-    world.monkeypatch.setattr("sgraf_deploy.bench.evaluate.evaluate_split", no_work)
+    world.monkeypatch.setattr("sgraf_deploy.evaluation.evaluate.evaluate_split", no_work)
     arguments = ("eval", world.bundle, "--data", world.data, "--split", "dev")
     usage = shutil.disk_usage(world.folder)
     (world.folder / "folder").mkdir()
@@ -283,7 +283,7 @@ def test_an_interrupted_evaluation_saves_nothing(world: World) -> None:
         raise KeyboardInterrupt
 
     old = world.write("s.npy", b"old")
-    world.monkeypatch.setattr("sgraf_deploy.runtime.ranks.HostRankCounter.add", fail)
+    world.monkeypatch.setattr("sgraf_deploy.engines.ranks.HostRankCounter.add", fail)
 
     result = run(
         "eval", world.bundle, "--data", world.data, "--split", "dev", "--save-similarities", "s.npy"

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cli.world import (
+from support.authors_checkpoint import authors_payload
+from support.cli_world import (
     IMAGES,
     World,
     captions_of,
@@ -25,11 +26,10 @@ from cli.world import (
     tree,
     write_precomp,
 )
-from support.authors_checkpoint import authors_payload
 from support.refusals import holds, naming
 from support.small_models import SAF, SGR, WORDS, random_regions
 
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.errors import BundleError, DataError, GateError, UnavailableError
 from sgraf_deploy.export.exporter import default_target
 
@@ -226,7 +226,7 @@ def test_force_replaces_a_bundle(world: World) -> None:
 def test_a_failed_gate_writes_nothing_and_exits_1(
     world: World, bound: str, names: tuple[str, ...], hint: str | None
 ) -> None:
-    world.monkeypatch.setattr(f"sgraf_deploy.runtime.gate.{bound}", 0.0)
+    world.monkeypatch.setattr(f"sgraf_deploy.gate.values.{bound}", 0.0)
 
     result = run("export", world.sgr)
 
@@ -269,7 +269,7 @@ def test_whatever_stops_it_leaves_all_as_it_was(
     last = result.stderr.splitlines()[-1]
     assert last.startswith("Error: ") == ("Error:" in names)
     assert all(holds(last, name) for name in names)
-    hinted = result.error is not None and result.error.mend is not None
+    hinted = result.error is not None and result.error.hint is not None
     assert hinted == (code == 2)
     assert "Traceback" not in result.output
     assert tree(world.folder) == before

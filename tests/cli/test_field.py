@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli.world import done, line_naming, recall_rows
+from support.cli_world import done, line_naming, recall_rows
 
 import sgraf_deploy
-from sgraf_deploy.bench.evaluate import evaluate_split
 from sgraf_deploy.data.precomp import open_precomp
 from sgraf_deploy.demo import assets
+from sgraf_deploy.evaluation.evaluate import evaluate_split
 from sgraf_deploy.runtime import Scorer
 
 SPLITS = {

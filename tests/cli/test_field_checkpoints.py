@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli.world import done, line_naming, lines_with, refused_line, run, tree
+from support.cli_world import done, line_naming, lines_with, refused_line, run, tree
 from support.refusals import naming
 
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.demo.assets import PACKAGED
 from sgraf_deploy.errors import CheckpointError, DataError, InputError
 

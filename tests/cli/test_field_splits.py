@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cli.world import Ran, done, error_line, line_naming, lines_with, refused_line, run
-from data.hinted import type_python
+from support.cli_world import Ran, done, error_line, line_naming, lines_with, refused_line, run
+from support.hinted import type_python
 from support.refusals import holds, naming
 
 from sgraf_deploy.data.precomp import open_precomp

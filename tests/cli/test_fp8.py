@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-from cli.world import World, done, line_naming, refused_line, run, suggested
+from support.cli_world import World, done, line_naming, refused_line, run, suggested
 from support.refusals import naming
 
-from sgraf_deploy.bench import parity
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.errors import GateError, InputError, UnavailableError
-from sgraf_deploy.runtime import gate
+from sgraf_deploy.evaluation import parity
+from sgraf_deploy.gate import values as gate
 
 
 @pytest.fixture

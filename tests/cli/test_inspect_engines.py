@@ -7,18 +7,18 @@ import re
 from pathlib import Path
 
 import pytest
-from cli.world import World, done, line_naming, tree
-from runtime.trt_world import TrtWorld
+from support.cli_world import World, done, line_naming, tree
 from support.fake_cuda import FakeCuda
 from support.fake_tensorrt import VERSION
+from support.trt_world import TrtWorld
 
-from sgraf_deploy.bundle import Bundle
-from sgraf_deploy.runtime import plan_list
-from sgraf_deploy.runtime.gpu import Gpu
-from sgraf_deploy.runtime.plan_list import Host, list_plans
-from sgraf_deploy.runtime.plans import write_plan
-from sgraf_deploy.runtime.rtx import CAPABILITIES
-from sgraf_deploy.runtime.tensorrt import Flavour, TensorRT
+from sgraf_deploy.bundle.bundle import Bundle
+from sgraf_deploy.engines.gpu import Gpu
+from sgraf_deploy.engines.trt import plan_list
+from sgraf_deploy.engines.trt.library import Flavour, TensorRT
+from sgraf_deploy.engines.trt.plan_list import Host, list_plans
+from sgraf_deploy.engines.trt.plans import write_plan
+from sgraf_deploy.engines.trt.rtx import CAPABILITIES
 
 GPU = Gpu(FakeCuda.name, "9.0")
 HERE = Host(TensorRT("tensorrt", VERSION, None), (GPU,))

@@ -12,10 +12,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from cli.bad_input import Bad
 from cli.test_bad_inputs import BAD
 from cli.test_doctor_and_help import COMMANDS
-from cli.world import World, line_naming, recall_rows, refused_line, run, tree
+from support.bad_input import Bad
+from support.cli_world import World, line_naming, recall_rows, refused_line, run, tree
 from support.refusals import holds
 
 import sgraf_deploy

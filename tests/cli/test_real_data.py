@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cli.world import done, line_naming
 from numpy.typing import NDArray
 from support.auto_engine import auto_engine
+from support.cli_world import done, line_naming
 
 import sgraf_deploy
-from sgraf_deploy.bench import recall
-from sgraf_deploy.bench.rank_changes import explain_changes
-from sgraf_deploy.bench.recall import RecallReport
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.cli.export import parity_lines
 from sgraf_deploy.data.precomp import open_precomp
+from sgraf_deploy.evaluation import recall
+from sgraf_deploy.evaluation.rank_changes import explain_changes
+from sgraf_deploy.evaluation.recall import RecallReport
 
 HALF_IMAGES = 60
 """Of the run in FP16. The bound of 0.2 points needs 500 queries or more, the whole split: here one

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cli.world import IMAGES, World, done, line_naming
+from support.cli_world import IMAGES, World, done, line_naming
 
 import sgraf_deploy
 from sgraf_deploy.data.precomp import open_precomp

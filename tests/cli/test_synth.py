@@ -9,13 +9,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
-from cli.world import done, error_line, refused_line, run, suggested, tree
+from support.cli_world import done, error_line, refused_line, run, suggested, tree
 from support.refusals import holds, naming
 
-from sgraf_deploy import disk
 from sgraf_deploy.data.precomp import open_precomp
-from sgraf_deploy.data.synthesis import SceneOptions, scene_split
+from sgraf_deploy.data.synthetic.splits import SceneOptions, scene_split
 from sgraf_deploy.errors import DataError, InputError
+from sgraf_deploy.files import disk
 
 SMALL = ("--train", 6, "--dev", 3, "--test", 4, "--img-dim", 16)
 

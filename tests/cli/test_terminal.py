@@ -16,7 +16,9 @@ from typing import Any
 import click
 import pytest
 from cli.test_process import start
-from cli.world import (
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from support.cli_world import (
     World,
     captions_of,
     done,
@@ -26,18 +28,10 @@ from cli.world import (
     run,
     write_precomp,
 )
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
 from support.refusals import holds
 
 import sgraf_deploy
-from sgraf_deploy.cli.terminal import (
-    echo_json,
-    escape,
-    shown_messages,
-    table,
-    warn,
-)
+from sgraf_deploy.cli.terminal import echo_json, escape, shown_messages, table, warn
 from sgraf_deploy.errors import DataError, EngineMemoryError
 from sgraf_deploy.runtime.context import Context
 

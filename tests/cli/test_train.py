@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cli.bad_input import Bad
-from cli.world import World, done, line_naming, refused_line, run, suggested, tree
+from support.bad_input import Bad
+from support.cli_world import World, done, line_naming, refused_line, run, suggested, tree
 from support.refusals import naming
 
 from sgraf_deploy.data.vocabulary import SPECIAL_WORDS, Vocabulary

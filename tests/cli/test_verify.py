@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from cli.world import (
+from onnx import numpy_helper
+from support.cli_world import (
     Ran,
     World,
     done,
@@ -21,10 +22,9 @@ from cli.world import (
     run,
     tree,
 )
-from onnx import numpy_helper
 from support.refusals import holds, naming
 
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.cli.common import megabytes
 from sgraf_deploy.config import GRAPHS
 from sgraf_deploy.errors import GateError

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from data.located import line_of
+from support.located import line_of
 from support.refusals import naming, refused
 
 from sgraf_deploy.data.captions import CaptionStats, encode_captions, read_captions

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from data.hinted import type_python
+from support.hinted import type_python
 from support.refusals import check_error, naming, refused
 
 from sgraf_deploy.data.precomp import open_precomp
@@ -71,7 +71,7 @@ def bottom_up(path: Path, features: np.ndarray[Any, Any]) -> None:
     path.write_bytes(b"\n".join(rows) + b"\n")
 
 
-MENDED: dict[str, tuple[Write, naming]] = {
+REMEDIES: dict[str, tuple[Write, naming]] = {
     "npz": (npz(), naming(".npz", "'features'", "(4, 3, 5)", "<f4")),
     "npz-compressed": (compressed_npz, naming(".npz", "'arr_0'")),
     "npz-with-boxes": (npz(boxes=np.zeros((4, 3, 4))), naming("'boxes'", "(4, 3, 4)", "<f8")),
@@ -83,7 +83,7 @@ MENDED: dict[str, tuple[Write, naming]] = {
 
 
 @pytest.mark.parametrize("named", ["npy", "own"])
-@pytest.mark.parametrize(("write", "got"), MENDED.values(), ids=MENDED)
+@pytest.mark.parametrize(("write", "got"), REMEDIES.values(), ids=REMEDIES)
 def test_a_container_is_named_and_unpacked(
     tmp_path: Path, write: Write, got: naming, named: str
 ) -> None:
@@ -166,7 +166,7 @@ def open_error(path: Path) -> SgrafDeployError:
     with refused(DataError, path) as found:
         open_regions(path, MODEL)
     assert str(found.error).isprintable()
-    assert found.error.mend
+    assert found.error.hint
     return found.error
 
 
@@ -223,7 +223,7 @@ def test_what_is_no_array_is_named(
     with refused(DataError, path, got=naming(*names), hint=hint) as found:
         open_regions(path, model)
     assert str(found.error).isprintable()
-    assert hint or "numpy.save" not in str(found.error.mend)  # a copy would be as damaged
+    assert hint or "numpy.save" not in str(found.error.hint)  # a copy would be as damaged
 
 
 @pytest.mark.parametrize("content", [b"", bytes(300)], ids=["empty", "zeros"])

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data.hinted import type_python
-from data.located import line_of
 from hypothesis import given
 from hypothesis import strategies as st
+from support.hinted import type_python
+from support.located import line_of
 from support.refusals import naming, refused
 
 from sgraf_deploy.data.captions import read_captions
@@ -57,8 +57,8 @@ def test_wide_text_is_named(tmp_path: Path, encoding: str, text: str) -> None:
 def test_the_command_of_the_hint_converts_it(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "dev_caps.txt"
     path.write_bytes(TEXT.encode(encoding))
-    mend = error_of(path).mend or ""
-    command = mend[mend.index("iconv ") :].partition(" FILE")[0].split()
+    hint = error_of(path).hint or ""
+    command = hint[hint.index("iconv ") :].partition(" FILE")[0].split()
     try:
         found = subprocess.run([*command, path], capture_output=True, check=True).stdout
     except FileNotFoundError:
@@ -238,7 +238,7 @@ def test_captions_of_another_name_are_to_be_renamed(tmp_path: Path, name: str) -
         DataError, expected="dev_caps.txt", got=naming(name), hint="dev_caps.txt"
     ) as found:
         open_precomp(tmp_path, "dev")
-    assert "UTF-8" not in str(found.error.mend)  # which text need not be converted to
+    assert "UTF-8" not in str(found.error.hint)  # which text need not be converted to
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from data.hinted import python_in
+from support.hinted import python_in
 from support.refusals import check_error, naming, refused
 
 from sgraf_deploy.data.layout import Layout, arrangement, of_array
@@ -101,7 +101,7 @@ def test_a_shape_is_named_with_what_to_do(shape: tuple[int, ...], hint: list[obj
 def test_a_dtype_is_named_with_what_to_do(dtype: str, hint: str | None) -> None:
     error = error_of((5, *MODEL), dtype)
     check_error(error, got=naming(dtype, (5, *MODEL)), hint=hint)
-    assert isinstance(hint, str) or "astype" not in str(error.mend)
+    assert isinstance(hint, str) or "astype" not in str(error.hint)
 
 
 @pytest.mark.parametrize(("axis", "name"), [(0, "images"), (1, "regions"), (2, "img_dim")])

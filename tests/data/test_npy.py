@@ -84,7 +84,7 @@ def test_what_is_no_header_is_refused(fields: str) -> None:
 def test_a_file_that_ends_in_its_header_is_truncated(cut: int) -> None:
     with refused(DataError, "features", hint=[]) as found:
         header_of(npy(ARRAY)[:cut])
-    assert "numpy.save" not in str(found.error.mend)  # as for what is no header
+    assert "numpy.save" not in str(found.error.hint)  # as for what is no header
 
 
 @pytest.mark.parametrize("version", [(0, 0), (1, 1), (4, 0), (255, 7)])

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from data.located import line_of
+from support.located import line_of
 from support.refusals import holds, naming, refused
 
 from sgraf_deploy.data.precomp import list_splits, open_images, open_precomp
@@ -284,7 +284,7 @@ def test_rows_that_are_repeated_as_a_whole_are_refused(
     told = given == 1 or images * times % given == 0 or given == times
     with refused(DataError, hint=[0, images - 1, times] if told else []) as found:
         open_precomp(tmp_path, "dev", captions_per_image=given)
-    assert "--captions-per-image" not in str(found.error.mend)
+    assert "--captions-per-image" not in str(found.error.hint)
 
 
 def test_rows_beyond_the_captions_are_told_to_be_repeated(tmp_path: Path) -> None:
@@ -374,7 +374,7 @@ def test_the_split_that_was_meant_is_named(
     with refused(DataError, repr(asked), got=naming(*there), hint=likely) as found:
         open_precomp(tmp_path, asked)
     others = [split for split in there if split != likely]
-    assert not any(holds(str(found.error.mend), split) for split in others)
+    assert not any(holds(str(found.error.hint), split) for split in others)
 
 
 def test_features_that_do_not_fit_the_model_are_refused_at_once(tmp_path: Path) -> None:

@@ -9,13 +9,7 @@ from nltk.tokenize.punkt import PunktSentenceTokenizer
 from support.refusals import naming, refused
 
 from sgraf_deploy.data.captions import read_captions
-from sgraf_deploy.data.tokenizer import (
-    TOKENIZERS,
-    TRAINED,
-    VOCABULARY,
-    Tokenizer,
-    abbreviations,
-)
+from sgraf_deploy.data.tokenizer import TOKENIZERS, TRAINED, VOCABULARY, Tokenizer, abbreviations
 from sgraf_deploy.data.vocabulary import SPECIAL_WORDS, Vocabulary
 from sgraf_deploy.errors import DataError, InputError, UnavailableError
 

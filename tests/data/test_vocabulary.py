@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from data.hinted import type_python
+from support.hinted import type_python
 from support.refusals import ANY, naming, refused
 
 from sgraf_deploy.data.tokenizer import Tokenizer
@@ -229,7 +229,7 @@ def test_a_file_that_is_no_vocabulary_is_named(
     path.write_bytes(content)
     with refused(DataError, path, got=naming(*got), hint=hint) as found:
         Vocabulary.load(path)
-    assert hint == TRAINING or TRAINING not in str(found.error.mend)
+    assert hint == TRAINING or TRAINING not in str(found.error.hint)
     assert str(found.error).isprintable()
 
 

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from export.killed_exporter import Exporters, Job
+from support.killed_exporter import Exporters, Job
 from support.refusals import refused
 
-from sgraf_deploy import disk, folders
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.errors import BundleError
 from sgraf_deploy.export.exporter import STEPS, ExportOptions, export_bundle
-from sgraf_deploy.folders import EXCHANGE_STEPS, FRESH_STEPS, RENAME_STEPS
+from sgraf_deploy.files import disk, folders
+from sgraf_deploy.files.folders import EXCHANGE_STEPS, FRESH_STEPS, RENAME_STEPS
 
 NAME = "made.sgraf"
 KILLED = -signal.SIGKILL

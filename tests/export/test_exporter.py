@@ -7,17 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from export.splits import write_split
+from support.export_splits import write_split
 from support.random_weights import random_weights
 from support.refusals import naming, refused
 from support.small_models import SAF, SGR, WORDS, write_checkpoint_file, write_vocabulary_file
 
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.config import DEFAULT_PRECISIONS, GRAPHS, Precision
 from sgraf_deploy.data.tokenizer import VOCABULARY
 from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.errors import BundleError
-from sgraf_deploy.export.executors import EVALUATOR
 from sgraf_deploy.export.exporter import (
     STEPS,
     ExportOptions,
@@ -25,9 +24,10 @@ from sgraf_deploy.export.exporter import (
     export_bundle,
     image_encoder_fingerprint,
 )
-from sgraf_deploy.folders import FRESH_STEPS
+from sgraf_deploy.files.folders import FRESH_STEPS
+from sgraf_deploy.gate.executors import EVALUATOR
+from sgraf_deploy.gate.inputs import read_gate
 from sgraf_deploy.model.checkpoint import read_checkpoint, read_reference
-from sgraf_deploy.runtime.gate_data import read_gate
 
 FP32 = ExportOptions(precisions=("fp32",))
 MEMBERS = ("sgr", "saf")

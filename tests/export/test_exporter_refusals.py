@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from export.splits import write_split
+from support.export_splits import write_split
 from support.refusals import is_number, naming, refused
 from support.small_models import SAF, WORDS, write_checkpoint_file
 
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.config import DEFAULT_PRECISIONS, GraphName, Precision
 from sgraf_deploy.data.precomp import PrecompSplit
 from sgraf_deploy.data.vocabulary import Vocabulary
@@ -155,7 +155,7 @@ def test_a_failed_gate_publishes_nothing(
     assert list(target.parent.iterdir()) == []
 
 
-def test_a_failed_fp16_gate_is_mended_by_leaving_fp16_out(
+def test_a_failed_fp16_gate_is_passed_by_leaving_fp16_out(
     broken: Callable[[Precision], None], checkpoint_files: dict[str, Path], target: Path
 ) -> None:
     broken("fp16")

@@ -20,9 +20,9 @@ from support.random_weights import random_weights
 from support.small_models import VARIANTS, padded, random_captions, random_regions
 
 from sgraf_deploy.config import GRAPHS, PRECISIONS, GraphName, Precision, signature
-from sgraf_deploy.export.gate import check_interface
 from sgraf_deploy.export.graphs import build_graph
 from sgraf_deploy.export.onnx_ops import OPSETS
+from sgraf_deploy.gate.graphs import check_interface
 from sgraf_deploy.model.constants import EPSILON
 from sgraf_deploy.model.folded import Encoded, FoldedModel
 from sgraf_deploy.model.folding import fold

@@ -13,20 +13,20 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from export.sabotage import negate
 from numpy.typing import NDArray
 from support.closeness import assert_close, assert_similar, logits_depth
 from support.refusals import holds, naming, refused
+from support.sabotage import negate
 from support.small_models import SAF, write_checkpoint_file
 
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
+from sgraf_deploy.bundle.manifest import SCHEMA_VERSION
 from sgraf_deploy.errors import BundleError, CheckpointError, GateError
 from sgraf_deploy.export.exporter import ExportOptions, export_bundle
 from sgraf_deploy.export.verify import verify_bundle
-from sgraf_deploy.manifest import SCHEMA_VERSION
+from sgraf_deploy.gate.tolerances import FP16_SIMILARITIES
 from sgraf_deploy.runtime import EncodedCaptions, Scorer, load
 from sgraf_deploy.runtime.encode import encode_captions
-from sgraf_deploy.runtime.gate import FP16_SIMILARITIES
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 
@@ -51,15 +51,15 @@ def rehash(bundle: Path, file: str) -> None:
     content = (bundle / file).read_bytes()
     manifest = bundle / "manifest.json"
 
-    def mend(value: Any) -> Any:
+    def hint(value: Any) -> Any:
         if isinstance(value, dict):
-            mended = {key: mend(item) for key, item in value.items()}
-            if mended.get("file") == file:
-                mended |= {"sha256": sha256(content).hexdigest(), "bytes": len(content)}
-            return mended
-        return [mend(item) for item in value] if isinstance(value, list) else value
+            repaired = {key: hint(item) for key, item in value.items()}
+            if repaired.get("file") == file:
+                repaired |= {"sha256": sha256(content).hexdigest(), "bytes": len(content)}
+            return repaired
+        return [hint(item) for item in value] if isinstance(value, list) else value
 
-    manifest.write_text(json.dumps(mend(json.loads(manifest.read_text()))))
+    manifest.write_text(json.dumps(hint(json.loads(manifest.read_text()))))
 
 
 def test_a_bundle_passes_as_it_did_when_it_was_exported(exported: Bundle) -> None:

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from model.refusing import check_notes
 from support.authors_checkpoint import SAF, SGR, authors_options, authors_payload
 from support.python2_pickle import python2_checkpoint
 from support.random_weights import random_weights
 from support.refusals import holds, naming, refused
+from support.refusing import check_notes
 
 from sgraf_deploy.config import ModelConfig
 from sgraf_deploy.errors import CheckpointError
@@ -344,7 +344,7 @@ def test_reference_weights_need_no_torch(tmp_path: Path) -> None:
         "config = ModelConfig(**json.loads(sys.argv[2]))\n"
         "print(len(read_reference(sys.argv[1], config)))\n"
         "try: read_checkpoint(sys.argv[3])\n"
-        "except UnavailableError as error: print(error.mend)\n"
+        "except UnavailableError as error: print(error.hint)\n"
     )
     path = saved(tmp_path, authors_payload(SAF))
     arguments = [str(tmp_path / "a.safetensors"), json.dumps(vars(SAF)), str(path)]

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from model.refusing import is_damaged, refusal
 from support.authors_checkpoint import SGR, authors_payload
 from support.refusals import check_error, holds, naming
+from support.refusing import is_damaged, refusal
 
 from sgraf_deploy.model.checkpoint import read_checkpoint
 
@@ -241,8 +241,8 @@ def unpacked(folder: Path, name: str = "model_best.pth") -> Path:
 def test_an_unpacked_checkpoint_is_named_with_the_way_back(tmp_path: Path, piece: str) -> None:
     root = unpacked(tmp_path / "my runs")
     error = refusal(tmp_path / "my runs" if piece == ".." else root / piece)
-    assert error.mend is not None
-    found = re.search(r"cd '.*/my runs' && zip -0 -r again\.pth\.tar model_best\.pth$", error.mend)
+    assert error.hint is not None
+    found = re.search(r"cd '.*/my runs' && zip -0 -r again\.pth\.tar model_best\.pth$", error.hint)
     assert found is not None
     if shutil.which("zip") is None:  # pragma: no cover
         pytest.skip("no zip to follow the advice with")
@@ -262,7 +262,7 @@ def test_a_folder_is_named_with_the_checkpoints_in_it(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     error = refusal(tmp_path)
     check_error(error, got=naming("folder"), hint="a.pth, b.pth.tar")
-    assert not holds(str(error.mend), "notes.txt")
+    assert not holds(str(error.hint), "notes.txt")
     (tmp_path / "manifest.json").touch()
     check_error(refusal(tmp_path), got=naming("bundle"), hint=["eval", "bench", "rerank"])
 

@@ -13,7 +13,7 @@ from support.small_models import SGR
 from torch import _C
 
 from sgraf_deploy.config import signature
-from sgraf_deploy.model.engines import TorchGraph
+from sgraf_deploy.engines.torch.engine import TorchGraph
 from sgraf_deploy.model.exact import GENERAL, OPERATIONS, exact_arithmetic, exactly, observe
 
 Settings = Callable[[], None]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from model.refusing import refusal
 from support.authors_checkpoint import SGR, authors_payload
 from support.refusals import check_error, naming
+from support.refusing import refusal
 
 from sgraf_deploy.export.exporter import ExportOptions, export_bundle
 

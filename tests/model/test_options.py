@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from model.refusing import check_notes, refusal
 from support.authors_checkpoint import SAF, SGR, authors_options, authors_payload
 from support.refusals import ANY, check_error, naming
+from support.refusing import check_notes, refusal
 
 from sgraf_deploy.config import ModelConfig
 from sgraf_deploy.model.checkpoint import read_checkpoint

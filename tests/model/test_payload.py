@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from model.refusing import is_noted, refusal
 from support.authors_checkpoint import SGR, authors_options, authors_payload
 from support.refusals import check_error, holds, naming
+from support.refusing import is_noted, refusal
 from torch import nn
 
 from sgraf_deploy.errors import CheckpointError
@@ -201,7 +201,7 @@ def test_models_of_others_are_named_by_their_keys(
     error = refusal(saved(tmp_path, authors_payload(SGR) | {"model": model}))
     naming("(2, 3)").check("reason", error.reason)  # the shapes of what is there
     check_error(error, hint=ONLY_SGRAF)
-    told = (error.mend or "").removesuffix(ONLY_SGRAF)
+    told = (error.hint or "").removesuffix(ONLY_SGRAF)
     known = {name for _, of in SIBLINGS.values() for name in of}
     assert {name for name in known if holds(told, name)} == names
 
@@ -366,8 +366,8 @@ def test_the_three_lines_for_a_plain_pickle_save_a_clean_copy(
 def follow(error: CheckpointError, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the three statements that the hint ends with."""
     monkeypatch.chdir(folder)
-    assert error.mend is not None
-    lines = error.mend[error.mend.index("import ") :].split("; ")
+    assert error.hint is not None
+    lines = error.hint[error.hint.index("import ") :].split("; ")
     assert len(lines) == 3
     exec("\n".join(lines), {})
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from model.refusing import refusal
 from support.authors_checkpoint import SGR, authors_payload
 from support.refusals import check_error, naming
+from support.refusing import refusal
 from torch import Tensor
 
 from sgraf_deploy.model.checkpoint import read_checkpoint

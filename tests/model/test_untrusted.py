@@ -29,10 +29,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from model.refusing import is_damaged, is_noted, refusal
 from support.authors_checkpoint import SAF, SGR, authors_payload
 from support.python2_pickle import python2_checkpoint
 from support.refusals import check_error, naming, refused
+from support.refusing import is_damaged, is_noted, refusal
 
 from sgraf_deploy.errors import CheckpointError, UnavailableError
 from sgraf_deploy.model.checkpoint import read_checkpoint

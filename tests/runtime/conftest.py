@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from runtime.helpers import Faked, make_regions
-from runtime.host_kernel import compile_for_host
-from runtime.onnx_bundles import write_bundle
 from support.fake_engine import FakeEngine
+from support.host_kernel import compile_for_host
+from support.onnx_bundles import write_bundle
+from support.scorers import Faked, make_regions
 
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.config import Precision
 from sgraf_deploy.data.bound import MAX_WORDS
+from sgraf_deploy.engines.native import library
+from sgraf_deploy.engines.native.instructions import VARIABLE
 from sgraf_deploy.runtime import Scorer, TileShape, load
-from sgraf_deploy.runtime.native import library
-from sgraf_deploy.runtime.native.instructions import VARIABLE
 from sgraf_deploy.runtime.tiles import TileLimits
 
 

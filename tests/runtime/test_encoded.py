@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from runtime.helpers import CAPTIONS, Faked, assert_similarities
-from runtime.onnx_bundles import write_bundle
+from support.onnx_bundles import write_bundle
 from support.refusals import naming, refused
+from support.scorers import CAPTIONS, Faked, assert_similarities
 
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.errors import DataError, InputError
 from sgraf_deploy.runtime import EncodedCaptions, EncodedImages, Scorer
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from runtime.helpers import CAPTIONS
-from runtime.onnx_bundles import write_bundle
 from support.closeness import assert_close
+from support.onnx_bundles import write_bundle
+from support.scorers import CAPTIONS
 
 from sgraf_deploy.config import GraphName
 from sgraf_deploy.runtime import load

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from runtime.helpers import CAPTIONS, Faked
 from support.refusals import check_error, holds, naming, refused
+from support.scorers import CAPTIONS, Faked
 
 from sgraf_deploy.errors import DataError, InputError
 from sgraf_deploy.runtime import Scorer

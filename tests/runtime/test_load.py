@@ -17,18 +17,19 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from runtime.helpers import CAPTIONS, Faked, make_regions, make_token_ids
 from support import fake_engine
 from support.auto_engine import auto_engine
 from support.fake_engine import FakeEngine
 from support.refusals import check_error, holds, naming, refused
+from support.scorers import CAPTIONS, Faked, make_regions, make_token_ids
 
 import sgraf_deploy
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.config import Precision
+from sgraf_deploy.engines.base import LARGEST_TILES
+from sgraf_deploy.engines.registry import ENGINES, EngineEntry
 from sgraf_deploy.errors import BundleError, InputError, SgrafDeployError
 from sgraf_deploy.runtime import EngineOptions, Scorer, TileShape, load
-from sgraf_deploy.runtime.engine import ENGINES, LARGEST_TILES, EngineEntry
 
 MakeFaked = Callable[..., Faked]
 THREADS = 4

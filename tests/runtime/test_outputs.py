@@ -13,8 +13,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
-from runtime.helpers import CAPTIONS, Faked, make_regions
 from support.refusals import naming, refused
+from support.scorers import CAPTIONS, Faked, make_regions
 
 from sgraf_deploy.errors import DataError, InputError
 from sgraf_deploy.runtime.outputs import check_outputs, overlaps_itself

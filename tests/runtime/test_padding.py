@@ -16,12 +16,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from runtime.helpers import Faked, make_regions, make_token_ids
-from runtime.onnx_bundles import WORDS
 from support.fake_engine import FakeEngine
+from support.onnx_bundles import WORDS
 from support.refusals import holds, naming, refused
+from support.scorers import Faked, make_regions, make_token_ids
 
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.errors import CaptionWarning, DataError
 from sgraf_deploy.runtime import Scorer
@@ -145,7 +145,7 @@ def test_a_length_that_the_ids_do_not_have_is_refused(
 def test_lengths_in_another_order_reach_into_the_padding(bundle: Bundle) -> None:
     with refused(DataError, 0, got=naming("<pad>", 4, 6), hint="lengths") as caught:
         CaptionReader(bundle).token_ids(PADDED, [6, 4, 3])
-    assert not holds(str(caught.error.mend), GIVE_LENGTHS)  # they were given
+    assert not holds(str(caught.error.hint), GIVE_LENGTHS)  # they were given
 
 
 def test_strings_have_no_lengths(bundle: Bundle) -> None:

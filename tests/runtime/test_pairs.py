@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from runtime.helpers import (
+from support.onnx_bundles import write_bundle
+from support.refusals import holds, naming, refused
+from support.scorers import (
     CAPTIONS,
     Faked,
     assert_logits,
@@ -17,13 +19,11 @@ from runtime.helpers import (
     make_regions,
     make_token_ids,
 )
-from runtime.onnx_bundles import write_bundle
-from support.refusals import holds, naming, refused
 
 from sgraf_deploy.config import Module
+from sgraf_deploy.engines.base import TileAdvice
 from sgraf_deploy.errors import DataError, EngineMemoryError
 from sgraf_deploy.runtime import Scorer
-from sgraf_deploy.runtime.engine import TileAdvice
 from sgraf_deploy.runtime.tiles import TileLimits
 
 MakeFaked = Callable[..., Faked]

@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from runtime.host_kernel import HostKernel
-from runtime.trt_world import TrtWorld
 from support.fake_cuda import FakeCuda
 from support.fake_engine import FakeEngine
+from support.host_kernel import HostKernel
 from support.refusals import naming, refused
 from support.small_models import random_captions, random_regions
+from support.trt_world import TrtWorld
 
-from sgraf_deploy.bench.recall import rank_matrix
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.config import ensemble_name
+from sgraf_deploy.engines.ensemble import with_ensemble
+from sgraf_deploy.engines.ranks import HostRankCounter, RankCounts, Thresholds
+from sgraf_deploy.engines.torch.ranks import TorchRankCounter
 from sgraf_deploy.errors import DataError, InputError
-from sgraf_deploy.model.torch_ranks import TorchRankCounter
+from sgraf_deploy.evaluation.recall import rank_matrix
 from sgraf_deploy.runtime import Scorer, TileShape, load
-from sgraf_deploy.runtime.logits import with_ensemble
-from sgraf_deploy.runtime.ranks import Bars, HostRankCounter, RankCounts
 from sgraf_deploy.runtime.tiles import TileLimits
 
 IMAGES, PER_IMAGE = 7, 5
@@ -130,12 +130,12 @@ def tied(models: int, per_image: int, seed: int = 0) -> Matrices:
     return {name: rng.integers(-3, 4, size).astype(np.float32) for name in NAMES[:models]}
 
 
-def bars_of(matrices: Matrices, per_image: int) -> Bars:
+def bars_of(matrices: Matrices, per_image: int) -> Thresholds:
     columns = np.arange(IMAGES * per_image)
     every = with_ensemble(matrices)
     truths = {name: each[columns // per_image, columns] for name, each in every.items()}
     best = {name: each.reshape(IMAGES, -1).max(axis=1) for name, each in truths.items()}
-    return Bars(best, truths, per_image)
+    return Thresholds(best, truths, per_image)
 
 
 def add_tiles(add: Callable[..., None], matrices: Matrices, per_image: int) -> None:
@@ -159,16 +159,16 @@ def test_ties_count_as_in_the_matrix(
     kind: str, models: int, per_image: int, tmp_path: Path, exported: Bundle
 ) -> None:
     matrices = tied(models, per_image)
-    bars = bars_of(matrices, per_image)
+    thresholds = bars_of(matrices, per_image)
     if kind == "cuda":
         world = TrtWorld(exported, tmp_path, FakeCuda())
         engine = world.engine()
-        counter: Any = engine.rank_counter(bars)
+        counter: Any = engine.rank_counter(thresholds)
         put = engine.put
     elif kind == "torch":
-        counter, put = TorchRankCounter(bars, torch.device("cpu")), torch.from_numpy  # type: ignore[assignment]
+        counter, put = TorchRankCounter(thresholds, torch.device("cpu")), torch.from_numpy  # type: ignore[assignment]
     else:
-        counter, put = HostRankCounter(OnTheHost(), bars), np.asarray  # type: ignore[arg-type,assignment]
+        counter, put = HostRankCounter(OnTheHost().fetch, thresholds), np.asarray  # type: ignore[assignment]
 
     def add(first: int, columns: Any, tile: Matrices) -> None:
         counter.add(first, columns, {name: put(each) for name, each in tile.items()})
@@ -187,21 +187,21 @@ def test_a_logit_that_is_not_finite_is_an_error(
     kind: str, value: float, tmp_path: Path, exported: Bundle, request: pytest.FixtureRequest
 ) -> None:
     matrices = tied(3, 5)
-    bars = bars_of(matrices, 5)
+    thresholds = bars_of(matrices, 5)
     matrices["sgr-2"][4, 17] = value
     expected = refused(DataError, 4, 17, expected=naming(), hint="sgraf-deploy verify")
     if kind == "host":
-        counter: Any = HostRankCounter(OnTheHost(), bars)  # type: ignore[arg-type]
+        counter: Any = HostRankCounter(OnTheHost().fetch, thresholds)
         with expected:
             add_tiles(counter.add, matrices, 5)
         return
     if kind == "torch":
-        counter, put = TorchRankCounter(bars, torch.device("cpu")), torch.from_numpy
+        counter, put = TorchRankCounter(thresholds, torch.device("cpu")), torch.from_numpy
     else:
         text = kind == "kernel"
         cuda = HostKernel(request.getfixturevalue("kernel")) if text else FakeCuda()
         engine = TrtWorld(exported, tmp_path, cuda).engine()
-        counter, put = engine.rank_counter(bars), engine.put  # type: ignore[assignment]
+        counter, put = engine.rank_counter(thresholds), engine.put  # type: ignore[assignment]
     add_tiles(
         lambda first, columns, tile: counter.add(
             first, columns, {name: put(each) for name, each in tile.items()}

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from runtime.helpers import CAPTIONS, Faked
 from support.refusals import ANY, holds, naming, refused
+from support.scorers import CAPTIONS, Faked
 
 from sgraf_deploy.data.regions import open_regions
 from sgraf_deploy.errors import DataError, RegionsWarning
@@ -102,19 +102,19 @@ REFUSED: dict[str, tuple[Callable[[NDArray[Any]], object], Any]] = {
 }
 
 
-@pytest.mark.parametrize(("make", "mend"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize(("make", "hint"), REFUSED.values(), ids=REFUSED)
 def test_other_regions_are_refused_with_what_to_type(
     faked: MakeFaked,
     regions: NDArray[np.float32],
     make: Callable[[NDArray[Any]], Any],
-    mend: Any,
+    hint: Any,
 ) -> None:
     scorer, given = faked().scorer, make(regions)
     for use in (scorer.encode_images, lambda regions: scorer.score(regions, CAPTIONS)):
-        with refused(DataError, "regions", hint=mend) as caught:
+        with refused(DataError, "regions", hint=hint) as caught:
             use(given)
-        if isinstance(mend, naming):  # No conversion puts that right.
-            assert "astype" not in str(caught.error.mend)
-    if make is list or str(mend).startswith("regions"):
-        put_right = eval(mend, {"regions": given, "numpy": np})
-        assert scorer.encode_images(put_right)
+        if isinstance(hint, naming):  # No conversion puts that right.
+            assert "astype" not in str(caught.error.hint)
+    if make is list or str(hint).startswith("regions"):
+        repaired = eval(hint, {"regions": given, "numpy": np})
+        assert scorer.encode_images(repaired)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from runtime.helpers import CAPTIONS, Faked
-from runtime.onnx_bundles import write_bundle
+from support.onnx_bundles import write_bundle
+from support.scorers import CAPTIONS, Faked
 
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.runtime import EngineOptions, TileShape
 from sgraf_deploy.runtime.encoded import size_text
 from sgraf_deploy.runtime.rerank import rank

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from runtime.helpers import CAPTIONS, Faked, assert_logits
 from support.closeness import assert_close
 from support.refusals import naming, refused
+from support.scorers import CAPTIONS, Faked, assert_logits
 
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
+from sgraf_deploy.engines.ensemble import ensemble_logits, similarities
 from sgraf_deploy.errors import BundleError, DataError, InputError
 from sgraf_deploy.runtime import Scorer
-from sgraf_deploy.runtime.logits import ensemble_logits, similarities
 from sgraf_deploy.runtime.rerank import rank
 
 MakeFaked = Callable[..., Faked]

@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from runtime.helpers import (
+from support.closeness import assert_similar
+from support.onnx_bundles import write_bundle
+from support.refusals import holds, naming, refused
+from support.scorers import (
     CAPTIONS,
     Faked,
     assert_logits,
@@ -19,15 +22,12 @@ from runtime.helpers import (
     make_token_ids,
     one_by_one,
 )
-from runtime.onnx_bundles import write_bundle
-from support.closeness import assert_similar
-from support.refusals import holds, naming, refused
 
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
+from sgraf_deploy.engines.base import TileAdvice
+from sgraf_deploy.engines.ensemble import combine_logits, ensemble_logits, similarities
 from sgraf_deploy.errors import DataError, EngineMemoryError, InputError
 from sgraf_deploy.runtime import Scorer, TileShape, load
-from sgraf_deploy.runtime.engine import TileAdvice
-from sgraf_deploy.runtime.logits import combine_logits, ensemble_logits, similarities
 from sgraf_deploy.runtime.tiles import TileLimits
 
 MakeFaked = Callable[..., Faked]

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from runtime.onnx_bundles import small_config
+from support.onnx_bundles import small_config
 from support.refusals import naming, refused
 
 from sgraf_deploy.config import ModelConfig
+from sgraf_deploy.engines.base import LARGEST_TILES, TileAdvice
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.runtime import tiles
-from sgraf_deploy.runtime.engine import LARGEST_TILES, TileAdvice
 from sgraf_deploy.runtime.tiles import (
     Tile,
     TileLimits,

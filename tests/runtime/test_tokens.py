@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from runtime.onnx_bundles import WORDS, write_bundle
+from support.onnx_bundles import WORDS, write_bundle
 from support.refusals import naming, refused
 
-from sgraf_deploy.bundle import Bundle, hash_file
+from sgraf_deploy.bundle.bundle import Bundle, hash_file
 from sgraf_deploy.data.tokenizer import UNTRAINED, VOCABULARY
 from sgraf_deploy.data.vocabulary import UNKNOWN, Vocabulary
 from sgraf_deploy.errors import BundleError, DataError

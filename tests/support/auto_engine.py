@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sgraf_deploy.config import Precision
-from sgraf_deploy.runtime.machine import Machine
-from sgraf_deploy.runtime.policy import Request, choose
+from sgraf_deploy.engines.machine import Machine
+from sgraf_deploy.engines.policy import Request, choose
 
 
 def auto_engine(precision: Precision | None = None) -> str:

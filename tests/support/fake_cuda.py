@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from support.locked import Locked
 
+from sgraf_deploy.engines.cuda.api import Bytes, Gather, RankTile
+from sgraf_deploy.engines.ensemble import combine_logits
 from sgraf_deploy.errors import DeviceError, EngineMemoryError
-from sgraf_deploy.runtime.cuda.api import Bytes, Gather, RankTile
-from sgraf_deploy.runtime.logits import combine_logits
 
 Operation = Callable[[], None]
 

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from support.closeness import assert_close
 from support.locked import Locked
 
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.config import GraphName, GraphSignature, ModelConfig, Precision
+from sgraf_deploy.engines.base import CACHED_TILES, EngineOptions
+from sgraf_deploy.engines.ranks import HostRankCounter, Thresholds
 from sgraf_deploy.errors import EngineMemoryError
-from sgraf_deploy.runtime.engine import CACHED_TILES, EngineOptions
-from sgraf_deploy.runtime.ranks import Bars, HostRankCounter
 
 Array = NDArray[Any]
 
@@ -108,8 +108,8 @@ class FakeEngine(Locked):
     def fetch(self, buffer: Array) -> Array:
         return buffer
 
-    def rank_counter(self, bars: Bars) -> HostRankCounter:
-        return HostRankCounter(self, bars)
+    def rank_counter(self, thresholds: Thresholds) -> HostRankCounter:
+        return HostRankCounter(self.fetch, thresholds)
 
     def note(self, graph: GraphName, sizes: tuple[int, ...]) -> None:
         """A run of a graph, by the sizes of its dynamic axes."""

@@ -24,7 +24,7 @@ import onnxruntime
 from support.fake_cuda import FakeCuda, FakeStream
 from support.locked import Locked
 
-from sgraf_deploy.runtime.tensorrt import Flavour, TensorRT
+from sgraf_deploy.engines.trt.library import Flavour, TensorRT
 
 MAGIC = b"fake plan\n"
 SCRATCH = 4096

@@ -60,11 +60,11 @@ def _message(call: ast.Call, known: dict[str, str]) -> Iterator[str]:
         yield f"    Warning: {_text(call.args[WARNINGS[name]], known)}"
     elif name in KINDS and call.args:
         yield f"    {name}: {_text(call.args[0], known)}"
-    elif "mend" not in fields and "expected" not in fields:
+    elif "hint" not in fields and "expected" not in fields:
         return
     else:  # A function that makes one.
         yield f"    {name}: {'; '.join(_text(word, known) for word in call.args)}"
-    for label, field in (("expected", "expected"), ("got", "got"), ("hint", "mend")):
+    for label, field in (("expected", "expected"), ("got", "got"), ("hint", "hint")):
         if field in fields:
             yield f"        {label}: {_text(fields[field], known)}"
 

@@ -97,8 +97,8 @@ def is_open(path: Path) -> bool:
 
 def publish(folder: Path, bundle: Path) -> None:
     """Files and bundles appear there, too, and take the place of older ones."""
-    from sgraf_deploy.bundle import Bundle, staged_bundle
-    from sgraf_deploy.files import staged_file, write_json
+    from sgraf_deploy.bundle.bundle import Bundle, staged_bundle
+    from sgraf_deploy.files.writer import staged_file, write_json
 
     for number in range(2):
         write_json(folder / "report.json", {"number": number})

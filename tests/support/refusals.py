@@ -87,10 +87,10 @@ def check_error(
         elif wanted is not ANY:
             assert _text(value) == _text(wanted), field
     if hint is None:
-        assert error.mend is None
+        assert error.hint is None
     elif hint is not ANY:
         hints = hint if isinstance(hint, list) else [hint]
-        (hint if isinstance(hint, naming) else naming(*hints)).check("mend", error.mend)
+        (hint if isinstance(hint, naming) else naming(*hints)).check("hint", error.hint)
 
 
 def place(error: SgrafDeployError) -> str:

@@ -8,16 +8,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from sgraf_deploy.bundle import write_manifest
-from sgraf_deploy.config import (
-    GRAPHS,
-    ModelConfig,
-    Module,
-    Precision,
-    describe_modules,
-    signature,
-)
-from sgraf_deploy.manifest import (
+from sgraf_deploy.bundle.bundle import write_manifest
+from sgraf_deploy.bundle.manifest import (
     SCHEMA_VERSION,
     CheckpointInfo,
     FileRef,
@@ -25,6 +17,7 @@ from sgraf_deploy.manifest import (
     Manifest,
     Member,
 )
+from sgraf_deploy.config import GRAPHS, ModelConfig, Module, Precision, describe_modules, signature
 
 
 def content_of(file: str, content: str) -> bytes:

@@ -20,10 +20,10 @@ from typing import Any, Self
 
 import pytest
 
-from sgraf_deploy import disk, folders
 from sgraf_deploy.errors import BundleError, InputError
-from sgraf_deploy.files import staged_file
-from sgraf_deploy.folders import EXCHANGE_STEPS, FRESH_STEPS, RENAME_STEPS, Rules
+from sgraf_deploy.files import disk, folders
+from sgraf_deploy.files.folders import EXCHANGE_STEPS, FRESH_STEPS, RENAME_STEPS, Rules
+from sgraf_deploy.files.writer import staged_file
 
 NAME = "a+b [1].sgraf"
 """The name of every target: no regular expression, and no pattern for file names."""
@@ -253,8 +253,8 @@ def large_writer(kind: str) -> Callable[[Path], None]:
     """Writes more than 64 bytes; what it needs is imported before the disk is full."""
     import numpy as np
 
-    from sgraf_deploy import files
     from sgraf_deploy.data.vocabulary import SPECIAL_WORDS, Vocabulary
+    from sgraf_deploy.files import writer as files
 
     def npz(target: Path) -> None:
         with staged_file(target) as file:

@@ -7,7 +7,7 @@ from support.refusals import check_error, holds, naming, refused
 
 from sgraf_deploy.errors import BundleError, DataError, InputError
 
-ERROR = DataError("file a/b.npy, row 12", expected=3, got="4 rows", mend="use --limit-images")
+ERROR = DataError("file a/b.npy, row 12", expected=3, got="4 rows", hint="use --limit-images")
 
 
 def test_what_is_right_passes() -> None:

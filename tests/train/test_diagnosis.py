@@ -53,7 +53,7 @@ def test_an_image_with_a_number_that_is_none_is_named(
 ) -> None:
     error = error_of(data, put(value), norm=norm)
     check_error(error, "epoch 1", "regions", f"image {IMAGE}", got=value, hint=f"image {IMAGE}")
-    assert "--learning-rate" not in (error.mend or "")
+    assert "--learning-rate" not in (error.hint or "")
 
 
 def test_an_image_whose_embedding_overflows_is_named(data: TrainingData) -> None:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from support.closeness import assert_close, logits_depth
 from support.refusals import holds, naming, refused
 
-from sgraf_deploy.bench.recall import evaluate
 from sgraf_deploy.errors import DataError, InputError
+from sgraf_deploy.evaluation.recall import evaluate
 from sgraf_deploy.model import reference
 from sgraf_deploy.model.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from sgraf_deploy.train.batches import TrainingData, pad

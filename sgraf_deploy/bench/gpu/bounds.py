@@ -128,7 +128,7 @@ def _why(record: Record) -> str:
 
 def _recall(records: Records) -> Iterator[Verdict]:
     """R@K, ranks and logits of every model by every engine, on real data."""
-    from sgraf_deploy.runtime.engine import ENGINES
+    from sgraf_deploy.engines.registry import ENGINES
 
     wanted = "R@K and logits within their bounds"
     expected = [

@@ -20,7 +20,7 @@ from sgraf_deploy.bench.gpu.machine import device_bytes
 from sgraf_deploy.bench.measure import resident
 from sgraf_deploy.bench.random_ids import random_token_ids
 from sgraf_deploy.bench.run import SEED
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
 from sgraf_deploy.runtime.scorer import Scorer, load
 

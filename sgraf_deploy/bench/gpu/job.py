@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sgraf_deploy.errors import SgrafDeployError
-from sgraf_deploy.files import write_json
+from sgraf_deploy.files.writer import write_json
 
 Job = Callable[[argparse.Namespace], dict[str, Any] | None]
 

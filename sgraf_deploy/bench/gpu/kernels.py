@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgraf_deploy.bench.gpu.job import run_job
-from sgraf_deploy.runtime.cuda.api import Cuda
-from sgraf_deploy.runtime.cuda.engine import CudaEngine
-from sgraf_deploy.runtime.logits import with_ensemble
-from sgraf_deploy.runtime.ranks import Bars, RankCounts
+from sgraf_deploy.engines.cuda.api import Cuda
+from sgraf_deploy.engines.cuda.engine import CudaEngine
+from sgraf_deploy.engines.ensemble import with_ensemble
+from sgraf_deploy.engines.ranks import RankCounts, Thresholds
 
 SHAPES: tuple[tuple[tuple[int, ...], str], ...] = (
     ((300, 36, 1024), "float16"),
@@ -70,8 +70,8 @@ def _ranks(engine: CudaEngine, rng: np.random.Generator) -> Iterator[tuple[str, 
             for index in range(members)
         }
         whole = with_ensemble(logits)
-        bars = _bars(whole)
-        counter = engine.rank_counter(bars)
+        thresholds = _thresholds(whole)
+        counter = engine.rank_counter(thresholds)
         for image in range(0, shape[0], TILE[0]):
             for caption in range(0, shape[1], TILE[1]):
                 columns = np.arange(caption, min(caption + TILE[1], shape[1]), dtype=np.int32)
@@ -79,30 +79,30 @@ def _ranks(engine: CudaEngine, rng: np.random.Generator) -> Iterator[tuple[str, 
                 counter.add(image, columns, {n: engine.put(x[tile]) for n, x in logits.items()})
         for name, counts in counter.result().items():
             slack = 0.0 if name in logits else ENSEMBLE_SLACK * float(np.abs(whole[name]).max())
-            right = _is_right(whole[name], bars, name, counts, slack)
+            right = _is_right(whole[name], thresholds, name, counts, slack)
             yield f"count_ranks of {name}, {members} members", right
 
 
-def _bars(logits: dict[str, NDArray[np.float32]]) -> Bars:
+def _thresholds(logits: dict[str, NDArray[np.float32]]) -> Thresholds:
     columns = np.arange(IMAGES * PER_IMAGE)
     truths = {name: each[columns // PER_IMAGE, columns] for name, each in logits.items()}
     best = {name: each.reshape(IMAGES, -1).max(axis=1) for name, each in truths.items()}
-    return Bars(best, truths, PER_IMAGE)
+    return Thresholds(best, truths, PER_IMAGE)
 
 
 def _is_right(
-    logits: NDArray[np.float32], bars: Bars, name: str, counts: RankCounts, slack: float
+    logits: NDArray[np.float32], thresholds: Thresholds, name: str, counts: RankCounts, slack: float
 ) -> bool:
-    """Whether every count is NumPy's; those within `slack` of a bar may count or not."""
+    """Whether every count is NumPy's; those within `slack` of a threshold may count or not."""
     candidates = logits.astype(np.float64)
     columns = np.arange(candidates.shape[1])
     candidates[columns // PER_IMAGE, columns] = -np.inf
     right = True
-    for matrix, bar, reached in (
-        (candidates, bars.images[name], counts.image_to_text),
-        (candidates.T, bars.captions[name], counts.text_to_image),
+    for matrix, threshold, reached in (
+        (candidates, thresholds.images[name], counts.image_to_text),
+        (candidates.T, thresholds.captions[name], counts.text_to_image),
     ):
-        level = bar[:, None].astype(np.float64)
+        level = threshold[:, None].astype(np.float64)
         fewest = (matrix >= level + slack).sum(axis=1)
         most = (matrix >= level - slack).sum(axis=1)
         right &= bool(((fewest <= reached) & (reached <= most)).all())
@@ -110,7 +110,7 @@ def _is_right(
 
 
 def _on_the_device(_: argparse.Namespace) -> dict[str, Any]:
-    from sgraf_deploy.runtime.cuda.bindings import open_cuda
+    from sgraf_deploy.engines.cuda.bindings import open_cuda
 
     return compare(open_cuda())
 

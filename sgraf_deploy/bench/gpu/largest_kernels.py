@@ -13,7 +13,7 @@ from typing import Any
 
 from sgraf_deploy.bench.gpu.job import engine_parser, run_job
 from sgraf_deploy.bench.run import random_workload
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.runtime.scorer import Scorer, load
 
 CAPTIONS_PER_IMAGE = 5

@@ -16,10 +16,10 @@ from typing import Any
 
 from sgraf_deploy.bench.gpu.job import run_job
 from sgraf_deploy.bench.run import processor
+from sgraf_deploy.engines.gpu import find_driver
+from sgraf_deploy.engines.registry import CUDA_INSTALL, ENGINES, unavailable
+from sgraf_deploy.engines.trt.library import find_tensorrt
 from sgraf_deploy.errors import UnavailableError
-from sgraf_deploy.runtime.engine import CUDA_INSTALL, ENGINES, unavailable
-from sgraf_deploy.runtime.gpu import find_driver
-from sgraf_deploy.runtime.tensorrt import find_tensorrt
 from sgraf_deploy.versions import tool_versions
 
 PACKAGES = ("triton", "cuda-bindings", "tensorrt", "tensorrt-rtx-cu13-bindings", "safetensors")

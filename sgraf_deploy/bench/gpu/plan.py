@@ -8,9 +8,9 @@ from pathlib import Path
 
 from sgraf_deploy.bench.gpu.steps import MOST_SECONDS, PYTHON, Step
 from sgraf_deploy.config import MODULES, Module, Precision
+from sgraf_deploy.engines.policy import parse_request
+from sgraf_deploy.engines.registry import ENGINES
 from sgraf_deploy.errors import InputError
-from sgraf_deploy.runtime.engine import ENGINES
-from sgraf_deploy.runtime.policy import parse_request
 
 DEFAULT_ENGINES = ("fused", "torch", "trt", "ort-cuda")
 BUDGETS = (8, 32, 1)

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from sgraf_deploy.bench.gpu.job import run_job
+from sgraf_deploy.engines.cuda.api import Cuda
+from sgraf_deploy.engines.cuda.engine import CudaEngine
+from sgraf_deploy.engines.cuda.memory import DeviceArray
+from sgraf_deploy.engines.trt.library import TensorRT, find_tensorrt
 from sgraf_deploy.errors import DeviceError
-from sgraf_deploy.runtime.cuda.api import Cuda
-from sgraf_deploy.runtime.cuda.engine import CudaEngine
-from sgraf_deploy.runtime.cuda.memory import DeviceArray
-from sgraf_deploy.runtime.tensorrt import TensorRT, find_tensorrt
 
 SIDE = 64
 _MASK = slice(0x20, 0x28)
@@ -84,7 +84,7 @@ def _run(engine: CudaEngine, context: Any, x: np.ndarray[Any, Any]) -> Any:
 
 
 def _on_the_device(_: argparse.Namespace) -> dict[str, Any]:
-    from sgraf_deploy.runtime.cuda.bindings import open_cuda
+    from sgraf_deploy.engines.cuda.bindings import open_cuda
 
     cuda = open_cuda()
     return {"compute_capability": cuda.compute_capability, **try_plan(find_tensorrt(), cuda)}

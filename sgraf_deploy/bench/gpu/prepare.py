@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from sgraf_deploy.bench.evaluate import check_for
 from sgraf_deploy.bench.gpu.unpack import (
     CAPTIONS,
     INDEX,
@@ -33,13 +32,14 @@ from sgraf_deploy.bench.gpu.unpack import (
     Prepared,
     read_index,
 )
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.data.bound import MAX_WORDS
 from sgraf_deploy.data.precomp import PrecompSplit
 from sgraf_deploy.data.regions import readable
 from sgraf_deploy.errors import InputError
-from sgraf_deploy.files import staged_file, write_file, write_json
-from sgraf_deploy.folders import Rules, staged_folder
+from sgraf_deploy.evaluation.evaluate import check_for
+from sgraf_deploy.files.folders import Rules, staged_folder
+from sgraf_deploy.files.writer import staged_file, write_file, write_json
 from sgraf_deploy.schema import encode
 
 PART_BYTES = 48 * 10**6
@@ -196,5 +196,5 @@ def _check_replaceable(folder: Path) -> None:
             f"prepared folder {folder} is not replaced",
             expected="its own files alone",
             got=", ".join(others[:5]),
-            mend="choose another -o",
+            hint="choose another -o",
         )

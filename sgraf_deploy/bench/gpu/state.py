@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from sgraf_deploy.bench.gpu.steps import Step
 from sgraf_deploy.errors import InputError
-from sgraf_deploy.files import write_json
+from sgraf_deploy.files.writer import write_json
 from sgraf_deploy.schema import Document, check_version, decode, encode, parse
 
 FILE = "gpu.json"
@@ -130,7 +130,7 @@ def resume(folder: Path, data: str, *, small: bool) -> State:
             f"results in {folder}",
             expected=_described(small, data),
             got=_described(state.small, state.data),
-            mend="choose another folder with --results",
+            hint="choose another folder with --results",
         )
     return state
 

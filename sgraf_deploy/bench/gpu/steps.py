@@ -74,7 +74,7 @@ def select(steps: list[Step], patterns: Collection[str]) -> list[Step]:
                 f"--only {pattern}",
                 expected="the name of a step",
                 got="none of that name",
-                mend="--dry-run lists them",
+                hint="--dry-run lists them",
             )
     waiting = [name for name in by_name if any(fnmatchcase(name, one) for one in patterns)]
     chosen: set[str] = set()

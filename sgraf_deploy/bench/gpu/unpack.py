@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgraf_deploy.bench.gpu.job import run_job
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.errors import InputError
-from sgraf_deploy.folders import Rules, staged_folder
+from sgraf_deploy.files.folders import Rules, staged_folder
 from sgraf_deploy.schema import Document, check_version, decode, parse
 
 INDEX = "prepared.json"
@@ -112,15 +112,15 @@ def _check(folder: Path, parts: tuple[Part, ...]) -> None:
             f"prepared folder {folder}",
             expected=f"{len(parts)} parts",
             got=f"none of the name {' and '.join(absent)}",
-            mend="bring every part along, into the same folder",
+            hint="bring every part along, into the same folder",
         )
     for part in parts:
         path = folder / part.file
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != part.sha256:
-            mend = "bring it along once more"
-            raise InputError(f"part {path}: sha256", expected=part.sha256, got=digest, mend=mend)
+            hint = "bring it along once more"
+            raise InputError(f"part {path}: sha256", expected=part.sha256, got=digest, hint=hint)
 
 
 class _Joined(io.RawIOBase):
@@ -161,7 +161,7 @@ def read_data(folder: Path) -> RealData:
             ids, lengths, per_image = found["ids"], found["lengths"], found["captions_per_image"]
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"data {folder} cannot be read", got=error, mend="prepare it again"
+            f"data {folder} cannot be read", got=error, hint="prepare it again"
         ) from error
     token_ids = np.split(ids, np.cumsum(lengths)[:-1])
     return RealData(bundle, regions, token_ids, int(per_image))

@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sgraf_deploy.bench.chance import chance_findings
-from sgraf_deploy.bench.evaluate import by_model
 from sgraf_deploy.bench.gpu.job import run_job
 from sgraf_deploy.bench.gpu.unpack import RealData, read_data
-from sgraf_deploy.bench.literal import GPU_SHARD, LiteralLoop, fastest_device
-from sgraf_deploy.bench.parity import compare
-from sgraf_deploy.bench.recall import evaluate
 from sgraf_deploy.config import Precision
+from sgraf_deploy.engines.torch.literal import GPU_SHARD, LiteralLoop, fastest_device
 from sgraf_deploy.errors import InputError
-from sgraf_deploy.files import staged_file
+from sgraf_deploy.evaluation.chance import chance_findings
+from sgraf_deploy.evaluation.evaluate import by_model
+from sgraf_deploy.evaluation.parity import compare
+from sgraf_deploy.evaluation.recall import evaluate
+from sgraf_deploy.files.writer import staged_file
 from sgraf_deploy.runtime.scorer import load
 
 Logits = dict[str, NDArray[np.float32]]

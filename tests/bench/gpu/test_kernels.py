@@ -8,7 +8,7 @@ import pytest
 from support.fake_cuda import FakeCuda, FakeStream
 
 from sgraf_deploy.bench.gpu.kernels import SHAPES, compare
-from sgraf_deploy.runtime.cuda.api import Gather, RankTile
+from sgraf_deploy.engines.cuda.api import Gather, RankTile
 
 
 def test_right_kernels_are_right() -> None:

@@ -15,11 +15,11 @@ from sgraf_deploy.bench.gpu import machine, portable, random_bundle
 from sgraf_deploy.bench.gpu.evaluation import LONGEST_FIRST, evaluate_random, usable_budget
 from sgraf_deploy.bench.gpu.job import run_job
 from sgraf_deploy.bench.gpu.largest_kernels import profile_scorer
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
+from sgraf_deploy.engines.gpu import Driver, Gpu
+from sgraf_deploy.engines.registry import ENGINES
+from sgraf_deploy.engines.trt.library import find_tensorrt
 from sgraf_deploy.errors import InputError, UnavailableError
-from sgraf_deploy.runtime.engine import ENGINES
-from sgraf_deploy.runtime.gpu import Driver, Gpu
-from sgraf_deploy.runtime.tensorrt import find_tensorrt
 
 
 @pytest.mark.parametrize("tick", [1.0, LONGEST_FIRST + 1], ids=["twice", "once"])
@@ -79,7 +79,7 @@ def test_a_random_bundle_is_made_in_both_precisions(tmp_path: Path) -> None:
 
 
 def test_a_machine_says_of_everything_why_it_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sgraf_deploy.runtime.gpu.LIBRARY", "libno-driver.so")
+    monkeypatch.setattr("sgraf_deploy.engines.gpu.LIBRARY", "libno-driver.so")
     monkeypatch.setattr("shutil.which", lambda _: None)
     found = machine.describe()
     assert (found["gpus"], found["cuda"]) == ([], None)
@@ -125,7 +125,7 @@ def test_a_job_writes_what_it_found_and_says_what_failed(tmp_path: Path) -> None
 
 def test_a_deliberate_error_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     def job(_: object) -> None:
-        raise InputError("data", mend="look")
+        raise InputError("data", hint="look")
 
     assert run_job(ArgumentParser(), job, []) == 2
     assert capsys.readouterr().err == "data; look\n"

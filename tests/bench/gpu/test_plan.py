@@ -81,7 +81,7 @@ def test_only_takes_what_a_step_needs_along() -> None:
     assert select(plan, []) == plan
     with pytest.raises(InputError) as caught:
         select(plan, ["speed-*", "nothing"])
-    assert "--dry-run" in (caught.value.mend or "")
+    assert "--dry-run" in (caught.value.hint or "")
 
 
 def test_a_command_is_shown_without_folders() -> None:

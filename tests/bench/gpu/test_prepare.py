@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli.world import captions_of
+from support.cli_world import captions_of
 from support.small_models import SGR, random_regions
 
 from sgraf_deploy.bench.gpu.prepare import Contents, prepare
 from sgraf_deploy.bench.gpu.unpack import INDEX, PACKAGES, SPARE, read_data, read_index, unpack
-from sgraf_deploy.bundle import Bundle
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.data.precomp import PrecompSplit
 from sgraf_deploy.errors import InputError
 
@@ -192,7 +192,7 @@ def test_a_reference_below_float32_is_a_failure(
     contents: Contents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sgraf_deploy.bench.gpu.values import keep_reference
-    from sgraf_deploy.bench.literal import LiteralLoop, Yardstick
+    from sgraf_deploy.engines.torch.literal import LiteralLoop, Yardstick
 
     seen = Yardstick("float32", ("cuda rnn tf32",), True, "cuda:0", "a GPU")
     monkeypatch.setattr(LiteralLoop, "yardstick", property(lambda _: seen))

@@ -300,7 +300,7 @@ def test_results_of_other_sizes_or_data_are_not_gone_on_with(bench: Bench) -> No
     for data, small in (("demo", True), ("abc", False)):
         with pytest.raises(InputError) as caught:
             resume(bench.folder, data, small=small)
-        assert "--results" in (caught.value.mend or "")
+        assert "--results" in (caught.value.hint or "")
     assert new_state("demo", small=False).records == ()
 
 

@@ -1,0 +1,275 @@
+"""What a bundle's `manifest.json` says, as frozen types; reading it is strict.
+
+A missing, unknown or mistyped field is a BundleError that names its path in the JSON, for
+example `members.sgr.graphs.fp32.scorer.sha256`. Nothing has a default.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import PurePosixPath
+from typing import Any
+
+from sgraf_deploy.config import (
+    GRAPHS,
+    MODULES,
+    PRECISIONS,
+    GraphName,
+    GraphSignature,
+    ModelConfig,
+    Precision,
+    TensorSpec,
+    describe_modules,
+    member_names,
+    signature,
+)
+from sgraf_deploy.errors import BundleError, InputError
+from sgraf_deploy.schema import INLINE, Document, decode, encode, parse
+
+SCHEMA_VERSION = 2
+
+Migration = Callable[[dict[str, Any]], dict[str, Any]]
+
+MIGRATIONS: dict[int, Migration] = {1: dict}
+"""From a version to the one after it: takes a manifest's JSON object, returns the next one's.
+
+Version 1 knew SGR, SAF and SGRAF alone; 2 has any number of members, and calls those as 1 did.
+"""
+
+_RESERVED = ("manifest.json", "engines")
+_EXPORT = "export again with `sgraf-deploy export`"
+
+DOCUMENT = Document("manifest", BundleError, _EXPORT, most_bytes=16 * 2**20)
+
+
+@dataclass(frozen=True)
+class FileRef:
+    """A file of the bundle: its relative POSIX path, sha256 and size in bytes.
+
+    Raises BundleError for a path that could lead out of the bundle or to what is not hashed.
+    """
+
+    file: str
+    sha256: str
+    bytes: int
+
+    def __post_init__(self) -> None:
+        path = PurePosixPath(self.file)
+        outside = path.is_absolute() or ".." in path.parts or not path.parts
+        if outside or str(path) != self.file or "\\" in self.file or "\0" in self.file:
+            raise _wrong("file", "a plain relative path inside the bundle", self.file)
+        if path.parts[0] in _RESERVED:
+            raise _wrong("file", f"anything but {' and '.join(_RESERVED)}", self.file)
+        _check_sha256(self.sha256)
+        if self.bytes < 0:
+            raise _wrong("bytes", "a size", self.bytes)
+
+
+@dataclass(frozen=True)
+class GraphFile:
+    """One ONNX graph of a member in one precision."""
+
+    ref: FileRef = field(metadata=INLINE)
+    opset: int
+    signature: GraphSignature = field(metadata=INLINE)
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """The checkpoint that a member was exported from; `file` is its name only."""
+
+    file: str
+    sha256: str
+    epoch: int | None
+    best_rsum: float | None
+    data_name: str | None
+
+    def __post_init__(self) -> None:
+        _check_sha256(self.sha256)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One exported checkpoint; `reference` holds its original weights, None if left out."""
+
+    config: ModelConfig
+    checkpoint: CheckpointInfo
+    image_encoder_fingerprint: str
+    graphs: Mapping[Precision, Mapping[GraphName, GraphFile]]
+    reference: FileRef | None
+
+    def __post_init__(self) -> None:
+        for name, size in vars(self.config).items():
+            if type(size) is int and size < (0 if name == "sgr_steps" else 1):
+                raise _wrong(f"config.{name}", "a size", size)
+        for precision, graphs in self.graphs.items():
+            for name in GRAPHS:
+                if name not in graphs:
+                    raise _missing(f"graphs.{precision}.{name}")
+            made = _has_gram(graphs["image_encoder"].signature.outputs)
+            for name in GRAPHS:
+                # Scorers came to take it earlier than pair scorers.
+                gram = made and (name != "pair_scorer" or _has_gram(graphs[name].signature.inputs))
+                right = signature(name, self.config, precision, gram=gram)
+                _check_signature(f"graphs.{precision}.{name}", right, graphs[name].signature)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that a bundle says about itself.
+
+    `members` are called as `config.member_names` says, and `module` is what they make together
+    (`config.describe_modules`). `tokenizer` and `vocabulary` are None for a bundle that works on
+    token ids; `gate` and the members' `reference` for one without references. Raises BundleError
+    when the parts contradict each other.
+    """
+
+    schema_version: int
+    module: str
+    members: Mapping[str, Member]
+    tokenizer: str | None
+    vocabulary: FileRef | None
+    region_statistics: dict[str, Any] | None
+    gate: FileRef | None
+    parity: dict[str, Any]
+    tools: dict[str, str]
+
+    def __post_init__(self) -> None:
+        if self.schema_version != SCHEMA_VERSION:
+            raise _wrong("schema_version", SCHEMA_VERSION, self.schema_version)
+        _check_members(self)
+        for name, other in (("tokenizer", "vocabulary"), ("vocabulary", "tokenizer")):
+            if getattr(self, name) is None and getattr(self, other) is not None:
+                raise _wrong(name, f"a value, because {other} has one", None)
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """The precisions that every member has."""
+        return tuple(p for p in PRECISIONS if all(p in m.graphs for m in self.members.values()))
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of token ids of every member."""
+        return self._config.vocab_size
+
+    @property
+    def regions(self) -> int:
+        """The number of regions per image of every member."""
+        return self._config.regions
+
+    @property
+    def img_dim(self) -> int:
+        """The size of one region's features for every member."""
+        return self._config.img_dim
+
+    @property
+    def _config(self) -> ModelConfig:
+        return next(iter(self.members.values())).config
+
+    @property
+    def files(self) -> tuple[FileRef, ...]:
+        """Every file that the manifest names, each once: the graphs first."""
+        references = [member.reference for member in self.members.values()]
+        found = [*self.graphs, *references, self.vocabulary, self.gate]
+        return tuple(dict.fromkeys(ref for ref in found if ref is not None))
+
+    @property
+    def graphs(self) -> tuple[FileRef, ...]:
+        """The files of every member's graphs, in the order of the JSON."""
+        by_precision = [each for member in self.members.values() for each in member.graphs.values()]
+        return tuple(graph.ref for graphs in by_precision for graph in graphs.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object that `from_json` reads back."""
+        encoded: dict[str, Any] = encode(self)
+        return encoded
+
+    @classmethod
+    def from_json(cls, value: object) -> Manifest:
+        """Read a JSON object of the current schema version; BundleError names what is off."""
+        return decode(cls, value, DOCUMENT)
+
+
+def parse_json(text: bytes | str) -> Any:
+    """The JSON value of a manifest; BundleError for what it may not hold, see `schema.parse`."""
+    return parse(text, DOCUMENT)
+
+
+def migrate(
+    raw: Any, *, migrations: Mapping[int, Migration] = MIGRATIONS, version: int = SCHEMA_VERSION
+) -> dict[str, Any]:
+    """Bring a manifest's JSON object to the schema `version`, one migration at a time.
+
+    Raises BundleError if it is newer than that, or too old for the migrations that exist.
+    """
+    migrated: dict[str, Any] = decode(dict[str, Any], raw, DOCUMENT)
+    if "schema_version" not in migrated:
+        raise _missing("schema_version")
+    found = migrated["schema_version"]
+    if type(found) is not int:
+        raise _wrong("schema_version", "an integer", found)
+    if found > version:
+        newer, upgrade = "schema_version: written by a newer sgraf-deploy", "upgrade sgraf-deploy"
+        raise BundleError(newer, expected=f"at most {version}", got=found, hint=upgrade)
+    for step in range(found, version):
+        if step not in migrations:
+            raise BundleError(
+                "schema_version: too old to be read", expected=version, got=step, hint=_EXPORT
+            )
+        migrated = {**migrations[step](migrated), "schema_version": step + 1}
+    return migrated
+
+
+def _check_members(manifest: Manifest) -> None:
+    """The members must be called what they are, be what the module says, and fit each other."""
+    members = manifest.members
+    if not members:
+        raise _wrong("members", "at least one", {})
+    modules = [member.config.module for member in members.values()]
+    for key, module in zip(members, modules, strict=True):
+        named = key.partition("-")[0].upper()
+        if named in MODULES and named != module:
+            raise _wrong(f"members.{key}.config.module", named, module)
+    for key in member_names(modules):  # As many as there are members: no other can be left over.
+        if key not in members:
+            raise _missing(f"members.{key}")
+    if manifest.module != describe_modules(modules):
+        raise _wrong("module", describe_modules(modules), manifest.module)
+    for name in ("vocab_size", "regions", "img_dim"):
+        values = {key: getattr(member.config, name) for key, member in members.items()}
+        if len(set(values.values())) > 1:
+            path, hint = (
+                f"members.*.config.{name}",
+                "an ensemble needs checkpoints of the same data",
+            )
+            raise BundleError(path, expected="the same for all members", got=values, hint=hint)
+    if not manifest.precisions:
+        raise BundleError("members.*.graphs", expected="a precision that every member has")
+
+
+def _has_gram(specs: Iterable[TensorSpec]) -> bool:
+    return any(spec.name == "region_gram" for spec in specs)
+
+
+def _check_signature(path: str, right: GraphSignature, stored: GraphSignature) -> None:
+    for side in ("inputs", "outputs"):
+        pairs = zip_longest(getattr(right, side), getattr(stored, side))
+        for row, (expected, got) in enumerate(pairs):
+            if expected != got:
+                raise BundleError(f"{path}.{side}.{row}", expected=expected, got=got, hint=_EXPORT)
+
+
+def _check_sha256(value: str) -> None:
+    if not re.fullmatch("[0-9a-f]{64}", value):
+        raise _wrong("sha256", "64 hexadecimal digits in lower case", value)
+
+
+def _missing(path: str) -> InputError:
+    return DOCUMENT.missing(path)
+
+
+def _wrong(path: str, expected: object, got: object) -> InputError:
+    return DOCUMENT.wrong(path, expected, got)

@@ -1,0 +1,1 @@
+"""Scenes and captions made by code, for the demo and for tests."""

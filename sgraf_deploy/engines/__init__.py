@@ -1,0 +1,1 @@
+"""What runs graphs: one interface, the registry, and an engine a module or package."""

@@ -1,0 +1,144 @@
+"""What the runs of graphs are given, checked in one way whatever engine runs them.
+
+Arrays on a device are looked at where they are: their shape and dtype cost nothing, and of integers
+only what the host knows without waiting is compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgraf_deploy.config import GraphSignature, TensorSpec
+from sgraf_deploy.errors import InputError
+
+Array = NDArray[Any]
+Buffer = Any
+"""An array on an engine's device; only the engine that made it knows what it is."""
+
+Sizes = dict[str, int]
+"""Of the dynamic axes, by name."""
+
+Extremes = tuple[int, int]
+"""The lowest and the highest number."""
+
+_RANGES = {
+    "lengths": (1, "words", 0),
+    "image_index": (0, "images", -1),
+    "caption_index": (0, "captions", -1),
+}
+"""Of an input: the lowest number, and the axis whose size, plus so many, is the highest."""
+
+
+@dataclass(frozen=True)
+class BufferKind:
+    """What an engine's buffers are, and how to look at them."""
+
+    type: type[Any]
+    dtypes: Mapping[str, Any]
+    """Theirs, by the name of ours."""
+    extremes: Callable[[Any], Extremes | None]
+    """Those of a buffer; None where it has no numbers, or the host does not know them."""
+    in_order: bool = False
+    """Whether they have to be contiguous, as only some host arrays are."""
+
+
+def host_extremes(array: NDArray[Any]) -> Extremes | None:
+    """The lowest and the highest number of an array; None for an empty one."""
+    return (int(array.min()), int(array.max())) if array.size else None
+
+
+HOST = BufferKind(
+    np.ndarray,
+    {name: np.dtype(name) for name in ("float32", "float16", "int32")},
+    host_extremes,
+    in_order=True,
+)
+
+
+class InputCheck:
+    """Compares what a graph is given with its signature."""
+
+    def __init__(self, signature: GraphSignature, kind: BufferKind = HOST) -> None:
+        """For a graph of this signature on buffers of this kind."""
+        self._kind = kind
+        self._inputs = [(spec, kind.dtypes[spec.dtype]) for spec in signature.inputs]
+        self._outputs = {spec.name: (spec, kind.dtypes[spec.dtype]) for spec in signature.outputs}
+        self._ranges = [
+            (spec.name, *_RANGES[spec.name]) for spec in signature.inputs if spec.name in _RANGES
+        ]
+
+    def inputs(self, given: Mapping[str, Buffer]) -> Sizes:
+        """The sizes of the dynamic axes.
+
+        Raises InputError unless exactly the signature's inputs are given, each of its dtype and
+        axes, contiguous where that counts, axes of one name equal, and lengths and indices in
+        range as far as the host knows them.
+        """
+        sizes: Sizes = {}
+        for spec, dtype in self._inputs:
+            array = given.get(spec.name)
+            if not self._fits(array, dtype, spec.axes, sizes):
+                raise _misfit("input", spec, array, sizes)
+        if len(given) != len(self._inputs):
+            raise _unknown("input", given, [spec.name for spec, _ in self._inputs])
+        for name, lowest, axis, more in self._ranges:
+            extremes = self._kind.extremes(given[name])
+            highest = sizes[axis] + more
+            if extremes is not None and (extremes[0] < lowest or extremes[1] > highest):
+                got = f"{extremes[0]} … {extremes[1]}"
+                raise InputError(f"values of {name}", expected=f"{lowest} … {highest}", got=got)
+        return sizes
+
+    def outputs(self, given: Mapping[str, Buffer] | None, sizes: Sizes) -> None:
+        """InputError for bound outputs that are none, or not of the shape that follows."""
+        for name, array in (given or {}).items():
+            if name not in self._outputs:
+                raise _unknown("output", given or {}, list(self._outputs))
+            spec, dtype = self._outputs[name]
+            if not self._fits(array, dtype, spec.axes, sizes):
+                raise _misfit("output", spec, array, sizes)
+            if self._kind.in_order and not array.flags.writeable:
+                raise InputError(f"output {name}", expected="writeable memory")
+
+    def _fits(self, array: Any, dtype: Any, axes: tuple[str | int, ...], sizes: Sizes) -> bool:
+        if not isinstance(array, self._kind.type) or array.dtype != dtype:
+            return False
+        shape = array.shape
+        if len(shape) != len(axes):
+            return False
+        if self._kind.in_order and not (array.flags.c_contiguous and array.flags.aligned):
+            return False
+        for axis, size in zip(axes, shape, strict=True):
+            if size != (axis if isinstance(axis, int) else sizes.setdefault(axis, size)):
+                return False
+        return True
+
+
+def shape_of(axes: tuple[str | int, ...], sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """A shape, its dynamic axes by size."""
+    return tuple(sizes[axis] if isinstance(axis, str) else axis for axis in axes)
+
+
+def _misfit(what: str, spec: TensorSpec, array: Any, sizes: Sizes) -> InputError:
+    axes = ", ".join(f"{axis} {sizes[axis]}" if axis in sizes else str(axis) for axis in spec.axes)
+    got = type(array).__name__
+    if array is None:
+        got = "none"
+    elif hasattr(array, "dtype") and hasattr(array, "shape"):
+        got += f" of {array.dtype}, shape {tuple(array.shape)}"
+        flags = getattr(array, "flags", None)
+        if flags is not None and not (flags.c_contiguous and flags.aligned):
+            got += ", not contiguous"
+    return InputError(f"{what} {spec.name}", expected=f"contiguous {spec.dtype} ({axes})", got=got)
+
+
+def _unknown(what: str, given: Mapping[str, Buffer], known: list[str]) -> InputError:
+    others = [name for name in given if name not in known]
+    return InputError(
+        f"{what}s", expected=", ".join(known), got=f"also {', '.join(map(str, others))}"
+    )

@@ -1,0 +1,116 @@
+"""The engine `fused`: PyTorch's encoders, and scorers as Triton kernels.
+
+The kernels are imported when the first scorer is opened: they are made for the GPU or for Triton's
+interpreter (TRITON_INTERPRET=1, set before anything imports triton) at that moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from sgraf_deploy.config import GraphName, ModelConfig, Precision
+from sgraf_deploy.engines.fused.blocks import Blocks
+from sgraf_deploy.engines.fused.fit import Gpu, choose_blocks, find_gpu
+from sgraf_deploy.engines.registry import import_package
+from sgraf_deploy.engines.torch.engine import Function, TorchEngine
+from sgraf_deploy.errors import UnavailableError
+from sgraf_deploy.model.folded import Encoded
+from sgraf_deploy.model.folding import fold
+
+if TYPE_CHECKING:
+    from sgraf_deploy.bundle.bundle import Bundle
+    from sgraf_deploy.engines.base import EngineOptions
+
+NEEDS_A_GPU = "a GPU by NVIDIA, its driver, and PyTorch built for CUDA; engine ort needs none"
+
+CAPABILITY = (8, 0)
+"""Triton supports no older GPU: compiled for 7.5, products in float16 use no tensor core."""
+
+
+class FusedEngine(TorchEngine):
+    """Encoders and `pair_scorer` as in engine `torch`; the scorer of the matrix is fused.
+
+    fp32, or fp16 with sums in float32. On the CPU it works in Triton's interpreter alone, which
+    tests values and is far too slow for anything else.
+    """
+
+    name = "fused"
+
+    def __init__(self, bundle: Bundle, precision: Precision, options: EngineOptions) -> None:
+        super().__init__(bundle, precision, options)
+        if interpreted():
+            self.executed = f"{precision} in Triton's interpreter"
+        elif self._device.type != "cuda":
+            raise UnavailableError(
+                "engine fused",
+                expected="device cuda, or TRITON_INTERPRET=1 in the environment",
+                got=self.device,
+                hint="use --engine torch",
+            )
+        gpu = find_gpu(self._device)
+        self._blocks = {
+            name: _blocks(name, member.config, precision, gpu)
+            for name, member in bundle.manifest.members.items()
+        }
+
+    @classmethod
+    def check_available(cls, device: str) -> None:
+        """UnavailableError without Triton, or a GPU that its kernels run on.
+
+        On the CPU, unless this process has Triton's interpreter.
+        """
+        import_package("triton.language")
+        if interpreted():
+            super().check_available(device)
+            return
+        if device == "cpu":
+            raise UnavailableError("a CPU needs TRITON_INTERPRET=1", hint=NEEDS_A_GPU)
+        if not torch.cuda.is_available():
+            raise UnavailableError("PyTorch sees no CUDA GPU", hint=NEEDS_A_GPU)
+        super().check_available(device)
+        found = find_gpu(torch.device(device)).capability
+        if found < CAPABILITY:
+            raise UnavailableError(
+                "Triton, which compiles its kernels",
+                expected=f"a GPU of compute capability {'.'.join(map(str, CAPABILITY))} or above",
+                got=".".join(map(str, found)),
+                hint="use engine trt or torch",
+            )
+
+    def _functions(self, member: str) -> Mapping[GraphName, Function]:
+        from sgraf_deploy.engines.fused.scorer import FusedScorer
+
+        config = self._bundle.manifest.members[member].config
+        fused = FusedScorer(
+            fold(config, self._weights(member)),
+            self._precision,
+            self._device,
+            blocks=self._blocks[member],
+        )
+
+        def scorer(*embeddings: Tensor) -> tuple[Tensor, ...]:
+            return (fused(Encoded(*embeddings)),)
+
+        return {**super()._functions(member), "scorer": scorer}
+
+
+def _blocks(member: str, config: ModelConfig, precision: Precision, gpu: Gpu) -> Blocks:
+    try:
+        return choose_blocks(config, precision, gpu)
+    except UnavailableError as error:
+        raise error.at(f"engine fused: model {member}") from error
+
+
+def interpreted() -> bool:
+    """Whether kernels of this process run in Triton's interpreter.
+
+    Triton's own functions tell: the variable may have been set too late for them.
+    """
+    import triton.language
+    from triton.runtime.interpreter import InterpretedFunction
+
+    return isinstance(triton.language.sum, InterpretedFunction)

@@ -1,0 +1,164 @@
+"""Which blocks a GPU gets for a model: the largest whose kernels fit its shared memory.
+
+How much kernels take follows from the blocks. That it is no less than what Triton takes is tested
+on its compiled kernels: to compile them all takes a minute, which is too long to ask first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from sgraf_deploy.config import ModelConfig, Precision
+from sgraf_deploy.engines.fused.blocks import FLOAT, HALF, SHORTER_STEPS, SMALLEST, Blocks, padded
+from sgraf_deploy.errors import UnavailableError
+
+KIB = 1024
+
+BARRIERS = KIB
+"""What compute capability 10.0 synchronises its tensor cores by: at most so many bytes."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """What decides which blocks fit: a GPU's compute capability, and its shared memory in bytes.
+
+    The latter is what one program may take: CUDA's "shared memory per block, opt-in".
+    """
+
+    capability: tuple[int, int]
+    shared_memory: int
+
+    @property
+    def reads_operands_there(self) -> bool:
+        """Whether its tensor cores read a product's operands from shared memory."""
+        return (9, 0) <= self.capability < (12, 0)
+
+
+HOPPER = Gpu((9, 0), 227 * KIB)
+"""H100 and H200, for which the largest blocks are made."""
+
+
+def find_gpu(device: torch.device) -> Gpu:
+    """What PyTorch says of a CUDA device; on the CPU, where kernels are interpreted, `HOPPER`."""
+    if device.type == "cpu":
+        return HOPPER
+    properties: Any = torch.cuda.get_device_properties(device)
+    # Its stubs leave the attribute out; PyTorch's own compiler reads it on GPUs by NVIDIA.
+    return Gpu((properties.major, properties.minor), properties.shared_memory_per_block_optin)
+
+
+def choose_blocks(config: ModelConfig, precision: Precision, gpu: Gpu = HOPPER) -> Blocks:
+    """The largest blocks whose kernels' shared memory a GPU has.
+
+    Raises UnavailableError with both figures where not even the smallest do.
+    """
+    for blocks in _candidates(config, precision):
+        needed = max(shared_bytes(blocks, config, precision, gpu).values())
+        if needed <= gpu.shared_memory:
+            return blocks
+    raise UnavailableError(
+        "the kernels for a model of these dimensions do not fit on this GPU",
+        expected=f"at least {-(-needed // KIB)} KiB of shared memory per block",
+        got=f"{gpu.shared_memory // KIB} KiB",
+        hint="use engine trt or torch",
+    )
+
+
+def _candidates(config: ModelConfig, precision: Precision) -> Iterator[Blocks]:
+    """From large to small, as few rows of a wide model as its sums leave registers for."""
+    widest = max(padded(config.sim_dim) // 256, padded(config.regions) // 128, 1)
+    sizes = [HALF, SHORTER_STEPS] if precision == "fp16" else [FLOAT]
+    while sizes[-1] != sizes[-1].smaller():
+        sizes.append(sizes[-1].smaller())
+    for blocks in sizes:
+        yield replace(
+            blocks,
+            words=max(SMALLEST, blocks.words // widest),
+            pairs=max(SMALLEST, blocks.pairs // widest),
+            embed=min(blocks.embed, padded(config.embed)),
+            sim_dim=min(blocks.sim_dim, padded(config.sim_dim)),
+        )
+
+
+def shared_bytes(
+    blocks: Blocks, config: ModelConfig, precision: Precision, gpu: Gpu
+) -> dict[str, int]:
+    """At most so much shared memory per program, by kernel with products; no others take more.
+
+    Tests compare it with what Triton's compiled kernels take.
+    """
+    shapes = _Shapes(blocks, padded(config.sim_dim), padded(config.regions), precision, gpu)
+    found = {
+        "raw_attention": shapes.raw_attention(),
+        "local_alignments": shapes.local_alignments(),
+        "global_alignments": shapes.global_alignments(),
+    }
+    if config.module == "SGR":
+        found["reasoning_step"] = shapes.reasoning_step()
+        found["first_queries"] = found["reasoning_logits"] = shapes.projection()
+    return {kernel: count + BARRIERS for kernel, count in found.items()}
+
+
+@dataclass(frozen=True)
+class _Shapes:
+    """Bytes of the arrays that a kernel holds in shared memory at one time."""
+
+    blocks: Blocks
+    sim_dim: int
+    regions: int
+    precision: Precision
+    gpu: Gpu
+
+    @property
+    def size(self) -> int:
+        """Bytes of one operand's value."""
+        return 2 if self.precision == "fp16" else 4
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether products read their operands from there; float32 has no tensor cores."""
+        return self.gpu.reads_operands_there and self.precision == "fp16"
+
+    def loop(self, step: int, computed: int = 0) -> int:
+        """Of a loop over blocks of operands, `step` values each, and `computed` beside them.
+
+        The next `stages` - 1 blocks are on their way; while the tensor cores read one, it stays.
+        """
+        blocks = self.blocks.stages - (0 if self.is_direct else 1)
+        return self.size * (blocks * step + computed)
+
+    def raw_attention(self) -> int:
+        blocks = self.blocks
+        steps = self.loop((blocks.raw_rows + blocks.raw_columns) * blocks.embed)
+        return max(steps, 4 * blocks.raw_rows * blocks.raw_columns)
+
+    def local_alignments(self) -> int:
+        words, regions, embed = self.blocks.words, self.regions, self.blocks.embed
+        parts = 2 if self.is_direct else 1  # tf32x3 splits values into large and small parts.
+        norms = parts * 4 * (words + regions) * regions + self.size * words * regions
+        step = (regions + words + self.sim_dim) * embed
+        contexts = self.loop(step, words * (regions + embed))
+        return max(norms, contexts, self.size * words * self.sim_dim)
+
+    def global_alignments(self) -> int:
+        pairs, embed = self.blocks.pairs, self.blocks.embed
+        steps = self.loop((2 * pairs + self.sim_dim) * embed, pairs * embed)
+        return max(steps, self.size * pairs * self.sim_dim)
+
+    def reasoning_step(self) -> int:
+        nodes, step = self.blocks.nodes, self.blocks.sim_dim
+        values = self.size * nodes * self.sim_dim
+        queries = self.loop((nodes + self.sim_dim) * step)
+        messages = (3 if self.is_direct else 2) * values + 16 * self.sim_dim  # As Triton does.
+        updates = self.loop(self.sim_dim * step, nodes * step) + values
+        return max(queries, messages, updates)
+
+    def projection(self) -> int:
+        pairs = self.blocks.pairs
+        return max(
+            self.loop((pairs + self.sim_dim) * self.blocks.sim_dim), 4 * pairs * self.sim_dim
+        )

@@ -1,0 +1,288 @@
+"""ONNX Runtime on the CPU: the bundle's graphs, with NumPy arrays as buffers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgraf_deploy.config import GraphName, GraphSignature, Precision
+from sgraf_deploy.engines.base import CACHED_TILES, EngineOptions, Graph
+from sgraf_deploy.engines.buffers import Array, Buffer, InputCheck
+from sgraf_deploy.engines.onnx_runtime import import_onnxruntime, import_state
+from sgraf_deploy.engines.ranks import HostRankCounter, Thresholds
+from sgraf_deploy.errors import (
+    BundleError,
+    EngineMemoryError,
+    InputError,
+    SgrafDeployError,
+    UnavailableError,
+)
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession, SessionOptions
+
+    from sgraf_deploy.bundle.bundle import Bundle
+
+PROVIDER = "CPUExecutionProvider"
+
+EXECUTED = {"fp32": "fp32", "fp16": "fp32 arithmetic on an fp16 graph"}
+"""ONNX Runtime has no half kernels for a CPU: it converts around every operation."""
+
+_OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory", "bad allocation", "out of memory")
+_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int32)": "int32"}
+_FATAL_ONLY = 4
+"""ONNX Runtime's severity: what it would print on stderr reaches the caller as an error."""
+
+
+class OrtEngine:
+    """See `Engine`; sessions are opened on first use, once, and may be run by several threads.
+
+    A tile is scored by one thread, and every thread scores a tile: there is nothing to wait for
+    within a graph, and a tile's intermediates stay in one core's cache.
+    """
+
+    name = "ort"
+    device = "cpu"
+    tile_advice = CACHED_TILES
+    unverified = False
+
+    def __init__(self, bundle: Bundle, precision: Precision, options: EngineOptions) -> None:
+        """Take the graphs of `bundle` in `precision`; InputError for a device but the CPU."""
+        self.check_available("cpu")
+        if options.device not in (None, "cpu"):
+            raise InputError(
+                f"engine {self.name}: device",
+                expected="cpu",
+                got=options.device,
+                hint="on a GPU use --engine ort-cuda",
+            )
+        if options.threads is not None and options.threads < 1:
+            raise InputError(
+                f"engine {self.name}: threads", expected="at least 1", got=options.threads
+            )
+        self.executed = EXECUTED[precision]
+        self.workers = options.threads or _processors()
+        self._bundle = bundle
+        self._precision = precision
+        self._options = options
+        self._lock = Lock()
+        self._graphs: dict[tuple[str, GraphName], Graph] = {}
+
+    @classmethod
+    def check_available(cls, device: str) -> None:
+        """UnavailableError where ONNX Runtime cannot be imported."""
+        import_onnxruntime()
+
+    def open(self, member: str, graph: GraphName) -> Graph:
+        """Open a graph; BundleError if it is damaged or is not what the manifest says."""
+        key = (member, graph)
+        found = self._graphs.get(key)
+        if found is None:
+            with self._lock:
+                found = self._graphs.get(key)
+                if found is None:
+                    found = self._graphs[key] = self._open(member, graph)
+        return found
+
+    def largest(self, graph: GraphName) -> tuple[Mapping[str, int], ...]:
+        """Nothing: every size is taken."""
+        return ()
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Buffer:
+        """An array; the system gives its memory only where something is written."""
+        return np.empty(shape, dtype=dtype)
+
+    def put(self, array: Array) -> Buffer:
+        """The array itself, copied only if its memory is not contiguous."""
+        return np.ascontiguousarray(array)
+
+    def gather(self, buffer: Buffer, rows: slice | NDArray[np.int32]) -> Buffer:
+        """A view for a slice, copied rows for indices."""
+        return buffer[rows] if isinstance(rows, slice) else np.take(buffer, rows, axis=0)
+
+    def fetch(self, buffer: Buffer) -> Array:
+        """The array itself."""
+        array: Array = buffer
+        return array
+
+    def rank_counter(self, thresholds: Thresholds) -> HostRankCounter:
+        """Counts with NumPy."""
+        return HostRankCounter(self.fetch, thresholds)
+
+    def mark_verified(self) -> None:
+        """Nothing: the graphs passed the gate when they were exported."""
+
+    def device_memory(self) -> dict[str, int]:
+        """Nothing: the device is the host."""
+        return {}
+
+    def close(self) -> None:
+        """Drop the sessions."""
+        with self._lock:
+            self._graphs.clear()
+
+    def _open(self, member: str, graph: GraphName) -> Graph:
+        path = self._bundle.graph_path(member, graph, self._precision)
+        signature = self._bundle.graph(member, graph, self._precision).signature
+        if "scorer" in graph:
+            return OrtGraph(path, signature, threads=1, arena=True)
+        return OrtGraph(path, signature, self.workers)
+
+
+class OrtGraph:
+    """One session; see `Graph`."""
+
+    def __init__(
+        self, path: Path, signature: GraphSignature, threads: int, *, arena: bool = False
+    ) -> None:
+        """Open the ONNX file; BundleError if it is none or differs from `signature`.
+
+        With `arena` the session keeps the memory of its largest run for the next.
+        """
+        self.signature = signature
+        self._check = InputCheck(signature)
+        self._name = f"{path.parent.parent.name}/{path.parent.name}/{path.name}"
+        self._session = _open_session(path, threads, arena)
+        check_interface(self._session, signature, path)
+
+    def run(
+        self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer] | None = None
+    ) -> dict[str, Buffer]:
+        """Run on arrays; InputError for what the signature does not allow."""
+        self._check.outputs(outputs, self._check.inputs(inputs))
+        with translated(self._name):
+            if outputs:
+                return self._run_bound(inputs, outputs)
+            names = [spec.name for spec in self.signature.outputs]
+            return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
+
+    def _run_bound(
+        self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]
+    ) -> dict[str, Buffer]:
+        binding = self._session.io_binding()
+        for name, array in inputs.items():
+            binding.bind_cpu_input(name, array)
+        names = [spec.name for spec in self.signature.outputs]
+        for name in names:
+            bound = outputs.get(name)
+            if bound is None:
+                binding.bind_output(name)
+            else:
+                # ONNX Runtime writes through the address.
+                binding.bind_output(name, "cpu", 0, bound.dtype, bound.shape, bound.ctypes.data)
+        self._session.run_with_iobinding(binding)
+        return {
+            name: outputs[name] if name in outputs else value.numpy()
+            for name, value in zip(names, binding.get_outputs(), strict=True)
+        }
+
+
+def _processors() -> int:
+    """The processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _open_session(path: Path, threads: int, arena: bool) -> InferenceSession:
+    session = open_session(path, session_options(threads, arena), [PROVIDER])
+    if session.get_providers() != [PROVIDER]:
+        raise UnavailableError(
+            f"ONNX Runtime opened {path} elsewhere",
+            expected=[PROVIDER],
+            got=session.get_providers(),
+            hint="pip install 'sgraf-deploy[cpu]'",
+        )
+    return session
+
+
+def open_session(
+    path: Path, options: SessionOptions, providers: Sequence[Any], module: Any = None
+) -> InferenceSession:
+    """A session with these providers; BundleError for a file that ONNX Runtime cannot open."""
+    onnxruntime, native = import_onnxruntime(), import_state()
+    try:
+        session: InferenceSession = (module or onnxruntime).InferenceSession(
+            str(path), options, providers=list(providers)
+        )
+    except (
+        native.Fail,
+        native.InvalidArgument,
+        native.InvalidGraph,
+        native.InvalidProtobuf,
+        native.NoSuchFile,
+        native.NotImplemented,
+        native.RuntimeException,
+    ) as error:
+        raise BundleError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot open graph {path}",
+            got=error,
+            hint="export the bundle again with `sgraf-deploy export --force`",
+        ) from error
+    return session
+
+
+def check_interface(session: InferenceSession, signature: GraphSignature, path: Path) -> None:
+    """BundleError if a session's inputs and outputs are not the signature's."""
+    for what, specs, found in (
+        ("inputs", signature.inputs, session.get_inputs()),
+        ("outputs", signature.outputs, session.get_outputs()),
+    ):
+        expected = [_described(spec.name, spec.dtype, spec.axes) for spec in specs]
+        got = [_described(x.name, _TYPES.get(x.type, x.type), x.shape) for x in found]
+        if expected != got:
+            raise BundleError(
+                f"{what} of graph {path}",
+                expected="; ".join(expected),
+                got="; ".join(got),
+                hint="export the bundle again with `sgraf-deploy export --force`",
+            )
+
+
+def session_options(threads: int, arena: bool) -> SessionOptions:
+    """What a session is opened with; `arena` as in `OrtGraph`."""
+    options: SessionOptions = import_onnxruntime().SessionOptions()
+    options.log_severity_level = _FATAL_ONLY
+    options.inter_op_num_threads = 1
+    # Scorers run thousands of times: without an arena the system maps and clears their
+    # intermediates anew each time, which takes as long again. Encoders would only keep memory
+    # that nothing needs later, and so would patterns, one for each of the many tile shapes.
+    options.enable_cpu_mem_arena = arena
+    options.enable_mem_pattern = False
+    options.intra_op_num_threads = threads
+    # Every session has threads of its own: those of the others must not spin beside them.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+def _described(name: str, dtype: str, axes: Sequence[str | int]) -> str:
+    return f"{name} {dtype} ({', '.join(map(str, axes))})"
+
+
+@contextmanager
+def translated(name: str) -> Iterator[None]:
+    """Errors of ONNX Runtime, while it runs a graph of that name, as ours."""
+    native = import_state()
+    try:
+        yield
+    except MemoryError as error:
+        raise EngineMemoryError(f"graph {name} ran out of memory") from error
+    except (RuntimeError, ValueError, native.Fail, native.RuntimeException) as error:
+        raise _translated(name, error) from error
+    except (native.InvalidArgument, native.NotImplemented, native.EPFail) as error:
+        raise _translated(name, error) from error
+
+
+def _translated(name: str, error: Exception) -> SgrafDeployError:
+    """An error of ONNX Runtime while running, as ours."""
+    text = str(error)
+    if any(mark in text for mark in _OUT_OF_MEMORY):
+        return EngineMemoryError(f"graph {name} ran out of memory", got=text)
+    return InputError(f"ONNX Runtime refused to run graph {name}", got=text)

@@ -1,0 +1,308 @@
+"""ONNX Runtime on a GPU: its CUDA provider, or its TensorRT provider, on the bundle's graphs.
+
+Inputs and outputs are bound where they lie on the device. A session works in one stream, so each
+lane has sessions of its own and nothing waits but `fetch`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sgraf_deploy.config import GraphName, GraphSignature, Precision
+from sgraf_deploy.engines.base import EngineOptions
+from sgraf_deploy.engines.buffers import InputCheck, shape_of
+from sgraf_deploy.engines.cuda.api import Cuda
+from sgraf_deploy.engines.cuda.bindings import check_cuda, open_cuda
+from sgraf_deploy.engines.cuda.engine import CudaEngine, gpu_ordinal
+from sgraf_deploy.engines.cuda.lanes import Lane
+from sgraf_deploy.engines.cuda.memory import DEVICE, DeviceArray
+from sgraf_deploy.engines.onnx_runtime import import_onnxruntime
+from sgraf_deploy.engines.ort import check_interface, open_session, translated
+from sgraf_deploy.engines.registry import CUDA_INSTALL
+from sgraf_deploy.engines.state import state_folder
+from sgraf_deploy.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from sgraf_deploy.bundle.bundle import Bundle
+
+CUDA = "CUDAExecutionProvider"
+TENSORRT = "TensorrtExecutionProvider"
+
+INSTALL = f"pip install 'onnxruntime-gpu[cuda,cudnn]'; and {CUDA_INSTALL}"
+
+HEAVY = frozenset({"MatMul", "FusedMatMul", "Gemm", "FusedGemm", "GRU", "Softmax"})
+"""Operations that must not run on the host; what computes shapes may."""
+
+TF32_OVERRIDE = "NVIDIA_TF32_OVERRIDE"
+"""0 keeps every library of NVIDIA from TensorFloat-32. They read it when they are first used."""
+
+AMPERE = 8
+"""GPUs of a lower major compute capability have no TensorFloat-32."""
+
+_ERRORS_ONLY = 3
+"""ONNX Runtime's severities; it warns of every shape that it computes on the host."""
+
+log = logging.getLogger(__name__)
+
+Provider = tuple[str, dict[str, str]]
+
+
+class OrtCudaEngine(CudaEngine):
+    """See `Engine` and `CudaEngine`; TensorFloat-32 is off, in cuDNN's GRU too (ONNX Runtime 1.18).
+
+    A provider that does not take a graph is an error, where ONNX Runtime would compute on the host
+    without a word. Where the bundle holds its reference, `load` compares the engine with it.
+    """
+
+    name = "ort-cuda"
+    provider = CUDA
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        precision: Precision,
+        options: EngineOptions,
+        *,
+        onnxruntime: Any = None,
+        cuda: Cuda | None = None,
+    ) -> None:
+        """Take the graphs of `bundle`; UnavailableError without the provider or a GPU."""
+        self.ordinal = gpu_ordinal(options.device, self.name)
+        self.module = onnxruntime or find_provider(self.provider)
+        preload_libraries(self.module)
+        gpu = cuda or open_cuda(self.ordinal)
+        if precision == "fp32":
+            self.check_float32(gpu.compute_capability)
+        super().__init__(gpu, f"cuda:{self.ordinal}")
+        self.executed = (
+            f"{precision} in onnxruntime {self.module.__version__}, "
+            f"{self.provider.removesuffix('ExecutionProvider')} provider"
+        )
+        self.unverified = bundle.manifest.gate is not None
+        self._bundle, self._precision, self._options = bundle, precision, options
+
+    @classmethod
+    def check_available(cls, device: str) -> None:
+        """UnavailableError without the provider, the GPU or CUDA's bindings."""
+        find_provider(cls.provider)
+        check_cuda(gpu_ordinal(device, cls.name))
+
+    @classmethod
+    def check_float32(cls, compute_capability: str) -> None:
+        """UnavailableError where float32 would be TensorFloat-32: nowhere, an option says so."""
+
+    def mark_verified(self) -> None:
+        """For this process: the next one may find another driver."""
+        self.unverified = False
+
+    def largest(self, graph: GraphName) -> tuple[Mapping[str, int], ...]:
+        """Nothing: every size is taken."""
+        return ()
+
+    def providers(self, lane: Lane) -> list[Provider]:
+        """The providers of a session that works in a lane, the wanted one first."""
+        return [(CUDA, {**self._common(lane), "use_tf32": "0"})]
+
+    def _common(self, lane: Lane) -> dict[str, str]:
+        return {"device_id": str(self.ordinal), "user_compute_stream": str(lane.stream)}
+
+    def _open(self, member: str, graph: GraphName) -> OrtCudaGraph:
+        path = self._bundle.graph_path(member, graph, self._precision)
+        signature = self._bundle.graph(member, graph, self._precision).signature
+        found = OrtCudaGraph(self, path, signature)
+        with self._lanes[0]:
+            found.session(self._lanes[0])  # What is wrong with it shows now.
+        return found
+
+
+class OrtTensorrtEngine(OrtCudaEngine):
+    """The same through TensorRT, whose engines ONNX Runtime builds and keeps in the user's state.
+
+    It deserialises what it finds there: such a folder must not come with a bundle.
+
+    A shape beyond those that it has met makes it build anew: the first evaluation is slow. Engine
+    `trt` builds once, for ranges of sizes.
+
+    TensorRT uses TensorFloat-32 unless it is told not to, and this provider has no option that
+    does: only the environment can. In fp16 what stays in float32 may be computed in it.
+    """
+
+    name = "ort-trt"
+    provider = TENSORRT
+
+    @classmethod
+    def check_float32(cls, compute_capability: str) -> None:
+        """UnavailableError unless the GPU has no TensorFloat-32, or the environment forbids it."""
+        if int(compute_capability.partition(".")[0]) < AMPERE or tf32_forbidden():
+            return
+        raise UnavailableError(
+            f"engine {cls.name}: precision fp32: ONNX Runtime lets TensorRT use TensorFloat-32",
+            expected=f"{TF32_OVERRIDE}=0 in the environment",
+            got=os.environ.get(TF32_OVERRIDE, "not set"),
+            hint=f"set {TF32_OVERRIDE}=0 before Python starts, or use --engine ort-cuda or trt",
+        )
+
+    def providers(self, lane: Lane) -> list[Provider]:
+        """TensorRT, and CUDA for what it does not take."""
+        options = self._common(lane)
+        state = state_folder()
+        if state is None:
+            return [(TENSORRT, options), *super().providers(lane)]
+        # An engine that was built with TensorFloat-32 is none for who forbids it.
+        kind = "exact" if tf32_forbidden() else "tf32"
+        folder = state / "onnxruntime" / self._bundle.sha256[:16] / kind
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            log.warning("engine ort-trt: %s cannot be written, nothing is kept: %s", folder, error)
+        else:
+            kept = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(folder)}
+            kept |= {"trt_timing_cache_enable": "1", "trt_timing_cache_path": str(folder)}
+            options |= kept
+        return [(TENSORRT, options), *super().providers(lane)]
+
+
+class OrtCudaGraph:
+    """One graph, with a session for each lane; see `Graph`."""
+
+    def __init__(self, owner: OrtCudaEngine, path: Path, signature: GraphSignature) -> None:
+        self.signature = signature
+        self._check = InputCheck(signature, DEVICE)
+        self._owner, self._path = owner, path
+        self._name = f"{path.parent.parent.name}/{path.parent.name}/{path.name}"
+        self._sessions: dict[Lane, Any] = {}
+        self._lock = Lock()
+        self._outputs = [(spec.name, spec.axes, np.dtype(spec.dtype)) for spec in signature.outputs]
+
+    def run(
+        self, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray] | None = None
+    ) -> dict[str, DeviceArray]:
+        """Put a run into the lane's stream; InputError for what the signature does not take."""
+        sizes = self._check.inputs(inputs)
+        self._check.outputs(outputs, sizes)
+        given = outputs or {}
+        lane = self._owner.lane()
+        with lane:
+            results = {
+                name: given[name] if name in given else lane.empty(shape_of(axes, sizes), dtype)
+                for name, axes, dtype in self._outputs
+            }
+            session = self.session(lane)
+            with translated(self._name):
+                lane.enqueue(
+                    partial(self._execute, session, inputs, results),
+                    reads=list(inputs.values()),
+                    writes=list(results.values()),
+                )
+        return results
+
+    def session(self, lane: Lane) -> Any:
+        """The lane's session, opened when it is first needed; the lane is entered."""
+        found = self._sessions.get(lane)
+        if found is None:
+            with self._lock:
+                found = self._sessions[lane] = self._open(lane)
+        return found
+
+    def close(self) -> None:
+        """Drop the sessions; nothing runs any more."""
+        self._sessions.clear()
+
+    def _execute(
+        self, session: Any, inputs: Mapping[str, DeviceArray], results: Mapping[str, DeviceArray]
+    ) -> None:
+        binding = session.io_binding()
+        where = "cuda", self._owner.ordinal
+        for spec in self.signature.inputs:
+            array = inputs[spec.name]
+            binding.bind_input(spec.name, *where, array.dtype, array.shape, array.pointer)
+        for name, array in results.items():
+            binding.bind_output(name, *where, array.dtype, array.shape, array.pointer)
+        options = self._owner.module.RunOptions()
+        # The stream is ours: what reads the outputs stands behind this run in it, or waits.
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        session.run_with_iobinding(binding, options)
+
+    def _open(self, lane: Lane) -> Any:
+        module = self._owner.module
+        options = module.SessionOptions()
+        options.log_severity_level = _ERRORS_ONLY
+        options.enable_mem_pattern = False  # Tiles have many shapes.
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        session = open_session(self._path, options, self._owner.providers(lane), module)
+        check_interface(session, self.signature, self._path)
+        self._check_providers(session)
+        return session
+
+    def _check_providers(self, session: Any) -> None:
+        """UnavailableError if ONNX Runtime left the graph, or its work, to the host."""
+        wanted, found = self._owner.provider, session.get_providers()
+        if found[0] != wanted:
+            raise UnavailableError(
+                f"engine {self._owner.name}: ONNX Runtime did not take up {wanted}",
+                got=", ".join(found),
+                hint=f"its log says why; a missing library comes with {INSTALL}",
+            )
+        # Since 1.24 a session says where its nodes went.
+        ask = getattr(session, "get_provider_graph_assignment_info", None)
+        parts = [] if ask is None else ask()
+        on_the_host = sorted(
+            f"{node.op_type} {node.name}"
+            for part in parts
+            if part.ep_name not in {CUDA, TENSORRT}
+            for node in part.get_nodes()
+            if node.op_type in HEAVY
+        )
+        if on_the_host:
+            raise UnavailableError(
+                f"engine {self._owner.name}: {wanted} does not take graph {self._name} whole",
+                expected="every product, GRU and softmax on the GPU",
+                got=f"on the host {', '.join(on_the_host[:3])}",
+                hint="use --engine trt, or --engine ort on the CPU",
+            )
+
+
+def tf32_forbidden() -> bool:
+    """Whether the environment keeps NVIDIA's libraries from TensorFloat-32."""
+    return os.environ.get(TF32_OVERRIDE) == "0"
+
+
+def find_provider(provider: str) -> Any:
+    """The module onnxruntime with this provider; or UnavailableError."""
+    try:
+        module = import_onnxruntime()
+    except UnavailableError as error:
+        raise UnavailableError(error.reason, hint=INSTALL) from error
+    there = module.get_available_providers()
+    if provider not in there:
+        raise UnavailableError(
+            f"this onnxruntime has no {provider}",
+            got=", ".join(there),
+            hint="pip uninstall onnxruntime, which is the same module, and " + INSTALL,
+        )
+    return module
+
+
+def preload_libraries(module: Any) -> None:
+    """Load CUDA and cuDNN from pip's packages, where the system's loader does not look.
+
+    ONNX Runtime prints what it does not find, which may well lie elsewhere.
+    """
+    preload = getattr(module, "preload_dlls", None)
+    if preload is None:
+        return
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        preload(directory="")
+    for line in said.getvalue().splitlines():
+        log.debug("onnxruntime: %s", line)

@@ -1,0 +1,137 @@
+"""What ranks are counted with, tile by tile, and the counter on the host."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgraf_deploy.engines.buffers import Array, Buffer
+from sgraf_deploy.engines.ensemble import Logits, with_ensemble
+from sgraf_deploy.engines.near_counts import SLACK, SMALLEST_LOGIT, NearCounts
+from sgraf_deploy.errors import DataError
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Thresholds:
+    """What candidates are compared with, by model: the members in order, then their ensemble.
+
+    `images`: (images,) the best logit of each image's captions; `captions`: (captions,) the logit
+    of each caption's image. float32.
+    """
+
+    images: Mapping[str, Logits]
+    captions: Mapping[str, Logits]
+    captions_per_image: int
+    slack: float = SLACK
+    """How far they may be from the same pairs in a tile, as a share of the largest."""
+
+    def slack_of(self, model: str) -> float:
+        """How far that is, as a logit."""
+        return self.slack * max(SMALLEST_LOGIT, float(np.abs(self.captions[model]).max()))
+
+
+@dataclass(frozen=True, eq=False)
+class RankCounts:
+    """Of one model: candidates, ground truths of the query excepted, that reach its threshold.
+
+    `image_to_text` (images,) and `text_to_image` (captions,) int64 are zero-based ranks with ties
+    last; `level_…` count the candidates that are exactly as good.
+    """
+
+    image_to_text: Counts
+    text_to_image: Counts
+    level_image_to_text: Counts
+    level_text_to_image: Counts
+
+
+class RankCounter(Protocol):
+    """Counts on an engine's device; several threads may add tiles."""
+
+    def add(
+        self, first_image: int, columns: NDArray[np.int32], logits: Mapping[str, Buffer]
+    ) -> None:
+        """Compare a tile: every member's logits (images, captions) from image `first_image` on.
+
+        DataError for a logit that is not finite, at once or with the result.
+        """
+
+    def result(self) -> dict[str, RankCounts]:
+        """The counts of all tiles by model."""
+
+
+class HostRankCounter:
+    """See `RankCounter`: fetches every tile and compares it with NumPy.
+
+    Ranks are those of the matrix, whatever rounding makes of a pair that is scored alone.
+    """
+
+    def __init__(self, fetch: Callable[[Buffer], Array], thresholds: Thresholds) -> None:
+        """`fetch` brings an array of the engine's device to the host."""
+        self._fetch, self._per_image = fetch, thresholds.captions_per_image
+        self._lock = threading.Lock()
+        self._images, self._captions = (
+            {name: NearCounts(each, thresholds.slack_of(name)) for name, each in side.items()}
+            for side in (thresholds.images, thresholds.captions)
+        )
+        self._truths = {name: each.copy() for name, each in thresholds.captions.items()}
+
+    def add(
+        self, first_image: int, columns: NDArray[np.int32], logits: Mapping[str, Buffer]
+    ) -> None:
+        """Fetch a tile and count."""
+        tiles = {name: self._fetch(buffer) for name, buffer in logits.items()}
+        for tile in tiles.values():
+            _check_finite(tile, first_image, columns)
+        tiles = with_ensemble(tiles)
+        rows = first_image + np.arange(len(next(iter(tiles.values()))))
+        own = columns // self._per_image - first_image  # The row of each caption's image.
+        here = np.flatnonzero((own >= 0) & (own < len(rows)))
+        own = own[here]
+        found = {}
+        for name, tile in tiles.items():
+            self._truths[name][columns[here]] = tile[own, here]
+            candidates = tile.copy()
+            candidates[own, here] = -np.inf
+            found[name] = (
+                self._images[name].look(rows, candidates),
+                self._captions[name].look(columns, candidates.T),
+            )
+        with self._lock:
+            for name, (by_image, by_caption) in found.items():
+                self._images[name].keep(by_image)
+                self._captions[name].keep(by_caption)
+
+    def result(self) -> dict[str, RankCounts]:
+        """The counts of all tiles."""
+        counts = {}
+        for name, truths in self._truths.items():
+            best = truths.reshape(-1, self._per_image).max(axis=1)
+            image_to_text, level_image_to_text = self._images[name].counts(best)
+            text_to_image, level_text_to_image = self._captions[name].counts(truths)
+            counts[name] = RankCounts(
+                image_to_text, text_to_image, level_image_to_text, level_text_to_image
+            )
+        return counts
+
+
+def not_finite(image: int, caption: int) -> DataError:
+    """The error for a logit that no rank can be counted from."""
+    return DataError(
+        f"the logit of image {image} and caption {caption}",
+        expected="a finite number",
+        hint="look at that image's features, and check the bundle with `sgraf-deploy verify`",
+    )
+
+
+def _check_finite(logits: Logits, first_image: int, columns: NDArray[np.int32]) -> None:
+    wrong = ~np.isfinite(logits)
+    if wrong.any():
+        row, column = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
+        raise not_finite(first_image + int(row), int(columns[column]))

@@ -1,0 +1,1 @@
+"""Engine `trt`: TensorRT, or TensorRT for RTX, on plans that `compile` built."""

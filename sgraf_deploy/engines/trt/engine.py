@@ -1,0 +1,251 @@
+"""TensorRT, or TensorRT for RTX: compiled plans, run on a GPU without PyTorch.
+
+A plan is deserialised only after every field of its sidecar was compared with the bundle, the
+GPU and the TensorRT that are there, and only if this user compared its values here or allows it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from functools import partial
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sgraf_deploy.config import GraphName, GraphSignature, Precision
+from sgraf_deploy.engines.base import EngineOptions
+from sgraf_deploy.engines.buffers import InputCheck, shape_of
+from sgraf_deploy.engines.cuda.api import Cuda
+from sgraf_deploy.engines.cuda.bindings import check_cuda, open_cuda
+from sgraf_deploy.engines.cuda.engine import CudaEngine, gpu_ordinal
+from sgraf_deploy.engines.cuda.lanes import Lane
+from sgraf_deploy.engines.cuda.memory import DEVICE, DeviceArray
+from sgraf_deploy.engines.gpu import Gpu
+from sgraf_deploy.engines.state import Mark, is_verified, mark_verified
+from sgraf_deploy.engines.trt.context import TrtContext
+from sgraf_deploy.engines.trt.library import TensorRT, check_capability, find_tensorrt
+from sgraf_deploy.engines.trt.plan_host import PlanHost
+from sgraf_deploy.engines.trt.plans import Sidecar, engine_folder, largest_sizes, load_plan
+from sgraf_deploy.engines.trt.rtx import check_gpu, rebuild
+from sgraf_deploy.engines.trt.rtx_runtime import RtxRuntime, kernels_path
+from sgraf_deploy.engines.trt.runs import TrtRuns
+from sgraf_deploy.errors import BundleError, DeviceError, InputError, SgrafDeployError
+
+if TYPE_CHECKING:
+    import tensorrt as api
+
+    from sgraf_deploy.bundle.bundle import Bundle
+
+log = logging.getLogger(__name__)
+
+
+class TrtEngine(CudaEngine):
+    """See `Engine` and `CudaEngine`; contexts belong to one lane, graph and profile."""
+
+    name = "trt"
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        precision: Precision,
+        options: EngineOptions,
+        *,
+        tensorrt: TensorRT | None = None,
+        cuda: Cuda | None = None,
+    ) -> None:
+        """Take the plans of `bundle` in `precision`; UnavailableError without TensorRT or a GPU."""
+        ordinal = gpu_ordinal(options.device, self.name)
+        self._tensorrt = tensorrt or find_tensorrt()
+        self._logger = self._tensorrt.logger()
+        super().__init__(cuda or open_cuda(ordinal), f"cuda:{ordinal}")
+        check_gpu(self._tensorrt, self.cuda.compute_capability)
+        check_capability(precision, self.cuda.compute_capability)
+        self._runtime: api.Runtime = self._tensorrt.module.Runtime(self._logger)
+        self.executed = f"{precision} in {self._tensorrt}"
+        self._bundle, self._precision, self._options = bundle, precision, options
+        gpu = Gpu(self.cuda.name, self.cuda.compute_capability)
+        self._host = PlanHost(bundle, gpu, self._tensorrt)
+        self._folder = engine_folder(bundle, options.engine_dir)
+        self._unmarked: dict[str, Mark] = {}
+        if options.specialisation != "lazy" and not self._tensorrt.compiles_at_run_time:
+            log.warning("%s compiles nothing at run time: no specialisation", self._tensorrt)
+
+    @classmethod
+    def check_available(cls, device: str) -> None:
+        """UnavailableError without TensorRT for the GPU, the GPU or CUDA's bindings."""
+        tensorrt = find_tensorrt()
+        check_gpu(tensorrt, check_cuda(gpu_ordinal(device, cls.name)).compute_capability)
+
+    @property
+    def unverified(self) -> bool:
+        """Whether a plan that is open was never compared with the reference here."""
+        return bool(self._unmarked)
+
+    def mark_verified(self) -> None:
+        """Write it into this user's state; a warning where that cannot be done."""
+        marks, self._unmarked = self._unmarked, {}
+        try:
+            for mark in list(marks.values()):  # Another thread may be opening a graph.
+                mark_verified(mark)
+        except BundleError as error:
+            log.warning("%s; until then engines need --allow-unverified, and are compared", error)
+
+    def largest(self, graph: GraphName) -> tuple[Mapping[str, int], ...]:
+        """The largest sizes of each profile, of the smallest member."""
+        members = list(self._bundle.manifest.members)
+        found = [self.open(member, graph).largest for member in members]
+        return tuple(
+            {axis: min(sizes[axis] for sizes in same) for axis in same[0]}
+            for same in zip(*found, strict=False)
+        )
+
+    def open(self, member: str, graph: GraphName) -> TrtGraph:
+        """Open a plan; BundleError if it, or its sidecar, is not what it must be."""
+        found: TrtGraph = super().open(member, graph)  # type: ignore[assignment]  # of _open
+        return found
+
+    def _open(self, member: str, graph: GraphName) -> TrtGraph:
+        file = self._bundle.graph(member, graph, self._precision)
+        self._bundle.graph_path(member, graph, self._precision)  # The ONNX file has that hash.
+        expected = self._host.expected(member, self._precision, graph)
+        sidecar, plan = load_plan(self._folder, expected, self._allowed)
+        engine = self._runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise DeviceError(
+                f"{self._tensorrt} cannot open engine {self._folder / sidecar.plan}",
+                got=self._logger.recent(),
+                hint=rebuild(self._tensorrt.flavour, self.cuda.compute_capability),
+            )
+        if not is_verified(mark := self._host.mark(sidecar)):
+            self._unmarked[sidecar.name] = mark
+        rtx = None
+        if self._tensorrt.compiles_at_run_time:
+            how = self._options.specialisation
+            rtx = RtxRuntime(self._tensorrt, engine, how, kernels_path(mark))
+        return TrtGraph(self, engine, sidecar, file.signature, rtx)
+
+    def _allowed(self, sidecar: Sidecar) -> bool:
+        return self._options.allow_unverified or is_verified(self._host.mark(sidecar))
+
+    @property
+    def captures(self) -> bool:
+        """Whether runs that come again are captured as CUDA graphs."""
+        changing = self._tensorrt.compiles_at_run_time and self._options.specialisation == "lazy"
+        return self._options.cuda_graphs and not changing
+
+    def new_context(
+        self, engine: api.ICudaEngine, rtx: RtxRuntime | None, profile: int, lane: Lane
+    ) -> TrtContext:
+        """An execution context whose intermediates lie in the lane's scratch memory."""
+        if rtx is None:
+            strategy = self._tensorrt.module.ExecutionContextAllocationStrategy.USER_MANAGED
+            made = engine.create_execution_context(strategy)
+        else:
+            made = engine.create_execution_context(rtx.config)
+        return TrtContext(made, profile, scratch_bytes(engine, profile), lane, self._logger)
+
+
+class TrtGraph:
+    """One plan; see `Graph`. Runs are put into the calling thread's lane."""
+
+    def __init__(
+        self,
+        owner: TrtEngine,
+        engine: api.ICudaEngine,
+        sidecar: Sidecar,
+        signature: GraphSignature,
+        rtx: RtxRuntime | None = None,
+    ) -> None:
+        """Take a deserialised engine; DeviceError if its tensors are not the signature's."""
+        self.signature = signature
+        self._check = InputCheck(signature, DEVICE)
+        self._owner, self._engine, self._sidecar, self._rtx = owner, engine, sidecar, rtx
+        self._runs: dict[tuple[Lane, int], TrtRuns] = {}
+        self._lock = Lock()
+        self._warned = False
+        self._outputs = [(spec.name, spec.axes, np.dtype(spec.dtype)) for spec in signature.outputs]
+        found = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
+        names = {spec.name for spec in (*signature.inputs, *signature.outputs)}
+        if found != names or engine.num_optimization_profiles != len(sidecar.profiles):
+            expected = f"{sorted(names)} in {len(sidecar.profiles)} profiles"
+            got = f"{sorted(found)} in {engine.num_optimization_profiles}"
+            raise DeviceError(f"tensors of engine {sidecar.plan}", expected=expected, got=got)
+        self.largest = largest_sizes(signature, sidecar)
+
+    def run(
+        self, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray] | None = None
+    ) -> dict[str, DeviceArray]:
+        """Put a run into the lane's stream; InputError for shapes that no profile takes."""
+        sizes = self._check.inputs(inputs)
+        self._check.outputs(outputs, sizes)
+        profile = self._profile(sizes)
+        given = outputs or {}
+        lane = self._owner.lane()
+        with lane:
+            results = {
+                name: given[name] if name in given else lane.empty(shape_of(axes, sizes), dtype)
+                for name, axes, dtype in self._outputs
+            }
+            runs = self._in(lane, profile)
+            lane.enqueue(
+                partial(runs.run, {**inputs, **results}, frozenset(results)),
+                reads=list(inputs.values()),
+                writes=list(results.values()),
+            )
+        return results
+
+    def close(self) -> None:
+        """Drop contexts and engine; nothing runs any more."""
+        for runs in self._runs.values():
+            runs.close()
+        self._runs.clear()
+        if self._rtx is not None:
+            self._rtx.save()
+        del self._rtx, self._engine
+
+    def _profile(self, sizes: Mapping[str, int]) -> int:
+        """The profile that fits most closely."""
+        fitting = [
+            index
+            for index, most in enumerate(self.largest)
+            if all(1 <= size <= most[axis] for axis, size in sizes.items())
+        ]
+        if not fitting:
+            raise InputError(
+                f"sizes for engine {self._sidecar.name}",
+                expected=" or ".join(
+                    ", ".join(f"{axis} 1 … {size}" for axis, size in most.items())
+                    for most in self.largest
+                ),
+                got=", ".join(f"{axis} {size}" for axis, size in sizes.items()),
+                hint="build it for more with `sgraf-deploy compile`, --max-words and the like",
+            )
+        return min(fitting, key=lambda index: np.prod(list(self.largest[index].values())))
+
+    def _in(self, lane: Lane, profile: int) -> TrtRuns:
+        found = self._runs.get((lane, profile))
+        if found is None:
+            cuda, size = self._owner.cuda, scratch_bytes(self._engine, profile)
+            make = partial(self._new_context, profile, lane)
+            report = self._not_captured if self._owner.captures else None
+            found = self._runs[lane, profile] = TrtRuns(cuda, lane, size, make, report)
+        return found
+
+    def _new_context(self, profile: int, lane: Lane) -> TrtContext:
+        with self._lock:
+            return self._owner.new_context(self._engine, self._rtx, profile, lane)
+
+    def _not_captured(self, reason: SgrafDeployError) -> None:
+        """Warn once of a plan: what holds for one of its contexts mostly holds for the others."""
+        with self._lock:
+            warned, self._warned = self._warned, True
+        if not warned:
+            name = self._sidecar.name
+            log.warning("%s is not captured as a CUDA graph, it runs without: %s", name, reason)
+
+
+def scratch_bytes(engine: api.ICudaEngine, profile: int) -> int:
+    """The memory for intermediates that a context needs of its user in a profile."""
+    return int(engine.get_device_memory_size_for_profile_v2(profile))

@@ -1,0 +1,1 @@
+"""R@K, parity with the reference, and the gate on them."""

@@ -1,0 +1,277 @@
+"""R@K of a bundle on a split: encode, score every member, rank."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgraf_deploy.bundle.bundle import Bundle
+from sgraf_deploy.data.bound import MAX_WORDS
+from sgraf_deploy.data.captions import CaptionStats
+from sgraf_deploy.data.checks import CheckedSplit, check_split
+from sgraf_deploy.data.findings import Finding
+from sgraf_deploy.data.precomp import PrecompSplit
+from sgraf_deploy.data.vocabulary import Vocabulary
+from sgraf_deploy.engines.ensemble import similarities, with_ensemble
+from sgraf_deploy.errors import DataError
+from sgraf_deploy.evaluation.chance import chance_findings
+from sgraf_deploy.evaluation.cost import Cost, Memory, estimate_seconds, plan_memory
+from sgraf_deploy.evaluation.recall import (
+    FoldReport,
+    Ranks,
+    RecallReport,
+    Ties,
+    evaluate,
+    folds,
+    row_blocks,
+)
+from sgraf_deploy.progress import Stage
+from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
+from sgraf_deploy.runtime.outputs import check_outputs
+from sgraf_deploy.runtime.scorer import Scorer
+from sgraf_deploy.runtime.tokens import bundle_tokenizer
+from sgraf_deploy.versions import tool_versions
+
+Tell = Callable[[Finding], None]
+"""Told each finding about the data before the long stages begin."""
+
+
+Announce = Callable[[Cost], None]
+"""Told what the work will take, before anything is encoded."""
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """How ranks are counted: ties (see `recall.rank_matrix`), and folds besides the whole."""
+
+    ties: Ties = "last"
+    folds: int | None = None
+
+    @property
+    def needs_matrix(self) -> bool:
+        """Whether every model's matrix of logits is held; else ranks are counted by tiles."""
+        return self.ties != "last" or self.folds is not None
+
+    def matrices(self, scorer: Scorer) -> int:
+        """How many are held: every member's and, of several, the ensemble's."""
+        members = len(scorer.members)
+        return members + (members > 1) if self.needs_matrix else 0
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """R@K by model (see `by_model`), and what is needed to compare two runs.
+
+    `logits` are empty where ranks were counted by tiles. Seconds are wall time of the stage on the
+    engine's device, end to end.
+    """
+
+    reports: dict[str, RecallReport]
+    fold_reports: dict[str, FoldReport]
+    words: CaptionStats
+    memory: Memory
+    seconds: dict[str, float]
+    logits: dict[str, NDArray[np.float32]]
+    run: dict[str, Any] = field(default_factory=dict)
+    of_the_data: tuple[Finding, ...] = ()
+    """Told early, before the long stages."""
+    of_the_ranks: tuple[Finding, ...] = ()
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Whatever is suspicious."""
+        return self.of_the_data + self.of_the_ranks
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the logits, as a JSON object."""
+        return {
+            "run": self.run,
+            "reports": {name: report.to_json() for name, report in self.reports.items()},
+            "folds": {name: report.to_json() for name, report in self.fold_reports.items()},
+            "words": asdict(self.words),
+            "memory_bytes": asdict(self.memory),
+            "seconds": self.seconds,
+            "warnings": [one.message for one in self.findings if one.is_warning],
+            "notes": [one.message for one in self.findings if not one.is_warning],
+        }
+
+
+def evaluate_split(  # noqa: PLR0913  # the last four are told, or asked, on the way
+    scorer: Scorer,
+    split: PrecompSplit,
+    options: EvalOptions = EvalOptions(),
+    *,
+    out: NDArray[np.float32] | None = None,
+    stage: Stage = lambda name: None,
+    tell: Tell = lambda finding: None,
+    announce: Announce | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Evaluation:
+    """Score every image with every caption of a split and rank them in both directions.
+
+    `out`, float32 (images, captions), takes the similarities: the ensemble's, or the only member's.
+    `tell` is told what is suspicious in the data before the long stages begin, `announce` what they
+    will take. Raises DataError for regions that do not fit the bundle, folds that do not divide the
+    images and an `out` that does not fit, BundleError for a bundle without a vocabulary; all of it
+    before anything is encoded.
+    """
+    checked = _checked_inputs(scorer, split, options, out)
+    for finding in checked.findings:
+        tell(finding)
+    memory = plan_memory(scorer, checked.token_ids, split.images, options.matrices(scorer))
+    if announce is not None:
+        seconds = estimate_seconds(scorer, split.regions, checked.token_ids, clock)
+        announce(Cost(memory, seconds))
+    times = [clock()]
+    images = scorer.encode_images(split.regions, progress=stage("encoding images"))
+    captions = scorer.encode_captions(checked.token_ids, progress=stage("encoding captions"))
+    times.append(clock())
+    encoded = _Encoded(scorer, images, captions, split.captions_per_image, out)
+    if options.needs_matrix:
+        scored = _by_matrices(encoded, options, stage, clock)
+    else:
+        scored = _by_tiles(encoded, stage, clock)
+    return Evaluation(
+        reports=scored.reports,
+        fold_reports=scored.fold_reports,
+        words=checked.words,
+        memory=memory,
+        seconds={"encode": times[1] - times[0], "score": scored.done - times[1]},
+        logits=scored.logits,
+        run=describe_run(scorer, split),
+        of_the_data=checked.findings,
+        of_the_ranks=chance_findings(scored.reports),
+    )
+
+
+def by_model(members: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    """Logits as reports name them: `SGR`, `SGR-2`, `SAF`, …, then the ensemble of several.
+
+    That is `SGRAF` for one SGR and one SAF, `ENSEMBLE` for others.
+    """
+    return {name.upper(): logits for name, logits in with_ensemble(members).items()}
+
+
+def _checked_inputs(
+    scorer: Scorer, split: PrecompSplit, options: EvalOptions, out: NDArray[np.float32] | None
+) -> CheckedSplit:
+    """The captions' token ids, once everything that could be wrong has been looked at."""
+    if out is not None:
+        check_outputs({"out": out}, (split.images, len(split.captions)), ())
+    folds = options.folds
+    if folds is not None and (folds < 1 or split.images % folds):
+        expected = f"a number that divides the {split.images} images"
+        raise DataError("folds", expected=expected, got=folds)
+    return check_for(scorer.bundle, split, scorer.max_words)
+
+
+def check_for(
+    bundle: Bundle, split: PrecompSplit, max_words: int | None = MAX_WORDS
+) -> CheckedSplit:
+    """Look at a split as a bundle will read it; raises as `check_split`, and BundleError.
+
+    None of its captions may be longer than `max_words`, unless that is None.
+    """
+    manifest, vocabulary = bundle.manifest, Vocabulary.load(bundle.vocabulary_path())
+    tokenizer = bundle_tokenizer(bundle, vocabulary, max_words)
+    dimensions = (manifest.regions, manifest.img_dim)
+    return check_split(split, dimensions, tokenizer, vocabulary, manifest.region_statistics)
+
+
+@dataclass(frozen=True, eq=False)
+class _Encoded:
+    """What is scored, and where the similarities go."""
+
+    scorer: Scorer
+    images: EncodedImages
+    captions: EncodedCaptions
+    captions_per_image: int
+    out: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    """Reports by model; `done` is when the last pair was scored."""
+
+    done: float
+    reports: dict[str, RecallReport]
+    fold_reports: dict[str, FoldReport] = field(default_factory=dict)
+    logits: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+
+def _by_tiles(encoded: _Encoded, stage: Stage, clock: Callable[[], float]) -> _Scored:
+    """R@K by model without the matrix."""
+    found = encoded.scorer.count_ranks(
+        encoded.images,
+        encoded.captions,
+        encoded.captions_per_image,
+        out=encoded.out,
+        progress=stage("scoring"),
+    )
+    done = clock()
+    reports = {
+        name.upper(): RecallReport.of(
+            Ranks(
+                counts.image_to_text,
+                counts.text_to_image,
+                int(np.count_nonzero(counts.level_image_to_text)),
+                int(np.count_nonzero(counts.level_text_to_image)),
+            )
+        )
+        for name, counts in found.items()
+    }
+    return _Scored(done, reports)
+
+
+def _by_matrices(
+    encoded: _Encoded, options: EvalOptions, stage: Stage, clock: Callable[[], float]
+) -> _Scored:
+    """R@K by model, of matrices that are held."""
+    scorer = encoded.scorer
+    logits = scorer.logits(encoded.images, encoded.captions, progress=stage("scoring"))
+    done = clock()
+    if len(logits) > 1:
+        stage("combining")
+    logits = by_model(logits)
+    if encoded.out is not None:
+        reported = list(logits.values())[-1]
+        for rows in row_blocks(*reported.shape):
+            encoded.out[rows] = similarities(reported[rows])
+    stage("ranking")
+    return _Scored(done, *_rank(logits, encoded.captions_per_image, options), logits)
+
+
+def _rank(
+    logits: dict[str, NDArray[np.float32]], captions_per_image: int, options: EvalOptions
+) -> tuple[dict[str, RecallReport], dict[str, FoldReport]]:
+    """R@K by model, on the whole and, if asked for, in folds."""
+    reports, fold_reports = {}, {}
+    for name, matrix in logits.items():
+        ranked = similarities(matrix) if options.ties == "authors" else matrix
+        reports[name] = evaluate(ranked, captions_per_image, options.ties)
+        if options.folds is not None:
+            fold_reports[name] = folds(ranked, options.folds, captions_per_image, options.ties)
+    return reports, fold_reports
+
+
+def describe_run(scorer: Scorer, split: PrecompSplit) -> dict[str, Any]:
+    """What a report carries so that two runs can be compared."""
+    return {
+        "bundle_sha256": scorer.bundle.sha256,
+        "module": scorer.bundle.manifest.module,
+        "members": list(scorer.members),
+        "engine": scorer.engine_name,
+        "precision": scorer.precision,
+        "executed": scorer.executed,
+        "device": scorer.device,
+        "split": split.name,
+        "images": split.images,
+        "captions": len(split.captions),
+        "captions_per_image": split.captions_per_image,
+        "versions": tool_versions(),
+    }

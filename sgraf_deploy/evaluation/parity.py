@@ -1,0 +1,177 @@
+"""How far an engine's logits are from the literal loop's, and whether that is within bounds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgraf_deploy.config import Precision
+from sgraf_deploy.engines.ensemble import similarities
+from sgraf_deploy.evaluation.rank_changes import RankComparison, explain_changes
+from sgraf_deploy.evaluation.recall import RecallReport, evaluate
+from sgraf_deploy.gate.correlation import spearman
+from sgraf_deploy.gate.tolerances import (
+    FP16_LOGITS_SHARE,
+    FP16_SIMILARITIES,
+    FP16_SPEARMAN,
+    FP32_LOGITS,
+    FP32_SIMILARITIES,
+)
+
+Logits = NDArray[np.float32]
+
+RECALL_POINTS, RSUM_POINTS = 0.2, 0.4
+"""On few queries one of them may be more than that: then it is one query, and two of rsum."""
+
+SHARES: dict[Precision, float] = {"fp16": FP16_LOGITS_SHARE, "fp8": 0.25}
+"""Of the standard deviation of the reference's logits. In FP8 it tells what is broken from what is
+rounded, whose largest difference was measured as 0.11: R@K is the bound."""
+
+RECALLS = ("r1", "r5", "r10")
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A number that must not be above (or, `least`, below) its limit."""
+
+    name: str
+    value: float
+    limit: float
+    least: bool = False
+
+    @property
+    def met(self) -> bool:
+        """False for NaN too."""
+        return self.value >= self.limit if self.least else self.value <= self.limit
+
+    def __str__(self) -> str:
+        relation = ("≥" if self.met else "<") if self.least else ("≤" if self.met else ">")
+        return f"{self.name} {self.value:.3g} {relation} {self.limit:.3g}"
+
+
+@dataclass(frozen=True)
+class Parity:
+    """One model's logits beside the reference's.
+
+    `recall` and the deltas in points are None where the data have no ground truth.
+    """
+
+    model: str
+    largest: float
+    mean: float
+    deviation: float
+    """The standard deviation of the reference's logits."""
+    largest_similarity: float
+    spearman: float
+    ranks: RankComparison | None
+    """Every changed rank; explained if logits within the bound can have changed it."""
+    recall: RecallReport | None
+    deltas: dict[str, float] | None
+    bounds: tuple[Bound, ...]
+
+    @property
+    def missed(self) -> tuple[Bound, ...]:
+        """The bounds that are not met."""
+        return tuple(bound for bound in self.bounds if not bound.met)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, and of each bound whether it is met; what is not a number is null."""
+        bounds = [
+            asdict(bound) | {"value": _number(bound.value), "met": bound.met}
+            for bound in self.bounds
+        ]
+        ranks = self.ranks and self.ranks.to_json()
+        return asdict(self) | {
+            "spearman": _number(self.spearman),
+            "ranks": ranks,
+            "bounds": bounds,
+        }
+
+
+def compare(
+    model: str,
+    reference: Logits,
+    logits: Logits,
+    *,
+    precision: Precision,
+    captions_per_image: int | None,
+) -> Parity:
+    """Compare logits (images, captions) of an engine with the literal loop's.
+
+    With `captions_per_image` the data are real, the weights trained, and below fp32 R@K counts: in
+    fp16 beside the logits and their rank correlation (the gate's bound on trained logits is for its
+    few pairs), in fp8 alone. Raises DataError for what is not finite.
+    """
+    difference = np.abs(np.subtract(logits, reference, dtype=np.float64))
+    relative = float((difference / np.maximum(1.0, np.abs(reference))).max())
+    similarity = float(np.abs(similarities(logits) - similarities(reference)).max())
+    correlation = spearman(reference.reshape(-1), logits.reshape(-1))
+    deviation, largest = float(reference.std()), float(difference.max())
+    recall = deltas = ranks = None
+    if captions_per_image is not None:
+        before = evaluate(reference, captions_per_image)
+        recall = evaluate(logits, captions_per_image)
+        deltas = _deltas(before, recall)
+        # Measured on these very logits, the difference would explain every change.
+        widest = max(1.0, float(np.abs(reference).max()))
+        bound = FP32_LOGITS * widest if precision == "fp32" else SHARES[precision] * deviation
+        ranks = explain_changes(reference, logits, captions_per_image, bound)
+    if precision != "fp32":
+        share = largest / deviation if deviation > 0 else float("nan")
+        bounds = [Bound("logits / std", share, SHARES[precision])]
+        if precision == "fp16" and recall is None:
+            bounds.append(Bound("similarities", similarity, FP16_SIMILARITIES))
+        elif precision == "fp16":
+            bounds.append(Bound("Spearman", correlation, FP16_SPEARMAN, least=True))
+        if recall is not None and deltas is not None:
+            bounds.extend(_recall_bounds(recall, deltas))
+    else:
+        bounds = [
+            Bound("logits", relative, FP32_LOGITS),
+            Bound("similarities", similarity, FP32_SIMILARITIES),
+        ]
+        if ranks is not None:
+            bounds.append(Bound("unexplained ranks", len(ranks.unexplained), 0))
+    return Parity(
+        model=model,
+        largest=largest,
+        mean=float(difference.mean()),
+        deviation=deviation,
+        largest_similarity=similarity,
+        spearman=correlation,
+        ranks=ranks,
+        recall=recall,
+        deltas=deltas,
+        bounds=tuple(bounds),
+    )
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _recall_bounds(recall: RecallReport, deltas: dict[str, float]) -> list[Bound]:
+    bounds = []
+    queries = {"i→t": recall.images, "t→i": recall.captions}
+    for name, delta in deltas.items():
+        one = 100 / queries.get(name.split()[0], min(queries.values()))
+        limit = max(RSUM_POINTS, 2 * one) if name == "rsum" else max(RECALL_POINTS, one)
+        # A difference of two percentages: rounding must not make it more than one query.
+        bounds.append(Bound(name, abs(delta), limit + 1e-9))
+    return bounds
+
+
+def _deltas(before: RecallReport, after: RecallReport) -> dict[str, float]:
+    """What R@K and rsum gained, in points."""
+    found = {}
+    for label, old, new in (
+        ("i→t", before.image_to_text, after.image_to_text),
+        ("t→i", before.text_to_image, after.text_to_image),
+    ):
+        for name in RECALLS:
+            found[f"{label} R@{name[1:]}"] = getattr(new, name) - getattr(old, name)
+    return found | {"rsum": after.rsum - before.rsum}

@@ -1,0 +1,109 @@
+"""Makes what the export gate runs on, and asks the literal reference about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgraf_deploy.config import ModelConfig
+from sgraf_deploy.data.captions import encode_captions
+from sgraf_deploy.data.precomp import PrecompSplit
+from sgraf_deploy.data.regions import check_regions, readable
+from sgraf_deploy.data.tokenizer import Tokenizer
+from sgraf_deploy.data.vocabulary import Vocabulary
+from sgraf_deploy.gate.inputs import GateInputs, GateReference
+
+SYNTHETIC_IMAGES = 6
+SYNTHETIC_LENGTHS = (2, 3, 3, 5, 8, 11, 14, 20)
+"""Words per synthetic caption; 2 is a caption of nothing but `<start>` and `<end>`."""
+
+DATA_IMAGES = 12
+DATA_CAPTIONS = 24
+"""Of `--gate-data`: enough for a rank correlation, few enough for an evaluator in numpy."""
+
+
+def synthetic_inputs(config: ModelConfig, seed: int = 0) -> GateInputs:
+    """Seeded standard normal regions and uniform word ids."""
+    rng = np.random.default_rng(seed)
+    shape = (SYNTHETIC_IMAGES, config.regions, config.img_dim)
+    captions = [
+        rng.integers(0, config.vocab_size, length, dtype=np.int32) for length in SYNTHETIC_LENGTHS
+    ]
+    source = f"synthetic: {SYNTHETIC_IMAGES} images of standard normal regions, seed {seed}"
+    return _inputs(rng.standard_normal(shape, dtype=np.float32), captions, source, real=False)
+
+
+def data_inputs(
+    config: ModelConfig, split: PrecompSplit, tokenizer: Tokenizer, vocabulary: Vocabulary
+) -> GateInputs:
+    """Images spread over a split of real data, and their captions in turn."""
+    check_regions(
+        split.regions[:1], config.regions, config.img_dim, f"regions of split {split.name}"
+    )
+    images = np.unique(np.linspace(0, split.images - 1, DATA_IMAGES).astype(np.int64))
+    regions = np.asarray(readable(split.regions[images]), dtype=np.float32)
+    check_regions(regions, config.regions, config.img_dim, f"gate data {split.name}")
+    per_image = split.captions_per_image
+    texts = [
+        split.captions[image * per_image + turn] for turn in range(per_image) for image in images
+    ]
+    captions, _ = encode_captions(texts[:DATA_CAPTIONS], tokenizer, vocabulary)
+    source = f"data: {len(images)} images × {len(captions)} captions of split {split.name}"
+    return _inputs(regions, captions, source, real=True)
+
+
+def _inputs(
+    regions: NDArray[np.float32], captions: list[NDArray[np.int32]], source: str, *, real: bool
+) -> GateInputs:
+    regions = np.concatenate([regions, np.zeros_like(regions[:1])])
+    lengths = np.array([len(caption) for caption in captions], dtype=np.int32)
+    token_ids = np.zeros((len(captions), int(lengths.max())), dtype=np.int32)
+    for row, caption in enumerate(captions):
+        token_ids[row, : len(caption)] = caption
+    return GateInputs(regions, token_ids, lengths, f"{source}, and one image of zeros", real)
+
+
+def reference_outputs(
+    config: ModelConfig,
+    weights: Mapping[str, NDArray[Any]],
+    inputs: GateInputs,
+    *,
+    fp8: bool = False,
+) -> GateReference:
+    """Run the literal loop in float64 on the gate's inputs, `fp8` as rounded too; needs PyTorch."""
+    import torch
+
+    from sgraf_deploy.model.reference import Reference
+
+    model = Reference(config, weights, torch.float64)
+    lengths = torch.from_numpy(inputs.lengths)
+    regions = model.encode_images(torch.from_numpy(inputs.regions).double())
+    words = model.encode_captions(torch.from_numpy(inputs.token_ids).long(), lengths)
+    return GateReference(
+        region_embeddings=regions.float().numpy(),
+        image_global=model.image_globals(regions).float().numpy(),
+        word_embeddings=words.float().numpy(),
+        text_global=model.text_globals(words, lengths).float().numpy(),
+        logits=model.score(regions, words, lengths).numpy(),
+        fp8_logits=_fp8_logits(config, weights, inputs) if fp8 else None,
+    )
+
+
+def _fp8_logits(
+    config: ModelConfig, weights: Mapping[str, NDArray[Any]], inputs: GateInputs
+) -> NDArray[np.float64]:
+    """Logits (images, captions) of the folded model, executed as `fp8-rounded`."""
+    import torch
+
+    from sgraf_deploy.model.folded import Encoded
+    from sgraf_deploy.model.folding import fold
+    from sgraf_deploy.model.torch_model import TorchModel
+
+    model = TorchModel(fold(config, weights), "fp8-rounded", torch.device("cpu"))
+    lengths = torch.from_numpy(inputs.lengths)
+    images = model.image_encoder(torch.from_numpy(inputs.regions))
+    texts = model.text_encoder(torch.from_numpy(inputs.token_ids), lengths)
+    return model.scorer(Encoded.of(images, texts, lengths)).double().numpy()

@@ -1,0 +1,124 @@
+"""Two ways to execute an ONNX graph at gate sizes: ONNX Runtime, and onnx's own evaluator.
+
+The evaluator computes float16 products as a tensor core does (float16 operands and results,
+float32 sums); ONNX Runtime on a CPU runs them in float32 and proves nothing about float16.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
+from onnx.reference.ops.op_gru import GRU as PaddingBlindGRU  # noqa: N811
+
+from sgraf_deploy.config import Precision
+from sgraf_deploy.engines.onnx_runtime import import_onnxruntime, import_state
+from sgraf_deploy.errors import GateError
+from sgraf_deploy.gate.values import Arrays, Run
+
+Array = NDArray[Any]
+
+ONNXRUNTIME = "onnxruntime"
+EVALUATOR = "onnx evaluator"
+
+_EVALUATOR_ERRORS = (
+    *(ArithmeticError, AttributeError, LookupError),
+    *(RuntimeError, TypeError, ValueError),
+)
+"""What onnx's evaluator, and numpy in it, says of a graph that cannot be computed."""
+
+_FATAL_ONLY = 4
+"""ONNX Runtime's severity: what it would print on stderr is in the error."""
+
+
+class GRU(OpRun):
+    """onnx's GRU, run caption by caption because it ignores `sequence_lens`.
+
+    Each direction runs alone, forward: before onnx 1.23 it knows no other.
+    """
+
+    op_domain = ""
+
+    def _run(
+        self, x: Array, w: Array, r: Array, b: Array, sequence_lens: Array, **attributes: Any
+    ) -> tuple[Array]:
+        padding_blind: Any = PaddingBlindGRU  # onnx does not type it
+        gru = padding_blind(self.onnx_node, self.run_params)
+        gru.direction = "forward"
+        words, captions = x.shape[:2]
+        states = np.zeros((words, len(w), captions, r.shape[2]), dtype=x.dtype)
+        for caption, length in enumerate(sequence_lens):
+            for direction in range(len(w)):
+                one, step = slice(direction, direction + 1), -1 if direction else 1
+                real = x[:length, caption : caption + 1][::step]
+                found = gru._run(real, w[one], r[one], b[one], layout=0)[0]
+                states[:length, one, caption : caption + 1] = found[::step]
+        return (states,)
+
+
+def executor_name(precision: Precision) -> str:
+    """Which executor `open_graph` uses here for a precision."""
+    has_ort = importlib.util.find_spec("onnxruntime") is not None
+    return ONNXRUNTIME if precision == "fp32" and has_ort else EVALUATOR
+
+
+def open_graph(path: Path, precision: Precision) -> Run:
+    """A function from named inputs to named outputs that executes the graph in `path`.
+
+    It, and that function, raise GateError for a graph that cannot be executed.
+    """
+    if executor_name(precision) == ONNXRUNTIME:
+        return _onnxruntime(path)
+    with _refused(path, EVALUATOR, _EVALUATOR_ERRORS):
+        evaluator = ReferenceEvaluator(onnx.load(path), new_ops=[GRU])
+
+    def run(inputs: Arrays) -> Arrays:
+        # The gate tries zeros and saturated exponentials, and looks for what is not finite itself.
+        with np.errstate(all="ignore"), _refused(path, EVALUATOR, _EVALUATOR_ERRORS):
+            outputs = evaluator.run(None, _taken(inputs, evaluator.input_names))
+        return dict(zip(evaluator.output_names, outputs, strict=True))
+
+    return run
+
+
+def _onnxruntime(path: Path) -> Run:
+    onnxruntime, native = import_onnxruntime(), import_state()
+    errors = tuple(kind for kind in vars(native).values() if _is_error(kind))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _FATAL_ONLY
+    with _refused(path, ONNXRUNTIME, errors):
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    taken = [each.name for each in session.get_inputs()]
+
+    def run(inputs: Arrays) -> Arrays:
+        with _refused(path, ONNXRUNTIME, errors):
+            outputs = session.run(names, _taken(inputs, taken))
+        return dict(zip(names, outputs, strict=True))
+
+    return run
+
+
+def _taken(inputs: Arrays, names: Collection[str]) -> Arrays:
+    return {name: array for name, array in inputs.items() if name in names}
+
+
+def _is_error(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Exception)
+
+
+@contextmanager
+def _refused(path: Path, executor: str, errors: tuple[type[Exception], ...]) -> Iterator[None]:
+    try:
+        yield
+    except errors as error:
+        name = "/".join(path.parts[-3:])
+        raise GateError(f"{executor} cannot execute graph {name}", got=error) from error

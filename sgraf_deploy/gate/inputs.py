@@ -1,0 +1,103 @@
+"""What a gate runs on, and what the literal reference says about it: `reference/gate.npz`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgraf_deploy.config import Precision
+from sgraf_deploy.errors import BundleError
+from sgraf_deploy.files.writer import staged_file
+
+
+@dataclass(frozen=True, eq=False)
+class GateInputs:
+    """Images and captions for the gate; the last image is all zeros.
+
+    regions (images, regions, img_dim) float32; token_ids (captions, words) int32, padded with 0;
+    lengths (captions,) int32. `real` says whether they are data rather than noise.
+    """
+
+    regions: NDArray[np.float32]
+    token_ids: NDArray[np.int32]
+    lengths: NDArray[np.int32]
+    source: str
+    real: bool
+
+
+@dataclass(frozen=True, eq=False)
+class GateReference:
+    """The literal loop's outputs in float64; embeddings kept as float32."""
+
+    region_embeddings: NDArray[np.float32]
+    image_global: NDArray[np.float32]
+    word_embeddings: NDArray[np.float32]
+    text_global: NDArray[np.float32]
+    logits: NDArray[np.float64]
+    fp8_logits: NDArray[np.float64] | None = None
+    """What PyTorch makes of the same as `fp8-rounded`; None for a bundle without FP8."""
+
+    def logits_of(self, precision: Precision) -> NDArray[np.float64]:
+        """What graphs are held to. FP8's are as FP8 rounds: what that costs is judged by R@K."""
+        if precision != "fp8":
+            return self.logits
+        if self.fp8_logits is None:
+            raise BundleError("the gate's logits in FP8", got="none", hint="export it again")
+        return self.fp8_logits
+
+    @property
+    def region_gram(self) -> NDArray[np.float32]:
+        """(images, regions, regions), which follows from the embeddings."""
+        return self.region_embeddings @ self.region_embeddings.transpose(0, 2, 1)
+
+
+def write_gate(path: Path, inputs: GateInputs, references: Mapping[str, GateReference]) -> None:
+    """Write inputs and every member's reference outputs as one `.npz`; BundleError if it fails."""
+    arrays: dict[str, NDArray[Any]] = {
+        "regions": inputs.regions,
+        "token_ids": inputs.token_ids,
+        "lengths": inputs.lengths,
+        "source": np.array(inputs.source),
+        "real": np.array(inputs.real),
+    }
+    for member, outputs in references.items():
+        for field in fields(GateReference):
+            if getattr(outputs, field.name) is not None:
+                arrays[f"{member}.{field.name}"] = getattr(outputs, field.name)
+    with staged_file(path, what="gate file", error=BundleError) as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def read_gate(path: Path, members: tuple[str, ...]) -> tuple[GateInputs, dict[str, GateReference]]:
+    """Read what `write_gate` wrote; BundleError if something is missing or unreadable."""
+    try:
+        # numpy leaves a file of its own open when it turns out not to be an archive.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            inputs = GateInputs(
+                arrays["regions"],
+                arrays["token_ids"],
+                arrays["lengths"],
+                str(arrays["source"]),
+                bool(arrays["real"]),
+            )
+            references = {
+                member: GateReference(
+                    **{
+                        field.name: arrays[f"{member}.{field.name}"]
+                        for field in fields(GateReference)
+                        if field.name != "fp8_logits" or f"{member}.fp8_logits" in arrays
+                    }
+                )
+                for member in members
+            }
+    except (KeyError, OSError, ValueError, BadZipFile) as error:
+        raise BundleError(
+            f"gate file {path} cannot be read", got=error, hint="export the bundle again"
+        ) from error
+    return inputs, references

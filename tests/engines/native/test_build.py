@@ -1,0 +1,148 @@
+"""Compiling the scorer: for every instruction set that the compiler knows."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from support.refusals import holds
+
+from sgraf_deploy.engines.native.build import (
+    LIBRARY,
+    compile_library,
+    find_compiler,
+    instruction_flags,
+)
+from sgraf_deploy.engines.native.instructions import SETS, named
+
+ROOT = Path(__file__).parents[3]
+SOURCES = ROOT / "sgraf_deploy" / "runtime" / "native"
+FAST = ("-O0",)
+
+FLAGS = {"avx2": "-march=x86-64-v3", "avx512": "-march=x86-64-v4"}
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("sh") is None or find_compiler() is None or not sys.platform.startswith("linux"),
+    reason="needs a C compiler on Linux",
+)
+
+OLD_COMPILER = """#!/bin/sh
+for argument in "$@"; do
+    case "$argument" in
+        {refused})
+            echo "error: bad value ($argument) for '-march=' switch" >&2
+            exit 1;;
+    esac
+done
+exec {compiler} "$@"
+"""
+
+
+def old_compiler(folder: Path, refused: list[str]) -> str:
+    """A compiler that does not know the flags of these instruction sets."""
+    path = folder / "old-cc"
+    compiler = " ".join(find_compiler() or [])
+    flags = "|".join([FLAGS[isa] for isa in refused] or ["none"])
+    path.write_text(OLD_COMPILER.format(refused=flags, compiler=compiler))
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_what_the_compiler_refuses_is_left_out(tmp_path: Path) -> None:
+    library, refused = tmp_path / LIBRARY, ["avx512"]
+    left_out = compile_library([old_compiler(tmp_path, refused)], SOURCES, library, FAST)
+
+    known = [isa for isa in SETS if isa in instruction_flags()]
+    assert list(left_out) == [isa for isa in refused if isa in known]
+    assert all(FLAGS[isa] in said for isa, said in left_out.items())
+    built = named(ctypes.CDLL(str(library)).sgraf_built())
+    assert built == tuple(isa for isa in known if isa not in refused)
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".new"] == []
+
+
+def test_every_set_that_the_compiler_knows_is_built(tmp_path: Path) -> None:
+    compiler, empty = find_compiler(), tmp_path / "empty.c"
+    assert compiler is not None
+    empty.write_text("")
+    known = [
+        isa
+        for isa, flags in instruction_flags().items()
+        if subprocess.run([*compiler, *flags, "-fsyntax-only", empty], check=False).returncode == 0
+    ]
+    left_out = compile_library(compiler, SOURCES, tmp_path / LIBRARY, FAST)
+    assert named(ctypes.CDLL(str(tmp_path / LIBRARY)).sgraf_built()) == tuple(known)
+    assert set(left_out) == set(instruction_flags()) - set(known)
+
+
+def test_sources_that_do_not_compile_are_an_error_and_leave_the_old_library(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "scorer.c").write_text("#error no\n")
+    (tmp_path / LIBRARY).write_bytes(b"old")
+    with pytest.raises(RuntimeError, match="SGRAF_DEPLOY_NATIVE=0"):
+        compile_library(find_compiler() or [], tmp_path, tmp_path / LIBRARY)
+    assert (tmp_path / LIBRARY).read_bytes() == b"old"
+
+
+def hook(monkeypatch: pytest.MonkeyPatch, root: Path) -> tuple[Any, list[str]]:
+    """The hook that the build calls, and what it warns of; hatchling itself is not needed."""
+    for name in ("", ".builders", ".builders.hooks", ".builders.hooks.plugin"):
+        monkeypatch.setitem(sys.modules, f"hatchling{name}", ModuleType(f"hatchling{name}"))
+    interface = ModuleType("interface")
+    interface.BuildHookInterface = object  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "hatchling.builders.hooks.plugin.interface", interface)
+    spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    made, warned = module.NativeBuildHook(), list[str]()
+    made.root, made.app = str(root), SimpleNamespace(display_warning=warned.append)
+    return made, warned
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of the sources that are compiled."""
+    folder = tmp_path / "checkout" / SOURCES.relative_to(ROOT)
+    shutil.copytree(SOURCES, folder, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    return tmp_path / "checkout"
+
+
+def test_an_installation_goes_on_without_them_and_says_so(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CC", old_compiler(tmp_path, ["avx2", "avx512"]))
+    made, warned = hook(monkeypatch, checkout)
+    data: dict[str, Any] = {"artifacts": []}
+
+    made.initialize("standard", data)
+
+    library = checkout / SOURCES.relative_to(ROOT) / LIBRARY
+    assert data["artifacts"] == [library.relative_to(checkout).as_posix()]
+    assert data["tag"].startswith("py3-none-")
+    assert named(ctypes.CDLL(str(library)).sgraf_built()) == ("generic",)
+    left_out = [isa for isa in ("avx2", "avx512") if isa in instruction_flags()]
+    assert len(warned) == len(left_out)
+    for isa, said in zip(left_out, warned, strict=True):
+        assert holds(said, isa)
+
+
+def test_an_installation_without_a_compiler_goes_on(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(checkout))
+    monkeypatch.delenv("CC", raising=False)
+    made, warned = hook(monkeypatch, checkout)
+    data: dict[str, Any] = {"artifacts": []}
+    made.initialize("standard", data)
+    assert data == {"artifacts": []}
+    (said,) = warned
+    assert holds(said, "native")
