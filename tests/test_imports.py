@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from itertools import chain
 from pathlib import Path
 
@@ -20,42 +21,50 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted(Path(__file__).parent.rglob("*.py"))
 
 HEAVY = {"torch", "onnx", "onnxruntime", "tensorrt", "triton", "nltk"}
-TYPES = {"errors", "config", "formats", "schema"}
-WRITER = {"disk", "locks", "files", "folders"}
-PLAIN = TYPES | WRITER | {"versions", "__version__"}
-ARTIFACT = {"bundle", "manifest", "graph_check"}
+PLAIN = ("errors", "config", "files", "formats", "progress", "schema", "versions", "__version__")
+"""What everything may import."""
+ORDER = (
+    *("bundle", "data", "engines", "gate", "runtime", "evaluation", "export", "compile"),
+    *("bench", "train", "demo", "cli"),
+)
+"""The packages; each may import those before it."""
+NEED_TORCH = ("model", "engines.torch", "engines.fused")
+"""Parts that cannot be imported without PyTorch, whatever of them runs it at once."""
+MAY_NEED_TORCH = (*NEED_TORCH, "export", "bench", "train", "cli")
+"""Who may import them, inside functions at least."""
 
+BELOW = {name: {*PLAIN, *ORDER[:place], name} for place, name in enumerate(ORDER)}
 MAY_IMPORT = {
-    "model": TYPES | WRITER | {"model"},
-    "data": TYPES | WRITER | {"data"},
-    "runtime": PLAIN | ARTIFACT | {"runtime", "data"},
-    "export": PLAIN | ARTIFACT | {"export", "model", "data", "runtime"},
-    "bench": PLAIN | ARTIFACT | {"bench", "model", "data", "runtime", "export"},
-    "demo": PLAIN | ARTIFACT | {"demo", "data", "export"},
-    "train": PLAIN | {"train", "bench", "model", "data", "runtime"},
-    **dict.fromkeys(ARTIFACT, TYPES | WRITER | ARTIFACT | {"data"}),
-    **dict.fromkeys(WRITER, {"errors"} | WRITER),
-    **{name: {"errors"} for name in TYPES},
+    **BELOW,
+    "model": {"errors", "config", "files", "formats", "schema", "model"},
+    "data": {"errors", "config", "files", "formats", "schema", "data"},
+    "files": {"errors", "files"},
+    "errors": set(),
+    "config": set(),
+    "formats": {"errors"},
+    "progress": set(),
+    "schema": {"errors"},
     "versions": {"__version__"},
+    "train": BELOW["train"] - {"export", "compile", "bench"},
+    "demo": BELOW["demo"] - {"compile", "bench", "train"},
 }
-"""Top-level name inside the package -> the top-level names it may import; absent: any."""
-
-SEAMS = {
-    "model.engines": {"runtime.engine", "runtime.inputs", "runtime.ranks", "bundle"},
-    "model.torch_ranks": {"runtime.ranks"},
-    "model.fused.engine": {"runtime.engine", "bundle"},
-    "model.members": {"bundle"},
-}
-"""Engines that need torch live beside the model, implement the runtime's interface and read a
-bundle's weights."""
+"""Top-level name inside the package -> the top-level names it may import."""
 
 EXACT = {"model.reference": {"Reference"}, "model.torch_ops": {"Arithmetic"}}
 """Of these modules nothing else may be imported, but by `RUNS_MODELS`: a model that is run in any
 other way computes with whatever precision its caller has set in PyTorch."""
 RUNS_MODELS = {"model.reference", "model.torch_model"}
 
-NEVER_TORCH = {"data", "runtime", "versions", *WRITER, *ARTIFACT, *TYPES}
-HEAVY_AT_THE_TOP = {"model": {"torch", "triton"}, "export": {"onnx"}, "train": {"torch"}}
+HEAVY_AT_THE_TOP = {
+    "model": {"torch"},
+    "engines.torch": {"torch"},
+    "engines.fused": {"torch", "triton"},
+    "gate.graphs": {"onnx"},
+    "gate.executors": {"onnx"},
+    "export": {"onnx"},
+    "compile": {"onnx"},
+    "train": {"torch"},
+}
 
 
 @dataclass(frozen=True)
@@ -84,18 +93,27 @@ def imports(tree: ast.AST, *, lazy: bool = False, typing: bool = False) -> Itera
             yield from imports(node, lazy=inside, typing=typing)
 
 
+def part_of(module: str, parts: Iterable[str]) -> bool:
+    """Whether a module is one of the parts, or inside one."""
+    return any(f"{module}.".startswith(f"{part}.") for part in parts)
+
+
 def layer_violations(module: str, tree: ast.AST) -> list[str]:
     """Imports of siblings that the module's place in the package does not allow."""
-    allowed = MAY_IMPORT.get(module.partition(".")[0])
-    if allowed is None:
+    top = module.partition(".")[0]
+    if top in {"__init__", "__main__"}:
         return []
+    allowed = MAY_IMPORT[top]
     found = []
     for item in imports(tree):
         target = item.target.removeprefix("sgraf_deploy.")
-        if target == item.target or target.split(".")[0] in allowed:
+        if target == item.target:
             continue
-        seams = SEAMS.get(module, set())
-        if not any(f"{target}.".startswith(f"{seam}.") for seam in seams):
+        if part_of(target, NEED_TORCH):
+            allows = part_of(module, MAY_NEED_TORCH)
+        else:
+            allows = target.split(".")[0] in allowed
+        if not allows:
             found.append(
                 f"{module} line {item.line} imports {target}: it may import {sorted(allowed)}"
             )
@@ -104,23 +122,59 @@ def layer_violations(module: str, tree: ast.AST) -> list[str]:
 
 def heavy_violations(module: str, tree: ast.AST) -> list[str]:
     """Heavy imports at the top of a module, and torch wherever it must not be needed at all."""
-    top = module.partition(".")[0]
     found = []
+    allowed = {
+        library
+        for part, libraries in HEAVY_AT_THE_TOP.items()
+        if part_of(module, [part])
+        for library in libraries
+    }
     for item in imports(tree):
         library = item.target.split(".")[0]
-        if library == "torch" and top in NEVER_TORCH:
-            found.append(f"{module} line {item.line} imports torch: {top} works without it")
+        if library == "torch" and not part_of(module, MAY_NEED_TORCH):
+            found.append(f"{module} line {item.line} imports torch: it must work without it")
         early = not item.lazy and not item.typing
-        if library in HEAVY and early and library not in HEAVY_AT_THE_TOP.get(top, set()):
+        if library in HEAVY and early and library not in allowed:
             found.append(f"{module} line {item.line} imports {library} at the top of the module")
     return found
+
+
+def circles(trees: Mapping[str, ast.AST]) -> list[list[str]]:
+    """Modules that import each other in a round: lazily and for types alone included."""
+    graph = {
+        module: {
+            name
+            for item in imports(tree)
+            for name in [module_of(item.target, trees)]
+            if name not in {None, module}
+        }
+        for module, tree in trees.items()
+    }
+    sorter: TopologicalSorter[str | None] = TopologicalSorter(graph)
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        return [error.args[1]]
+    return []
+
+
+def module_of(target: str, modules: Iterable[str]) -> str | None:
+    """The module that an imported name is, or is in; None outside the package."""
+    name = target.removeprefix("sgraf_deploy.")
+    if name == target:
+        return None
+    while name and name not in modules:
+        name = name.rpartition(".")[0]
+    return name or None
 
 
 @pytest.fixture(scope="module")
 def trees() -> Mapping[str, ast.AST]:
     """Every module of the package by its name in there."""
     found = {name_of(path): ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
-    assert {"bundle", "data.captions", "model.layers", "runtime.scorer", "cli.bench"} <= set(found)
+    assert {"bundle.bundle", "data.captions", "model.layers", "runtime.scorer", "cli.bench"} <= set(
+        found
+    )
     return found
 
 
@@ -172,6 +226,10 @@ def test_every_module_imports_only_what_its_place_allows(trees: Mapping[str, ast
     assert list(chain.from_iterable(found)) == []
 
 
+def test_no_modules_import_each_other_in_a_circle(trees: Mapping[str, ast.AST]) -> None:
+    assert circles(trees) == []
+
+
 def test_no_module_imports_anything_heavy_at_its_top_or_all_of_another(
     trees: Mapping[str, ast.AST],
 ) -> None:
@@ -196,15 +254,20 @@ def test_every_file_and_function_stays_small() -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("model.layers", "from sgraf_deploy.runtime import engine"),
-        ("model.engines", "from sgraf_deploy.runtime.scorer import Scorer"),
+        ("model.layers", "from sgraf_deploy.runtime import scorer"),
+        ("model.layers", "from sgraf_deploy.bundle.bundle import Bundle"),
         ("data.captions", "def f():\n    from sgraf_deploy.bundle.bundle import Bundle"),
         ("runtime.scorer", "if TYPE_CHECKING:\n    from sgraf_deploy.model.layers import Layer"),
-        ("runtime.scorer", "import sgraf_deploy.gate.graphs"),
-        ("bundle", "from sgraf_deploy import runtime"),
-        ("files", "from sgraf_deploy.config import Precision"),
+        ("runtime.scorer", "from sgraf_deploy.engines.torch.engine import TorchEngine"),
+        ("engines.ort", "from sgraf_deploy.engines.torch.engine import TorchEngine"),
+        ("engines.base", "from sgraf_deploy.runtime.scorer import Scorer"),
+        ("gate.values", "import sgraf_deploy.export.exporter"),
+        ("bundle.bundle", "from sgraf_deploy import runtime"),
+        ("files.writer", "from sgraf_deploy.config import Precision"),
         ("config", "from sgraf_deploy.bundle.bundle import Bundle"),
-        ("export.exporter", "from sgraf_deploy.evaluation.recall import evaluate"),
+        ("export.exporter", "from sgraf_deploy.bench.run import run_bench"),
+        ("train.trainer", "from sgraf_deploy.bench.run import run_bench"),
+        ("bench.run", "from sgraf_deploy.cli import main"),
     ],
 )
 def test_the_layer_rule_sees(module: str, source: str) -> None:
@@ -214,15 +277,25 @@ def test_the_layer_rule_sees(module: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("runtime.engines.ort", "def f():\n    import torch"),
-        ("files", "from torch.nn import functional"),
+        ("engines.ort", "def f():\n    import torch"),
+        ("files.writer", "from torch.nn import functional"),
         ("data.tokenizer", "import nltk"),
-        ("export.gate", "import torch"),
+        ("gate.values", "def f():\n    import torch"),
+        ("export.exporter", "import torch"),
         ("model.checkpoint", "class A:\n    import onnx.helper"),
     ],
 )
 def test_the_heavy_rule_sees(module: str, source: str) -> None:
     assert heavy_violations(module, ast.parse(source)) != []
+
+
+def test_the_circle_rule_sees() -> None:
+    lazy = "def f():\n    from sgraf_deploy.a import x"
+    sources = {"a": "from sgraf_deploy.b import f", "b": "import numpy", "c": lazy}
+    assert circles({name: ast.parse(source) for name, source in sources.items()}) == []
+    sources["b"] = "if TYPE_CHECKING:\n    from sgraf_deploy.c import f"
+    (circle,) = circles({name: ast.parse(source) for name, source in sources.items()})
+    assert set(circle) == {"a", "b", "c"}
 
 
 def test_the_other_rules_see() -> None:
@@ -245,17 +318,17 @@ def test_the_other_rules_see() -> None:
     ],
 )
 def test_the_exact_rule_sees(source: str) -> None:
-    assert len(inexact_runs("bench.literal", ast.parse(source))) == 1
+    assert len(inexact_runs("engines.torch.literal", ast.parse(source))) == 1
 
 
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("model.engines", "from sgraf_deploy.model.reference import Reference"),
-        ("model.engines", "from sgraf_deploy.engines.registry import Array"),
+        ("engines.torch.engine", "from sgraf_deploy.model.reference import Reference"),
+        ("engines.torch.engine", "import torch\nfrom sgraf_deploy.engines.buffers import Array"),
         ("runtime.scorer", "from sgraf_deploy.bundle.bundle import Bundle\nimport numpy"),
         ("export.onnx_ops", "import onnx\nfrom sgraf_deploy.model.ops import Weight"),
-        ("cli", "def f():\n    from sgraf_deploy.export import run"),
+        ("cli.export", "def f():\n    from sgraf_deploy.export import run"),
         ("model.layers", "import torch\nif TYPE_CHECKING:\n    import onnx"),
     ],
 )

@@ -22,10 +22,13 @@ from sgraf_deploy.cli.terminal import echo, progress_bars, table, warn
 from sgraf_deploy.config import PRECISIONS, Precision
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from sgraf_deploy.bundle.bundle import Bundle
     from sgraf_deploy.compile.build import Planned
     from sgraf_deploy.compile.publish import Check, Published
     from sgraf_deploy.engines.trt.library import TensorRT
+    from sgraf_deploy.runtime.scorer import Scorer
 
 _COUNT = click.IntRange(min=1)
 
@@ -149,6 +152,7 @@ def _read_split(
     from sgraf_deploy.data.captions import encode_captions
     from sgraf_deploy.data.precomp import open_precomp
     from sgraf_deploy.data.vocabulary import Vocabulary
+    from sgraf_deploy.engines.torch.literal import LiteralLoop, fastest_device
     from sgraf_deploy.errors import InputError
     from sgraf_deploy.evaluation.recall_gate import check_recall
     from sgraf_deploy.evaluation.workload import split_workload
@@ -175,7 +179,11 @@ def _read_split(
         vocabulary = Vocabulary.load(bundle.vocabulary_path())
         tokenizer = bundle_tokenizer(bundle, vocabulary, max_words)
         token_ids, _ = encode_captions(opened().captions, tokenizer, vocabulary)
-    check = lambda scorer: check_recall(bundle, scorer, workload, tell=show_finding)  # noqa: E731
+
+    def check(scorer: Scorer) -> dict[str, Any]:
+        literal = LiteralLoop(bundle, device=fastest_device())
+        return check_recall(literal, scorer, workload, tell=show_finding)
+
     return check, max(map(len, token_ids))
 
 

@@ -185,9 +185,11 @@ def _check_recall(
     max_words: int | None,
 ) -> dict[str, Any]:
     """FP8's R@K beside the literal loop's, for the parity report."""
+    from sgraf_deploy.engines.torch.literal import LiteralLoop, fastest_device
     from sgraf_deploy.evaluation.recall_gate import check_fp8
 
-    return check_fp8(bundle, split, checkpoints, stage, max_words)
+    literal = LiteralLoop(bundle, checkpoints, device=fastest_device())
+    return check_fp8(bundle, split, literal, checkpoints, stage, max_words)
 
 
 def _rank(

@@ -7,16 +7,13 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from sgraf_deploy.data.files import PathLike, read_bytes
 from sgraf_deploy.errors import DataError
 from sgraf_deploy.files.writer import write_file
 from sgraf_deploy.formats import HEAD, recognise, scan_pickles
 from sgraf_deploy.schema import SHOWN, Document, parse
-
-if TYPE_CHECKING:
-    from sgraf_deploy.data.tokenizer import Tokenizer
 
 PAD = "<pad>"
 START = "<start>"
@@ -34,6 +31,13 @@ _AS_AUTHORS = (
 )
 
 DOCUMENT = Document("vocabulary", DataError, _TRAINING, most_bytes=64 * 2**20, byte_order_mark=True)
+
+
+class Splitter(Protocol):
+    """What splits captions into words; see `data.tokenizer.Tokenizer`."""
+
+    def tokenize(self, caption: str) -> list[str]:
+        """The words of a caption, in order."""
 
 
 class Vocabulary:
@@ -79,7 +83,7 @@ class Vocabulary:
 
     @classmethod
     def build(
-        cls, captions: Iterable[str], tokenizer: Tokenizer, *, min_count: int = 4
+        cls, captions: Iterable[str], tokenizer: Splitter, *, min_count: int = 4
     ) -> Vocabulary:
         """The special words, then those that the captions have so many times, as they appear.
 

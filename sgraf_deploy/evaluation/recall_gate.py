@@ -11,11 +11,16 @@ from sgraf_deploy.config import Precision
 from sgraf_deploy.data.bound import MAX_WORDS
 from sgraf_deploy.data.precomp import PrecompSplit
 from sgraf_deploy.engines.base import EngineOptions
-from sgraf_deploy.engines.torch.literal import LiteralLoop, fastest_device
 from sgraf_deploy.errors import GateError
 from sgraf_deploy.evaluation.chance import chance_findings
 from sgraf_deploy.evaluation.evaluate import Evaluation, Tell, evaluate_split
-from sgraf_deploy.evaluation.workload import Workload, by_reference, compare_scorers, split_workload
+from sgraf_deploy.evaluation.workload import (
+    Reference,
+    Workload,
+    by_reference,
+    compare_scorers,
+    split_workload,
+)
 from sgraf_deploy.progress import Stage
 from sgraf_deploy.runtime.scorer import Scorer, load
 
@@ -24,24 +29,21 @@ _HIGHER: dict[Precision, Precision] = {"fp32": "fp32", "fp16": "fp32", "fp8": "f
 
 
 def check_recall(
-    bundle: Bundle,
+    literal: Reference,
     scorer: Scorer,
     workload: Workload,
     stage: Stage = lambda name: None,
     *,
     command: str = "compile",
-    checkpoints: Sequence[Path] = (),
     tell: Tell = lambda finding: None,
 ) -> dict[str, Any]:
     """Raise GateError where logits, rank correlation or R@K of a split miss their bounds.
 
-    Returns what R@K gained, in points, by model; `tell` is told if the reference's own is at
-    chance. The literal loop runs on the GPU if PyTorch sees one. Raises UnavailableError without
-    PyTorch.
+    The bounds are about the difference from `literal`. Returns what R@K gained, in points, by
+    model; `tell` is told if the reference's own is at chance.
     """
-    literal = LiteralLoop(bundle, checkpoints, device=fastest_device())
     reference, found = compare_scorers(literal, {scorer.engine_name: scorer}, workload, stage)
-    if (inexact := literal.yardstick.missed) is not None:
+    if (inexact := literal.inexact) is not None:
         raise GateError(
             f"gate for engine {scorer.engine_name}: the literal loop is no yardstick",
             got=inexact,
@@ -63,6 +65,7 @@ def check_recall(
 def check_fp8(
     bundle: Bundle,
     split: PrecompSplit,
+    literal: Reference,
     checkpoints: Sequence[Path],
     stage: Stage,
     max_words: int | None = MAX_WORDS,
@@ -71,9 +74,7 @@ def check_fp8(
     workload = split_workload(bundle, split, max_words)
     options = EngineOptions(checkpoints=tuple(checkpoints))
     with load(bundle, engine="torch", precision="fp8", options=options, max_words=None) as scorer:
-        deltas = check_recall(
-            bundle, scorer, workload, stage, command="export", checkpoints=checkpoints
-        )
+        deltas = check_recall(literal, scorer, workload, stage, command="export")
         return {"on": workload.name, "executed": scorer.executed, "points": deltas}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +14,30 @@ from sgraf_deploy.data.bound import MAX_WORDS
 from sgraf_deploy.data.findings import Finding
 from sgraf_deploy.data.precomp import PrecompSplit
 from sgraf_deploy.data.regions import readable
-from sgraf_deploy.engines.torch.literal import LiteralLoop
 from sgraf_deploy.evaluation.evaluate import by_model, check_for
 from sgraf_deploy.evaluation.parity import Parity, compare
 from sgraf_deploy.evaluation.recall import RecallReport, evaluate
-from sgraf_deploy.progress import Stage
+from sgraf_deploy.progress import Progress, Stage
 from sgraf_deploy.runtime.scorer import Scorer
+
+
+class Reference(Protocol):
+    """The literal loop: see `engines.torch.literal.LiteralLoop`, which needs PyTorch."""
+
+    @property
+    def inexact(self) -> str | None:
+        """Why it is no yardstick, as a sentence; None if it computed exactly so far."""
+
+    def encode_images(self, regions: NDArray[Any]) -> Any:
+        """Encode regions (images, regions, img_dim)."""
+
+    def encode_captions(self, token_ids: Sequence[NDArray[np.int32]]) -> Any:
+        """Encode the token ids (words,) of each caption."""
+
+    def logits(
+        self, images: Any, captions: Any, progress: Progress | None = None
+    ) -> dict[str, NDArray[np.float32]]:
+        """Logits (images, captions) by member."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +99,7 @@ def split_workload(
 
 
 def compare_scorers(
-    literal: LiteralLoop, scorers: dict[str, Scorer], workload: Workload, stage: Stage
+    literal: Reference, scorers: dict[str, Scorer], workload: Workload, stage: Stage
 ) -> tuple[dict[str, RecallReport | None], dict[str, list[Parity]]]:
     """The reference's R@K by model, and every engine's parity."""
     inputs, per_image = workload.inputs, workload.captions_per_image

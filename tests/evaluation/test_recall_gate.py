@@ -11,6 +11,7 @@ from support.refusals import naming, refused
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.data.findings import Finding
 from sgraf_deploy.data.precomp import PrecompSplit, open_precomp
+from sgraf_deploy.engines.torch.literal import LiteralLoop
 from sgraf_deploy.errors import GateError
 from sgraf_deploy.evaluation import parity
 from sgraf_deploy.evaluation.parity import RECALLS
@@ -39,7 +40,7 @@ def test_recall_within_its_bounds_is_reported(
 ) -> None:
     set_bounds(monkeypatch, 600.0)
 
-    found = check_fp8(exported_fp8, split, (), lambda name: None)
+    found = check_fp8(exported_fp8, split, LiteralLoop(exported_fp8), (), lambda name: None)
 
     assert found["on"] == f"split dev: {IMAGES} images × {5 * IMAGES} captions"
     assert found["executed"] == "fp8-rounded"
@@ -57,14 +58,14 @@ def test_a_reference_at_chance_is_told(
     told: list[Finding] = []
 
     with load(exported_fp8, engine="ort") as scorer:
-        check_recall(exported_fp8, scorer, workload, tell=told.append)
+        check_recall(LiteralLoop(exported_fp8), scorer, workload, tell=told.append)
 
     assert [finding.code for finding in told] == ["at-chance"]
 
 
 def test_every_member_of_an_ensemble_is_judged(three: Bundle, split: PrecompSplit) -> None:
     with load(three, engine="ort") as scorer:
-        found = check_recall(three, scorer, split_workload(three, split))
+        found = check_recall(LiteralLoop(three), scorer, split_workload(three, split))
 
     assert list(found) == ["SGR", "SGR-2", "SAF", "ENSEMBLE"]
     assert all(abs(points["rsum"]) <= parity.RSUM_POINTS for points in found.values())
@@ -79,7 +80,7 @@ def test_nothing_passes_beside_a_yardstick_that_was_not_exact(
         load(exported, engine="ort") as scorer,
         refused(GateError, "ort", got=naming("cuda rnn tf32")),
     ):
-        check_recall(exported, scorer, split_workload(exported, split))
+        check_recall(LiteralLoop(exported), scorer, split_workload(exported, split))
 
 
 def test_a_missed_bound_names_fp16(
@@ -88,4 +89,4 @@ def test_a_missed_bound_names_fp16(
     monkeypatch.setattr(parity, "SHARES", {"fp8": 1e-9})
 
     with refused(GateError, "fp8-rounded", "split dev", hint="--precision fp16"):
-        check_fp8(exported_fp8, split, (), lambda name: None)
+        check_fp8(exported_fp8, split, LiteralLoop(exported_fp8), (), lambda name: None)

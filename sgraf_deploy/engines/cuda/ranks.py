@@ -5,27 +5,40 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sgraf_deploy.engines.cuda.api import RankTile
+from sgraf_deploy.engines.buffers import Array
+from sgraf_deploy.engines.cuda.api import Cuda, RankTile
+from sgraf_deploy.engines.cuda.lanes import Lane
 from sgraf_deploy.engines.cuda.memory import DeviceArray
 from sgraf_deploy.engines.ranks import RankCounts, Thresholds, not_finite
 
-if TYPE_CHECKING:
-    from sgraf_deploy.engines.cuda.engine import CudaEngine
-    from sgraf_deploy.engines.cuda.lanes import Lane
+
+class Device(Protocol):
+    """What the counter needs of an engine on a GPU."""
+
+    cuda: Cuda
+
+    def lane(self) -> Lane:
+        """The calling thread's lane."""
+
+    def put(self, array: Array) -> DeviceArray:
+        """Copy a host array to the device."""
+
+    def fetch(self, buffer: DeviceArray) -> Array:
+        """Wait for a buffer and copy it to the host."""
 
 
 class DeviceRankCounter:
-    """See `runtime.ranks.RankCounter`.
+    """See `engines.ranks.RankCounter`.
 
     Every lane has counts of its own, so that none waits for another.
     """
 
-    def __init__(self, engine: CudaEngine, thresholds: Thresholds) -> None:
+    def __init__(self, engine: Device, thresholds: Thresholds) -> None:
         self._engine, self._models = engine, list(thresholds.images)
         self._per_image = thresholds.captions_per_image
         sides = (thresholds.images, thresholds.captions)

@@ -124,6 +124,11 @@ class LiteralLoop:
             device_name=torch.cuda.get_device_name(self.device) if on_gpu else None,
         )
 
+    @property
+    def inexact(self) -> str | None:
+        """The bound that it missed so far, as a sentence; None while it is a yardstick."""
+        return self.yardstick.missed
+
     def in_shards(self, shard: int) -> LiteralLoop:
         """The same models, scored in larger or smaller shards."""
         other = copy(self)
