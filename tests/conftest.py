@@ -19,6 +19,8 @@ from sgraf_deploy.bundle.bundle import Bundle
 if TYPE_CHECKING:
     from sgraf_deploy.data.precomp import PrecompSplit
 
+pytest_plugins = ("support.scorer_fixtures",)
+
 _NUMBERS = count()
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

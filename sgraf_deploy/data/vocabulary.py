@@ -36,8 +36,8 @@ DOCUMENT = Document("vocabulary", DataError, _TRAINING, most_bytes=64 * 2**20, b
 class Splitter(Protocol):
     """What splits captions into words; see `data.tokenizer.Tokenizer`."""
 
-    def tokenize(self, caption: str) -> list[str]:
-        """The words of a caption, in order."""
+    def tokenize(self, caption: str, name: str | None = None) -> list[str]:
+        """The words of a caption, in order; errors begin with `name`."""
 
 
 class Vocabulary:

@@ -208,7 +208,7 @@ class Scorer(OpenedBundle):
         """Compute every member's logits (images, captions) float32, for evaluation.
 
         `out` may hold an array or a memory map for each member, which share no memory;
-        `runtime.logits.ensemble_logits` combines the members.
+        `engines.ensemble.ensemble_logits` combines the members.
 
         Raises:
             DataError, EngineMemoryError: as `score`.

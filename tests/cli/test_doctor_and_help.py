@@ -52,8 +52,8 @@ def test_doctor_where_all_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_doctor_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("sgraf_deploy.engines.torch.engine", "sgraf_deploy.engines.fused.engine"):
-        monkeypatch.setitem(sys.modules, module, None)
+    for module in ("torch.engine", "torch.reference", "fused.engine"):
+        monkeypatch.setitem(sys.modules, f"sgraf_deploy.engines.{module}", None)
 
     stdout = done("doctor").stdout
 

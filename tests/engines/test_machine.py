@@ -94,7 +94,7 @@ def test_a_set_with_a_hole_does_not_count(world: TrtWorld, damage: str) -> None:
         load(world.bundle, "trt", options=options)
 
 
-@pytest.mark.parametrize("missing", ["gpu.find_gpu", "tensorrt.find_tensorrt"])
+@pytest.mark.parametrize("missing", ["gpu.find_gpu", "trt.library.find_tensorrt"])
 def test_without_a_gpu_or_tensorrt_no_plan_counts(
     world: TrtWorld, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
@@ -103,7 +103,7 @@ def test_without_a_gpu_or_tensorrt_no_plan_counts(
     def refuse(*_: Any) -> None:
         raise UnavailableError("none")
 
-    monkeypatch.setattr(f"sgraf_deploy.runtime.{missing}", refuse)
+    monkeypatch.setattr(f"sgraf_deploy.engines.{missing}", refuse)
     assert plans(world) == {}
 
 

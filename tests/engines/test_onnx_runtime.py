@@ -39,7 +39,7 @@ def test_one_place_imports_it() -> None:
         for name in imports(ast.parse(path.read_text(encoding="utf-8")))
         if name.partition(".")[0] == "onnxruntime"
     }
-    assert found == {"runtime/onnx_runtime.py"}
+    assert found == {"engines/onnx_runtime.py"}
 
 
 def test_an_import_leaves_nothing_in_the_home_folder(tmp_path: Path) -> None:

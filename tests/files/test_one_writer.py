@@ -13,7 +13,7 @@ import sgraf_deploy
 
 PACKAGE = Path(sgraf_deploy.__file__).parent
 ROOT = PACKAGE.parent
-WRITER = {PACKAGE / name for name in ("disk.py", "files.py", "folders.py", "locks.py")}
+WRITER = set((PACKAGE / "files").glob("*.py"))
 
 SOURCES = [
     path

@@ -34,7 +34,7 @@ WAYS = {"fresh": FRESH_STEPS, "exchange": EXCHANGE_STEPS, "renames": RENAME_STEP
 ANY = Rules("bundle", BundleError, lambda folder: None)
 """Every folder may be replaced."""
 
-PATHS = Path(folders.__file__).parents[1], Path(__file__).parents[1]
+PATHS = Path(folders.__file__).parents[2], Path(__file__).parents[1]
 
 Step = Callable[[str], None]
 

@@ -155,8 +155,8 @@ class TrtWorld:
                 raise UnavailableError("number of the GPU", expected="0 … 0", got=ordinal)
             return Gpu(self.cuda.name, self.cuda.compute_capability)
 
-        for module in ("tensorrt", "engines.trt"):
-            name = f"sgraf_deploy.runtime.{module}.find_tensorrt"
+        for module in ("library", "engine"):
+            name = f"sgraf_deploy.engines.trt.{module}.find_tensorrt"
             monkeypatch.setattr(name, self.tensorrt.adaptor)
         monkeypatch.setattr("sgraf_deploy.engines.gpu.find_gpu", find_gpu)
         monkeypatch.setattr("sgraf_deploy.engines.trt.engine.check_cuda", find_gpu)

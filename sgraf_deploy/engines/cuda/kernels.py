@@ -36,7 +36,7 @@ __device__ double log_add_exp(double a, double b)
     return fmax(a, b) + log1p(exp(-fabs(a - b)));
 }
 
-// The logit of the mean of the members' similarities, as runtime/logits.py has it: the odds are
+// The logit of the mean of the members' similarities, as engines/ensemble.py has it: the odds are
 // 1 + sum tanh(x/2) / sum sigmoid(-x); a large x gives its tanh as 1 and what it lacks of that.
 __device__ float combined(const float* const* logits, int members, long long at)
 {

@@ -1,6 +1,6 @@
 """The engines that need PyTorch: `torch`, the folded model, and `torch-reference`, the yardstick.
 
-They run a bundle's original weights (`reference/`) and satisfy `runtime.engine.Engine`.
+They run a bundle's original weights (`reference/`) and satisfy `engines.base.Engine`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ TENSORS = BufferKind(Tensor, {name: getattr(torch, name) for name in HOST.dtypes
 
 
 class TorchGraph:
-    """One graph of one member as a function on tensors; see `runtime.engine.Graph`."""
+    """One graph of one member as a function on tensors; see `engines.base.Graph`."""
 
     def __init__(self, signature: GraphSignature, function: Function) -> None:
         self.signature = signature

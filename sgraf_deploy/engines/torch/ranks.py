@@ -13,7 +13,7 @@ from sgraf_deploy.engines.ranks import RankCounts, Thresholds, not_finite
 
 
 class TorchRankCounter:
-    """See `runtime.ranks.RankCounter`; nothing waits before the result."""
+    """See `engines.ranks.RankCounter`; nothing waits before the result."""
 
     def __init__(self, thresholds: Thresholds, device: torch.device) -> None:
         self._device, self._per_image = device, thresholds.captions_per_image
@@ -76,7 +76,7 @@ class TorchRankCounter:
 
 
 def combine(members: Sequence[Tensor]) -> Tensor:
-    """The logit of the mean similarity of float64 logits, float32; as `runtime.logits._combine`."""
+    """The logit of the mean similarity of float64 logits, float32; as `engines.ensemble._combine`."""
     nothing = torch.full_like(members[0], -torch.inf)
     yes = no = nothing
     whole = part = torch.zeros_like(members[0])

@@ -22,10 +22,10 @@ BEGIN = """
 import ctypes, gc
 import numpy as np
 from sgraf_deploy.errors import DeviceError, EngineMemoryError
-from sgraf_deploy.runtime.cuda import bindings
-from sgraf_deploy.runtime.cuda.api import RankTile
-from sgraf_deploy.runtime.cuda.engine import CudaEngine
-from sgraf_deploy.runtime.cuda.memory import Mark
+from sgraf_deploy.engines.cuda import bindings
+from sgraf_deploy.engines.cuda.api import RankTile
+from sgraf_deploy.engines.cuda.engine import CudaEngine
+from sgraf_deploy.engines.cuda.memory import Mark
 
 # NVRTC looks for the driver, too, and asks it more than it knows.
 bindings.compile_kernels = lambda compute_capability: b"\\x7fELF" + bytes(64)

@@ -26,9 +26,9 @@ CODE = """
 import json, sys, warnings
 from dataclasses import asdict
 warnings.simplefilter("error")
-from sgraf_deploy.model.fused.fit import choose_blocks, shared_bytes
+from sgraf_deploy.engines.fused.fit import choose_blocks, shared_bytes
 from sgraf_deploy.config import PAPER
-from sgraf_deploy.model.fused.resources import GPUS, kernel_resources
+from sgraf_deploy.engines.fused.resources import GPUS, kernel_resources
 gpu, precision = GPUS[int(sys.argv[1])], sys.argv[2]
 found = []
 for module, words in (("SGR", 20), ("SGR", 80), ("SAF", 20)):

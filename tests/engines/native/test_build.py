@@ -23,7 +23,7 @@ from sgraf_deploy.engines.native.build import (
 from sgraf_deploy.engines.native.instructions import SETS, named
 
 ROOT = Path(__file__).parents[3]
-SOURCES = ROOT / "sgraf_deploy" / "runtime" / "native"
+SOURCES = ROOT / "sgraf_deploy" / "engines" / "native"
 FAST = ("-O0",)
 
 FLAGS = {"avx2": "-march=x86-64-v3", "avx512": "-march=x86-64-v4"}

@@ -15,13 +15,13 @@ from sgraf_deploy.errors import UnavailableError
 
 PACKAGE = Path(sgraf_deploy.__file__).parent
 FILES = (
-    "export/tensorrt.py",
-    "export/accumulation.py",
-    "runtime/tensorrt.py",
-    "runtime/engines/trt.py",
-    "runtime/engines/trt_context.py",
-    "runtime/engines/trt_rtx.py",
-    "runtime/engines/trt_runs.py",
+    "compile/build.py",
+    "compile/accumulation.py",
+    "engines/trt/library.py",
+    "engines/trt/engine.py",
+    "engines/trt/context.py",
+    "engines/trt/rtx_runtime.py",
+    "engines/trt/runs.py",
 )
 CLASSES = (
     *("Builder", "IBuilderConfig", "INetworkDefinition", "IOptimizationProfile", "OnnxParser"),

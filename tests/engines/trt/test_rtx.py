@@ -112,8 +112,8 @@ def install_gpus(monkeypatch: pytest.MonkeyPatch, *compute_capabilities: str) ->
             raise UnavailableError("no NVIDIA driver")
         return Driver("13.0", tuple(Gpu("a GPU", each) for each in compute_capabilities))
 
-    for module in ("rtx", "gpu"):
-        monkeypatch.setattr(f"sgraf_deploy.runtime.{module}.find_driver", driver)
+    for module in ("trt.rtx", "gpu"):
+        monkeypatch.setattr(f"sgraf_deploy.engines.{module}.find_driver", driver)
 
 
 class InstalledWorld(RtxWorld):
