@@ -259,7 +259,7 @@ def test_an_altered_onnx_file_is_caught_before_the_plan_is_opened(
 def test_a_plan_that_tensorrt_does_not_take_is_an_error_with_its_reason(
     world: TrtWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runtime.trt_world.fake_plan", lambda *_: b"garbage")
+    monkeypatch.setattr("support.trt_world.fake_plan", lambda *_: b"garbage")
     world.build()
     engine = world.engine()
     with refused(
