@@ -2,16 +2,19 @@
  *
  * HAVE_AVX2 and HAVE_AVX512 say which ones there are beside the generic one.
  */
+#include <time.h>
+
 #include "scorer.h"
 
 #define DECLARE(isa)                                                                           \
     int64_t sgraf_workspace_##isa(const Model *, int32_t);                                     \
     void sgraf_score_##isa(const Model *, const Images *, const Captions *, const Pairs *,     \
-                           void *, float *);
+                           void *, float *, Stages *);
 
 typedef struct {
     int64_t (*workspace)(const Model *, int32_t);
-    void (*score)(const Model *, const Images *, const Captions *, const Pairs *, void *, float *);
+    void (*score)(const Model *, const Images *, const Captions *, const Pairs *, void *, float *,
+                  Stages *);
 } Scorer;
 
 DECLARE(generic)
@@ -67,5 +70,16 @@ int64_t sgraf_workspace(const Model *model, int32_t longest) {
 
 void sgraf_score(const Model *model, const Images *images, const Captions *captions,
                  const Pairs *pairs, void *workspace, float *logits) {
-    scorers[model->instructions].score(model, images, captions, pairs, workspace, logits);
+    sgraf_profile(model, images, captions, pairs, workspace, logits, 0);
+}
+
+void sgraf_profile(const Model *model, const Images *images, const Captions *captions,
+                   const Pairs *pairs, void *workspace, float *logits, Stages *stages) {
+    scorers[model->instructions].score(model, images, captions, pairs, workspace, logits, stages);
+}
+
+int64_t sgraf_nanoseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "product.h"
-#include "workspace.h"
+#include "stages.h"
 
 #define EPSILON 1e-8f
 
@@ -68,6 +68,7 @@ static long slot_of(Panel *panel, int32_t caption) {
     *slot = (Slot){caption, length, panel->slot_columns};
     long embed = panel->model->embed;
     const float *words = captions->words + (size_t)caption * captions->longest * embed;
+    begin(&panel->work, SGRAF_WORDS, SGRAF_MOVES);
     for (long first = 0; first < length; first += VL) {
         const float *rows[VL];
         long count = first + VL < length ? VL : length - first;
@@ -75,6 +76,7 @@ static long slot_of(Panel *panel, int32_t caption) {
         transposed(rows, count, embed, panel->work.slots + slot->column + first,
                    panel->work.slot_stride, 0);
     }
+    begin(&panel->work, SGRAF_REST, SGRAF_MOVES);
     panel->slot_columns += length;
     return panel->slot_count++;
 }
@@ -132,6 +134,7 @@ static void global_alignments(Panel *panel) {
     const Model *model = panel->model;
     Workspace *w = &panel->work;
     long embed = model->embed;
+    begin(w, SGRAF_GLOBAL, SGRAF_ARITHMETIC);
     const float *images[PANEL_PAIRS], *texts[PANEL_PAIRS];
     for (long pair = 0; pair < panel->pair_count; pair++) {
         int32_t caption = panel->slots[panel->pairs[pair].slot].caption;
@@ -143,7 +146,9 @@ static void global_alignments(Panel *panel) {
         .m = w->rows, .t = panel->pair_count,
         .b = w->difference, .b_k = w->pair_stride, .out = w->global, .out_m = w->pair_stride,
     };
+    begin_product(w, SGRAF_GLOBAL, model->sim_dim, embed, p.t);
     whole_layer(&model->global, embed, p, 0);
+    begin(w, SGRAF_GLOBAL, SGRAF_ARITHMETIC);
     normalise(w->global, w->rows, w->pair_stride, panel->pair_count, w->norm);
 }
 

@@ -48,6 +48,7 @@ static void score_panel(Panel *panel, float *logits) {
         if (panel->model->filtration_used) filtrate(&panel->work, panel->model, &group);
         else reason(&panel->work, panel->model, &group);
         head(&panel->work, panel->model, &group, logits + first);
+        begin(&panel->work, SGRAF_REST, SGRAF_MOVES);
         first = group.end;
     }
 }
@@ -115,10 +116,14 @@ int64_t NAMED(sgraf_workspace_, ISA)(const Model *model, int32_t longest) {
 }
 
 void NAMED(sgraf_score_, ISA)(const Model *model, const Images *images, const Captions *captions,
-                              const Pairs *pairs, void *workspace, float *logits) {
+                              const Pairs *pairs, void *workspace, float *logits,
+                              Stages *stages) {
     Panel *panel = (Panel *)line_from((uintptr_t)workspace);
     *panel = (Panel){.model = model, .images = images, .captions = captions};
     lay_out(&panel->work, model, captions->longest, (uintptr_t)(panel + 1));
+    panel->work.stages = stages;
+    if (stages) start_stages(stages);
     if (pairs->image_index) score_listed(panel, pairs, logits);
     else score_all(panel, pairs, logits);
+    begin(&panel->work, SGRAF_REST, SGRAF_MOVES);
 }

@@ -56,6 +56,34 @@ typedef struct {
     int64_t pairs;
 } Pairs;
 
+/* The stages of a run; `library.py` names them in this order. */
+enum {
+    SGRAF_REST, /* between the others: which pairs come next, logits into their places */
+    SGRAF_WORDS, /* captions' words are transposed */
+    SGRAF_ATTENTION,
+    SGRAF_WORD_ATTENTION,
+    SGRAF_CONTEXT_NORM,
+    SGRAF_CONTEXT, /* and its squared difference to the words */
+    SGRAF_LOCAL,
+    SGRAF_GLOBAL,
+    SGRAF_SGR,
+    SGRAF_SAF,
+    SGRAF_HEAD,
+    SGRAF_STAGES
+};
+
+/* What is done in a stage; the last computes nothing. */
+enum { SGRAF_PRODUCTS, SGRAF_ARITHMETIC, SGRAF_MOVES, SGRAF_KINDS };
+
+/* Where the time of runs by one thread goes: all 0 before the first, but for the clock. */
+typedef struct {
+    int64_t (*clock)(void); /* in units of `spent`, never backwards */
+    int64_t since;          /* when the stage that is going on began */
+    int32_t stage, kind;
+    int64_t spent[SGRAF_STAGES][SGRAF_KINDS];
+    double flop[SGRAF_STAGES]; /* of products */
+} Stages;
+
 /* The instruction sets that this library was compiled for, a bit `1 << set` for each. */
 PUBLIC int32_t sgraf_built(void);
 
@@ -74,5 +102,12 @@ PUBLIC int64_t sgraf_workspace(const Model *model, int32_t longest);
 /* Logits of the pairs in their order, image by image for all of them. */
 PUBLIC void sgraf_score(const Model *model, const Images *images, const Captions *captions,
                         const Pairs *pairs, void *workspace, float *logits);
+
+/* The same logits, to the bit; adds to `stages` where the time went. */
+PUBLIC void sgraf_profile(const Model *model, const Images *images, const Captions *captions,
+                          const Pairs *pairs, void *workspace, float *logits, Stages *stages);
+
+/* A clock for it, in nanoseconds. */
+PUBLIC int64_t sgraf_nanoseconds(void);
 
 #endif

@@ -34,6 +34,7 @@ typedef struct {
     float *pair_nodes; /* (rows, nodes of a pair) */
     float *edges;      /* (nodes of a pair, queries); also a weight for each node of a pair */
     float *first, *query; /* (rows, pairs) */
+    Stages *stages;       /* null unless the run is profiled */
 } Workspace;
 
 /* A stride for so many columns: an odd number of cache lines, so that the rows of a column do not
