@@ -107,6 +107,7 @@ static void squared_norms(const Workspace *w, const Model *model, const Segment 
 static void attend(Panel *panel, const Group *group, const Segment *s) {
     Workspace *w = &panel->work;
     long regions = panel->model->regions, stride = w->word_stride;
+    assert(s->column + whole_vectors(s->columns) <= w->word_stride);
     float *attention = w->attention + s->column;
     float *total = w->total + s->column, *norm = w->norm + s->column;
     raw_scores(w, panel->model, s);
@@ -136,6 +137,7 @@ static void attend(Panel *panel, const Group *group, const Segment *s) {
 static void squares(Panel *panel, const Group *group, long row, long depth, long first, long end) {
     Workspace *w = &panel->work;
     long embed = panel->model->embed;
+    assert(0 < depth && depth <= DEPTH && end - first <= WIDE);
     for (long pair = 0; pair < group->end - group->first;) {
         Segment s = segment_at(panel, group, pair);
         pair = s.end;

@@ -2,6 +2,7 @@
  *
  * HAVE_AVX2 and HAVE_AVX512 say which ones there are beside the generic one.
  */
+#include <assert.h>
 #include <time.h>
 
 #include "scorer.h"
@@ -35,6 +36,12 @@ static const Scorer scorers[] = {
 #endif
 };
 
+/* Those of a model; its instruction set is checked when the model is made. */
+static const Scorer *scorer_of(const Model *model) {
+    assert((sgraf_built() & sgraf_runnable()) >> model->instructions & 1);
+    return &scorers[model->instructions];
+}
+
 int32_t sgraf_built(void) {
     int32_t found = 0;
     for (uint32_t set = 0; set < sizeof(scorers) / sizeof(scorers[0]); set++)
@@ -54,7 +61,8 @@ int32_t sgraf_runnable(void) {
     return found;
 }
 
-int64_t sgraf_pack(const float *weight, int64_t inputs, int64_t outputs, float *packed) {
+int64_t sgraf_pack(const float *restrict weight, int64_t inputs, int64_t outputs,
+                   float *restrict packed) {
     int64_t rows = (outputs + SGRAF_BLOCK - 1) / SGRAF_BLOCK * SGRAF_BLOCK;
     for (int64_t part = 0; packed && part < inputs; part += SGRAF_DEPTH)
         for (int64_t m = 0; m < rows; m += SGRAF_BLOCK)
@@ -65,7 +73,8 @@ int64_t sgraf_pack(const float *weight, int64_t inputs, int64_t outputs, float *
 }
 
 int64_t sgraf_workspace(const Model *model, int32_t longest) {
-    return scorers[model->instructions].workspace(model, longest);
+    assert(longest > 0);
+    return scorer_of(model)->workspace(model, longest);
 }
 
 void sgraf_score(const Model *model, const Images *images, const Captions *captions,
@@ -75,7 +84,7 @@ void sgraf_score(const Model *model, const Images *images, const Captions *capti
 
 void sgraf_profile(const Model *model, const Images *images, const Captions *captions,
                    const Pairs *pairs, void *workspace, float *logits, Stages *stages) {
-    scorers[model->instructions].score(model, images, captions, pairs, workspace, logits, stages);
+    scorer_of(model)->score(model, images, captions, pairs, workspace, logits, stages);
 }
 
 int64_t sgraf_nanoseconds(void) {

@@ -16,6 +16,7 @@ static void make_nodes(Panel *panel, const Group *group) {
     Workspace *w = &panel->work;
     long pairs = group->end - group->first;
     begin(w, SGRAF_LOCAL, SGRAF_ARITHMETIC);
+    assert(group->words + pairs + VL <= w->node_stride); /* the last pair has a vector to spare */
     inverse_norms(w->local, w->rows, w->node_stride, group->words, w->norm);
     for (long m = 0; m < w->rows; m++) {
         const float *x = w->local + m * w->node_stride;
@@ -52,8 +53,8 @@ static void softmax(float *x, long rows, long stride, long columns) {
 }
 
 /* A pair's columns, side by side in the first cache: (sim_dim, stride). */
-static void gather_columns(const float *from, long from_stride, long rows, long columns, float *to,
-                           long to_stride) {
+static void gather_columns(const float *restrict from, long from_stride, long rows, long columns,
+                           float *restrict to, long to_stride) {
     for (long t = 0; t < columns; t += VL)
         for (long m = 0; m < rows; m++) store(to + m * to_stride + t, load(from + m * from_stride + t));
 }
@@ -61,7 +62,8 @@ static void gather_columns(const float *from, long from_stride, long rows, long 
 /* message (rows, queries) = nodes softmax(nodes^T query), for one pair, some queries at a time. */
 static void messages(const Workspace *w, long sim_dim, const float *nodes, long count,
                      const float *query, float *message) {
-    long stride = (count + VL - 1) / VL * VL;
+    long stride = whole_vectors(count);
+    assert(0 < count && count <= w->longest + 1);
     begin(w, SGRAF_SGR, SGRAF_MOVES);
     gather_columns(nodes, w->node_stride, w->rows, count, w->pair_nodes, stride);
     for (long first = 0; first < count; first += QUERIES) {
@@ -86,8 +88,8 @@ static void messages(const Workspace *w, long sim_dim, const float *nodes, long 
 }
 
 /* out[m * stride] = sum over t of x[m][t] weight[t], a pair's nodes by their weights. */
-static void weighted_nodes(const Workspace *w, const float *x, long count, const float *weight,
-                           float *out) {
+static void weighted_nodes(const Workspace *w, const float *restrict x, long count,
+                           const float *restrict weight, float *restrict out) {
     for (long m = 0; m < w->rows; m += VL) {
         vec sum[VL], total = {0};
         for (long i = 0; i < VL; i++) {
@@ -136,6 +138,7 @@ static void first_nodes(Workspace *w, const Group *group) {
 /* Node 0's message: as `messages`, of one query (sim_dim, pairs). */
 static void first_message(const Workspace *w, long sim_dim, const float *nodes, long count,
                           const float *query, float *message) {
+    assert(0 < count && count <= w->longest + 1);
     float *weight = w->edges, total = 0.0f, most = 0.0f;
     Product edges = {
         .m = 1, .k = sim_dim, .t = count,

@@ -1,7 +1,8 @@
 /* The scorer's interface; axes and names as in the ONNX graphs `scorer` and `pair_scorer`.
  *
  * All arrays are float32 or int32, contiguous, and checked by the caller: indices in range, lengths
- * from 1 to `words`. The weights of linear layers are packed by `sgraf_pack`, and as many biases as
+ * from 1 to `words`. None that is written overlaps another. A debug build asserts what can be seen
+ * of that, and what the functions in between take for granted. The weights of linear layers are packed by `sgraf_pack`, and as many biases as
  * packed outputs, the last ones 0; layers of one output are not packed.
  */
 #ifndef SGRAF_SCORER_H
