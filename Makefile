@@ -31,7 +31,7 @@ help:
 	@echo "make test-slow     run the slow ones, in at most ten minutes"
 	@echo "make test-random   run both in random order; SEED=NUMBER, which is printed, repeats one"
 	@echo "make test-threads  run what uses threads over and over, ROUNDS=10 times in random orders"
-	@echo "make sanitize run engine native's tests under AddressSanitizer and UBSan, with GCC"
+	@echo "make sanitize run engine native's tests with assertions, AddressSanitizer and UBSan, with GCC"
 	@echo "make check    what CI runs: format, lint, strict types, then the tests"
 	@echo "make format   rewrite the sources as 'make check' wants them"
 	@echo "make demo-checkpoints   train the embedded checkpoints anew, into $(DEMO_DIR)"
@@ -86,7 +86,7 @@ test-threads: $(NATIVE)
 	done
 
 sanitize: $(NATIVE)
-	@echo "==> the scorer in C under AddressSanitizer and UBSan"
+	@echo "==> the scorer in C with assertions, under AddressSanitizer and UBSan"
 	@$(BIN)/python tests/sanitize_native.py
 
 check: $(NATIVE)

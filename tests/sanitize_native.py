@@ -1,7 +1,7 @@
-"""Run engine native's tests on a library that AddressSanitizer and UBSan watch: `make sanitize`.
+"""Run engine native's tests on a debug library that AddressSanitizer and UBSan watch.
 
-In a copy of the checkout: the library that is installed stays what it is. Every instruction set of
-the machine is tested, as always. Needs GCC. Arguments go to pytest.
+`make sanitize` calls it. In a copy of the checkout: the library that is installed stays what it
+is. Every instruction set of the machine is tested, as always. Needs GCC. Arguments go to pytest.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from sgraf_deploy.engines.native.build import LIBRARY, compile_library, find_compiler
+from sgraf_deploy.engines.native.build import DEBUG, LIBRARY, compile_library, find_compiler
 
 ROOT = Path(__file__).parents[1]
 COPIED = ("sgraf_deploy", "tests", "pyproject.toml")
@@ -21,10 +21,7 @@ TESTS = ("tests/engines/native",)
 LEFT_OUT = "tests/engines/native/test_build.py"
 """It tests how the library is compiled, not what is in it."""
 
-FLAGS = (
-    *("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
-    *("-O1", "-g", "-fno-omit-frame-pointer"),
-)
+FLAGS = (*DEBUG, "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
 def main(arguments: list[str]) -> int:

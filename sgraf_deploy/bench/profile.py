@@ -1,257 +1,113 @@
-"""Where the scorer's time goes on ONNX Runtime, stage by stage, from its own profiler."""
+"""Where an engine's time goes while it scores, stage by stage."""
 
 from __future__ import annotations
 
-import json
-import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
 
-from sgraf_deploy.bench.measure import Clock, pair_flop, timed
+from sgraf_deploy.bench.measure import Clock, ProductRate, pair_flop, timed
+from sgraf_deploy.bench.profile_native import ProfiledNative
+from sgraf_deploy.bench.profile_ort import ProfiledOrt
+from sgraf_deploy.bench.profile_report import MemberProfile, ProductSpeed, ProfileReport
 from sgraf_deploy.bench.run import processor
-from sgraf_deploy.bench.stages import MOVES, PRODUCTS, Stage, product_flop, stages_of
 from sgraf_deploy.bundle.bundle import Bundle
-from sgraf_deploy.config import GraphName, GraphSignature
-from sgraf_deploy.engines.base import EngineOptions, Graph
-from sgraf_deploy.engines.buffers import Buffer
-from sgraf_deploy.engines.onnx_runtime import import_onnxruntime
-from sgraf_deploy.engines.ort import PROVIDER, OrtEngine, session_options
-from sgraf_deploy.errors import SgrafDeployError
+from sgraf_deploy.engines.base import Engine, EngineOptions
+from sgraf_deploy.engines.registry import ENGINES
+from sgraf_deploy.errors import InputError, SgrafDeployError
 from sgraf_deploy.evaluation.workload import Workload
 from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime.scorer import Scorer, load
 from sgraf_deploy.runtime.tiles import TileLimits
 from sgraf_deploy.versions import tool_versions
 
-KINDS = ("products", "other arithmetic", "moving data")
-"""What a node does; the last computes nothing."""
 
-_SUFFIX = "_kernel_time"
+class Profiled(Engine, Protocol):
+    """An engine that takes the time of its scorers' stages."""
 
+    between: str
+    """What a scorer does in no stage."""
 
-@dataclass(frozen=True)
-class StageTime:
-    """A stage's milliseconds, all threads together, by kind, and its products' operations."""
-
-    member: str
-    stage: Stage
-    milliseconds: dict[str, float]
-    flop: float
-
-    @property
-    def total(self) -> float:
-        """Milliseconds."""
-        return sum(self.milliseconds.values())
-
-    @property
-    def gflop_per_second(self) -> float | None:
-        """Of one thread in the stage's products; None where it has none."""
-        spent = self.milliseconds["products"]
-        return self.flop / spent / 1e6 if self.flop and spent else None
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything."""
-        return {
-            "member": self.member,
-            "stage": self.stage.label,
-            "milliseconds": self.total,
-            "milliseconds_by_kind": self.milliseconds,
-            "product_flop": self.flop,
-            "product_gflop_per_second": self.gflop_per_second,
-        }
+    def profiles(self) -> dict[str, MemberProfile]:
+        """What every member's scorer did; asked for once, at the end."""
 
 
-@dataclass(frozen=True)
-class MemberProfile:
-    """One member's stages; `inside` is what its session took, and `runs` how many tiles it ran."""
-
-    stages: tuple[StageTime, ...]
-    inside: float
-    runs: int
-
-    @property
-    def between(self) -> float:
-        """Milliseconds in the session and in no node."""
-        return self.inside - sum(stage.total for stage in self.stages)
+PROFILED: dict[str, Any] = {"native": ProfiledNative, "ort": ProfiledOrt}
+"""Makes a `Profiled` engine of (bundle, options), by the name of the engine that it stands for."""
 
 
-@dataclass(frozen=True, eq=False)
-class ProfileReport:
-    """The milliseconds of all threads while one matrix was scored, `seconds` of wall time."""
-
-    run: dict[str, Any]
-    members: dict[str, MemberProfile]
-    seconds: float
-    unprofiled_seconds: float
-    workers: int
-
-    @property
-    def total(self) -> float:
-        """Milliseconds that the threads had."""
-        return 1e3 * self.seconds * self.workers
-
-    @property
-    def stages(self) -> list[StageTime]:
-        """Every member's."""
-        return [stage for member in self.members.values() for stage in member.stages]
-
-    def kinds(self) -> dict[str, float]:
-        """Milliseconds by kind, then between nodes and outside the graphs; they add up."""
-        found = {kind: sum(stage.milliseconds[kind] for stage in self.stages) for kind in KINDS}
-        members = self.members.values()
-        return found | {
-            "between nodes": sum(member.between for member in members),
-            "outside the graphs": self.total - sum(member.inside for member in members),
-        }
-
-    @property
-    def not_arithmetic(self) -> float:
-        """The share of the time that computes no value, 0 … 1."""
-        arithmetic = sum(self.kinds()[kind] for kind in KINDS[:2])
-        return 1 - arithmetic / self.total
-
-    @property
-    def slowdown(self) -> float:
-        """How much longer scoring took because it was profiled, as a share."""
-        return self.seconds / self.unprofiled_seconds - 1
-
-    def to_json(self) -> dict[str, Any]:
-        """The whole report as a JSON object."""
-        return {
-            "run": self.run,
-            "seconds": self.seconds,
-            "unprofiled_seconds": self.unprofiled_seconds,
-            "workers": self.workers,
-            "thread_milliseconds": self.total,
-            "stages": [stage.to_json() for stage in self.stages],
-            "tiles": {name: member.runs for name, member in self.members.items()},
-            "milliseconds_by_kind": self.kinds(),
-            "share_that_is_not_arithmetic": self.not_arithmetic,
-        }
-
-
-class ProfiledEngine(OrtEngine):
-    """`ort` with ONNX Runtime's profiler on in the scorers; its files go into `folder`."""
-
-    def __init__(self, bundle: Bundle, options: EngineOptions, folder: Path) -> None:
-        super().__init__(bundle, "fp32", options)
-        self.scorers = {
-            member: _ProfiledScorer(
-                bundle.graph_path(member, "scorer", "fp32"),
-                bundle.graph(member, "scorer", "fp32").signature,
-                folder / member,
-            )
-            for member in bundle.manifest.members
-        }
-
-    def open(self, member: str, graph: GraphName) -> Graph:
-        """As `OrtEngine.open`; the scorers are profiled."""
-        return self.scorers[member] if graph == "scorer" else super().open(member, graph)
-
-
-class _ProfiledScorer:
-    """One member's scorer, in a session like the engine's that writes down every node."""
-
-    def __init__(self, path: Path, signature: GraphSignature, prefix: Path) -> None:
-        options = session_options(1, arena=True)
-        options.enable_profiling = True
-        options.profile_file_prefix = str(prefix)
-        self._optimised = prefix.with_suffix(".onnx")
-        options.optimized_model_filepath = str(self._optimised)
-        self.signature = signature
-        self._session = import_onnxruntime().InferenceSession(
-            str(path), options, providers=[PROVIDER]
+def check_profiled(engine: str) -> None:
+    """InputError for an engine whose time is not known stage by stage."""
+    if engine not in PROFILED:
+        raise InputError(
+            f"engine {engine} has no stages to take the time of",
+            expected=" or ".join(PROFILED),
+            got=engine,
+            hint=f"take one of them; both need `{ENGINES['ort'].install}`",
         )
-
-    def run(
-        self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer] | None = None
-    ) -> dict[str, Buffer]:
-        """See `Graph`; scorers are run without bound outputs."""
-        names = [spec.name for spec in self.signature.outputs]
-        return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
-
-    def events(self) -> list[dict[str, Any]]:
-        """What the profiler wrote; the profile ends here."""
-        path = Path(self._session.end_profiling())
-        found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-        return found
-
-    def stages(self, module: str) -> dict[str, Stage]:
-        """The stage of every node that ONNX Runtime made of the graph."""
-        import onnx
-
-        graph = onnx.load(self._optimised, load_external_data=False).graph
-        return stages_of(graph.node, module)
 
 
 def measure_profile(
     bundle: Bundle,
     workload: Workload,
+    engine: str,
     options: EngineOptions,
     progress: Progress | None = None,
     clock: Clock = time.perf_counter,
 ) -> ProfileReport:
-    """Score a workload once as it is, and once profiled.
+    """Score a workload in fp32 once as it is, and once profiled, matrix products before and after.
 
-    Raises SgrafDeployError if the profiler did not keep every run: it holds a million nodes.
+    Raises InputError for an engine that has no stages, and SgrafDeployError if ONNX Runtime's
+    profiler did not keep every run: it holds a million nodes.
     """
-    with load(bundle, "ort", "fp32", options=options) as scorer:
+    check_profiled(engine)
+    with load(bundle, engine, "fp32", options=options) as scorer:
         unprofiled, _ = _score(scorer, workload, clock)
-    limits = TileLimits()
-    with tempfile.TemporaryDirectory() as folder:
-        engine = ProfiledEngine(bundle, options, Path(folder))
-        with Scorer(bundle, engine, precision="fp32", limits=limits) as scorer:
-            seconds, tiles = _score(scorer, workload, clock, progress)
-            members = {
-                name: member_profile(
-                    name, graph.events(), graph.stages(bundle.manifest.members[name].config.module)
-                )
-                for name, graph in engine.scorers.items()
-            }
+    profiled: Profiled = PROFILED[engine](bundle, options)
+    limits = TileLimits(advice=profiled.tile_advice)
+    with Scorer(bundle, profiled, precision="fp32", limits=limits) as scorer:
+        products = [_product_speed(profiled.workers, clock)]
+        seconds, tiles = _score(scorer, workload, clock, progress)
+        members = profiled.profiles()
+    products.append(_product_speed(profiled.workers, clock))
     for name, member in members.items():
         if member.runs != tiles:
             what = f"the profile of {name} is not whole"
             hint = "take fewer --images and --captions"
             raise SgrafDeployError(what, expected=f"{tiles} runs", got=member.runs, hint=hint)
-    run = _describe(bundle, workload, options, engine.workers)
-    return ProfileReport(run, members, seconds, unprofiled, engine.workers)
+    return ProfileReport(
+        _describe(bundle, workload, profiled, options),
+        members,
+        seconds,
+        unprofiled,
+        profiled.workers,
+        max(products, key=lambda found: found.rate),
+        profiled.between,
+    )
 
 
-def member_profile(
-    member: str, events: Iterable[Mapping[str, Any]], stages: Mapping[str, Stage]
-) -> MemberProfile:
-    """Sum ONNX Runtime's events by stage; nodes that `stages` does not know are the rest."""
-    spent: dict[Stage, dict[str, float]] = defaultdict(lambda: dict.fromkeys(KINDS, 0.0))
-    flop: dict[Stage, float] = defaultdict(float)
-    inside, runs = 0.0, 0
-    for event in events:
-        if event["cat"] == "Session" and event["name"] == "model_run":
-            inside += event["dur"] / 1e3
-            runs += 1
-        if event["cat"] != "Node" or not event["name"].endswith(_SUFFIX):
-            continue
-        stage = stages.get(event["name"].removesuffix(_SUFFIX), Stage.REST)
-        op, shapes = event["args"]["op_name"], event["args"]
-        spent[stage][_kind(op)] += event["dur"] / 1e3
-        if op in PRODUCTS:
-            first, output = (
-                next(iter(shapes[key][0].values()))
-                for key in ("input_type_shape", "output_type_shape")
-            )
-            flop[stage] += product_flop(first, output)
-    order = [*(stage for stage in Stage if stage != Stage.REST), Stage.REST]
-    found = (StageTime(member, stage, spent[stage], flop[stage]) for stage in order)
-    return MemberProfile(tuple(one for one in found if one.total), inside, runs)
+def _product_speed(threads: int, clock: Clock) -> ProductSpeed:
+    """The machine's matrix products on so many threads, or on NumPy's own."""
+    with _torch_threads(threads):
+        products = ProductRate(clock)
+        known = threads if products.library == "PyTorch" else None
+        return ProductSpeed(products.measure(), products.library, known)
 
 
-def _kind(op: str) -> str:
-    if op in PRODUCTS:
-        return KINDS[0]
-    return KINDS[2] if op in MOVES else KINDS[1]
+@contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    try:
+        import torch
+    except ImportError:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _score(
@@ -265,7 +121,7 @@ def _score(
 
 
 def _describe(
-    bundle: Bundle, workload: Workload, options: EngineOptions, workers: int
+    bundle: Bundle, workload: Workload, engine: Engine, options: EngineOptions
 ) -> dict[str, Any]:
     """What is needed to compare two runs."""
     configs = {name: member.config for name, member in bundle.manifest.members.items()}
@@ -273,12 +129,12 @@ def _describe(
     return {
         "bundle_sha256": bundle.sha256,
         "module": bundle.manifest.module,
-        "engine": "ort",
-        "executed": "fp32",
-        "device": "cpu",
+        "engine": engine.name,
+        "executed": engine.executed,
+        "device": engine.device,
         "processor": processor(),
         "threads": options.threads,
-        "workers": workers,
+        "workers": engine.workers,
         "workload": workload.name,
         "images": len(inputs.regions),
         "captions": len(inputs.token_ids),

@@ -26,6 +26,8 @@ class Stage(IntEnum):
     SGR = 8
     SAF = 9
     HEAD = 10
+    WORDS = 11
+    """Of engine native alone."""
 
     @property
     def label(self) -> str:
@@ -44,6 +46,7 @@ _LABELS = {
     Stage.SGR: "SGR steps",
     Stage.SAF: "SAF gate",
     Stage.HEAD: "head",
+    Stage.WORDS: "words transposed",
     Stage.REST: "rest: masks, shapes, pieces",
 }
 

@@ -8,24 +8,32 @@ from dataclasses import replace
 from itertools import accumulate, repeat
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from support.random_weights import random_weights
 from support.refusals import naming, refused
 from support.small_models import SAF, SGR
 
+from sgraf_deploy.bench import measure
 from sgraf_deploy.bench.measure import pair_flop
-from sgraf_deploy.bench.profile import MemberProfile, ProfileReport, measure_profile, member_profile
+from sgraf_deploy.bench.profile import check_profiled, measure_profile
+from sgraf_deploy.bench.profile_ort import member_profile
+from sgraf_deploy.bench.profile_report import MemberProfile, ProductSpeed, ProfileReport
 from sgraf_deploy.bench.run import random_workload
 from sgraf_deploy.bench.stages import PRODUCTS, Stage, product_flop, stages_of
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.config import ModelConfig, Precision
 from sgraf_deploy.engines.base import EngineOptions
-from sgraf_deploy.errors import SgrafDeployError
+from sgraf_deploy.engines.native.library import LIBRARY
+from sgraf_deploy.errors import InputError, SgrafDeployError
 from sgraf_deploy.export.graphs import build_graph
 from sgraf_deploy.model.folding import fold
 
+compiled = pytest.mark.skipif(not LIBRARY.exists(), reason="engine native was not compiled")
+
 ONE_THREAD = EngineOptions(threads=1)
+PRODUCT_SPEED = ProductSpeed(4e9, "PyTorch", 2)
 ALIGNED = {
     *(Stage.ATTENTION, Stage.CONTEXT_NORM, Stage.CONTEXT, Stage.LOCAL, Stage.GLOBAL, Stage.HEAD)
 }
@@ -119,7 +127,7 @@ def test_events_are_summed_by_stage_and_kind() -> None:
 def test_what_is_not_arithmetic() -> None:
     """Of 10 ms on two threads: 4 products, 1 softmax; moves, gaps and Python are the rest."""
     members = {"sgr": member_profile("sgr", [*EVENTS, *EVENTS], STAGES)}
-    report = ProfileReport({}, members, 5e-3, 4e-3, workers=2)
+    report = ProfileReport({}, members, 5e-3, 4e-3, 2, PRODUCT_SPEED)
     assert report.kinds() == {
         "products": 4.0,
         "other arithmetic": 1.0,
@@ -132,11 +140,41 @@ def test_what_is_not_arithmetic() -> None:
     assert report.slowdown == pytest.approx(0.25)
 
 
-def test_a_real_profile_does_the_models_arithmetic(exported: Bundle) -> None:
-    """The products of all stages are those of `pair_flop`, and the few that it leaves out."""
-    workload = random_workload(exported, 12, 30)
+def test_a_rate_stands_beside_the_machines_on_as_many_threads() -> None:
+    """A stage without products has no rate; one machine's rate on other threads is none here."""
+    members = {"sgr": member_profile("sgr", [*EVENTS, *EVENTS], STAGES)}
+    attention, softmax, _ = members["sgr"].stages
+    rate = attention.gflop_per_second
+    assert rate is not None
+    for threads, expected in ((2, 2 * rate / 4), (1, None), (None, None)):
+        speed = replace(PRODUCT_SPEED, threads=threads)
+        report = ProfileReport({}, members, 5e-3, 4e-3, 2, speed)
+        assert report.of_product_rate(attention) == expected
+        assert report.of_product_rate(softmax) is None
+
+
+@pytest.fixture
+def small_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine's rate does not matter here."""
+    monkeypatch.setattr(measure, "PRODUCTS", ((8, 8, 8),))
+
+
+def measured(bundle: Bundle, engine: str, *, words: int | None = None) -> ProfileReport:
+    """Of 12 images and 30 captions, by a clock that always takes a second."""
+    workload = random_workload(bundle, 12, 30)
+    if words is not None:
+        ids = [(each * words)[:words] for each in map(list, workload.inputs.token_ids)]
+        inputs = replace(workload.inputs, token_ids=[np.array(each, np.int32) for each in ids])
+        workload = replace(workload, inputs=inputs)
     ticks = accumulate(repeat(1.0))
-    report = measure_profile(exported, workload, ONE_THREAD, clock=lambda: next(ticks))
+    return measure_profile(bundle, workload, engine, ONE_THREAD, clock=lambda: next(ticks))
+
+
+@pytest.mark.usefixtures("small_products")
+@pytest.mark.parametrize("engine", ["ort", pytest.param("native", marks=compiled)])
+def test_a_real_profile_does_the_models_arithmetic(exported: Bundle, engine: str) -> None:
+    """The products of all stages are those of `pair_flop`, and the few that it leaves out."""
+    report = measured(exported, engine)
 
     assert list(report.members) == ["sgr", "saf"]
     assert (report.seconds, report.unprofiled_seconds, report.workers) == (1.0, 1.0, 1)
@@ -151,13 +189,37 @@ def test_a_real_profile_does_the_models_arithmetic(exported: Bundle) -> None:
         )
         assert flop[Stage.GLOBAL] == 12 * 30 * 2 * config.embed * config.sim_dim
         assert flop[Stage[config.module]] > 0
-    assert json.loads(json.dumps(report.to_json()))["run"]["seed"] == 0
+    found = json.loads(json.dumps(report.to_json()))
+    assert (found["run"]["seed"], found["run"]["engine"]) == (0, engine)
+    assert found["product_rate"] == 2 * 8**3
+    assert sum(found["milliseconds_by_kind"].values()) == pytest.approx(1e3)
+    assert found["stage_milliseconds"] == sum(one["milliseconds"] for one in found["stages"])
 
 
+@compiled
+@pytest.mark.usefixtures("small_products")
+def test_both_engines_have_the_same_products(exported: Bundle) -> None:
+    """Where no caption is padded."""
+    found = {}
+    for engine in ("ort", "native"):
+        stages = measured(exported, engine, words=9).stages
+        found[engine] = {(one.member, one.stage): one.flop for one in stages if one.flop}
+    assert found["ort"].keys() == found["native"].keys()
+    assert found["ort"] == found["native"]
+
+
+def test_an_engine_without_stages_is_refused(exported: Bundle) -> None:
+    with refused(InputError, "torch", expected=naming("native", "ort"), got="torch"):
+        check_profiled("torch")
+    with refused(InputError, "torch", expected=naming("native", "ort"), got="torch"):
+        measured(exported, "torch")
+
+
+@pytest.mark.usefixtures("small_products")
 def test_a_profile_that_lost_runs_is_refused(
     exported: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lost = MemberProfile((), 0.0, runs=1)
-    monkeypatch.setattr("sgraf_deploy.bench.profile.member_profile", lambda *_: lost)
+    monkeypatch.setattr("sgraf_deploy.bench.profile_ort.member_profile", lambda *_: lost)
     with refused(SgrafDeployError, expected=naming(), got=1, hint="--images"):
-        measure_profile(exported, random_workload(exported, 12, 30), ONE_THREAD)
+        measured(exported, "ort")

@@ -15,7 +15,9 @@ from support.auto_engine import auto_engine
 from support.cli_world import World, done, error_line, refused_line, run
 from support.refusals import holds, naming
 
+from sgraf_deploy.bench import measure
 from sgraf_deploy.bundle.bundle import Bundle
+from sgraf_deploy.engines.policy import Choice
 from sgraf_deploy.errors import InputError, SgrafDeployError
 
 SIZES = ("--size", "10x50", "--size", "20×100")
@@ -65,20 +67,42 @@ def test_scaling_really_measures(world: World) -> None:
     assert one["pairs_per_second"] > 0
 
 
-def test_profile_shows_every_stage(world: World) -> None:
+@pytest.mark.parametrize("engine", ["auto", "ort"])
+def test_profile_shows_every_stage(
+    world: World, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    monkeypatch.setattr(measure, "PRODUCTS", ((8, 8, 8),))
     size = ("--images", 12, "--captions", 30, "--threads", 1)
+    chosen = () if engine == "auto" else ("--engine", engine)
 
-    stdout = done("bench", "profile", world.bundle, *size, "--json", "r.json").stdout
+    stdout = done("bench", "profile", world.bundle, *size, *chosen, "--json", "r.json").stdout
 
     assert "random regions and ids: 12 images × 30 captions" in stdout
     for stage in ("attention products", "SGR steps", "SAF gate", "local projection", "head"):
         assert stage in stdout
     assert "not arithmetic: " in stdout
     found = report()
+    assert found["run"]["engine"] == (auto_engine("fp32") if engine == "auto" else engine)
     assert (found["run"]["images"], found["run"]["captions"]) == (12, 30)
     spent = sum(found["milliseconds_by_kind"].values())
     assert spent == pytest.approx(found["thread_milliseconds"])
+    assert found["unprofiled_thread_milliseconds"] > 0
     assert [path.name for path in world.folder.iterdir()] == ["r.json"]
+
+
+@pytest.mark.parametrize("engine", ["torch", "trt", "ort:fp16", "nothing"])
+def test_profile_refuses_an_engine_without_stages(world: World, engine: str) -> None:
+    result = run("bench", "profile", world.bundle, "--engine", engine)
+    refused_line(result, InputError, engine, expected=naming("native", "ort"), got=engine)
+
+
+def test_profile_refuses_what_auto_takes_where_no_other_engine_works(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = Choice("torch", "fp32", "cpu")
+    monkeypatch.setattr("sgraf_deploy.engines.policy.choose", lambda *_: taken)
+    result = run("bench", "profile", world.bundle)
+    refused_line(result, InputError, "torch", expected=naming("native", "ort"), hint="[cpu]")
 
 
 BAD: list[tuple[tuple[object, ...], dict[str, Any]]] = [

@@ -70,6 +70,7 @@ static void smooth(float *attention, long stride, long regions, const long *colu
 /* Scores (regions, words) of one segment: leaky_relu(v w), `embed` in pieces. */
 static void raw_scores(const Workspace *w, const Model *model, const Segment *s) {
     long embed = model->embed;
+    begin_product(w, SGRAF_ATTENTION, model->regions, embed, s->columns);
     for (long row = 0; row < embed; row += DEPTH) {
         Product p = {
             .m = model->regions, .k = part_depth(row, embed), .t = s->columns,
@@ -89,6 +90,7 @@ static void squared_norms(const Workspace *w, const Model *model, const Segment 
         .a = s->gram, .a_k = model->regions, .a_block = 1,
         .b = w->attention + s->column, .b_k = w->word_stride, .norm = w->norm + s->column,
     };
+    begin_product(w, SGRAF_CONTEXT_NORM, s->gram ? p.m : model->embed, p.k, p.t);
     if (s->gram) {
         quadratic_form(&p);
         return;
@@ -105,9 +107,11 @@ static void squared_norms(const Workspace *w, const Model *model, const Segment 
 static void attend(Panel *panel, const Group *group, const Segment *s) {
     Workspace *w = &panel->work;
     long regions = panel->model->regions, stride = w->word_stride;
+    assert(s->column + whole_vectors(s->columns) <= w->word_stride);
     float *attention = w->attention + s->column;
     float *total = w->total + s->column, *norm = w->norm + s->column;
     raw_scores(w, panel->model, s);
+    begin(w, SGRAF_WORD_ATTENTION, SGRAF_ARITHMETIC);
     smooth(w->attention, stride, regions, group->column + s->first, s->end - s->first);
     for (long t = 0; t < s->columns; t += VL) {
         vec sum = {0};
@@ -120,6 +124,7 @@ static void attend(Panel *panel, const Group *group, const Segment *s) {
         store(norm + t, (vec){0});
     }
     squared_norms(w, panel->model, s);
+    begin(w, SGRAF_CONTEXT_NORM, SGRAF_ARITHMETIC);
     for (long t = 0; t < s->columns; t++) {
         float squared = norm[t] < 0.0f ? 0.0f : norm[t]; /* rounding beside an all-zero image */
         norm[t] = 1.0f / (__builtin_sqrtf(squared) + EPSILON * total[t]);
@@ -132,6 +137,7 @@ static void attend(Panel *panel, const Group *group, const Segment *s) {
 static void squares(Panel *panel, const Group *group, long row, long depth, long first, long end) {
     Workspace *w = &panel->work;
     long embed = panel->model->embed;
+    assert(0 < depth && depth <= DEPTH && end - first <= WIDE);
     for (long pair = 0; pair < group->end - group->first;) {
         Segment s = segment_at(panel, group, pair);
         pair = s.end;
@@ -145,6 +151,7 @@ static void squares(Panel *panel, const Group *group, long row, long depth, long
             .out = w->square + (from - first), .out_m = SQUARE_STRIDE,
             .minus = s.words + (from - s.column) + row * w->slot_stride, .minus_m = w->slot_stride,
         };
+        begin_product(w, SGRAF_CONTEXT, p.m, p.k, p.t);
         square_product(&p);
     }
 }
@@ -161,11 +168,13 @@ static void local_alignments(Panel *panel, const Group *group) {
     for (long row = 0; row < model->embed; row += DEPTH)
         for (long first = 0; first < group->words; first += WIDE) {
             long end = first + WIDE < group->words ? first + WIDE : group->words;
-            squares(panel, group, row, part_depth(row, model->embed), first, end);
+            long depth = part_depth(row, model->embed);
+            squares(panel, group, row, depth, first, end);
             Product p = {
                 .m = w->rows, .t = end - first, .b = w->square, .b_k = SQUARE_STRIDE,
                 .out = w->local + first, .out_m = w->node_stride,
             };
+            begin_product(w, SGRAF_LOCAL, model->sim_dim, depth, p.t);
             layer_part(&model->local, row, model->embed, p, 0);
         }
 }

@@ -17,7 +17,7 @@ from typing import Any
 
 LIBRARY = "libsgraf_scorer.so"
 
-_FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra")
+_FLAGS = ("-O3", "-DNDEBUG", "-std=gnu11", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra")
 _FLOATS = ("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
 _X86 = {
     "generic": ("-march=x86-64",),
@@ -25,6 +25,9 @@ _X86 = {
     "avx512": ("-march=x86-64-v4", "-mprefer-vector-width=512"),
 }
 """The scorer is compiled once for each; the machine that runs it chooses."""
+DEBUG = ("-O1", "-UNDEBUG", "-g", "-fno-omit-frame-pointer")
+"""Extra flags of a library that asserts its preconditions and can be stepped through."""
+
 _OTHERS: dict[str, tuple[str, ...]] = {"generic": ()}
 
 

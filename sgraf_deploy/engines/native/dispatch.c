@@ -2,16 +2,20 @@
  *
  * HAVE_AVX2 and HAVE_AVX512 say which ones there are beside the generic one.
  */
+#include <assert.h>
+#include <time.h>
+
 #include "scorer.h"
 
 #define DECLARE(isa)                                                                           \
     int64_t sgraf_workspace_##isa(const Model *, int32_t);                                     \
     void sgraf_score_##isa(const Model *, const Images *, const Captions *, const Pairs *,     \
-                           void *, float *);
+                           void *, float *, Stages *);
 
 typedef struct {
     int64_t (*workspace)(const Model *, int32_t);
-    void (*score)(const Model *, const Images *, const Captions *, const Pairs *, void *, float *);
+    void (*score)(const Model *, const Images *, const Captions *, const Pairs *, void *, float *,
+                  Stages *);
 } Scorer;
 
 DECLARE(generic)
@@ -32,6 +36,12 @@ static const Scorer scorers[] = {
 #endif
 };
 
+/* Those of a model; its instruction set is checked when the model is made. */
+static const Scorer *scorer_of(const Model *model) {
+    assert((sgraf_built() & sgraf_runnable()) >> model->instructions & 1);
+    return &scorers[model->instructions];
+}
+
 int32_t sgraf_built(void) {
     int32_t found = 0;
     for (uint32_t set = 0; set < sizeof(scorers) / sizeof(scorers[0]); set++)
@@ -51,7 +61,8 @@ int32_t sgraf_runnable(void) {
     return found;
 }
 
-int64_t sgraf_pack(const float *weight, int64_t inputs, int64_t outputs, float *packed) {
+int64_t sgraf_pack(const float *restrict weight, int64_t inputs, int64_t outputs,
+                   float *restrict packed) {
     int64_t rows = (outputs + SGRAF_BLOCK - 1) / SGRAF_BLOCK * SGRAF_BLOCK;
     for (int64_t part = 0; packed && part < inputs; part += SGRAF_DEPTH)
         for (int64_t m = 0; m < rows; m += SGRAF_BLOCK)
@@ -62,10 +73,22 @@ int64_t sgraf_pack(const float *weight, int64_t inputs, int64_t outputs, float *
 }
 
 int64_t sgraf_workspace(const Model *model, int32_t longest) {
-    return scorers[model->instructions].workspace(model, longest);
+    assert(longest > 0);
+    return scorer_of(model)->workspace(model, longest);
 }
 
 void sgraf_score(const Model *model, const Images *images, const Captions *captions,
                  const Pairs *pairs, void *workspace, float *logits) {
-    scorers[model->instructions].score(model, images, captions, pairs, workspace, logits);
+    sgraf_profile(model, images, captions, pairs, workspace, logits, 0);
+}
+
+void sgraf_profile(const Model *model, const Images *images, const Captions *captions,
+                   const Pairs *pairs, void *workspace, float *logits, Stages *stages) {
+    scorer_of(model)->score(model, images, captions, pairs, workspace, logits, stages);
+}
+
+int64_t sgraf_nanoseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sgraf_deploy.config import GraphName, GraphSignature, Precision, signature
 from sgraf_deploy.engines.base import EngineOptions, Graph, TileAdvice
@@ -85,7 +86,11 @@ class NativeEngine(OrtEngine):
                 hint="use --engine ort",
             )
         path = self._bundle.graph_path(member, "scorer", self._precision)
-        return NativeModel(config, read_weights(path, config))
+        return self._model(member, read_weights(path, config))
+
+    def _model(self, member: str, weights: Mapping[str, NDArray[np.float32]]) -> NativeModel:
+        """What scores; `bench profile` has one that takes the time of its stages."""
+        return NativeModel(self._bundle.member(member).config, weights)
 
 
 class NativeGraph:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ctypes import POINTER, Structure, byref, c_int32, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sgraf_deploy.config import ModelConfig
 from sgraf_deploy.engines.native.instructions import SETS, VARIABLE, InstructionSets, named
+from sgraf_deploy.engines.native.stages import Stages, no_time
 from sgraf_deploy.engines.native.workspace import KEPT_WORDS
 from sgraf_deploy.errors import UnavailableError
 
@@ -85,11 +86,15 @@ def open_library(path: Path = LIBRARY) -> ctypes.CDLL:
         library.sgraf_pack.restype = c_int64
         library.sgraf_workspace.argtypes = (POINTER(_Model), c_int32)
         library.sgraf_workspace.restype = c_int64
-        library.sgraf_score.argtypes = (
+        scored = (
             *(POINTER(_Model), POINTER(_Images), POINTER(_Captions), POINTER(_Pairs)),
             *(c_void_p, _Floats),
         )
+        library.sgraf_score.argtypes = scored
         library.sgraf_score.restype = None
+        library.sgraf_profile.argtypes = (*scored, POINTER(Stages))
+        library.sgraf_profile.restype = None
+        library.sgraf_nanoseconds.restype = c_int64
     except (OSError, AttributeError) as error:
         what = f"{path.name} cannot be loaded"
         raise UnavailableError(what, got=error, hint=INSTALL) from error
@@ -139,8 +144,16 @@ class NativeModel:
         model.similarity = self._plain(weights, "similarity")
         self._model = model
 
-    def score(self, inputs: Mapping[str, NDArray[Any]], logits: NDArray[np.float32]) -> None:
-        """Write the logits of a scorer's or a pair scorer's checked inputs."""
+    def score(
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        logits: NDArray[np.float32],
+        stages: Stages | None = None,
+    ) -> None:
+        """Write the logits of a scorer's or a pair scorer's checked inputs.
+
+        The time that it takes is added to `stages`, where there are any.
+        """
         gram = inputs.get("region_gram")
         images = _Images(
             _address(inputs["region_embeddings"]),
@@ -159,14 +172,18 @@ class NativeModel:
             pairs.image_index = _address(inputs["image_index"])
             pairs.caption_index = _address(inputs["caption_index"])
         workspace = self._workspace(words.shape[1])
-        self._library.sgraf_score(
-            byref(self._model),
-            byref(images),
-            byref(captions),
-            byref(pairs),
-            _address(workspace),
-            _address(logits),
+        arguments = (
+            *(byref(self._model), byref(images), byref(captions), byref(pairs)),
+            *(_address(workspace), _address(logits)),
         )
+        if stages is None:
+            self._library.sgraf_score(*arguments)
+        else:
+            self._library.sgraf_profile(*arguments, byref(stages))
+
+    def no_time(self, clock: Callable[[], int] | None = None) -> Stages:
+        """Stages for `score` to add to; see `stages.no_time`."""
+        return no_time(self._library, clock)
 
     @property
     def kept_bytes(self) -> int:

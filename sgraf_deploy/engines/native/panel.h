@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "product.h"
-#include "workspace.h"
+#include "stages.h"
 
 #define EPSILON 1e-8f
 
@@ -32,8 +32,8 @@ typedef struct {
  *
  * Whole squares of VL columns are written: the next columns overwrite what is too much.
  */
-INLINE void transposed(const float *const *from, long count, long embed, float *to, long stride,
-                       const float *const *minus) {
+INLINE void transposed(const float *const *from, long count, long embed, float *restrict to,
+                       long stride, const float *const *minus) {
     for (long first = 0; first < count; first += VL) {
         long columns = first + VL < count ? VL : count - first;
         long k = 0;
@@ -62,12 +62,15 @@ static long slot_of(Panel *panel, int32_t caption) {
     if (last >= 0 && panel->slots[last].caption == caption) return last;
     const Captions *captions = panel->captions;
     int32_t length = captions->lengths[caption];
+    assert(0 < length && length <= captions->longest);
     if (panel->slot_count == GROUP_WORDS) return -1;
     if (last >= 0 && panel->slot_columns + length > GROUP_WORDS) return -1;
     Slot *slot = &panel->slots[panel->slot_count];
     *slot = (Slot){caption, length, panel->slot_columns};
     long embed = panel->model->embed;
     const float *words = captions->words + (size_t)caption * captions->longest * embed;
+    begin(&panel->work, SGRAF_WORDS, SGRAF_MOVES);
+    assert(slot->column + whole_vectors(length) <= panel->work.slot_stride);
     for (long first = 0; first < length; first += VL) {
         const float *rows[VL];
         long count = first + VL < length ? VL : length - first;
@@ -75,12 +78,14 @@ static long slot_of(Panel *panel, int32_t caption) {
         transposed(rows, count, embed, panel->work.slots + slot->column + first,
                    panel->work.slot_stride, 0);
     }
+    begin(&panel->work, SGRAF_REST, SGRAF_MOVES);
     panel->slot_columns += length;
     return panel->slot_count++;
 }
 
 /* What every column (rows, columns) is multiplied by to have norm 1. */
-static void inverse_norms(const float *x, long rows, long stride, long columns, float *inverse) {
+static void inverse_norms(const float *restrict x, long rows, long stride, long columns,
+                          float *restrict inverse) {
     memset(inverse, 0, (size_t)columns * sizeof(float));
     for (long m = 0; m < rows; m++)
         for (long t = 0; t < columns; t++) inverse[t] += x[m * stride + t] * x[m * stride + t];
@@ -88,7 +93,8 @@ static void inverse_norms(const float *x, long rows, long stride, long columns, 
 }
 
 /* Divide every column (rows, columns) by its norm. */
-static void normalise(float *x, long rows, long stride, long columns, float *norm) {
+static void normalise(float *restrict x, long rows, long stride, long columns,
+                      float *restrict norm) {
     inverse_norms(x, rows, stride, columns, norm);
     for (long m = 0; m < rows; m++)
         for (long t = 0; t < columns; t++) x[m * stride + t] *= norm[t];
@@ -132,6 +138,8 @@ static void global_alignments(Panel *panel) {
     const Model *model = panel->model;
     Workspace *w = &panel->work;
     long embed = model->embed;
+    begin(w, SGRAF_GLOBAL, SGRAF_ARITHMETIC);
+    assert(panel->pair_count <= PANEL_PAIRS && whole_vectors(PANEL_PAIRS) <= w->pair_stride);
     const float *images[PANEL_PAIRS], *texts[PANEL_PAIRS];
     for (long pair = 0; pair < panel->pair_count; pair++) {
         int32_t caption = panel->slots[panel->pairs[pair].slot].caption;
@@ -143,7 +151,9 @@ static void global_alignments(Panel *panel) {
         .m = w->rows, .t = panel->pair_count,
         .b = w->difference, .b_k = w->pair_stride, .out = w->global, .out_m = w->pair_stride,
     };
+    begin_product(w, SGRAF_GLOBAL, model->sim_dim, embed, p.t);
     whole_layer(&model->global, embed, p, 0);
+    begin(w, SGRAF_GLOBAL, SGRAF_ARITHMETIC);
     normalise(w->global, w->rows, w->pair_stride, panel->pair_count, w->norm);
 }
 

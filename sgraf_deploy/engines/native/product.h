@@ -26,7 +26,8 @@ typedef enum {
 typedef struct {
     long m, k, t;
     const float *a;
-    long a_m, a_k;  /* a(m, k) = a[m * a_m + k * a_k] inside a block of MR rows */
+    long a_m, a_k;  /* a(m, k) = a[m * a_m + k * a_k] inside a block of MR rows; along k a_k is 1,
+                       else a_m, and left out */
     long a_block;   /* from a row of a to the next where blocks begin, m * a_block */
     const float *b;
     long b_k;
@@ -40,8 +41,8 @@ typedef struct {
 enum { MOST = 3, AHEAD = 192 }; /* blocks of rows at a time; numbers that are asked for early */
 
 /* One row of sums at its end; `b` is read by QUADRATIC alone. */
-INLINE void finish(const int nv, const Finish how, const vec sum[NV], float *out, const float *b,
-                   float *norm) {
+INLINE void finish(const int nv, const Finish how, const vec sum[NV], float *restrict out,
+                   const float *restrict b, float *restrict norm) {
 #pragma GCC unroll 4
     for (int j = 0; j < nv; j++) {
         vec x = sum[j];
@@ -60,7 +61,7 @@ INLINE void finish(const int nv, const Finish how, const vec sum[NV], float *out
 INLINE void block(const int mr, const int nv, const int along_k, const Finish how, const Product p,
                   long m, long t) {
     vec sum[MOST * MR][NV];
-    float *out = p.out + m * p.out_m + t;
+    float *restrict out = p.out + m * p.out_m + t;
 #pragma GCC unroll 18
     for (int i = 0; i < mr; i++) {
 #pragma GCC unroll 4
@@ -72,7 +73,7 @@ INLINE void block(const int mr, const int nv, const int along_k, const Finish ho
         }
         out += p.out_m;
     }
-    const float *a = p.a + m * p.a_block, *b = p.b + t;
+    const float *restrict a = p.a + m * p.a_block, *restrict b = p.b + t;
     const float *rows[MOST] = {a, a + MR * p.a_block, a + 2 * MR * p.a_block};
     const long a_m = along_k ? p.a_m : 1, a_k = along_k ? 1 : p.a_k;
     for (long k = p.k; k > 0; k--) {
@@ -112,9 +113,26 @@ INLINE void columns(const int nv, const int along_k, const Finish how, const Pro
     if (m < p.m) block(1, nv, along_k, how, p, m, t);
 }
 
+/* What a product takes for granted, asserted in a debug build; that `out` and `norm` lie outside
+ * `a`, `b` and `minus` is told to the compiler below. */
+INLINE void check_product(const int along_k, const Finish how, const Product *p) {
+    const int normed = how == QUADRATIC || how == SUM_SQUARE;
+    const long row = whole_vectors(p->t); /* what is read and written of a row */
+    assert(p->m > 0 && p->k > 0 && p->t > 0);
+    assert(p->a && p->b && (normed ? p->norm : p->out));
+    assert((along_k ? p->a_k : p->a_m) == 0); /* and is 1 */
+    assert(p->m % MR == 0 || p->m == 1 || p->a_block == (along_k ? p->a_m : 1)); /* no half block */
+    assert(row <= p->b_k || p->k == 1);
+    assert(normed || row <= p->out_m || p->m == 1);
+    assert(p->bias || (how != BIAS && how != RELU));
+    assert(how != SQUARE || (p->minus && row <= p->minus_m));
+    (void)along_k, (void)normed, (void)row; /* without asserts */
+}
+
 INLINE void multiply(const int along_k, const Finish how, const Product *whole) {
+    check_product(along_k, how, whole);
     const Product p = *whole; /* what is stored cannot change a copy */
-    long t = 0, left = (p.t + VL - 1) / VL; /* vectors */
+    long t = 0, left = whole_vectors(p.t) / VL;
     while (left > 0) {
         /* Of one vector too many, three and two keep more registers busy than four and one. */
         long now = left == NV + 1 && NV > 2 ? 3 : left < NV ? left : NV;

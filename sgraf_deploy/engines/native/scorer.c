@@ -6,8 +6,6 @@
 #define JOIN(a, b) a##b
 #define NAMED(name, suffix) JOIN(name, suffix)
 
-static long whole_vectors(long columns) { return (columns + VL - 1) / VL * VL; }
-
 /* The share of the lanes that is used, by the words and then by the nodes of so many pairs. */
 static float filled(const Model *model, long words, long pairs) {
     long nodes = model->steps > 1 ? words + pairs : 0;
@@ -33,6 +31,7 @@ static Group next_group(const Panel *panel, long first) {
         if (share >= most) best = count + 1, most = share;
     }
     if (2 * best < count) best = count;
+    assert(best <= GROUP_PAIRS && (best == 1 || group.column[best] <= GROUP_WORDS));
     group.end = first + best;
     group.words = group.column[best];
     return group;
@@ -48,6 +47,7 @@ static void score_panel(Panel *panel, float *logits) {
         if (panel->model->filtration_used) filtrate(&panel->work, panel->model, &group);
         else reason(&panel->work, panel->model, &group);
         head(&panel->work, panel->model, &group, logits + first);
+        begin(&panel->work, SGRAF_REST, SGRAF_MOVES);
         first = group.end;
     }
 }
@@ -58,6 +58,8 @@ static void score_listed(Panel *panel, const Pairs *pairs, float *logits) {
         int64_t first = at;
         panel->slot_count = panel->slot_columns = panel->pair_count = 0;
         for (; at < pairs->pairs && panel->pair_count < PANEL_PAIRS; at++) {
+            assert(0 <= pairs->image_index[at] && pairs->image_index[at] < pairs->images);
+            assert(0 <= pairs->caption_index[at] && pairs->caption_index[at] < pairs->captions);
             long slot = slot_of(panel, pairs->caption_index[at]);
             if (slot < 0) break;
             panel->pairs[panel->pair_count++] = (Pair){pairs->image_index[at], (int32_t)slot};
@@ -70,7 +72,7 @@ static void score_listed(Panel *panel, const Pairs *pairs, float *logits) {
 static void clear_slots(Panel *panel, int32_t first, int32_t end) {
     long columns = 0, needed = 0;
     for (int32_t caption = first; caption < end; caption++) {
-        long words = panel->captions->lengths[caption], whole = (words + VL - 1) / VL * VL;
+        long words = panel->captions->lengths[caption], whole = whole_vectors(words);
         needed = columns + whole > needed ? columns + whole : needed;
         columns += words;
     }
@@ -115,10 +117,17 @@ int64_t NAMED(sgraf_workspace_, ISA)(const Model *model, int32_t longest) {
 }
 
 void NAMED(sgraf_score_, ISA)(const Model *model, const Images *images, const Captions *captions,
-                              const Pairs *pairs, void *workspace, float *logits) {
+                              const Pairs *pairs, void *workspace, float *logits,
+                              Stages *stages) {
+    assert(model->regions > 0 && model->embed > 0 && model->sim_dim > 0);
+    assert(0 <= model->steps && model->steps <= (model->filtration_used ? 0 : SGRAF_MAX_STEPS));
+    assert(!pairs->image_index == !pairs->caption_index);
     Panel *panel = (Panel *)line_from((uintptr_t)workspace);
     *panel = (Panel){.model = model, .images = images, .captions = captions};
     lay_out(&panel->work, model, captions->longest, (uintptr_t)(panel + 1));
+    panel->work.stages = stages;
+    if (stages) start_stages(stages);
     if (pairs->image_index) score_listed(panel, pairs, logits);
     else score_all(panel, pairs, logits);
+    begin(&panel->work, SGRAF_REST, SGRAF_MOVES);
 }

@@ -1,7 +1,8 @@
 /* The scorer's interface; axes and names as in the ONNX graphs `scorer` and `pair_scorer`.
  *
  * All arrays are float32 or int32, contiguous, and checked by the caller: indices in range, lengths
- * from 1 to `words`. The weights of linear layers are packed by `sgraf_pack`, and as many biases as
+ * from 1 to `words`. None that is written overlaps another. A debug build asserts what can be seen
+ * of that, and what the functions in between take for granted. The weights of linear layers are packed by `sgraf_pack`, and as many biases as
  * packed outputs, the last ones 0; layers of one output are not packed.
  */
 #ifndef SGRAF_SCORER_H
@@ -56,6 +57,34 @@ typedef struct {
     int64_t pairs;
 } Pairs;
 
+/* The stages of a run; `library.py` names them in this order. */
+enum {
+    SGRAF_REST, /* between the others: which pairs come next, logits into their places */
+    SGRAF_WORDS, /* captions' words are transposed */
+    SGRAF_ATTENTION,
+    SGRAF_WORD_ATTENTION,
+    SGRAF_CONTEXT_NORM,
+    SGRAF_CONTEXT, /* and its squared difference to the words */
+    SGRAF_LOCAL,
+    SGRAF_GLOBAL,
+    SGRAF_SGR,
+    SGRAF_SAF,
+    SGRAF_HEAD,
+    SGRAF_STAGES
+};
+
+/* What is done in a stage; the last computes nothing. */
+enum { SGRAF_PRODUCTS, SGRAF_ARITHMETIC, SGRAF_MOVES, SGRAF_KINDS };
+
+/* Where the time of runs by one thread goes: all 0 before the first, but for the clock. */
+typedef struct {
+    int64_t (*clock)(void); /* in units of `spent`, never backwards */
+    int64_t since;          /* when the stage that is going on began */
+    int32_t stage, kind;
+    int64_t spent[SGRAF_STAGES][SGRAF_KINDS];
+    double flop[SGRAF_STAGES]; /* of products */
+} Stages;
+
 /* The instruction sets that this library was compiled for, a bit `1 << set` for each. */
 PUBLIC int32_t sgraf_built(void);
 
@@ -74,5 +103,12 @@ PUBLIC int64_t sgraf_workspace(const Model *model, int32_t longest);
 /* Logits of the pairs in their order, image by image for all of them. */
 PUBLIC void sgraf_score(const Model *model, const Images *images, const Captions *captions,
                         const Pairs *pairs, void *workspace, float *logits);
+
+/* The same logits, to the bit; adds to `stages` where the time went. */
+PUBLIC void sgraf_profile(const Model *model, const Images *images, const Captions *captions,
+                          const Pairs *pairs, void *workspace, float *logits, Stages *stages);
+
+/* A clock for it, in nanoseconds. */
+PUBLIC int64_t sgraf_nanoseconds(void);
 
 #endif

@@ -2,19 +2,22 @@
 #ifndef SGRAF_VECTOR_H
 #define SGRAF_VECTOR_H
 
+#include <assert.h>
 #include <stdint.h>
 
 #include "scorer.h"
 
-/* A product keeps MR x NV vectors in registers: of 32, or of 16 before AVX-512 on x86. */
+/* A product keeps MR x NV sums in registers, NV vectors of a row of b, and one number of a in every
+ * lane; x86 before FMA also what a product is before it is added.
+ */
 #if defined(__AVX512F__)
-enum { VL = 16, NV = 4 };
+enum { VL = 16, NV = 4 }; /* 24 + 4 + 1 = 29 of 32 registers */
 #elif defined(__AVX__)
-enum { VL = 8, NV = 2 };
+enum { VL = 8, NV = 2 };  /* 12 + 2 + 1 = 15 of 16 */
 #elif defined(__aarch64__)
-enum { VL = 4, NV = 4 };
+enum { VL = 4, NV = 4 };  /* 24 + 4 + 1 = 29 of 32 */
 #else
-enum { VL = 4, NV = 2 };
+enum { VL = 4, NV = 2 };  /* 12 + 2 + 1 + 1 = 16 of 16 */
 #endif
 
 enum { MR = SGRAF_BLOCK, WIDE = NV * VL };
@@ -24,6 +27,9 @@ typedef float vec __attribute__((vector_size(4 * VL), aligned(4), may_alias));
 typedef int32_t ivec __attribute__((vector_size(4 * VL), aligned(4), may_alias));
 
 #define INLINE static inline __attribute__((always_inline))
+
+/* So many columns, and what fills the last vector. */
+INLINE long whole_vectors(long columns) { return (columns + VL - 1) / VL * VL; }
 
 INLINE vec load(const float *p) { return *(const vec *)p; }
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 from support.refusals import holds
 
 from sgraf_deploy.engines.native.build import (
+    DEBUG,
     LIBRARY,
     compile_library,
     find_compiler,
@@ -89,6 +92,72 @@ def test_sources_that_do_not_compile_are_an_error_and_leave_the_old_library(
     with pytest.raises(RuntimeError, match="SGRAF_DEPLOY_NATIVE=0"):
         compile_library(find_compiler() or [], tmp_path, tmp_path / LIBRARY)
     assert (tmp_path / LIBRARY).read_bytes() == b"old"
+
+
+SCORED = """
+import resource
+import sys
+from pathlib import Path
+
+import numpy as np
+from support.small_models import SAF
+from sgraf_deploy.engines.native import library
+
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # It aborts on purpose.
+opened = library.open_library(Path(sys.argv[1]))
+library.open_library = lambda: opened
+layers = {"local_alignment": (32, 16), "global_alignment": (32, 16)}
+layers |= dict.fromkeys(["filtration.attention", "similarity"], (16, 1))
+weights = {f"{name}.weight": np.ones(shape, np.float32) for name, shape in layers.items()}
+weights |= {f"{name}.bias": np.ones(shape[1:], np.float32) for name, shape in layers.items()}
+shapes = {"region_embeddings": (2, 7, 32), "image_global": (2, 32), "word_embeddings": (2, 8, 32)}
+shapes["text_global"] = (2, 32)
+inputs = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+inputs["lengths"] = np.array([3, sys.argv[2]], np.int32)
+logits = np.full((2, 2), np.nan, np.float32)
+library.NativeModel(SAF, weights).score(inputs, logits)
+assert np.isfinite(logits).all()
+"""
+
+
+@pytest.fixture(scope="module")
+def debug_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the generic instruction set, for time."""
+    folder = tmp_path_factory.mktemp("debug")
+    compiler = old_compiler(folder, ["avx2", "avx512"])
+    compile_library([compiler], SOURCES, folder / LIBRARY, (*DEBUG, *FAST))
+    return folder / LIBRARY
+
+
+@pytest.mark.parametrize(("length", "code"), [(8, 0), (9, -signal.SIGABRT), (0, -signal.SIGABRT)])
+def test_a_debug_library_asserts_what_it_takes_for_granted(
+    debug_library: Path, length: int, code: int
+) -> None:
+    found = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-c", SCORED, str(debug_library), str(length)]
+    done = subprocess.run(command, env=os.environ | found, capture_output=True, check=False)
+    assert done.returncode == code, done.stderr.decode()
+    assert holds(done.stderr.decode(), "longest") == bool(code)
+
+
+@pytest.mark.parametrize(("asked", "extra"), [("debug", DEBUG), ("1", ()), (None, ())], ids=str)
+def test_an_installation_builds_it_where_that_is_asked_for(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, asked: str | None, extra: tuple[str, ...]
+) -> None:
+    monkeypatch.delenv("SGRAF_DEPLOY_NATIVE", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("SGRAF_DEPLOY_NATIVE", asked)
+    made, _ = hook(monkeypatch, checkout)
+    given = list[tuple[Any, ...]]()
+
+    def compiled(*arguments: Any) -> dict[str, str]:
+        given.append(arguments)
+        return {}
+
+    monkeypatch.setitem(made.initialize.__func__.__globals__, "compile_library", compiled)
+    made.initialize("standard", {"artifacts": []})
+    ((_, _, _, flags),) = given
+    assert flags == extra
 
 
 def hook(monkeypatch: pytest.MonkeyPatch, root: Path) -> tuple[Any, list[str]]:
