@@ -10,22 +10,19 @@ import contextlib
 import io
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from sgraf_deploy.config import GraphName, GraphSignature, Precision
-from sgraf_deploy.engines.base import EngineOptions
-from sgraf_deploy.engines.buffers import InputCheck, shape_of
+from sgraf_deploy.engines.base import EngineOptions, Graph
+from sgraf_deploy.engines.buffers import Sizes
 from sgraf_deploy.engines.cuda.api import Cuda
 from sgraf_deploy.engines.cuda.bindings import check_cuda, open_cuda
-from sgraf_deploy.engines.cuda.engine import CudaEngine, gpu_ordinal
+from sgraf_deploy.engines.cuda.engine import Arrays, CudaEngine, CudaGraph, gpu_ordinal
 from sgraf_deploy.engines.cuda.lanes import Lane
-from sgraf_deploy.engines.cuda.memory import DEVICE, DeviceArray
 from sgraf_deploy.engines.onnx_runtime import import_onnxruntime
 from sgraf_deploy.engines.ort import check_interface, open_session, translated
 from sgraf_deploy.engines.registry import CUDA_INSTALL
@@ -58,14 +55,15 @@ Provider = tuple[str, dict[str, str]]
 
 
 class OrtCudaEngine(CudaEngine):
-    """See `Engine` and `CudaEngine`; TensorFloat-32 is off, in cuDNN's GRU too (ONNX Runtime 1.18).
+    """ONNX Runtime's CUDA provider; TensorFloat-32 is off, in cuDNN's GRU too (ONNX Runtime 1.18).
 
-    A provider that does not take a graph is an error, where ONNX Runtime would compute on the host
-    without a word. Where the bundle holds its reference, `load` compares the engine with it.
+    A graph that the provider does not take is an error: ONNX Runtime would silently compute it on
+    the host. Where the bundle holds its reference, `load` compares the engine with it.
     """
 
     name = "ort-cuda"
     provider = CUDA
+    unverified = False
 
     def __init__(
         self,
@@ -77,19 +75,18 @@ class OrtCudaEngine(CudaEngine):
         cuda: Cuda | None = None,
     ) -> None:
         """Take the graphs of `bundle`; UnavailableError without the provider or a GPU."""
-        self.ordinal = gpu_ordinal(options.device, self.name)
+        ordinal = gpu_ordinal(options.device, self.name)
         self.module = onnxruntime or find_provider(self.provider)
         preload_libraries(self.module)
-        gpu = cuda or open_cuda(self.ordinal)
+        gpu = cuda or open_cuda(ordinal)
         if precision == "fp32":
             self.check_float32(gpu.compute_capability)
-        super().__init__(gpu, f"cuda:{self.ordinal}")
+        super().__init__(bundle, precision, options, gpu, ordinal)
         self.executed = (
             f"{precision} in onnxruntime {self.module.__version__}, "
             f"{self.provider.removesuffix('ExecutionProvider')} provider"
         )
         self.unverified = bundle.manifest.gate is not None
-        self._bundle, self._precision, self._options = bundle, precision, options
 
     @classmethod
     def check_available(cls, device: str) -> None:
@@ -105,10 +102,6 @@ class OrtCudaEngine(CudaEngine):
         """For this process: the next one may find another driver."""
         self.unverified = False
 
-    def largest(self, graph: GraphName) -> tuple[Mapping[str, int], ...]:
-        """Nothing: every size is taken."""
-        return ()
-
     def providers(self, lane: Lane) -> list[Provider]:
         """The providers of a session that works in a lane, the wanted one first."""
         return [(CUDA, {**self._common(lane), "use_tf32": "0"})]
@@ -116,10 +109,9 @@ class OrtCudaEngine(CudaEngine):
     def _common(self, lane: Lane) -> dict[str, str]:
         return {"device_id": str(self.ordinal), "user_compute_stream": str(lane.stream)}
 
-    def _open(self, member: str, graph: GraphName) -> OrtCudaGraph:
+    def _open_graph(self, member: str, graph: GraphName) -> Graph:
         path = self._bundle.graph_path(member, graph, self._precision)
-        signature = self._bundle.graph(member, graph, self._precision).signature
-        found = OrtCudaGraph(self, path, signature)
+        found = OrtCudaGraph(self, path, self.signature(member, graph))
         with self._lanes[0]:
             found.session(self._lanes[0])  # What is wrong with it shows now.
         return found
@@ -172,39 +164,18 @@ class OrtTensorrtEngine(OrtCudaEngine):
         return [(TENSORRT, options), *super().providers(lane)]
 
 
-class OrtCudaGraph:
-    """One graph, with a session for each lane; see `Graph`."""
+class OrtCudaGraph(CudaGraph):
+    """One graph, with a session for each lane."""
 
     def __init__(self, owner: OrtCudaEngine, path: Path, signature: GraphSignature) -> None:
-        self.signature = signature
-        self._check = InputCheck(signature, DEVICE)
+        super().__init__(owner, signature)
         self._owner, self._path = owner, path
         self._name = f"{path.parent.parent.name}/{path.parent.name}/{path.name}"
         self._sessions: dict[Lane, Any] = {}
         self._lock = Lock()
-        self._outputs = [(spec.name, spec.axes, np.dtype(spec.dtype)) for spec in signature.outputs]
 
-    def run(
-        self, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray] | None = None
-    ) -> dict[str, DeviceArray]:
-        """Put a run into the lane's stream; InputError for what the signature does not take."""
-        sizes = self._check.inputs(inputs)
-        self._check.outputs(outputs, sizes)
-        given = outputs or {}
-        lane = self._owner.lane()
-        with lane:
-            results = {
-                name: given[name] if name in given else lane.empty(shape_of(axes, sizes), dtype)
-                for name, axes, dtype in self._outputs
-            }
-            session = self.session(lane)
-            with translated(self._name):
-                lane.enqueue(
-                    partial(self._execute, session, inputs, results),
-                    reads=list(inputs.values()),
-                    writes=list(results.values()),
-                )
-        return results
+    def _prepare(self, lane: Lane, sizes: Sizes) -> Callable[[Arrays, Arrays], object]:
+        return partial(self._enqueue, self.session(lane))
 
     def session(self, lane: Lane) -> Any:
         """The lane's session, opened when it is first needed; the lane is entered."""
@@ -218,20 +189,19 @@ class OrtCudaGraph:
         """Drop the sessions; nothing runs any more."""
         self._sessions.clear()
 
-    def _execute(
-        self, session: Any, inputs: Mapping[str, DeviceArray], results: Mapping[str, DeviceArray]
-    ) -> None:
-        binding = session.io_binding()
+    def _enqueue(self, session: Any, inputs: Arrays, outputs: Arrays) -> None:
         where = "cuda", self._owner.ordinal
-        for spec in self.signature.inputs:
-            array = inputs[spec.name]
-            binding.bind_input(spec.name, *where, array.dtype, array.shape, array.pointer)
-        for name, array in results.items():
-            binding.bind_output(name, *where, array.dtype, array.shape, array.pointer)
-        options = self._owner.module.RunOptions()
-        # The stream is ours: what reads the outputs stands behind this run in it, or waits.
-        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-        session.run_with_iobinding(binding, options)
+        with translated(self._name):
+            binding = session.io_binding()
+            for spec in self.signature.inputs:
+                array = inputs[spec.name]
+                binding.bind_input(spec.name, *where, array.dtype, array.shape, array.pointer)
+            for name, array in outputs.items():
+                binding.bind_output(name, *where, array.dtype, array.shape, array.pointer)
+            options = self._owner.module.RunOptions()
+            # The stream is ours: what reads the outputs stands behind this run in it, or waits.
+            options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+            session.run_with_iobinding(binding, options)
 
     def _open(self, lane: Lane) -> Any:
         module = self._owner.module

@@ -76,7 +76,7 @@ class TorchRankCounter:
 
 
 def combine(members: Sequence[Tensor]) -> Tensor:
-    """The logit of the mean similarity of float64 logits, float32; as `engines.ensemble._combine`."""
+    """The logit of the mean similarity of float64 logits, float32, as in `engines.ensemble`."""
     nothing = torch.full_like(members[0], -torch.inf)
     yes = no = nothing
     whole = part = torch.zeros_like(members[0])

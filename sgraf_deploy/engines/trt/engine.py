@@ -7,7 +7,7 @@ GPU and the TensorRT that are there, and only if this user compared its values h
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sgraf_deploy.config import GraphName, GraphSignature, Precision
-from sgraf_deploy.engines.base import EngineOptions
-from sgraf_deploy.engines.buffers import InputCheck, shape_of
+from sgraf_deploy.engines.base import EngineOptions, Graph
+from sgraf_deploy.engines.buffers import Sizes
 from sgraf_deploy.engines.cuda.api import Cuda
 from sgraf_deploy.engines.cuda.bindings import check_cuda, open_cuda
-from sgraf_deploy.engines.cuda.engine import CudaEngine, gpu_ordinal
+from sgraf_deploy.engines.cuda.engine import Arrays, CudaEngine, CudaGraph, gpu_ordinal
 from sgraf_deploy.engines.cuda.lanes import Lane
-from sgraf_deploy.engines.cuda.memory import DEVICE, DeviceArray
 from sgraf_deploy.engines.gpu import Gpu
 from sgraf_deploy.engines.state import Mark, is_verified, mark_verified
 from sgraf_deploy.engines.trt.context import TrtContext
@@ -42,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 class TrtEngine(CudaEngine):
-    """See `Engine` and `CudaEngine`; contexts belong to one lane, graph and profile."""
+    """TensorRT or TensorRT for RTX on compiled plans; a context belongs to one lane and profile."""
 
     name = "trt"
 
@@ -59,12 +58,11 @@ class TrtEngine(CudaEngine):
         ordinal = gpu_ordinal(options.device, self.name)
         self._tensorrt = tensorrt or find_tensorrt()
         self._logger = self._tensorrt.logger()
-        super().__init__(cuda or open_cuda(ordinal), f"cuda:{ordinal}")
+        super().__init__(bundle, precision, options, cuda or open_cuda(ordinal), ordinal)
         check_gpu(self._tensorrt, self.cuda.compute_capability)
         check_capability(precision, self.cuda.compute_capability)
         self._runtime: api.Runtime = self._tensorrt.module.Runtime(self._logger)
         self.executed = f"{precision} in {self._tensorrt}"
-        self._bundle, self._precision, self._options = bundle, precision, options
         gpu = Gpu(self.cuda.name, self.cuda.compute_capability)
         self._host = PlanHost(bundle, gpu, self._tensorrt)
         self._folder = engine_folder(bundle, options.engine_dir)
@@ -101,13 +99,7 @@ class TrtEngine(CudaEngine):
             for same in zip(*found, strict=False)
         )
 
-    def open(self, member: str, graph: GraphName) -> TrtGraph:
-        """Open a plan; BundleError if it, or its sidecar, is not what it must be."""
-        found: TrtGraph = super().open(member, graph)  # type: ignore[assignment]  # of _open
-        return found
-
-    def _open(self, member: str, graph: GraphName) -> TrtGraph:
-        file = self._bundle.graph(member, graph, self._precision)
+    def _open_graph(self, member: str, graph: GraphName) -> Graph:
         self._bundle.graph_path(member, graph, self._precision)  # The ONNX file has that hash.
         expected = self._host.expected(member, self._precision, graph)
         sidecar, plan = load_plan(self._folder, expected, self._allowed)
@@ -124,7 +116,7 @@ class TrtEngine(CudaEngine):
         if self._tensorrt.compiles_at_run_time:
             how = self._options.specialisation
             rtx = RtxRuntime(self._tensorrt, engine, how, kernels_path(mark))
-        return TrtGraph(self, engine, sidecar, file.signature, rtx)
+        return TrtGraph(self, engine, sidecar, self.signature(member, graph), rtx)
 
     def _allowed(self, sidecar: Sidecar) -> bool:
         return self._options.allow_unverified or is_verified(self._host.mark(sidecar))
@@ -147,8 +139,8 @@ class TrtEngine(CudaEngine):
         return TrtContext(made, profile, scratch_bytes(engine, profile), lane, self._logger)
 
 
-class TrtGraph:
-    """One plan; see `Graph`. Runs are put into the calling thread's lane."""
+class TrtGraph(CudaGraph):
+    """One deserialised plan, with execution contexts for each lane and profile."""
 
     def __init__(
         self,
@@ -159,13 +151,11 @@ class TrtGraph:
         rtx: RtxRuntime | None = None,
     ) -> None:
         """Take a deserialised engine; DeviceError if its tensors are not the signature's."""
-        self.signature = signature
-        self._check = InputCheck(signature, DEVICE)
+        super().__init__(owner, signature)
         self._owner, self._engine, self._sidecar, self._rtx = owner, engine, sidecar, rtx
         self._runs: dict[tuple[Lane, int], TrtRuns] = {}
         self._lock = Lock()
         self._warned = False
-        self._outputs = [(spec.name, spec.axes, np.dtype(spec.dtype)) for spec in signature.outputs]
         found = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
         names = {spec.name for spec in (*signature.inputs, *signature.outputs)}
         if found != names or engine.num_optimization_profiles != len(sidecar.profiles):
@@ -174,27 +164,12 @@ class TrtGraph:
             raise DeviceError(f"tensors of engine {sidecar.plan}", expected=expected, got=got)
         self.largest = largest_sizes(signature, sidecar)
 
-    def run(
-        self, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray] | None = None
-    ) -> dict[str, DeviceArray]:
-        """Put a run into the lane's stream; InputError for shapes that no profile takes."""
-        sizes = self._check.inputs(inputs)
-        self._check.outputs(outputs, sizes)
-        profile = self._profile(sizes)
-        given = outputs or {}
-        lane = self._owner.lane()
-        with lane:
-            results = {
-                name: given[name] if name in given else lane.empty(shape_of(axes, sizes), dtype)
-                for name, axes, dtype in self._outputs
-            }
-            runs = self._in(lane, profile)
-            lane.enqueue(
-                partial(runs.run, {**inputs, **results}, frozenset(results)),
-                reads=list(inputs.values()),
-                writes=list(results.values()),
-            )
-        return results
+    def _prepare(self, lane: Lane, sizes: Sizes) -> Callable[[Arrays, Arrays], object]:
+        return partial(self._enqueue, self._in(lane, self._profile(sizes)))
+
+    @staticmethod
+    def _enqueue(runs: TrtRuns, inputs: Arrays, outputs: Arrays) -> None:
+        runs.run({**inputs, **outputs}, frozenset(outputs))
 
     def close(self) -> None:
         """Drop contexts and engine; nothing runs any more."""
