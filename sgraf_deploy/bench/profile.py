@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from sgraf_deploy.bench.measure import Clock, ProductRate, pair_flop, timed
 from sgraf_deploy.bench.profile_native import ProfiledNative
 from sgraf_deploy.bench.profile_ort import ProfiledOrt
-from sgraf_deploy.bench.profile_report import MemberProfile, ProductSpeed, ProfileReport
+from sgraf_deploy.bench.profile_report import ProductSpeed, ProfileReport
 from sgraf_deploy.bench.run import processor
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.engines.base import Engine, EngineOptions
@@ -22,18 +22,9 @@ from sgraf_deploy.runtime.scorer import Scorer, load
 from sgraf_deploy.runtime.tiles import TileLimits
 from sgraf_deploy.versions import tool_versions
 
+Profiled = ProfiledNative | ProfiledOrt
 
-class Profiled(Engine, Protocol):
-    """An engine that takes the time of its scorers' stages."""
-
-    between: str
-    """What a scorer does in no stage."""
-
-    def profiles(self) -> dict[str, MemberProfile]:
-        """What every member's scorer did; asked for once, at the end."""
-
-
-PROFILED: dict[str, Any] = {"native": ProfiledNative, "ort": ProfiledOrt}
+PROFILED: dict[str, type[Profiled]] = {"native": ProfiledNative, "ort": ProfiledOrt}
 """Makes a `Profiled` engine of (bundle, options), by the name of the engine that it stands for."""
 
 

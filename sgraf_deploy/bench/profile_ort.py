@@ -14,7 +14,7 @@ from sgraf_deploy.bench.stages import MOVES, PRODUCTS, Stage, product_flop, stag
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.config import GraphName, GraphSignature
 from sgraf_deploy.engines.base import EngineOptions, Graph
-from sgraf_deploy.engines.buffers import Buffer
+from sgraf_deploy.engines.buffers import Buffer, Sizes
 from sgraf_deploy.engines.onnx_runtime import import_onnxruntime
 from sgraf_deploy.engines.ort import PROVIDER, OrtEngine, session_options
 
@@ -39,9 +39,8 @@ class ProfiledOrt(OrtEngine):
             for member in bundle.manifest.members
         }
 
-    def open(self, member: str, graph: GraphName) -> Graph:
-        """As `OrtEngine.open`; the scorers are profiled."""
-        return self._scorers[member] if graph == "scorer" else super().open(member, graph)
+    def _open(self, member: str, graph: GraphName) -> Graph:
+        return self._scorers[member] if graph == "scorer" else super()._open(member, graph)
 
     def profiles(self) -> dict[str, MemberProfile]:
         """What every member's scorer did; the profile ends here."""
@@ -57,26 +56,24 @@ class ProfiledOrt(OrtEngine):
         self._folder.cleanup()
 
 
-class _ProfiledScorer:
+class _ProfiledScorer(Graph):
     """One member's scorer, in a session like the engine's that writes down every node."""
 
     def __init__(self, path: Path, signature: GraphSignature, prefix: Path) -> None:
+        super().__init__(signature)
         options = session_options(1, arena=True)
         options.enable_profiling = True
         options.profile_file_prefix = str(prefix)
         self._optimised = prefix.with_suffix(".onnx")
         options.optimized_model_filepath = str(self._optimised)
-        self.signature = signature
         self._session = import_onnxruntime().InferenceSession(
             str(path), options, providers=[PROVIDER]
         )
 
-    def run(
-        self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer] | None = None
+    def _run(
+        self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer], sizes: Sizes
     ) -> dict[str, Buffer]:
-        """See `Graph`; scorers are run without bound outputs."""
-        names = [spec.name for spec in self.signature.outputs]
-        return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
+        return self._named(self._session.run(None, dict(inputs)), outputs)
 
     def events(self) -> list[dict[str, Any]]:
         """What the profiler wrote; the profile ends here."""

@@ -1,23 +1,32 @@
-"""The one seam between the scorer and whatever runs the graphs.
+"""The one seam between the scorer and whatever runs the graphs: `Engine` and `Graph`.
 
 An engine opens the graphs of one bundle in one precision, keeps arrays on its device, gathers
 rows of them there and runs graphs on them without a copy to the host in between. Work may be
 asynchronous: only `fetch` waits.
+
+Both are base classes. An engine whose arrays are NumPy's writes `check_available`, `_open` and its
+graphs' `_run`; one on a GPU also overrides what puts arrays on the device and brings them back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from threading import Lock
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sgraf_deploy.config import GraphName, GraphSignature
-from sgraf_deploy.engines.buffers import Array, Buffer
-from sgraf_deploy.engines.ranks import RankCounter, Thresholds
+from sgraf_deploy.config import GraphName, GraphSignature, Precision
+from sgraf_deploy.engines.buffers import HOST, Array, Buffer, BufferKind, InputCheck, Sizes
+from sgraf_deploy.engines.ranks import HostRankCounter, RankCounter, Thresholds
+from sgraf_deploy.errors import InputError
+
+if TYPE_CHECKING:
+    from sgraf_deploy.bundle.bundle import Bundle
 
 Specialisation = Literal["lazy", "eager", "none"]
 
@@ -29,7 +38,7 @@ class EngineOptions:
     `threads` bounds the CPU threads that score (None: the engine's own choice). `device` is `cpu`,
     `cuda` or `cuda:N`; `load` names one before it opens an engine (see `policy`). `checkpoints` are
     files that stand in for `reference/` in a bundle that was exported without it.
-    `engine_dir` is where compiled engines are, if not in the bundle; one that this user never
+    `engine_dir` is where compiled plans are, if not in the bundle; one that this user never
     compared with the reference on this kind of GPU is opened only if `allow_unverified`, and
     compared then.
     """
@@ -41,129 +50,237 @@ class EngineOptions:
     allow_unverified: bool = False
     cuda_graphs: bool = True
     """Whether engine `trt` captures a run that comes again, with the same shapes at the same
-    addresses, as a CUDA graph, and launches that from then on. A run that cannot be captured goes
-    on as it is, with one warning a graph of the bundle."""
+    addresses, as a CUDA graph, and launches that graph from then on. A run that cannot be captured
+    is enqueued as usual, with one warning for each graph of the bundle."""
     specialisation: Specialisation = "lazy"
-    """When TensorRT for RTX compiles kernels for the very shapes of a run.
+    """When TensorRT for RTX compiles kernels specialised for the shapes of a run.
 
-    `lazy`: in the background, while kernels for any shape run; `eager`: before the first run of new
-    shapes, which waits for it; `none`: never. With `lazy` no run is captured, as a CUDA graph would
-    hold the kernels of the moment. TensorRT itself compiles when it builds a plan.
+    `lazy` compiles in the background, while kernels for any shape run; `eager` compiles before the
+    first run of new shapes, which waits for it; `none` never does. With `lazy` no run is captured,
+    because a CUDA graph would keep the kernels of that moment. TensorRT itself compiles when it
+    builds a plan.
     """
 
     def __repr__(self) -> str:
-        """What is not as it is by default."""
-        values = ((one.name, getattr(self, one.name), one.default) for one in fields(self))
+        """The options that differ from their defaults."""
+        values = ((each.name, getattr(self, each.name), each.default) for each in fields(self))
         chosen = [f"{name}={value!r}" for name, value, default in values if value != default]
         return f"EngineOptions({', '.join(chosen)})"
 
 
 @dataclass(frozen=True)
 class TileAdvice:
-    """The tiles that suit an engine.
-
-    `intermediate_bytes` is what a tile's (images, captions * words, embed) float32 would take, None
-    where tiles are as large as the memory budget allows. A small job is cut up for several threads,
-    into tiles of no fewer pairs than `smallest_share`, and of no less work than `smallest_flop` in
-    the local alignments.
-    """
+    """The tile sizes that suit an engine."""
 
     intermediate_bytes: int | None = 4 * 2**20
-    """By default what a CPU's caches hold of an engine that works operation by operation: larger
-    tiles fall out of them, smaller ones cost calls."""
+    """The largest size of a tile's intermediate, (images, captions * words, embed) float32, in
+    bytes; None for tiles as large as the memory budget allows. The default is sized for a CPU's
+    caches where each operator materialises its result: larger tiles spill out of them, smaller ones
+    pay more overhead for calls."""
     smallest_share: int = 16
+    """The fewest pairs of a tile where a small job is cut up for several threads."""
     smallest_flop: float = 0.0
+    """The least work of such a tile in the local alignments, in floating-point operations."""
     words: int | None = None
-    """Of an engine that computes no padding: so many words of captions of any length, in all.
-
-    None: captions of similar length, which are padded to the longest.
+    """The words of all captions of a tile together, for an engine that computes no padding: a tile
+    then holds captions of any length. None for captions of similar length, padded to the longest.
     """
 
 
 CACHED_TILES, LARGEST_TILES = TileAdvice(), TileAdvice(intermediate_bytes=None)
 
+_NOT_BOUND: Mapping[str, Buffer] = {}
 
-class Graph(Protocol):
-    """One opened graph of one member."""
 
-    @property
-    def signature(self) -> GraphSignature:
-        """The named inputs and outputs, in order."""
+class Graph(ABC):
+    """One opened graph of one member. An engine's graph class writes `_run`."""
 
+    kind: ClassVar[BufferKind] = HOST
+    """What the engine's buffers are, so that they can be checked without a copy to the host."""
+    largest: tuple[Mapping[str, int], ...] = ()
+    """The largest size of each dynamic axis, by profile; empty where any size is taken."""
+
+    def __init__(self, signature: GraphSignature) -> None:
+        """Take the named inputs and outputs, in order, that every run is checked against."""
+        self.signature = signature
+        self._check = InputCheck(signature, self.kind)
+
+    @final
     def run(
         self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer] | None = None
     ) -> dict[str, Buffer]:
-        """Run on device buffers by input name; write into `outputs` where one is bound.
+        """Run on device buffers by input name, and write into those of `outputs`, by output name.
 
-        Several threads may run one graph at the same time. Raises EngineMemoryError when the
-        device's memory does not suffice.
+        Returns every output by name, the bound buffers among them. Several threads may run one
+        graph at the same time.
+
+        Raises:
+            InputError: inputs or outputs are not the signature's, in name, dtype, shape, layout or,
+                for lengths and indices that the host knows, in range; or fit no profile.
+            EngineMemoryError: the device's memory does not suffice; a smaller run may still fit.
+        """
+        sizes = self._check.inputs(inputs)
+        if outputs:
+            self._check.outputs(outputs, sizes)
+        return self._run(inputs, outputs or _NOT_BOUND, sizes)
+
+    @abstractmethod
+    def _run(
+        self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer], sizes: Sizes
+    ) -> dict[str, Buffer]:
+        """Run on buffers that were checked against the signature; returns every output by name.
+
+        `outputs` are the buffers that the caller bound, none of them or some, and `sizes` the sizes
+        of the dynamic axes by name. The library's errors are translated here: EngineMemoryError
+        where its memory does not suffice, upon which the scorer goes on with smaller tiles.
         """
 
+    def _named(self, results: Sequence[Buffer], outputs: Mapping[str, Buffer]) -> dict[str, Buffer]:
+        """The results, in the signature's order, by name; those of bound outputs copied into them.
 
-class Engine(Protocol):
-    """Runs the graphs of one bundle in one precision on one device."""
+        For a library that returns its results instead of writing them where it is told to.
+        """
+        found = {}
+        for spec, result in zip(self.signature.outputs, results, strict=True):
+            bound = outputs.get(spec.name)
+            if bound is not None:
+                bound[...] = result
+            found[spec.name] = result if bound is None else bound
+        return found
+
+    def close(self) -> None:  # noqa: B027  # most graphs hold nothing
+        """Release what the graph holds; its engine calls this when nothing runs any more."""
+
+
+class Engine(ABC):
+    """Runs the graphs of one bundle in one precision on one device.
+
+    A subclass sets `name` and `executed`, and writes `check_available` and `_open`. Everything else
+    has a body that suits an engine on the host, whose buffers are NumPy arrays. An engine on a GPU
+    also overrides `empty`, `put`, `gather`, `fetch`, and `rank_counter` and `device_memory`.
+    """
 
     name: str
+    """The engine's name in the registry."""
     executed: str
     """What the arithmetic really is, for reports: `fp32`, `fp16`, `fp16-rounded`, …"""
-    device: str
+    device: str = "cpu"
     """Where buffers lie: `cpu` or `cuda:N`."""
-    workers: int
-    """How many runs of the scorers it wants at a time, each from a thread of its own."""
+    workers: int = 1
+    """How many tiles the engine wants to be scored at a time, each from a thread of its own; 1 if
+    one run uses every core, or the whole GPU, by itself."""
+
+    def __init__(self, bundle: Bundle, precision: Precision, options: EngineOptions) -> None:
+        """Take the graphs of `bundle` in `precision`; nothing is opened yet.
+
+        Raises InputError for fewer than one thread.
+        """
+        if options.threads is not None and options.threads < 1:
+            what = f"engine {self.name}: threads"
+            raise InputError(what, expected="at least 1", got=options.threads)
+        self._bundle, self._precision, self._options = bundle, precision, options
+        self._graphs: dict[tuple[str, GraphName], Graph] = {}
+        self._opening = Lock()
 
     @classmethod
+    @abstractmethod
     def check_available(cls, device: str) -> None:
-        """Raise UnavailableError, with what puts it right, unless it works here on a device.
+        """Raise UnavailableError, with a hint at what puts it right, unless it works on a device.
 
-        The device is of a kind that its `EngineEntry` names. Nothing else is raised, and nothing
-        large is allocated: `doctor` asks every engine.
+        The device is `cpu` or `cuda:N`, of a kind that the engine's `EngineEntry` names. Nothing
+        else is raised, and nothing large is allocated: `doctor` asks every engine.
+        """
+
+    @abstractmethod
+    def _open(self, member: str, graph: GraphName) -> Graph:
+        """Open a member's graph; called once for each, by one thread at a time.
+
+        Raises BundleError for a file that is damaged or is not what the manifest says.
         """
 
     @property
     def tile_advice(self) -> TileAdvice:
-        """The tiles that suit it."""
+        """The tile sizes that suit the engine; by default those that a CPU's caches hold."""
+        return CACHED_TILES
 
     @property
     def unverified(self) -> bool:
-        """Whether something that it runs still has to be compared with the reference."""
+        """Whether something that runs still has to be compared with the reference; by default no.
+
+        `load` compares it, and calls `mark_verified`.
+        """
+        return False
+
+    def mark_verified(self) -> None:  # noqa: B027  # for engines that are never unverified
+        """Remember, for later uses too, that everything was compared with the reference."""
+
+    def signature(self, member: str, graph: GraphName) -> GraphSignature:
+        """The inputs and outputs that a member's graph has in the bundle."""
+        return self._bundle.graph(member, graph, self._precision).signature
 
     def open(self, member: str, graph: GraphName) -> Graph:
-        """Open a member's graph (`sgr` or `saf`); a second call returns the same one."""
+        """A member's graph, opened when it is first asked for; later calls return the same one.
+
+        Raises BundleError for a graph that is damaged or is not what the manifest says.
+        """
+        key = (member, graph)
+        found = self._graphs.get(key)
+        if found is None:
+            with self._opening:
+                found = self._graphs.get(key)
+                if found is None:
+                    found = self._graphs[key] = self._open(member, graph)
+        return found
 
     def largest(self, graph: GraphName) -> tuple[Mapping[str, int], ...]:
-        """The largest sizes by axis that a graph takes, one for each of its profiles.
+        """The largest size of each dynamic axis that every member's graph takes, by profile.
 
-        Nothing where any size is taken. Every run fits one of them.
+        Every run fits one of the profiles. Empty, as by default, where any size is taken.
         """
+        return ()
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Buffer:
-        """Room on the device for outputs to be bound to; its values are whatever was there."""
+        """A buffer that outputs can be bound to; its values are arbitrary.
+
+        Raises EngineMemoryError where there is no room on the device.
+        """
+        return np.empty(shape, dtype=dtype)
 
     def put(self, array: Array) -> Buffer:
         """Bring a host array onto the device, where it stays until nothing refers to it.
 
-        An engine whose device is the host may keep the array itself: who puts it no longer
-        writes to it.
+        An engine on the host may keep the array itself, so the caller no longer writes to it; by
+        default it is copied only if it is not contiguous. Raises EngineMemoryError.
         """
+        return np.ascontiguousarray(array)
 
     def gather(self, buffer: Buffer, rows: slice | NDArray[np.int32]) -> Buffer:
         """Rows of a resident buffer.
 
-        A slice (of step 1) gives a view, to which an output may be bound; indices of any shape
-        give a copy of shape rows.shape + row shape. Indices are in range.
+        A slice of step 1 gives a view, to which an output may be bound; indices of any shape, all
+        of them in range, give a copy of shape rows.shape + row shape. Raises EngineMemoryError.
         """
+        return buffer[rows] if isinstance(rows, slice) else np.take(buffer, rows, axis=0)
 
     def fetch(self, buffer: Buffer) -> Array:
-        """Wait for a buffer and return it as a host array."""
+        """Wait for a buffer and return it as a host array; by default it is one."""
+        array: Array = buffer
+        return array
 
     def rank_counter(self, thresholds: Thresholds) -> RankCounter:
-        """Counts on the device which candidates reach the thresholds of their queries."""
+        """What counts, tile by tile, the candidates that reach the thresholds of their queries.
 
-    def mark_verified(self) -> None:
-        """Remember, for later uses as well, that everything was compared with the reference."""
+        By default every tile is fetched and compared on the host.
+        """
+        return HostRankCounter(self.fetch, thresholds)
 
     def device_memory(self) -> dict[str, int]:
-        """Bytes on a GPU by purpose, `peak` among them; nothing for an engine on the host."""
+        """Bytes on a GPU by purpose, `peak` among them; by default none, for the host."""
+        return {}
 
     def close(self) -> None:
-        """Release sessions, weights and device memory."""
+        """Release graphs, and in a subclass weights and device memory; nothing runs any more."""
+        with self._opening:
+            graphs, self._graphs = self._graphs, {}
+        for graph in graphs.values():
+            graph.close()

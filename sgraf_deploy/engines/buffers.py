@@ -1,7 +1,7 @@
-"""What the runs of graphs are given, checked in one way whatever engine runs them.
+"""Checks what graphs are given, in the same way for every engine; and the names of such arrays.
 
-Arrays on a device are looked at where they are: their shape and dtype cost nothing, and of integers
-only what the host knows without waiting is compared.
+Nothing is copied from a device for it: shapes and dtypes are known without waiting, and lengths and
+indices are compared only where the host knows their extremes.
 """
 
 from __future__ import annotations
@@ -18,37 +18,38 @@ from sgraf_deploy.errors import InputError
 
 Array = NDArray[Any]
 Buffer = Any
-"""An array on an engine's device; only the engine that made it knows what it is."""
+"""An array on an engine's device: what it really is, only the engine that made it knows."""
 
 Sizes = dict[str, int]
-"""Of the dynamic axes, by name."""
+"""The size of each dynamic axis, by name."""
 
 Extremes = tuple[int, int]
-"""The lowest and the highest number."""
+"""The lowest and the highest number of an array."""
 
 _RANGES = {
     "lengths": (1, "words", 0),
     "image_index": (0, "images", -1),
     "caption_index": (0, "captions", -1),
 }
-"""Of an input: the lowest number, and the axis whose size, plus so many, is the highest."""
+"""By input: the lowest number allowed, and the axis and offset that give the highest."""
 
 
 @dataclass(frozen=True)
 class BufferKind:
-    """What an engine's buffers are, and how to look at them."""
+    """What an engine's buffers are, and how they are checked."""
 
     type: type[Any]
+    """The class that every buffer is of."""
     dtypes: Mapping[str, Any]
-    """Theirs, by the name of ours."""
+    """The buffers' dtype for each dtype of a signature."""
     extremes: Callable[[Any], Extremes | None]
-    """Those of a buffer; None where it has no numbers, or the host does not know them."""
+    """Gives a buffer's extremes; None for an empty one, and where the host does not know them."""
     in_order: bool = False
-    """Whether they have to be contiguous, as only some host arrays are."""
+    """Whether contiguity has to be checked: NumPy arrays may lack it."""
 
 
 def host_extremes(array: NDArray[Any]) -> Extremes | None:
-    """The lowest and the highest number of an array; None for an empty one."""
+    """The lowest and the highest number of a host array; None for an empty one."""
     return (int(array.min()), int(array.max())) if array.size else None
 
 
@@ -61,10 +62,10 @@ HOST = BufferKind(
 
 
 class InputCheck:
-    """Compares what a graph is given with its signature."""
+    """Compares what a graph is given with its signature; `base.Graph.run` does so at every run."""
 
     def __init__(self, signature: GraphSignature, kind: BufferKind = HOST) -> None:
-        """For a graph of this signature on buffers of this kind."""
+        """Prepare the check of a graph of this signature on buffers of this kind."""
         self._kind = kind
         self._inputs = [(spec, kind.dtypes[spec.dtype]) for spec in signature.inputs]
         self._outputs = {spec.name: (spec, kind.dtypes[spec.dtype]) for spec in signature.outputs}
@@ -76,8 +77,8 @@ class InputCheck:
         """The sizes of the dynamic axes.
 
         Raises InputError unless exactly the signature's inputs are given, each of its dtype and
-        axes, contiguous where that counts, axes of one name equal, and lengths and indices in
-        range as far as the host knows them.
+        axes and contiguous, with axes of one name equal, and with lengths and indices in range as
+        far as the host knows them.
         """
         sizes: Sizes = {}
         for spec, dtype in self._inputs:
@@ -94,11 +95,14 @@ class InputCheck:
                 raise InputError(f"values of {name}", expected=f"{lowest} … {highest}", got=got)
         return sizes
 
-    def outputs(self, given: Mapping[str, Buffer] | None, sizes: Sizes) -> None:
-        """InputError for bound outputs that are none, or not of the shape that follows."""
-        for name, array in (given or {}).items():
+    def outputs(self, given: Mapping[str, Buffer], sizes: Sizes) -> None:
+        """Raise InputError for bound outputs that the graph does not have or cannot write.
+
+        Their dynamic axes are of the `sizes` that the inputs have.
+        """
+        for name, array in given.items():
             if name not in self._outputs:
-                raise _unknown("output", given or {}, list(self._outputs))
+                raise _unknown("output", given, list(self._outputs))
             spec, dtype = self._outputs[name]
             if not self._fits(array, dtype, spec.axes, sizes):
                 raise _misfit("output", spec, array, sizes)
@@ -120,7 +124,7 @@ class InputCheck:
 
 
 def shape_of(axes: tuple[str | int, ...], sizes: Mapping[str, int]) -> tuple[int, ...]:
-    """A shape, its dynamic axes by size."""
+    """The shape that axes have, each dynamic one of its size."""
     return tuple(sizes[axis] if isinstance(axis, str) else axis for axis in axes)
 
 

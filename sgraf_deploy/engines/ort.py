@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: the bundle's graphs, with NumPy arrays as buffers."""
+"""Engine `ort`: ONNX Runtime on the CPU, on the bundle's graphs and NumPy arrays."""
 
 from __future__ import annotations
 
@@ -6,17 +6,12 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sgraf_deploy.config import GraphName, GraphSignature, Precision
-from sgraf_deploy.engines.base import CACHED_TILES, EngineOptions, Graph
-from sgraf_deploy.engines.buffers import Array, Buffer, InputCheck
+from sgraf_deploy.engines.base import Engine, EngineOptions, Graph
+from sgraf_deploy.engines.buffers import Buffer, Sizes
 from sgraf_deploy.engines.onnx_runtime import import_onnxruntime, import_state
-from sgraf_deploy.engines.ranks import HostRankCounter, Thresholds
 from sgraf_deploy.errors import (
     BundleError,
     EngineMemoryError,
@@ -33,25 +28,22 @@ if TYPE_CHECKING:
 PROVIDER = "CPUExecutionProvider"
 
 EXECUTED = {"fp32": "fp32", "fp16": "fp32 arithmetic on an fp16 graph"}
-"""ONNX Runtime has no half kernels for a CPU: it converts around every operation."""
+"""ONNX Runtime has no float16 kernels for a CPU: it converts around every operator."""
 
 _OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory", "bad allocation", "out of memory")
 _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int32)": "int32"}
 _FATAL_ONLY = 4
-"""ONNX Runtime's severity: what it would print on stderr reaches the caller as an error."""
+"""A severity of ONNX Runtime, whose errors reach the caller as exceptions instead."""
 
 
-class OrtEngine:
-    """See `Engine`; sessions are opened on first use, once, and may be run by several threads.
+class OrtEngine(Engine):
+    """ONNX Runtime on the CPU; each session may be run by several threads.
 
     A tile is scored by one thread, and every thread scores a tile: there is nothing to wait for
     within a graph, and a tile's intermediates stay in one core's cache.
     """
 
     name = "ort"
-    device = "cpu"
-    tile_advice = CACHED_TILES
-    unverified = False
 
     def __init__(self, bundle: Bundle, precision: Precision, options: EngineOptions) -> None:
         """Take the graphs of `bundle` in `precision`; InputError for a device but the CPU."""
@@ -63,81 +55,25 @@ class OrtEngine:
                 got=options.device,
                 hint="on a GPU use --engine ort-cuda",
             )
-        if options.threads is not None and options.threads < 1:
-            raise InputError(
-                f"engine {self.name}: threads", expected="at least 1", got=options.threads
-            )
+        super().__init__(bundle, precision, options)
         self.executed = EXECUTED[precision]
         self.workers = options.threads or _processors()
-        self._bundle = bundle
-        self._precision = precision
-        self._options = options
-        self._lock = Lock()
-        self._graphs: dict[tuple[str, GraphName], Graph] = {}
 
     @classmethod
     def check_available(cls, device: str) -> None:
-        """UnavailableError where ONNX Runtime cannot be imported."""
+        """Raise UnavailableError where ONNX Runtime cannot be imported."""
         import_onnxruntime()
-
-    def open(self, member: str, graph: GraphName) -> Graph:
-        """Open a graph; BundleError if it is damaged or is not what the manifest says."""
-        key = (member, graph)
-        found = self._graphs.get(key)
-        if found is None:
-            with self._lock:
-                found = self._graphs.get(key)
-                if found is None:
-                    found = self._graphs[key] = self._open(member, graph)
-        return found
-
-    def largest(self, graph: GraphName) -> tuple[Mapping[str, int], ...]:
-        """Nothing: every size is taken."""
-        return ()
-
-    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Buffer:
-        """An array; the system gives its memory only where something is written."""
-        return np.empty(shape, dtype=dtype)
-
-    def put(self, array: Array) -> Buffer:
-        """The array itself, copied only if its memory is not contiguous."""
-        return np.ascontiguousarray(array)
-
-    def gather(self, buffer: Buffer, rows: slice | NDArray[np.int32]) -> Buffer:
-        """A view for a slice, copied rows for indices."""
-        return buffer[rows] if isinstance(rows, slice) else np.take(buffer, rows, axis=0)
-
-    def fetch(self, buffer: Buffer) -> Array:
-        """The array itself."""
-        array: Array = buffer
-        return array
-
-    def rank_counter(self, thresholds: Thresholds) -> HostRankCounter:
-        """Counts with NumPy."""
-        return HostRankCounter(self.fetch, thresholds)
-
-    def mark_verified(self) -> None:
-        """Nothing: the graphs passed the gate when they were exported."""
-
-    def device_memory(self) -> dict[str, int]:
-        """Nothing: the device is the host."""
-        return {}
-
-    def close(self) -> None:
-        """Drop the sessions."""
-        with self._lock:
-            self._graphs.clear()
 
     def _open(self, member: str, graph: GraphName) -> Graph:
         path = self._bundle.graph_path(member, graph, self._precision)
-        signature = self._bundle.graph(member, graph, self._precision).signature
+        signature = self.signature(member, graph)
         if "scorer" in graph:
             return OrtGraph(path, signature, threads=1, arena=True)
         return OrtGraph(path, signature, self.workers)
 
 
-class OrtGraph:
-    """One session; see `Graph`."""
+class OrtGraph(Graph):
+    """One session of ONNX Runtime on the CPU."""
 
     def __init__(
         self, path: Path, signature: GraphSignature, threads: int, *, arena: bool = False
@@ -146,22 +82,19 @@ class OrtGraph:
 
         With `arena` the session keeps the memory of its largest run for the next.
         """
-        self.signature = signature
-        self._check = InputCheck(signature)
-        self._name = f"{path.parent.parent.name}/{path.parent.name}/{path.name}"
+        super().__init__(signature)
+        self._names = [spec.name for spec in signature.outputs]
+        self._path = f"{path.parent.parent.name}/{path.parent.name}/{path.name}"
         self._session = _open_session(path, threads, arena)
         check_interface(self._session, signature, path)
 
-    def run(
-        self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer] | None = None
+    def _run(
+        self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer], sizes: Sizes
     ) -> dict[str, Buffer]:
-        """Run on arrays; InputError for what the signature does not allow."""
-        self._check.outputs(outputs, self._check.inputs(inputs))
-        with translated(self._name):
+        with translated(self._path):
             if outputs:
                 return self._run_bound(inputs, outputs)
-            names = [spec.name for spec in self.signature.outputs]
-            return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
+            return dict(zip(self._names, self._session.run(self._names, dict(inputs)), strict=True))
 
     def _run_bound(
         self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]
@@ -169,8 +102,7 @@ class OrtGraph:
         binding = self._session.io_binding()
         for name, array in inputs.items():
             binding.bind_cpu_input(name, array)
-        names = [spec.name for spec in self.signature.outputs]
-        for name in names:
+        for name in self._names:
             bound = outputs.get(name)
             if bound is None:
                 binding.bind_output(name)
@@ -180,12 +112,12 @@ class OrtGraph:
         self._session.run_with_iobinding(binding)
         return {
             name: outputs[name] if name in outputs else value.numpy()
-            for name, value in zip(names, binding.get_outputs(), strict=True)
+            for name, value in zip(self._names, binding.get_outputs(), strict=True)
         }
 
 
 def _processors() -> int:
-    """The processors that this process may use."""
+    """The number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -195,7 +127,7 @@ def _open_session(path: Path, threads: int, arena: bool) -> InferenceSession:
     session = open_session(path, session_options(threads, arena), [PROVIDER])
     if session.get_providers() != [PROVIDER]:
         raise UnavailableError(
-            f"ONNX Runtime opened {path} elsewhere",
+            f"ONNX Runtime opened {path} with other providers",
             expected=[PROVIDER],
             got=session.get_providers(),
             hint="pip install 'sgraf-deploy[cpu]'",
@@ -230,7 +162,7 @@ def open_session(
 
 
 def check_interface(session: InferenceSession, signature: GraphSignature, path: Path) -> None:
-    """BundleError if a session's inputs and outputs are not the signature's."""
+    """Raise BundleError if a session's inputs and outputs are not the signature's."""
     for what, specs, found in (
         ("inputs", signature.inputs, session.get_inputs()),
         ("outputs", signature.outputs, session.get_outputs()),
@@ -247,17 +179,17 @@ def check_interface(session: InferenceSession, signature: GraphSignature, path: 
 
 
 def session_options(threads: int, arena: bool) -> SessionOptions:
-    """What a session is opened with; `arena` as in `OrtGraph`."""
+    """The options of a session on the CPU; `arena` as in `OrtGraph`."""
     options: SessionOptions = import_onnxruntime().SessionOptions()
     options.log_severity_level = _FATAL_ONLY
     options.inter_op_num_threads = 1
     # Scorers run thousands of times: without an arena the system maps and clears their
-    # intermediates anew each time, which takes as long again. Encoders would only keep memory
-    # that nothing needs later, and so would patterns, one for each of the many tile shapes.
+    # intermediates each time, which takes as long as the run. Encoders would only keep memory
+    # that is not needed later, and so would memory patterns, one for each of the many shapes.
     options.enable_cpu_mem_arena = arena
     options.enable_mem_pattern = False
     options.intra_op_num_threads = threads
-    # Every session has threads of its own: those of the others must not spin beside them.
+    # Every session has its own threads: those of one must not spin while another runs.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
 
@@ -268,7 +200,7 @@ def _described(name: str, dtype: str, axes: Sequence[str | int]) -> str:
 
 @contextmanager
 def translated(name: str) -> Iterator[None]:
-    """Errors of ONNX Runtime, while it runs a graph of that name, as ours."""
+    """Translate errors of ONNX Runtime while it runs a graph of that name."""
     native = import_state()
     try:
         yield
@@ -281,7 +213,7 @@ def translated(name: str) -> Iterator[None]:
 
 
 def _translated(name: str, error: Exception) -> SgrafDeployError:
-    """An error of ONNX Runtime while running, as ours."""
+    """EngineMemoryError for an error that says so, else InputError."""
     text = str(error)
     if any(mark in text for mark in _OUT_OF_MEMORY):
         return EngineMemoryError(f"graph {name} ran out of memory", got=text)

@@ -1,7 +1,7 @@
-"""ONNX Runtime on a GPU: its CUDA provider, or its TensorRT provider, on the bundle's graphs.
+"""Engines `ort-cuda` and `ort-trt`: ONNX Runtime's CUDA or TensorRT provider on a GPU.
 
 Inputs and outputs are bound where they lie on the device. A session works in one stream, so each
-lane has sessions of its own and nothing waits but `fetch`.
+lane has its own sessions, and only `fetch` waits.
 """
 
 from __future__ import annotations
@@ -10,22 +10,19 @@ import contextlib
 import io
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from sgraf_deploy.config import GraphName, GraphSignature, Precision
-from sgraf_deploy.engines.base import EngineOptions
-from sgraf_deploy.engines.buffers import InputCheck, shape_of
+from sgraf_deploy.engines.base import EngineOptions, Graph
+from sgraf_deploy.engines.buffers import Sizes
 from sgraf_deploy.engines.cuda.api import Cuda
 from sgraf_deploy.engines.cuda.bindings import check_cuda, open_cuda
-from sgraf_deploy.engines.cuda.engine import CudaEngine, gpu_ordinal
+from sgraf_deploy.engines.cuda.engine import Arrays, CudaEngine, CudaGraph, gpu_ordinal
 from sgraf_deploy.engines.cuda.lanes import Lane
-from sgraf_deploy.engines.cuda.memory import DEVICE, DeviceArray
 from sgraf_deploy.engines.onnx_runtime import import_onnxruntime
 from sgraf_deploy.engines.ort import check_interface, open_session, translated
 from sgraf_deploy.engines.registry import CUDA_INSTALL
@@ -41,16 +38,16 @@ TENSORRT = "TensorrtExecutionProvider"
 INSTALL = f"pip install 'onnxruntime-gpu[cuda,cudnn]'; and {CUDA_INSTALL}"
 
 HEAVY = frozenset({"MatMul", "FusedMatMul", "Gemm", "FusedGemm", "GRU", "Softmax"})
-"""Operations that must not run on the host; what computes shapes may."""
+"""Operators that must not run on the host; operators that compute shapes may."""
 
 TF32_OVERRIDE = "NVIDIA_TF32_OVERRIDE"
-"""0 keeps every library of NVIDIA from TensorFloat-32. They read it when they are first used."""
+"""At 0, no library of NVIDIA's uses TensorFloat-32; they read it when they are first used."""
 
 AMPERE = 8
 """GPUs of a lower major compute capability have no TensorFloat-32."""
 
 _ERRORS_ONLY = 3
-"""ONNX Runtime's severities; it warns of every shape that it computes on the host."""
+"""A severity of ONNX Runtime, which warns of every shape that it computes on the host."""
 
 log = logging.getLogger(__name__)
 
@@ -58,14 +55,15 @@ Provider = tuple[str, dict[str, str]]
 
 
 class OrtCudaEngine(CudaEngine):
-    """See `Engine` and `CudaEngine`; TensorFloat-32 is off, in cuDNN's GRU too (ONNX Runtime 1.18).
+    """ONNX Runtime's CUDA provider; TensorFloat-32 is off, in cuDNN's GRU too (ONNX Runtime 1.18).
 
-    A provider that does not take a graph is an error, where ONNX Runtime would compute on the host
-    without a word. Where the bundle holds its reference, `load` compares the engine with it.
+    A graph that the provider does not take is an error: ONNX Runtime would silently compute it on
+    the host. Where the bundle holds its reference, `load` compares the engine with it.
     """
 
     name = "ort-cuda"
     provider = CUDA
+    unverified = False
 
     def __init__(
         self,
@@ -77,37 +75,32 @@ class OrtCudaEngine(CudaEngine):
         cuda: Cuda | None = None,
     ) -> None:
         """Take the graphs of `bundle`; UnavailableError without the provider or a GPU."""
-        self.ordinal = gpu_ordinal(options.device, self.name)
+        ordinal = gpu_ordinal(options.device, self.name)
         self.module = onnxruntime or find_provider(self.provider)
         preload_libraries(self.module)
-        gpu = cuda or open_cuda(self.ordinal)
+        gpu = cuda or open_cuda(ordinal)
         if precision == "fp32":
             self.check_float32(gpu.compute_capability)
-        super().__init__(gpu, f"cuda:{self.ordinal}")
+        super().__init__(bundle, precision, options, gpu, ordinal)
         self.executed = (
             f"{precision} in onnxruntime {self.module.__version__}, "
             f"{self.provider.removesuffix('ExecutionProvider')} provider"
         )
         self.unverified = bundle.manifest.gate is not None
-        self._bundle, self._precision, self._options = bundle, precision, options
 
     @classmethod
     def check_available(cls, device: str) -> None:
-        """UnavailableError without the provider, the GPU or CUDA's bindings."""
+        """Raise UnavailableError without the provider, the GPU or cuda-bindings."""
         find_provider(cls.provider)
         check_cuda(gpu_ordinal(device, cls.name))
 
     @classmethod
     def check_float32(cls, compute_capability: str) -> None:
-        """UnavailableError where float32 would be TensorFloat-32: nowhere, an option says so."""
+        """Raise UnavailableError where float32 would be TensorFloat-32: an option prevents that."""
 
     def mark_verified(self) -> None:
-        """For this process: the next one may find another driver."""
+        """Remember it for this process: the next one may find another driver."""
         self.unverified = False
-
-    def largest(self, graph: GraphName) -> tuple[Mapping[str, int], ...]:
-        """Nothing: every size is taken."""
-        return ()
 
     def providers(self, lane: Lane) -> list[Provider]:
         """The providers of a session that works in a lane, the wanted one first."""
@@ -116,25 +109,23 @@ class OrtCudaEngine(CudaEngine):
     def _common(self, lane: Lane) -> dict[str, str]:
         return {"device_id": str(self.ordinal), "user_compute_stream": str(lane.stream)}
 
-    def _open(self, member: str, graph: GraphName) -> OrtCudaGraph:
+    def _open_graph(self, member: str, graph: GraphName) -> Graph:
         path = self._bundle.graph_path(member, graph, self._precision)
-        signature = self._bundle.graph(member, graph, self._precision).signature
-        found = OrtCudaGraph(self, path, signature)
+        found = OrtCudaGraph(self, path, self.signature(member, graph))
         with self._lanes[0]:
-            found.session(self._lanes[0])  # What is wrong with it shows now.
+            found.session(self._lanes[0])  # Errors of the graph show now.
         return found
 
 
 class OrtTensorrtEngine(OrtCudaEngine):
-    """The same through TensorRT, whose engines ONNX Runtime builds and keeps in the user's state.
+    """ONNX Runtime's TensorRT provider, which builds plans and keeps them in the user's state.
 
-    It deserialises what it finds there: such a folder must not come with a bundle.
+    The provider deserialises what it finds there, so that folder must not come with a bundle. It
+    builds again for every shape outside the range that it has met, which makes the first evaluation
+    slow; engine `trt` builds once, for ranges of sizes.
 
-    A shape beyond those that it has met makes it build anew: the first evaluation is slow. Engine
-    `trt` builds once, for ranges of sizes.
-
-    TensorRT uses TensorFloat-32 unless it is told not to, and this provider has no option that
-    does: only the environment can. In fp16 what stays in float32 may be computed in it.
+    TensorRT uses TensorFloat-32 by default, and only the environment can switch it off, as this
+    provider has no option for it. In fp16, what stays in float32 may be computed in TensorFloat-32.
     """
 
     name = "ort-trt"
@@ -142,7 +133,7 @@ class OrtTensorrtEngine(OrtCudaEngine):
 
     @classmethod
     def check_float32(cls, compute_capability: str) -> None:
-        """UnavailableError unless the GPU has no TensorFloat-32, or the environment forbids it."""
+        """Raise UnavailableError unless the GPU or the environment rules out TensorFloat-32."""
         if int(compute_capability.partition(".")[0]) < AMPERE or tf32_forbidden():
             return
         raise UnavailableError(
@@ -153,12 +144,12 @@ class OrtTensorrtEngine(OrtCudaEngine):
         )
 
     def providers(self, lane: Lane) -> list[Provider]:
-        """TensorRT, and CUDA for what it does not take."""
+        """TensorRT, then CUDA for the operators that TensorRT does not take."""
         options = self._common(lane)
         state = state_folder()
         if state is None:
             return [(TENSORRT, options), *super().providers(lane)]
-        # An engine that was built with TensorFloat-32 is none for who forbids it.
+        # A plan that was built with TensorFloat-32 must not run where that is forbidden.
         kind = "exact" if tf32_forbidden() else "tf32"
         folder = state / "onnxruntime" / self._bundle.sha256[:16] / kind
         try:
@@ -172,39 +163,18 @@ class OrtTensorrtEngine(OrtCudaEngine):
         return [(TENSORRT, options), *super().providers(lane)]
 
 
-class OrtCudaGraph:
-    """One graph, with a session for each lane; see `Graph`."""
+class OrtCudaGraph(CudaGraph):
+    """One graph, with a session for each lane."""
 
     def __init__(self, owner: OrtCudaEngine, path: Path, signature: GraphSignature) -> None:
-        self.signature = signature
-        self._check = InputCheck(signature, DEVICE)
+        super().__init__(owner, signature)
         self._owner, self._path = owner, path
         self._name = f"{path.parent.parent.name}/{path.parent.name}/{path.name}"
         self._sessions: dict[Lane, Any] = {}
         self._lock = Lock()
-        self._outputs = [(spec.name, spec.axes, np.dtype(spec.dtype)) for spec in signature.outputs]
 
-    def run(
-        self, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray] | None = None
-    ) -> dict[str, DeviceArray]:
-        """Put a run into the lane's stream; InputError for what the signature does not take."""
-        sizes = self._check.inputs(inputs)
-        self._check.outputs(outputs, sizes)
-        given = outputs or {}
-        lane = self._owner.lane()
-        with lane:
-            results = {
-                name: given[name] if name in given else lane.empty(shape_of(axes, sizes), dtype)
-                for name, axes, dtype in self._outputs
-            }
-            session = self.session(lane)
-            with translated(self._name):
-                lane.enqueue(
-                    partial(self._execute, session, inputs, results),
-                    reads=list(inputs.values()),
-                    writes=list(results.values()),
-                )
-        return results
+    def _prepare(self, lane: Lane, sizes: Sizes) -> Callable[[Arrays, Arrays], object]:
+        return partial(self._enqueue, self.session(lane))
 
     def session(self, lane: Lane) -> Any:
         """The lane's session, opened when it is first needed; the lane is entered."""
@@ -218,20 +188,19 @@ class OrtCudaGraph:
         """Drop the sessions; nothing runs any more."""
         self._sessions.clear()
 
-    def _execute(
-        self, session: Any, inputs: Mapping[str, DeviceArray], results: Mapping[str, DeviceArray]
-    ) -> None:
-        binding = session.io_binding()
+    def _enqueue(self, session: Any, inputs: Arrays, outputs: Arrays) -> None:
         where = "cuda", self._owner.ordinal
-        for spec in self.signature.inputs:
-            array = inputs[spec.name]
-            binding.bind_input(spec.name, *where, array.dtype, array.shape, array.pointer)
-        for name, array in results.items():
-            binding.bind_output(name, *where, array.dtype, array.shape, array.pointer)
-        options = self._owner.module.RunOptions()
-        # The stream is ours: what reads the outputs stands behind this run in it, or waits.
-        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-        session.run_with_iobinding(binding, options)
+        with translated(self._name):
+            binding = session.io_binding()
+            for spec in self.signature.inputs:
+                array = inputs[spec.name]
+                binding.bind_input(spec.name, *where, array.dtype, array.shape, array.pointer)
+            for name, array in outputs.items():
+                binding.bind_output(name, *where, array.dtype, array.shape, array.pointer)
+            options = self._owner.module.RunOptions()
+            # Whatever reads the outputs is behind this run in the lane's stream, or waits for it.
+            options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+            session.run_with_iobinding(binding, options)
 
     def _open(self, lane: Lane) -> Any:
         module = self._owner.module
@@ -245,7 +214,7 @@ class OrtCudaGraph:
         return session
 
     def _check_providers(self, session: Any) -> None:
-        """UnavailableError if ONNX Runtime left the graph, or its work, to the host."""
+        """Raise UnavailableError if ONNX Runtime runs the graph, or parts of it, on the host."""
         wanted, found = self._owner.provider, session.get_providers()
         if found[0] != wanted:
             raise UnavailableError(
@@ -253,7 +222,7 @@ class OrtCudaGraph:
                 got=", ".join(found),
                 hint=f"its log says why; a missing library comes with {INSTALL}",
             )
-        # Since 1.24 a session says where its nodes went.
+        # Since 1.24 a session says which provider each node was assigned to.
         ask = getattr(session, "get_provider_graph_assignment_info", None)
         parts = [] if ask is None else ask()
         on_the_host = sorted(
@@ -278,7 +247,7 @@ def tf32_forbidden() -> bool:
 
 
 def find_provider(provider: str) -> Any:
-    """The module onnxruntime with this provider; or UnavailableError."""
+    """The module `onnxruntime`; UnavailableError where it lacks this provider."""
     try:
         module = import_onnxruntime()
     except UnavailableError as error:
@@ -296,7 +265,7 @@ def find_provider(provider: str) -> Any:
 def preload_libraries(module: Any) -> None:
     """Load CUDA and cuDNN from pip's packages, where the system's loader does not look.
 
-    ONNX Runtime prints what it does not find, which may well lie elsewhere.
+    ONNX Runtime prints what it does not find there, which is logged: the system may have it.
     """
     preload = getattr(module, "preload_dlls", None)
     if preload is None:

@@ -2,15 +2,13 @@
 
 Its model is no SGRAF, but has what matters there: values of an image or caption depend on nothing
 else in the batch, words count by their place, and padding is told apart by lengths alone. It
-refuses what a real engine could only get wrong: dtypes and shapes that its graphs' signatures do
-not have, padding that is not zero, indices out of range.
+refuses what a real engine could only get wrong: padding that is not zero, and nothing to run on.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +17,9 @@ from support.locked import Locked
 
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.config import GraphName, GraphSignature, ModelConfig, Precision
-from sgraf_deploy.engines.base import CACHED_TILES, EngineOptions
-from sgraf_deploy.engines.ranks import HostRankCounter, Thresholds
+from sgraf_deploy.engines.base import Engine, EngineOptions, Graph
+from sgraf_deploy.engines.buffers import Array, Sizes
 from sgraf_deploy.errors import EngineMemoryError
-
-Array = NDArray[Any]
 
 GARBAGE = 7.0
 """What the text encoder leaves past a caption's length."""
@@ -38,8 +34,10 @@ def fake_weights(member: str, config: ModelConfig) -> dict[str, NDArray[np.float
     }
 
 
-class FakeEngine(Locked):
-    """See `Engine`. `calls` counts runs by graph, `shapes` lists their leading sizes.
+class FakeEngine(Locked, Engine):
+    """On the host, with the base class's bodies.
+
+    `calls` counts runs by graph, `shapes` lists their leading sizes.
 
     `memory` is the largest images x captions x words (pairs x words, rows x words, images) that
     a run may have before it raises EngineMemoryError; None: no limit. `profiles` are the largest
@@ -47,10 +45,6 @@ class FakeEngine(Locked):
     """
 
     name = "fake"
-    device = "cpu"
-    workers = 1
-    tile_advice = CACHED_TILES
-    unverified = False
 
     def __init__(
         self,
@@ -61,6 +55,7 @@ class FakeEngine(Locked):
         memory: int | None = None,
         profiles: Mapping[GraphName, tuple[Mapping[str, int], ...]] | None = None,
     ) -> None:
+        super().__init__(bundle, precision, options or EngineOptions())
         self.executed = "fp32" if precision == "fp32" else "fake fp16"
         self.options = options
         self.memory = memory
@@ -69,64 +64,41 @@ class FakeEngine(Locked):
         self.calls: Counter[str] = Counter()
         self.shapes: list[tuple[str, tuple[int, ...]]] = []
         self.largest_gather = 0
-        self._bundle = bundle
-        self._precision: Precision = precision
-        self._configs = {name: member.config for name, member in bundle.manifest.members.items()}
-        self._graphs: dict[tuple[str, GraphName], FakeGraph] = {}
 
     @classmethod
     def check_available(cls, device: str) -> None:
         return None
 
-    def open(self, member: str, graph: GraphName) -> FakeGraph:
-        if (member, graph) not in self._graphs:
-            config = self._configs[member]
-            spec = self._bundle.graph(member, graph, self._precision).signature
-            self._graphs[member, graph] = FakeGraph(self, member, graph, config, spec)
-        return self._graphs[member, graph]
+    def _open(self, member: str, graph: GraphName) -> Graph:
+        config = self._bundle.manifest.members[member].config
+        return FakeGraph(self, member, graph, config, self.signature(member, graph))
 
     def largest(self, graph: GraphName) -> tuple[Mapping[str, int], ...]:
         return self.profiles.get(graph, ())
-
-    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        return np.empty(shape, dtype=dtype)
-
-    def put(self, array: Array) -> Array:
-        return np.ascontiguousarray(array)
 
     def gather(self, buffer: Array, rows: slice | NDArray[np.int32]) -> Array:
         if isinstance(rows, slice):
             assert rows.step in (None, 1)
             assert 0 <= rows.start <= rows.stop <= len(buffer)
-            return buffer[rows]
-        assert rows.dtype == np.int32
-        assert rows.size == 0 or (rows.min() >= 0 and rows.max() < len(buffer))
-        gathered = buffer[rows]
-        self.largest_gather = max(self.largest_gather, gathered.nbytes)
+        else:
+            assert rows.dtype == np.int32
+            assert rows.size == 0 or (rows.min() >= 0 and rows.max() < len(buffer))
+        gathered: Array = super().gather(buffer, rows)
+        if not isinstance(rows, slice):
+            self.largest_gather = max(self.largest_gather, gathered.nbytes)
         return gathered
-
-    def fetch(self, buffer: Array) -> Array:
-        return buffer
-
-    def rank_counter(self, thresholds: Thresholds) -> HostRankCounter:
-        return HostRankCounter(self.fetch, thresholds)
 
     def note(self, graph: GraphName, sizes: tuple[int, ...]) -> None:
         """A run of a graph, by the sizes of its dynamic axes."""
         self.calls[graph] += 1
         self.shapes.append((graph, sizes))
 
-    def mark_verified(self) -> None:
-        self.unverified = False
-
-    def device_memory(self) -> dict[str, int]:
-        return {}
-
     def close(self) -> None:
+        super().close()
         self.closed = True
 
 
-class FakeGraph:
+class FakeGraph(Graph):
     """One of the four graphs of one member."""
 
     def __init__(
@@ -137,17 +109,17 @@ class FakeGraph:
         config: ModelConfig,
         spec: GraphSignature,
     ) -> None:
-        self.signature = spec
+        super().__init__(spec)
         self._engine = engine
         self._name = name
         self._weights = fake_weights(member, config)
 
-    def run(
-        self, inputs: Mapping[str, Array], outputs: Mapping[str, Array] | None = None
+    def _run(
+        self, inputs: Mapping[str, Array], outputs: Mapping[str, Array], sizes: Sizes
     ) -> dict[str, Array]:
         engine = self._engine
         assert not engine.closed
-        sizes = self._check(inputs)
+        assert min(sizes.values()) > 0, sizes
         profiles = engine.largest(self._name)
         fits = [all(size <= most[axis] for axis, size in sizes.items()) for most in profiles]
         assert not profiles or any(fits), (self._name, sizes, profiles)
@@ -159,29 +131,8 @@ class FakeGraph:
         if engine.memory is not None and cost > engine.memory:
             raise EngineMemoryError(f"fake {self._name} ran out of memory", got=cost)
         results = getattr(self, f"_{self._name}")(**inputs)
-        found = {}
-        for spec, result in zip(self.signature.outputs, results, strict=True):
-            stored = result.astype(spec.dtype)
-            if outputs and spec.name in outputs:
-                assert outputs[spec.name].shape == stored.shape
-                outputs[spec.name][...] = stored
-                stored = outputs[spec.name]
-            found[spec.name] = stored
-        return found
-
-    def _check(self, inputs: Mapping[str, Array]) -> dict[str, int]:
-        """The sizes of the dynamic axes, once every input is as the signature says."""
-        assert set(inputs) == {spec.name for spec in self.signature.inputs}
-        sizes: dict[str, int] = {}
-        for spec in self.signature.inputs:
-            array = inputs[spec.name]
-            assert array.dtype == spec.dtype, (spec.name, array.dtype)
-            assert array.ndim == len(spec.axes), (spec.name, array.shape)
-            for axis, size in zip(spec.axes, array.shape, strict=True):
-                expected = sizes.setdefault(axis, size) if isinstance(axis, str) else axis
-                assert size == expected, (spec.name, axis, array.shape)
-                assert size > 0, (spec.name, array.shape)
-        return sizes
+        stored = zip(self.signature.outputs, results, strict=True)
+        return self._named([result.astype(spec.dtype) for spec, result in stored], outputs)
 
     def _image_encoder(self, regions: Array) -> tuple[Array, ...]:
         embeddings = np.tanh(regions.astype(np.float64) @ self._weights["image"])

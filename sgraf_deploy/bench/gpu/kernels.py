@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sgraf_deploy.bench.gpu.job import run_job
 from sgraf_deploy.engines.cuda.api import Cuda
-from sgraf_deploy.engines.cuda.engine import CudaEngine
+from sgraf_deploy.engines.cuda.arrays import GpuArrays
 from sgraf_deploy.engines.ensemble import with_ensemble
 from sgraf_deploy.engines.ranks import RankCounts, Thresholds
 
@@ -36,7 +36,7 @@ and rounded there."""
 
 def compare(cuda: Cuda, seed: int = 0) -> dict[str, Any]:
     """Cases by kernel, and under `failed` those that differ from NumPy."""
-    engine, rng = CudaEngine(cuda, "cuda:0"), np.random.default_rng(seed)
+    engine, rng = GpuArrays(cuda, "cuda:0"), np.random.default_rng(seed)
     try:
         gathered, counted = list(_gathers(engine, rng)), list(_ranks(engine, rng))
     finally:
@@ -49,7 +49,7 @@ def compare(cuda: Cuda, seed: int = 0) -> dict[str, Any]:
     }
 
 
-def _gathers(engine: CudaEngine, rng: np.random.Generator) -> Iterator[tuple[str, bool]]:
+def _gathers(engine: GpuArrays, rng: np.random.Generator) -> Iterator[tuple[str, bool]]:
     """Each case by name, and whether it is right."""
     for shape, kind in SHAPES:
         source = rng.integers(0, 256, (*shape, np.dtype(kind).itemsize), np.uint8)
@@ -61,7 +61,7 @@ def _gathers(engine: CudaEngine, rng: np.random.Generator) -> Iterator[tuple[str
             yield f"gather {rows.shape} rows of {shape} {kind}", right
 
 
-def _ranks(engine: CudaEngine, rng: np.random.Generator) -> Iterator[tuple[str, bool]]:
+def _ranks(engine: GpuArrays, rng: np.random.Generator) -> Iterator[tuple[str, bool]]:
     """Of one, two and three members, with ties, tile by tile."""
     for members in (1, 2, 3):
         shape = IMAGES, IMAGES * PER_IMAGE

@@ -14,7 +14,7 @@ import numpy as np
 
 from sgraf_deploy.bench.gpu.job import run_job
 from sgraf_deploy.engines.cuda.api import Cuda
-from sgraf_deploy.engines.cuda.engine import CudaEngine
+from sgraf_deploy.engines.cuda.arrays import GpuArrays
 from sgraf_deploy.engines.cuda.memory import DeviceArray
 from sgraf_deploy.engines.trt.library import TensorRT, find_tensorrt
 from sgraf_deploy.errors import DeviceError
@@ -56,14 +56,14 @@ def try_plan(tensorrt: TensorRT, cuda: Cuda | None = None) -> dict[str, Any]:
     found["opens"] = True
     if cuda is None:
         return found
-    y = _run(CudaEngine(cuda, "cuda:0"), context, x)
+    y = _run(GpuArrays(cuda, "cuda:0"), context, x)
     if y is None:
         return found | {"runs": False, "reason": logger.recent()}
     expected = x.astype(np.float32) @ weights.astype(np.float32)
     return found | {"runs": True, "largest_difference": float(np.abs(y - expected).max())}
 
 
-def _run(engine: CudaEngine, context: Any, x: np.ndarray[Any, Any]) -> Any:
+def _run(engine: GpuArrays, context: Any, x: np.ndarray[Any, Any]) -> Any:
     """y as float32; None where TensorRT refuses."""
     try:
         source, target = engine.put(x), engine.empty(x.shape, x.dtype)

@@ -1,7 +1,7 @@
-"""The CPU's own scorer: ONNX Runtime encodes, compiled C scores.
+"""Engine `native`, for CPUs: ONNX Runtime runs the encoders, and compiled C the scorers.
 
-A tile's words are transposed once; cross attention, alignments and reasoning then run on a few
-hundred words at a time, whose intermediates never leave a core's cache.
+A tile's words are transposed once. Cross attention, alignments and reasoning then run on a few
+hundred words at a time, whose intermediates stay in a core's cache.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sgraf_deploy.config import GraphName, GraphSignature, Precision, signature
 from sgraf_deploy.engines.base import EngineOptions, Graph, TileAdvice
-from sgraf_deploy.engines.buffers import Buffer, InputCheck, shape_of
+from sgraf_deploy.engines.buffers import Buffer, Sizes, shape_of
 from sgraf_deploy.engines.native.library import MAX_STEPS, NativeModel, instruction_sets
 from sgraf_deploy.engines.native.probe import check_graph
 from sgraf_deploy.engines.native.weights import read_weights
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 
 
 class NativeEngine(OrtEngine):
-    """See `Engine`; float32 on the CPU, with the widest instruction set that there is.
+    """float32 on the CPU, with the widest instruction set that the processor has.
 
-    Weights come from the bundle's scorer graphs, which must compute what it computes: opening one
-    compares them on a few pairs. A tile is scored by one thread.
+    The weights are those of the bundle's scorer graphs. Opening a graph compares its values with
+    the compiled scorer's on a few pairs. A tile is scored by one thread.
     """
 
     name = "native"
     tile_advice = TileAdvice(
         intermediate_bytes=16 * 2**20, smallest_share=25, smallest_flop=6e7, words=120
     )
-    """No intermediate is a whole tile's: larger ones only cost less between them."""
+    """No intermediate is as large as a tile, so that larger tiles only save overhead."""
 
     def __init__(self, bundle: Bundle, precision: Precision, options: EngineOptions) -> None:
         """Take the graphs of `bundle`, in fp32; InputError for a device but the CPU."""
@@ -45,12 +45,12 @@ class NativeEngine(OrtEngine):
 
     @classmethod
     def check_available(cls, device: str) -> None:
-        """UnavailableError without the library, ONNX Runtime, or an instruction set asked for."""
+        """Raise UnavailableError without the C library, its instruction set, or ONNX Runtime."""
         _ = instruction_sets().used
         super().check_available(device)
 
     def close(self) -> None:
-        """Drop sessions and weights."""
+        """Release sessions and weights."""
         super().close()
         self._models.clear()
 
@@ -59,24 +59,23 @@ class NativeEngine(OrtEngine):
             return super()._open(member, graph)
         if member not in self._models:
             self._models[member] = self._read(member)
-        opened = NativeGraph(self._signature(member, graph), self._models[member])
+        opened = NativeGraph(self._taken(member, graph), self._models[member])
         path = self._bundle.graph_path(member, graph, self._precision)
-        stored = self._bundle.graph(member, graph, self._precision).signature
-        check_graph(path, stored, opened)
+        check_graph(path, self.signature(member, graph), opened)
         return opened
 
-    def _signature(self, member: str, name: GraphName) -> GraphSignature:
-        """A pair scorer takes what the scorer takes, so that a pair has the same bits in both.
+    def _taken(self, member: str, name: GraphName) -> GraphSignature:
+        """The inputs that the compiled scorer takes: `region_gram` if the bundle's scorer does.
 
-        In bundles that were written before theirs took `region_gram` as well.
+        A pair then has the same bits in both scorers, also in a bundle so old that its pair scorer
+        takes no `region_gram`.
         """
         config = self._bundle.member(member).config
-        taken = self._bundle.graph(member, "scorer", self._precision).signature.inputs
-        gram = any(spec.name == "region_gram" for spec in taken)
+        gram = any(spec.name == "region_gram" for spec in self.signature(member, "scorer").inputs)
         return signature(name, config, self._precision, gram=gram)
 
     def _read(self, member: str) -> NativeModel:
-        """A member's weights, from its scorer's graph."""
+        """The compiled model with a member's weights, which are read from its scorer's graph."""
         config = self._bundle.member(member).config
         if config.sgr_steps > MAX_STEPS:
             raise UnavailableError(
@@ -93,22 +92,18 @@ class NativeEngine(OrtEngine):
         return NativeModel(self._bundle.member(member).config, weights)
 
 
-class NativeGraph:
-    """A scorer or a pair scorer; see `Graph`."""
+class NativeGraph(Graph):
+    """A scorer or a pair scorer in compiled C."""
 
     def __init__(self, signature: GraphSignature, model: NativeModel) -> None:
-        self.signature = signature
+        super().__init__(signature)
         self._model = model
-        self._check = InputCheck(signature)
         (self._logits,) = signature.outputs
 
-    def run(
-        self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer] | None = None
+    def _run(
+        self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer], sizes: Sizes
     ) -> dict[str, Buffer]:
-        """Score arrays; InputError for what the signature does not allow."""
-        sizes = self._check.inputs(inputs)
-        self._check.outputs(outputs, sizes)
-        logits = (outputs or {}).get(self._logits.name)
+        logits = outputs.get(self._logits.name)
         try:
             if logits is None:
                 logits = np.empty(shape_of(self._logits.axes, sizes), np.float32)

@@ -1,11 +1,11 @@
-"""The engines that need PyTorch: `torch`, the folded model, and `torch-reference`, the yardstick.
+"""Engine `torch`, the folded model in PyTorch, and the base class of engines in PyTorch.
 
-They run a bundle's original weights (`reference/`) and satisfy `engines.base.Engine`.
+They run a bundle's original weights (`reference/`), not its ONNX graphs.
 """
 
 from __future__ import annotations
 
-import threading
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sgraf_deploy.config import GraphName, GraphSignature, Precision
-from sgraf_deploy.engines.base import CACHED_TILES, LARGEST_TILES, TileAdvice
-from sgraf_deploy.engines.buffers import HOST, BufferKind, Extremes, InputCheck, host_extremes
-from sgraf_deploy.engines.ranks import HostRankCounter, RankCounter, Thresholds
+from sgraf_deploy.engines.base import CACHED_TILES, LARGEST_TILES, Engine, Graph, TileAdvice
+from sgraf_deploy.engines.buffers import HOST, Array, BufferKind, Extremes, Sizes, host_extremes
+from sgraf_deploy.engines.ranks import RankCounter, Thresholds
 from sgraf_deploy.engines.torch.members import member_weights
 from sgraf_deploy.engines.torch.ranks import TorchRankCounter
 from sgraf_deploy.errors import EngineMemoryError, InputError, UnavailableError
@@ -32,32 +32,29 @@ if TYPE_CHECKING:
     from sgraf_deploy.engines.base import EngineOptions
 
 Function = Callable[..., tuple[Tensor, ...]]
+"""One graph: from input tensors, in the signature's order, to outputs in theirs."""
 
 
 def _extremes(tensor: Tensor) -> Extremes | None:
-    """None on a GPU, which would have to be waited for."""
+    """The extremes of a tensor; None for one on a GPU, which would have to be waited for."""
     return host_extremes(tensor.numpy()) if tensor.device.type == "cpu" else None
 
 
 TENSORS = BufferKind(Tensor, {name: getattr(torch, name) for name in HOST.dtypes}, _extremes)
 
 
-class TorchGraph:
-    """One graph of one member as a function on tensors; see `engines.base.Graph`."""
+class TorchGraph(Graph):
+    """One graph of one member as a function on tensors."""
+
+    kind = TENSORS
 
     def __init__(self, signature: GraphSignature, function: Function) -> None:
-        self.signature = signature
-        self._check = InputCheck(signature, TENSORS)
+        super().__init__(signature)
         self._function = exactly(function)
 
-    def run(
-        self, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor] | None = None
+    def _run(
+        self, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor], sizes: Sizes
     ) -> dict[str, Tensor]:
-        """Run on tensors by input name; copy into `outputs` where one is bound.
-
-        Raises InputError for what the signature does not allow.
-        """
-        self._check.outputs(outputs, self._check.inputs(inputs))
         arguments = [inputs[spec.name] for spec in self.signature.inputs]
         try:
             results = self._function(*arguments)
@@ -67,23 +64,19 @@ class TorchGraph:
             if "DefaultCPUAllocator" not in str(error):
                 raise
             raise EngineMemoryError("PyTorch ran out of memory", got=error) from error
-        # A bundle of before there was a Gram matrix has no place for it.
-        pairs = zip(self.signature.outputs, results, strict=False)
-        named = {spec.name: tensor for spec, tensor in pairs}
-        for name, buffer in (outputs or {}).items():
-            named[name] = buffer.copy_(named[name])
-        return named
+        # The encoder also makes a Gram matrix, which older bundles have no output for.
+        return self._named(results[: len(self.signature.outputs)], outputs)
 
 
-class BundleEngine:
-    """What both engines share: weights, the device, and buffers that are tensors."""
+class TensorEngine(Engine):
+    """Base class of the engines in PyTorch: weights, the device, and tensors as buffers.
 
-    name: str
-    workers = 1
-    """PyTorch's own threads share one run."""
-    unverified = False
+    PyTorch's own threads share one run. A subclass writes `_functions`.
+    """
 
     def __init__(self, bundle: Bundle, precision: Precision, options: EngineOptions) -> None:
+        """Take the weights of `bundle`; UnavailableError for a GPU that PyTorch does not see."""
+        super().__init__(bundle, precision, options)
         self.device = options.device or "cpu"
         self._device = parse_device(self.device)
         self._arithmetic: Arithmetic = "fp32"
@@ -93,48 +86,30 @@ class BundleEngine:
             self._arithmetic = "fp8-rounded"
         self.executed: str = self._arithmetic
         if options.threads is not None:
-            if options.threads < 1:
-                raise InputError(
-                    f"engine {self.name}: threads", expected="at least 1", got=options.threads
-                )
             torch.set_num_threads(options.threads)
-        self._bundle = bundle
-        self._precision = precision
-        self._options = options
-        self._graphs: dict[tuple[str, GraphName], TorchGraph] = {}
         self._members: dict[str, Mapping[GraphName, Function]] = {}
-        self._lock = threading.Lock()
 
     @classmethod
     def check_available(cls, device: str) -> None:
-        """UnavailableError for a GPU that PyTorch does not see; PyTorch itself was imported."""
+        """Raise UnavailableError for a GPU that PyTorch does not see; PyTorch was imported."""
         parse_device(device)
 
     @property
     def tile_advice(self) -> TileAdvice:
-        """What stays in a CPU's caches; a GPU takes what memory allows."""
+        """Tiles that stay in a CPU's caches; on a GPU the largest that memory allows."""
         return CACHED_TILES if self._device.type == "cpu" else LARGEST_TILES
 
-    def open(self, member: str, graph: GraphName) -> TorchGraph:
-        """Open a member's graph; its weights are read once."""
-        with self._lock:
-            if member not in self._members:
-                self._members[member] = self._functions(member)
-            if (member, graph) not in self._graphs:
-                stored = self._bundle.graph(member, graph, self._precision).signature
-                self._graphs[member, graph] = TorchGraph(stored, self._members[member][graph])
-            return self._graphs[member, graph]
-
-    def largest(self, graph: GraphName) -> tuple[Mapping[str, int], ...]:
-        """Nothing: every size is taken."""
-        return ()
+    def _open(self, member: str, graph: GraphName) -> Graph:
+        if member not in self._members:
+            self._members[member] = self._functions(member)
+        return TorchGraph(self.signature(member, graph), self._members[member][graph])
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Tensor:
         """A tensor on the device."""
         kind = torch.from_numpy(np.empty(0, dtype=dtype)).dtype
         return torch.empty(shape, dtype=kind, device=self._device)
 
-    def put(self, array: NDArray[Any]) -> Tensor:
+    def put(self, array: Array) -> Tensor:
         """A tensor on the device; on the CPU it shares the array's memory where it can."""
         if not array.flags.writeable or not array.flags.c_contiguous:
             array = np.array(array)
@@ -146,22 +121,19 @@ class BundleEngine:
             return buffer[rows]
         return buffer[torch.from_numpy(rows.astype(np.int64)).to(self._device)]
 
-    def fetch(self, buffer: Tensor) -> NDArray[Any]:
+    def fetch(self, buffer: Tensor) -> Array:
         """The tensor as a host array; waits for the device."""
-        array: NDArray[Any] = buffer.cpu().numpy()
+        array: Array = buffer.cpu().numpy()
         return array
 
     def rank_counter(self, thresholds: Thresholds) -> RankCounter:
-        """Counts with PyTorch on the device, whose stream keeps the order."""
+        """Counts with PyTorch on a GPU, in whose stream tiles stay in order; else on the host."""
         if self._device.type == "cpu":
-            return HostRankCounter(self.fetch, thresholds)
+            return super().rank_counter(thresholds)
         return TorchRankCounter(thresholds, self._device)
 
-    def mark_verified(self) -> None:
-        """Nothing: tests compare the code with the reference."""
-
     def device_memory(self) -> dict[str, int]:
-        """What PyTorch took at most, what is free and what there is; nothing on the CPU."""
+        """On a GPU the most that PyTorch took, what is free and what there is, in bytes."""
         if self._device.type != "cuda":
             return {}
         free, total = torch.cuda.mem_get_info(self._device)
@@ -169,19 +141,20 @@ class BundleEngine:
         return {"peak": peak, "free": free, "total": total}
 
     def close(self) -> None:
-        """Let go of the weights."""
-        self._graphs.clear()
+        """Release graphs and weights."""
+        super().close()
         self._members.clear()
 
     def _weights(self, member: str) -> dict[str, NDArray[np.generic]]:
         return member_weights(self._bundle, member, self._options.checkpoints)
 
+    @abstractmethod
     def _functions(self, member: str) -> Mapping[GraphName, Function]:
-        raise NotImplementedError
+        """A member's graphs on its weights, which are read here, once."""
 
 
-class TorchEngine(BundleEngine):
-    """The exact rewrites in PyTorch, batched; fp16 is rounded on a CPU, fp8 always."""
+class TorchEngine(TensorEngine):
+    """The exact rewrites in PyTorch, batched; fp16 is rounded on a CPU, fp8 on every device."""
 
     name = "torch"
 
@@ -205,7 +178,10 @@ class TorchEngine(BundleEngine):
 
 
 def parse_device(name: str) -> torch.device:
-    """A device of PyTorch; InputError for another name, UnavailableError where it is not there."""
+    """PyTorch's device of that name.
+
+    Raises InputError for another name, UnavailableError for a GPU that PyTorch does not see.
+    """
     expected = "cpu, cuda or cuda:N"
     try:
         device = torch.device(name)

@@ -1,4 +1,4 @@
-"""Ranks counted with PyTorch where the logits are."""
+"""Counts ranks with PyTorch, on the GPU that has the logits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sgraf_deploy.engines.ranks import RankCounts, Thresholds, not_finite
 
 
 class TorchRankCounter:
-    """See `engines.ranks.RankCounter`; nothing waits before the result."""
+    """See `engines.ranks.RankCounter`; only `result` waits for the GPU."""
 
     def __init__(self, thresholds: Thresholds, device: torch.device) -> None:
         self._device, self._per_image = device, thresholds.captions_per_image
@@ -76,7 +76,7 @@ class TorchRankCounter:
 
 
 def combine(members: Sequence[Tensor]) -> Tensor:
-    """The logit, float32, of the mean similarity of float64 logits; see `engines.ensemble`."""
+    """The logit of the mean similarity of float64 logits, float32, as in `engines.ensemble`."""
     nothing = torch.full_like(members[0], -torch.inf)
     yes = no = nothing
     whole = part = torch.zeros_like(members[0])

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from sgraf_deploy.config import GraphName
-from sgraf_deploy.engines.torch.engine import BundleEngine, Function
+from sgraf_deploy.engines.torch.engine import Function, TensorEngine
 from sgraf_deploy.model.reference import Reference
 
 
-class ReferenceEngine(BundleEngine):
-    """The literal per-caption loop; float32 only, and slow on purpose."""
+class ReferenceEngine(TensorEngine):
+    """The literal per-caption loop in float32, slow on purpose: others are compared with it."""
 
     name = "torch-reference"
 

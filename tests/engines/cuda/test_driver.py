@@ -24,7 +24,7 @@ import numpy as np
 from sgraf_deploy.errors import DeviceError, EngineMemoryError
 from sgraf_deploy.engines.cuda import bindings
 from sgraf_deploy.engines.cuda.api import RankTile
-from sgraf_deploy.engines.cuda.engine import CudaEngine
+from sgraf_deploy.engines.cuda.arrays import GpuArrays
 from sgraf_deploy.engines.cuda.memory import Mark
 
 # NVRTC looks for the driver, too, and asks it more than it knows.
@@ -67,7 +67,7 @@ def test_it_names_the_gpu_and_its_memory(driver: Path) -> None:
 
 def test_rows_are_put_gathered_and_fetched(driver: Path) -> None:
     body = """
-engine = CudaEngine(cuda, "cuda:0")
+engine = GpuArrays(cuda, "cuda:0")
 for dtype, width in (("float32", 6), ("float16", 8), ("float16", 3)):
     array = np.arange(10 * width).reshape(10, width).astype(dtype)
     rows = np.array([[3, 1], [9, 0]], np.int32)
@@ -82,7 +82,7 @@ print(fake.fake_launches())
 def test_what_counts_ranks_gets_its_arguments(driver: Path) -> None:
     """The fake writes what arrived: whether the first member's logit is 1.5, and the sizes."""
     body = """
-engine = CudaEngine(cuda, "cuda:0")
+engine = GpuArrays(cuda, "cuda:0")
 counts, logits = engine.put(np.zeros(8, np.int32)), engine.put(np.full(1, 1.5, np.float32))
 lane = engine.lane()
 with lane:
@@ -96,7 +96,7 @@ print(engine.fetch(counts).tolist())
 
 def test_too_little_memory_is_told_apart(driver: Path) -> None:
     body = """
-engine = CudaEngine(cuda, "cuda:0")
+engine = GpuArrays(cuda, "cuda:0")
 try:
     engine.empty((2**20,), np.dtype(np.float32))
 except EngineMemoryError as error:
@@ -123,7 +123,7 @@ print(fake.fake_live())  # the context and the module
 
 def test_nothing_is_left(driver: Path) -> None:
     body = """
-engine = CudaEngine(cuda, "cuda:0")
+engine = GpuArrays(cuda, "cuda:0")
 buffer = engine.put(np.zeros((100, 7), np.float32))
 engine.fetch(engine.gather(buffer, np.array([1, 2], np.int32)))
 engine.close()
@@ -188,7 +188,7 @@ class Everything:
         names = ["cuda", "engine", "mark", "array", "graph"]
         for name in names[first:] + names[:first]:
             setattr(self, name, None)  # The order of its members.
-        self.cuda, self.engine = cuda, CudaEngine(cuda, "cuda:0")
+        self.cuda, self.engine = cuda, GpuArrays(cuda, "cuda:0")
         self.array = self.engine.put(np.zeros((100, 7), np.float32))
         stream = self.engine.lane().stream
         self.mark = Mark(cuda, self.engine.lane(), stream)
@@ -224,7 +224,7 @@ print(fake.fake_live())
 def test_closing_after_the_gpu_was_let_go_of_is_quiet(driver: Path) -> None:
     """As a `__del__` may that runs late at the end of the interpreter."""
     body = """
-engine = CudaEngine(cuda, "cuda:0")
+engine = GpuArrays(cuda, "cuda:0")
 buffer = engine.put(np.zeros((100, 7), np.float32))
 engine.fetch(buffer)
 cuda._resources.release()

@@ -18,7 +18,7 @@ from support.trt_world import SIZES, TrtWorld, rounding_of
 
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.engines.trt import runs as trt_runs
-from sgraf_deploy.engines.trt.engine import TrtEngine, TrtGraph
+from sgraf_deploy.engines.trt.engine import TrtEngine
 from sgraf_deploy.errors import DeviceError
 from sgraf_deploy.runtime import EngineOptions, load
 
@@ -67,7 +67,7 @@ class Encoder:
     def __init__(self, world: TrtWorld, **options: Any) -> None:
         self.world = world
         self.engine: TrtEngine = world.engine("fp32", **options)
-        self.graph: TrtGraph = self.engine.open("sgr", "image_encoder")
+        self.graph = self.engine.open("sgr", "image_encoder")
         config = world.bundle.manifest.members["sgr"].config
         self.regions = random_regions(config, SIZES.images)
         self._bound = {}

@@ -119,7 +119,7 @@ def test_threads_score_at_the_same_time(
 def test_copies_pass_through_pinned_memory_piece_by_piece(
     monkeypatch: pytest.MonkeyPatch, world: TrtWorld
 ) -> None:
-    for module in ("lanes", "engine"):
+    for module in ("lanes", "arrays"):
         monkeypatch.setattr(f"sgraf_deploy.engines.cuda.{module}.STAGING_BYTES", 64)
     engine = world.engine()
     array = np.arange(5000, dtype=np.float32).reshape(50, 100)
