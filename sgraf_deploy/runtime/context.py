@@ -14,9 +14,10 @@ from sgraf_deploy.config import GraphName, ModelConfig
 from sgraf_deploy.engines.base import Engine
 from sgraf_deploy.engines.buffers import Buffer
 from sgraf_deploy.errors import DataError
-from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages, Origin
+from sgraf_deploy.runtime.encoded import Origin
 from sgraf_deploy.runtime.retry import OutOfMemoryRetry
-from sgraf_deploy.runtime.tiles import TileLimits, TilePlan, TileShape, plan_tiles
+from sgraf_deploy.runtime.tiles import TileLimits, TileShape, Tiling
+from sgraf_deploy.runtime.tiling import make_tiling
 from sgraf_deploy.runtime.workers import WorkerPool
 
 KINDS: dict[GraphName, str] = {
@@ -80,13 +81,9 @@ class Context:
                 hint=f"build it with `sgraf-deploy compile --max-words {int(lengths.max())}`",
             )
 
-    def plan(self, images: EncodedImages, captions: EncodedCaptions) -> TilePlan:
-        """The tiles of a whole matrix."""
-        return self.plan_sizes(len(images), captions.lengths)
-
-    def plan_sizes(self, images: int, lengths: NDArray[np.int32]) -> TilePlan:
-        """The same of so many images, and of captions (captions,) of these lengths."""
-        return plan_tiles(
+    def tiling(self, images: int, lengths: NDArray[np.int32]) -> Tiling:
+        """Cut the matrix of so many images, and captions (captions,) of these lengths."""
+        return make_tiling(
             images,
             lengths,
             list(self.configs.values()),

@@ -29,7 +29,7 @@ from sgraf_deploy.runtime.encoded import (
     make_captions,
 )
 from sgraf_deploy.runtime.retry import Batch
-from sgraf_deploy.runtime.tiles import similar_end
+from sgraf_deploy.runtime.tiling import similar_end
 from sgraf_deploy.runtime.tokens import TokenIds, callers_level
 
 ENCODER_BYTES = 16 * 2**20

@@ -109,12 +109,12 @@ def run_tiles(
     As `score_tiles`: rows, columns in the caller's order. What does not fit is halved; `use` is
     called once for what was scored.
     """
-    plan = context.plan(images, captions)
+    tiling = context.tiling(len(images), captions.lengths)
     own = threading.local()
 
     def run(tile: Tile) -> None:
         if not hasattr(own, "block"):
-            own.block = _CaptionBlock(context, captions, plan.order)
+            own.block = _CaptionBlock(context, captions, tiling.order)
         texts = own.block.inputs(tile)
         logits = {
             name: context.run(
@@ -122,10 +122,10 @@ def run_tiles(
             )["logits"]
             for name, text in texts.items()
         }
-        use(tile.images, plan.order[tile.captions], logits)
+        use(tile.images, tiling.order[tile.captions], logits)
 
     context.retries["scorer"].run(
-        plan, run, total=plan.pairs, progress=progress, workers=plan.workers
+        tiling, run, total=tiling.pairs, progress=progress, workers=tiling.workers
     )
 
 

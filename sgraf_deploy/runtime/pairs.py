@@ -18,7 +18,7 @@ from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
 from sgraf_deploy.runtime.matrix import text_inputs
 from sgraf_deploy.runtime.retry import Batch
 from sgraf_deploy.runtime.rows import check_index
-from sgraf_deploy.runtime.tiles import similar_end
+from sgraf_deploy.runtime.tiling import similar_end
 
 _FLOAT = 4
 

@@ -312,22 +312,23 @@ def test_a_pair_that_does_not_fit_is_an_error(faked: MakeFaked) -> None:
         made.scorer.score(images, captions)
 
 
-def test_the_plan_is_what_score_does(faked: MakeFaked) -> None:
+def test_the_tiling_is_what_score_does(faked: MakeFaked) -> None:
     made = faked(limits=TileLimits(advice=TileAdvice(400)))
     images = made.scorer.encode_images(make_regions(30))
     captions = made.scorer.encode_captions(make_token_ids(40))
-    plan = made.scorer.plan(images, captions)
+    tiling = made.scorer.tiling(images, captions)
     made.engine.shapes.clear()
     made.scorer.score(images, captions)
     expected = [
         (tile.end_image - tile.first_image, tile.end_caption - tile.first_caption, tile.words)
-        for tile in plan
+        for tile in tiling
     ]
     found = [shape for _, shape in made.engine.shapes]
     assert found[::2] == found[1::2] == expected
-    assert (plan.pairs, plan.result_bytes) == (1200, 4800)
-    assert 0 < plan.tile_bytes < 20_000
-    assert 0 <= plan.padding < 0.3
+    assert (tiling.pairs, tiling.result_bytes) == (1200, 4800)
+    assert 0 < tiling.tile_bytes < 20_000
+    assert 0 <= tiling.padding < 0.3
+    assert list(made.scorer.plan(images, captions)) == list(tiling)  # its name before
 
 
 def test_memory_beyond_the_result_is_that_of_a_tile(
