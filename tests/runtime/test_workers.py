@@ -127,14 +127,14 @@ def test_after_an_error_nothing_new_begins(pool: WorkerPool) -> None:
 def test_threads_are_kept_for_the_next_work_until_the_pool_is_closed(pool: WorkerPool) -> None:
     here, seen = threading.get_ident(), []
     for _ in range(3):
-        meeting, threads = threading.Barrier(2), set()
+        meeting, threads = threading.Barrier(2), list[int]()
 
-        def call(_: int, meeting: threading.Barrier = meeting, threads: set[int] = threads) -> None:
+        def call(_: int, meeting: threading.Barrier = meeting) -> None:
             meeting.wait(timeout=60)
-            threads.add(threading.get_ident())
+            threads.append(threading.get_ident())  # noqa: B023  # it is called in this round
 
         pool.run(rows(2), each(call), 2)
-        seen.append(threads)
+        seen.append({*threads})
     assert here in seen[0]
     assert seen[0] == seen[1] == seen[2]
     (helper,) = seen[0] - {here}
@@ -143,7 +143,7 @@ def test_threads_are_kept_for_the_next_work_until_the_pool_is_closed(pool: Worke
 
 
 def test_callers_do_not_wait_for_threads_that_are_busy(pool: WorkerPool) -> None:
-    release, done = threading.Event(), []
+    release, done = threading.Event(), list[int]()
 
     def wait() -> None:
         release.wait(timeout=60)
@@ -170,7 +170,7 @@ def test_progress_is_told_by_the_calling_thread_of_every_piece(
 
 
 def test_what_a_thread_halves_it_finishes_itself(pool: WorkerPool) -> None:
-    meeting, done = threading.Barrier(2), {}
+    meeting, done = threading.Barrier(2), dict[int, list[int]]()
     pieces = [Batch(0, 4), Batch(4, 8)]
 
     def task(turns: Turns[Batch]) -> None:
