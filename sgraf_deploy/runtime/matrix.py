@@ -144,44 +144,30 @@ class TileScoring:
 
     def score_turns(self, tiles: Turns[Tile]) -> None:
         """Score tiles until none is left; every thread does this with its turns."""
-        block = _CaptionBlock(self.context, self.captions, self.order)
+        block: tuple[slice, int] | None = None
+        texts: dict[str, dict[str, Buffer]] = {}
         for tile in tiles:
             try:
-                self.score_tile(tile, block)
+                if block != (tile.captions, tile.words):
+                    block, texts = None, {}  # Freed before the next captions are gathered.
+                    rows = self.order[tile.captions]
+                    texts = text_inputs(self.context, self.captions, rows, tile.words)
+                    block = tile.captions, tile.words
+                self.score_tile(tile, texts)
             except EngineMemoryError as error:
                 tiles.halve(tile, error)
 
-    def score_tile(self, tile: Tile, block: _CaptionBlock) -> None:
-        """Gather a tile's inputs, run every member's scorer on them, and add the results."""
-        engine, texts = self.context.engine, block.inputs(tile)
-        logits = {}
+    def score_tile(self, tile: Tile, texts: Mapping[str, dict[str, Buffer]]) -> None:
+        """Gather a tile's images, run every member's scorer, and add the results.
+
+        `texts` are the inputs of the tile's captions by member. Whatever else a tile needs is freed
+        when this returns.
+        """
+        engine, logits = self.context.engine, {}
         for name, graph in self.graphs.items():
             inputs = self.images.members[name].inputs(graph, engine, tile.images)
             logits[name] = graph.run(inputs | texts[name])["logits"]
         self.results.add(engine, tile.images, self.order[tile.captions], logits)
-
-
-class _CaptionBlock:
-    """The captions of one thread's tiles, gathered and padded; kept until the block changes."""
-
-    def __init__(
-        self, context: Context, captions: EncodedCaptions, order: NDArray[np.int64]
-    ) -> None:
-        self._context = context
-        self._captions = captions
-        self._order = order
-        self._place: tuple[slice, int] | None = None
-        self._inputs: dict[str, dict[str, Buffer]] = {}
-
-    def inputs(self, tile: Tile) -> dict[str, dict[str, Buffer]]:
-        """The scorer's text inputs by member."""
-        place = (tile.captions, tile.words)
-        if place != self._place:
-            self._place, self._inputs = None, {}  # Freed before the next are gathered.
-            rows = self._order[tile.captions]
-            self._inputs = text_inputs(self._context, self._captions, rows, tile.words)
-            self._place = place
-        return self._inputs
 
 
 def text_inputs(
