@@ -65,16 +65,16 @@ def main(
             before = resident()
             with ResidentPeak() as peak:
                 encoded = scorer.encode_images(regions), scorer.encode_captions(token_ids)
-                plan = scorer.plan(*encoded)
+                tiling = scorer.tiling(*encoded)
                 scorer.score(*encoded, out=result)
     report = summary(
-        before, peak.values, sum(side.nbytes for side in encoded), threads * plan.tile_bytes
+        before, peak.values, sum(side.nbytes for side in encoded), threads * tiling.tile_bytes
     )
     report |= {
         "command": f"python benchmarks/memory.py --module {module} --images {images} "
         f"--captions {captions} --embed {embed} --sim-dim {sim_dim} --threads {threads}",
         "machine": MACHINE,
-        "result_bytes": plan.result_bytes,
+        "result_bytes": tiling.result_bytes,
     }
     click.echo(json.dumps(report, indent=1))
     if json_file is not None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
     from sgraf_deploy.runtime.rerank import RankedItem, RerankResult
     from sgraf_deploy.runtime.scorer import Scorer, load
-    from sgraf_deploy.runtime.tiles import TilePlan, TileShape
+    from sgraf_deploy.runtime.tiles import TilePlan, TileShape, Tiling
 
 __version__ = "0.1.0"
 
@@ -35,6 +35,7 @@ __all__ = [
     "Scorer",
     "TilePlan",
     "TileShape",
+    "Tiling",
     "__version__",
     "errors",
     "load",
@@ -51,6 +52,7 @@ _HOMES = {
     "Scorer": "sgraf_deploy.runtime.scorer",
     "TilePlan": "sgraf_deploy.runtime.tiles",
     "TileShape": "sgraf_deploy.runtime.tiles",
+    "Tiling": "sgraf_deploy.runtime.tiles",
     "load": "sgraf_deploy.runtime.scorer",
 }
 """Public name -> the module that it is imported from on first use."""

@@ -13,6 +13,8 @@ from typing import Literal, get_args
 Module = Literal["SGR", "SAF"]
 Precision = Literal["fp32", "fp16", "fp8"]
 GraphName = Literal["image_encoder", "text_encoder", "scorer", "pair_scorer"]
+Direction = Literal["image_to_text", "text_to_image"]
+"""Which way a query is answered: an image with captions, or a caption with images."""
 
 MODULES: tuple[Module, ...] = get_args(Module)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)

@@ -103,19 +103,19 @@ def measure(job: Job, clocks: Clocks = Clocks()) -> dict[str, Any]:
         with ResidentPeak() as peak:
             images, captions = scorer.encode_images(regions), scorer.encode_captions(token_ids)
             timing = _time(scorer, images, captions, clocks)
-        plan = scorer.plan(images, captions)
+        tiling = scorer.tiling(images, captions)
         return {
             "images": job.images,
             "captions": job.captions,
             "pairs": job.pairs,
             "mean_words": float(captions.lengths.mean()),
-            "tiles": len(plan),
-            "padding": plan.padding,
-            "workers": plan.workers,
+            "tiles": len(tiling),
+            "padding": tiling.padding,
+            "workers": tiling.workers,
             **timing,
             "encoded_bytes": images.nbytes + captions.nbytes,
-            "result_bytes": plan.result_bytes,
-            "tile_bytes": plan.tile_bytes,
+            "result_bytes": tiling.result_bytes,
+            "tile_bytes": tiling.tile_bytes,
             "rss_anon": {"loaded": loaded, "start": start, "peak": peak.values.get("RssAnon")},
             "engine": scorer.engine_name,
             "executed": scorer.executed,

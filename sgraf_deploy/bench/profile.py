@@ -108,7 +108,7 @@ def _score(
     images = scorer.encode_images(workload.inputs.regions)
     captions = scorer.encode_captions(workload.inputs.token_ids)
     seconds = timed(lambda: scorer.score(images, captions, progress=progress), clock)
-    return seconds, len(scorer.plan(images, captions))
+    return seconds, len(scorer.tiling(images, captions))
 
 
 def _describe(

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sgraf_deploy.bench.latency import Latency, measure_latency
 from sgraf_deploy.bench.measure import UNSTABLE, MemoryWatch, PeakMemory
@@ -37,8 +36,6 @@ MOST_TIMED = SHARD
 MOST_TIMED_ON_GPU = GPU_SHARD
 
 SEED = 0
-
-Logits = dict[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)

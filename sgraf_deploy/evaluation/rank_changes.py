@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sgraf_deploy.config import Direction
 from sgraf_deploy.errors import DataError
 from sgraf_deploy.evaluation.recall import (
-    Direction,
+    AnyLogits,
     Indices,
-    Logits,
     check_finite,
     ground_truths,
     rank_matrix,
@@ -66,8 +66,8 @@ class RankComparison:
 
 
 def explain_changes(
-    reference_logits: Logits,
-    logits: Logits,
+    reference_logits: AnyLogits,
+    logits: AnyLogits,
     captions_per_image: int = 5,
     largest_difference: float | None = None,
 ) -> RankComparison:
@@ -83,7 +83,7 @@ def explain_changes(
 
 
 def changed_ranks(
-    reference_logits: Logits, logits: Logits, captions_per_image: int = 5
+    reference_logits: AnyLogits, logits: AnyLogits, captions_per_image: int = 5
 ) -> list[RankChange]:
     """Compare the ranks in two matrices of logits (images, captions), ties last.
 
@@ -104,7 +104,7 @@ def changed_ranks(
     ]
 
 
-def measure_difference(reference_logits: Logits, logits: Logits) -> float:
+def measure_difference(reference_logits: AnyLogits, logits: AnyLogits) -> float:
     """The largest absolute difference of two matrices (images, captions), in bounded memory.
 
     Raises DataError for wrong or different shapes and for a logit that is not finite.
@@ -119,7 +119,7 @@ def measure_difference(reference_logits: Logits, logits: Logits) -> float:
     return largest
 
 
-def _check_alike(reference_logits: Logits, logits: Logits) -> None:
+def _check_alike(reference_logits: AnyLogits, logits: AnyLogits) -> None:
     if reference_logits.ndim != 2 or reference_logits.size == 0:
         expected = "shape (images, captions)"
         raise DataError("reference logits", expected=expected, got=reference_logits.shape)
@@ -138,7 +138,7 @@ def _list(
 
 
 def _image_gaps(
-    reference: Logits, logits: Logits, captions_per_image: int, images: Indices
+    reference: AnyLogits, logits: AnyLogits, captions_per_image: int, images: Indices
 ) -> Gaps:
     gaps = np.zeros(images.size)
     best = ground_truths(reference, captions_per_image).max(axis=1)
@@ -154,7 +154,7 @@ def _image_gaps(
 
 
 def _caption_gaps(
-    reference: Logits, logits: Logits, captions_per_image: int, captions: Indices
+    reference: AnyLogits, logits: AnyLogits, captions_per_image: int, captions: Indices
 ) -> Gaps:
     gaps = np.zeros(captions.size)
     if captions.size == 0:

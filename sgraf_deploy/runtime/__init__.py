@@ -7,7 +7,7 @@ from sgraf_deploy.engines.ranks import RankCounts
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
 from sgraf_deploy.runtime.rerank import RankedItem, RerankResult
 from sgraf_deploy.runtime.scorer import Scorer, load
-from sgraf_deploy.runtime.tiles import TilePlan, TileShape
+from sgraf_deploy.runtime.tiles import TilePlan, TileShape, Tiling
 
 __all__ = [
     "EncodedCaptions",
@@ -19,5 +19,6 @@ __all__ = [
     "Scorer",
     "TilePlan",
     "TileShape",
+    "Tiling",
     "load",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from threading import Event
@@ -11,21 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgraf_deploy.config import GraphName, ModelConfig
-from sgraf_deploy.engines.base import Engine
-from sgraf_deploy.engines.buffers import Buffer
+from sgraf_deploy.engines.base import Engine, Graph
 from sgraf_deploy.errors import DataError
-from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages, Origin
-from sgraf_deploy.runtime.retry import OutOfMemoryRetry
-from sgraf_deploy.runtime.tiles import TileLimits, TilePlan, TileShape, plan_tiles
-from sgraf_deploy.runtime.workers import WorkerPool
+from sgraf_deploy.progress import Progress
+from sgraf_deploy.runtime.encoded import Origin
+from sgraf_deploy.runtime.retry import OutOfMemoryRetry, W
+from sgraf_deploy.runtime.tiles import TileLimits, TileShape, Tiling
+from sgraf_deploy.runtime.tiling import make_tiling
+from sgraf_deploy.runtime.workers import SharedWork, WorkerPool
 
-KINDS: dict[GraphName, str] = {
+WORK: dict[GraphName, str] = {
     "image_encoder": "batches of images",
     "text_encoder": "batches of captions",
     "scorer": "tiles",
     "pair_scorer": "batches of pairs",
 }
-"""What the work on a graph is called."""
+"""What messages call the pieces of work on a graph."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,17 +36,18 @@ class Context:
     origin: Origin
     limits: TileLimits = field(default_factory=TileLimits)
     shape: TileShape | None = None
+    """A fixed size of all tiles; None for the size that the limits give."""
     pool: WorkerPool = field(default_factory=WorkerPool)
     warned_of_regions: Event = field(default_factory=Event)
+    """Set once this scorer has warned that regions have to be converted."""
 
     @cached_property
-    def retries(self) -> Mapping[GraphName, OutOfMemoryRetry]:
-        """By graph, all with one pool."""
-        return {graph: OutOfMemoryRetry(what, self.pool) for graph, what in KINDS.items()}
+    def _retries(self) -> Mapping[GraphName, OutOfMemoryRetry]:
+        return {graph: OutOfMemoryRetry(what) for graph, what in WORK.items()}
 
     @property
     def engine(self) -> Engine:
-        """What runs the graphs."""
+        """The engine that runs the graphs."""
         return self.origin.engine
 
     @property
@@ -53,22 +55,28 @@ class Context:
         """The models by member."""
         return self.origin.configs
 
-    def run(
-        self,
-        member: str,
-        graph: GraphName,
-        inputs: Mapping[str, Buffer],
-        outputs: Mapping[str, Buffer] | None = None,
-    ) -> dict[str, Buffer]:
-        """Run a member's graph on device buffers."""
-        return self.engine.open(member, graph).run(inputs, outputs)
+    def graphs(self, name: GraphName) -> dict[str, Graph]:
+        """Every member's graph of this name."""
+        return {member: self.engine.open(member, name) for member in self.configs}
+
+    def share(
+        self, graph: GraphName, pieces: Iterable[W], total: int, progress: Progress | None
+    ) -> SharedWork[W]:
+        """Prepare pieces of work on a graph, of `total` units in all, to be shared by threads.
+
+        What is learnt about the engine's memory is kept for later work on the same graph.
+        """
+        return SharedWork(pieces, self._retries[graph], total=total, progress=progress)
 
     def at_most(self, graph: GraphName, axis: str, wanted: int) -> int:
-        """So many along an axis, or as many as the engine's graph takes."""
+        """Return `wanted`, or the largest size along an axis that the engine's graph takes."""
         return min([wanted, *(sizes[axis] for sizes in self.engine.largest(graph))])
 
     def check_words(self, lengths: NDArray[np.int32]) -> None:
-        """DataError, which names the first, for captions (captions,) too long for the engine."""
+        """Refuse captions of lengths (captions,) that are too long for the engine.
+
+        Raises DataError, which names the first of them.
+        """
         most = self.at_most("scorer", "words", np.iinfo(np.int32).max)
         most = self.at_most("text_encoder", "words", most)
         if (lengths > most).any():
@@ -80,13 +88,9 @@ class Context:
                 hint=f"build it with `sgraf-deploy compile --max-words {int(lengths.max())}`",
             )
 
-    def plan(self, images: EncodedImages, captions: EncodedCaptions) -> TilePlan:
-        """The tiles of a whole matrix."""
-        return self.plan_sizes(len(images), captions.lengths)
-
-    def plan_sizes(self, images: int, lengths: NDArray[np.int32]) -> TilePlan:
-        """The same of so many images, and of captions (captions,) of these lengths."""
-        return plan_tiles(
+    def tiling(self, images: int, lengths: NDArray[np.int32]) -> Tiling:
+        """Cut the matrix of so many images, and captions (captions,) of these lengths."""
+        return make_tiling(
             images,
             lengths,
             list(self.configs.values()),

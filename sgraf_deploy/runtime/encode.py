@@ -1,9 +1,10 @@
-"""Runs the encoders over any number of images or captions, in bounded batches."""
+"""Runs the encoders over any number of images or captions, in batches of bounded memory."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,31 +19,35 @@ from sgraf_deploy.data.regions import (
     not_finite,
     readable,
 )
-from sgraf_deploy.errors import DataError, RegionsWarning
+from sgraf_deploy.engines.base import Engine, Graph
+from sgraf_deploy.engines.buffers import Array
+from sgraf_deploy.errors import DataError, EngineMemoryError, RegionsWarning
 from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime.context import Context
 from sgraf_deploy.runtime.encoded import (
     EncodedCaptions,
     EncodedImages,
+    ImageBuffers,
     TextBuffers,
     empty_images,
     make_captions,
 )
 from sgraf_deploy.runtime.retry import Batch
-from sgraf_deploy.runtime.tiles import similar_end
+from sgraf_deploy.runtime.tiling import similar_end
 from sgraf_deploy.runtime.tokens import TokenIds, callers_level
 
 ENCODER_BYTES = 16 * 2**20
-"""What one batch of an encoder may take, by the estimates below."""
+"""The bytes that one batch of an encoder may take, by the estimates below."""
 
 SMALLEST_TEXT_BATCH = 512
-"""Fewer words than this read a GRU's weights too often; they may take more memory."""
+"""A batch of captions has so many words even if they take more memory: a smaller one would read the
+GRU's weights too often."""
 
 _FLOAT = 4
 
 
 def check_regions_layout(regions: object, config: ModelConfig) -> NDArray[Any]:
-    """Region features as they came, if their axes and dtype fit the model; else DataError."""
+    """Return region features as they came; DataError unless axes and dtype fit the model."""
     if not isinstance(regions, np.ndarray):
         several = isinstance(regions, list | tuple)
         raise DataError(
@@ -66,25 +71,38 @@ def encode_images(
     config = next(iter(context.configs.values()))
     checked = check_regions_layout(regions, config)
     _warn_of_conversion(context, checked)
-    engine, count = context.engine, len(checked)
+    count = len(checked)
     members = {name: empty_images(context.origin, name, count) for name in context.configs}
-
-    def run(batch: Batch) -> None:
-        rows = slice(batch.start, batch.stop)
-        stored = checked[rows]
-        chunk = np.ascontiguousarray(readable(stored), dtype=np.float32)
-        if not np.isfinite(chunk).all():
-            raise not_finite(stored, batch.start, "regions")
-        buffer = engine.put(chunk)
-        for name, buffers in members.items():
-            outputs = {part: engine.gather(each, rows) for part, each in buffers.named.items()}
-            context.run(name, "image_encoder", {"regions": buffer}, outputs)
-
     per_image = max(_image_bytes(each) for each in context.configs.values())
     step = context.at_most("image_encoder", "images", max(1, ENCODER_BYTES // per_image))
-    batches = (Batch(start, min(count, start + step)) for start in range(0, count, step))
-    context.retries["image_encoder"].run(batches, run, total=count, progress=progress)
+    starts = range(0, count, step)
+    pieces = (Batch(start, min(count, start + step)) for start in starts)
+    batches = context.share("image_encoder", pieces, count, progress).turns()
+    graphs = context.graphs("image_encoder")
+    for batch in batches:
+        try:
+            _encode_image_batch(context.engine, graphs, checked, batch, members)
+        except EngineMemoryError as error:
+            batches.halve(batch, error)
     return EncodedImages(context.origin, members, count)
+
+
+def _encode_image_batch(
+    engine: Engine,
+    graphs: Mapping[str, Graph],
+    regions: NDArray[Any],
+    batch: Batch,
+    members: Mapping[str, ImageBuffers],
+) -> None:
+    """Encode one batch of images into their rows of every member's buffers."""
+    stored = regions[batch.rows]
+    chunk = np.ascontiguousarray(readable(stored), dtype=np.float32)
+    if not np.isfinite(chunk).all():
+        raise not_finite(stored, batch.start, "regions")
+    inputs = {"regions": engine.put(chunk)}
+    for name, graph in graphs.items():
+        buffers = members[name].named
+        graph.run(inputs, {part: engine.gather(each, batch.rows) for part, each in buffers.items()})
 
 
 def encode_captions(
@@ -97,39 +115,67 @@ def encode_captions(
     lengths = np.array([len(caption) for caption in captions], dtype=np.int32)
     context.check_words(lengths)
     order = np.argsort(lengths, kind="stable")
-    total = int(lengths.sum(dtype=np.int64))
-    offsets = np.cumsum(lengths, dtype=np.int64) - lengths
-    dtype = context.origin.dtype
-    words = {name: np.zeros((total + 1, c.embed), dtype) for name, c in context.configs.items()}
-    overall = {
-        name: np.empty((len(captions), c.embed), dtype) for name, c in context.configs.items()
-    }
-    engine = context.engine
-
-    def run(batch: Batch) -> None:
-        rows = order[batch.start : batch.stop]
-        steps = np.arange(batch.row_cost)
-        real = steps < lengths[rows, None]  # (captions, words)
-        token_ids = np.zeros(real.shape, dtype=np.int32)
-        token_ids[real] = np.concatenate([captions[row] for row in rows])
-        inputs = {"token_ids": engine.put(token_ids), "lengths": engine.put(lengths[rows])}
-        places = (offsets[rows, None] + steps)[real]
-        for name in context.configs:
-            outputs = context.run(name, "text_encoder", inputs)
-            words[name][places] = engine.fetch(outputs["word_embeddings"])[real]
-            overall[name][rows] = engine.fetch(outputs["text_global"])
-
-    batches = _text_batches(context, lengths[order])
-    context.retries["text_encoder"].run(batches, run, total=len(captions), progress=progress)
+    encoding = _CaptionEncoding.prepare(context, captions, lengths)
+    pieces = _text_batches(context, lengths[order])
+    batches = context.share("text_encoder", pieces, len(captions), progress).turns()
+    graphs = context.graphs("text_encoder")
+    for batch in batches:
+        try:
+            encoding.encode(context.engine, graphs, order[batch.rows], batch.row_cost)
+        except EngineMemoryError as error:
+            batches.halve(batch, error)
+    put = context.engine.put
     members = {
-        name: TextBuffers(engine.put(words[name]), engine.put(overall[name]))
+        name: TextBuffers(put(encoding.words[name]), put(encoding.overall[name]))
         for name in context.configs
     }
     return make_captions(context.origin, members, lengths)
 
 
+@dataclass(frozen=True, eq=False)
+class _CaptionEncoding:
+    """Captions that are being encoded, and the host's arrays that take what the encoders make."""
+
+    captions: Sequence[TokenIds]
+    lengths: NDArray[np.int32]
+    """(captions,)"""
+    offsets: NDArray[np.int64]
+    """The row of each caption's first word, (captions,)."""
+    words: Mapping[str, Array]
+    """By member, (all words + 1, embed) as stored; the last row is zeros, for padding."""
+    overall: Mapping[str, Array]
+    """By member, the captions' global vectors (captions, embed) as stored."""
+
+    @classmethod
+    def prepare(
+        cls, context: Context, captions: Sequence[TokenIds], lengths: NDArray[np.int32]
+    ) -> _CaptionEncoding:
+        """Make room for captions of these lengths (captions,)."""
+        ends = np.cumsum(lengths, dtype=np.int64)
+        total, dtype = int(lengths.sum(dtype=np.int64)), context.origin.dtype
+        embeds = {name: config.embed for name, config in context.configs.items()}
+        words = {name: np.zeros((total + 1, embed), dtype) for name, embed in embeds.items()}
+        overall = {name: np.empty((len(captions), embed), dtype) for name, embed in embeds.items()}
+        return cls(captions, lengths, ends - lengths, words, overall)
+
+    def encode(
+        self, engine: Engine, graphs: Mapping[str, Graph], rows: NDArray[np.int64], words: int
+    ) -> None:
+        """Encode the captions of these rows, padded to so many words, and store what is real."""
+        steps = np.arange(words)
+        real = steps < self.lengths[rows, None]  # (captions, words)
+        token_ids = np.zeros(real.shape, dtype=np.int32)
+        token_ids[real] = np.concatenate([self.captions[row] for row in rows])
+        inputs = {"token_ids": engine.put(token_ids), "lengths": engine.put(self.lengths[rows])}
+        places = (self.offsets[rows, None] + steps)[real]
+        for name, graph in graphs.items():
+            outputs = graph.run(inputs)
+            self.words[name][places] = engine.fetch(outputs["word_embeddings"])[real]
+            self.overall[name][rows] = engine.fetch(outputs["text_global"])
+
+
 def _warn_of_conversion(context: Context, regions: NDArray[Any]) -> None:
-    """RegionsWarning, once a scorer; of a file's regions whoever opened it has told already."""
+    """Warn once a scorer that regions are converted; not of a file, whose reader has warned."""
     told = context.warned_of_regions
     if isinstance(regions, StoredRegions) or not is_converted(regions.dtype) or told.is_set():
         return
@@ -143,18 +189,18 @@ def _warn_of_conversion(context: Context, regions: NDArray[Any]) -> None:
 
 
 def _image_bytes(config: ModelConfig) -> int:
-    """About what the image encoder takes per image: features, embeddings and three like them."""
+    """Estimate the image encoder's bytes per image: features, embeddings and three like them."""
     return _FLOAT * config.regions * (config.img_dim + 4 * config.embed)
 
 
 def _word_bytes(config: ModelConfig) -> int:
-    """About what the text encoder takes per word: its input, gates and states per direction."""
+    """Estimate the text encoder's bytes per word: input, and gates and states per direction."""
     directions = 2 if config.bidirectional else 1
     return _FLOAT * (config.word_dim + config.embed * (4 * directions + 3))
 
 
 def _text_batches(context: Context, lengths: NDArray[np.int32]) -> Iterator[Batch]:
-    """Batches of captions sorted by rising length, each at the cost of its longest."""
+    """Yield batches of captions of similar length; `lengths` (captions,) are in rising order."""
     per_word = max(_word_bytes(config) for config in context.configs.values())
     words = max(SMALLEST_TEXT_BATCH, ENCODER_BYTES // per_word)
     start = 0

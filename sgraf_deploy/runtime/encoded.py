@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol, Self, TypeVar
 
@@ -77,10 +77,14 @@ class ImageBuffers:
         every = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: buffer for name, buffer in every.items() if buffer is not None}
 
-    def inputs(self, graph: Graph, gather: Callable[[Buffer], Buffer]) -> dict[str, Buffer]:
-        """What a graph takes of them, each gathered."""
+    def inputs(
+        self, graph: Graph, engine: Engine, rows: slice | NDArray[np.int32]
+    ) -> dict[str, Buffer]:
+        """Gather what a graph takes of the images at these rows, by input name."""
         wanted = {spec.name for spec in graph.signature.inputs}
-        return {name: gather(each) for name, each in self.named.items() if name in wanted}
+        return {
+            name: engine.gather(each, rows) for name, each in self.named.items() if name in wanted
+        }
 
 
 @dataclass(frozen=True, eq=False)

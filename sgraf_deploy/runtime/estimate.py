@@ -23,7 +23,7 @@ class Estimate:
 
 def estimate(context: Context, images: int, lengths: NDArray[np.int32]) -> Estimate:
     """For so many images, and captions (captions,) of so many words."""
-    origin, plan = context.origin, context.plan_sizes(images, lengths)
+    origin, tiling = context.origin, context.tiling(images, lengths)
     image = sum(
         math.prod(image_row(spec)) * np.dtype(spec.dtype).itemsize
         for member in origin.configs
@@ -33,4 +33,4 @@ def estimate(context: Context, images: int, lengths: NDArray[np.int32]) -> Estim
     word = sum(config.embed for config in origin.configs.values()) * origin.dtype.itemsize
     # Beside its words and its global vector, a caption has a length and an offset.
     encoded = images * image + vectors * word + 2 * lengths.nbytes
-    return Estimate(encoded, plan.workers * plan.tile_bytes, plan.result_bytes)
+    return Estimate(encoded, tiling.workers * tiling.tile_bytes, tiling.result_bytes)

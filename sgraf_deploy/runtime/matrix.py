@@ -1,57 +1,53 @@
-"""The full matrix of images x captions, tile by tile."""
+"""The full matrix of images x captions, tile by tile.
+
+`score_tiles` is the one way from encoded inputs to logits: it cuts the matrix into tiles, and for
+each of them gathers the inputs, runs the members' scorers, and hands the logits to `Results`.
+"""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sgraf_deploy.engines.base import Engine, Graph
 from sgraf_deploy.engines.buffers import Buffer
 from sgraf_deploy.engines.ensemble import Logits, ensemble_logits, not_a_number, similarities
+from sgraf_deploy.engines.ranks import RankCounter
+from sgraf_deploy.errors import EngineMemoryError
 from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime.context import Context
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
 from sgraf_deploy.runtime.tiles import Tile
+from sgraf_deploy.runtime.workers import Turns
 
-Sink = Callable[[slice, NDArray[np.int64], Mapping[str, Logits]], None]
-"""Takes a tile: its rows, its columns in the caller's order, every member's logits."""
-
-MatrixOut = NDArray[np.float32]
+Matrix = NDArray[np.float32]
+"""(images, captions) float32."""
 
 
 def similarity_matrix(
     context: Context,
     images: EncodedImages,
     captions: EncodedCaptions,
-    out: MatrixOut | None,
+    out: Matrix | None,
     progress: Progress | None = None,
-) -> MatrixOut:
-    """Similarities (images, captions) float32, the members combined tile by tile.
+) -> Matrix:
+    """Score every image with every caption: similarities (images, captions) float32.
 
-    `out` is fit for them: see `outputs.check_outputs`.
+    They are written into `out` if it is given, which `outputs.check_outputs` found fit for them.
     """
     result = np.empty((len(images), len(captions)), np.float32) if out is None else out
-
-    def sink(rows: slice, columns: NDArray[np.int64], logits: Mapping[str, Logits]) -> None:
-        result[rows, columns] = similarities(ensemble_logits(logits))
-
-    score_tiles(context, images, captions, sink, progress)
+    score_tiles(context, images, captions, Results(similarities=result), progress)
     return result
 
 
-def ensemble_matrix(
-    context: Context, images: EncodedImages, captions: EncodedCaptions
-) -> MatrixOut:
-    """The logits to rank by, (images, captions) float32, the members combined tile by tile."""
-    result = np.empty((len(images), len(captions)), dtype=np.float32)
-
-    def sink(rows: slice, columns: NDArray[np.int64], logits: Mapping[str, Logits]) -> None:
-        result[rows, columns] = ensemble_logits(logits)
-
-    score_tiles(context, images, captions, sink)
+def ensemble_matrix(context: Context, images: EncodedImages, captions: EncodedCaptions) -> Matrix:
+    """Compute the logits to rank by, (images, captions) float32, all members combined."""
+    result = np.empty((len(images), len(captions)), np.float32)
+    score_tiles(context, images, captions, Results(ensemble=result))
     return result
 
 
@@ -59,104 +55,125 @@ def member_matrices(
     context: Context,
     images: EncodedImages,
     captions: EncodedCaptions,
-    out: Mapping[str, MatrixOut] | None,
+    out: Mapping[str, Matrix] | None,
     progress: Progress | None = None,
-) -> dict[str, MatrixOut]:
-    """Every member's logits (images, captions) float32; `out`, by member, is fit for them."""
+) -> dict[str, Matrix]:
+    """Compute every member's logits (images, captions) float32.
+
+    They are written into the arrays of `out`, by member, if it is given.
+    """
     shape = (len(images), len(captions))
     result = {
         name: np.empty(shape, np.float32) if out is None else out[name] for name in context.configs
     }
-
-    def sink(rows: slice, columns: NDArray[np.int64], logits: Mapping[str, Logits]) -> None:
-        for name, tile in logits.items():
-            result[name][rows, columns] = tile
-
-    score_tiles(context, images, captions, sink, progress)
+    score_tiles(context, images, captions, Results(members=result), progress)
     return result
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """Where the logits of tiles go; None for what is not wanted.
+
+    `similarities` and `ensemble` (images, captions) float32 take the members' logits combined,
+    `members` each member's, and `ranks` counts the logits where they lie on the device.
+    """
+
+    similarities: Matrix | None = None
+    ensemble: Matrix | None = None
+    members: Mapping[str, Matrix] | None = None
+    ranks: RankCounter | None = None
+
+    def add(
+        self,
+        engine: Engine,
+        rows: slice,
+        columns: NDArray[np.int64],
+        buffers: Mapping[str, Buffer],
+    ) -> None:
+        """Take a tile's logits by member; several threads may add different tiles.
+
+        Raises DataError for a logit that is NaN.
+        """
+        on_host = (self.similarities, self.ensemble, self.members)
+        if any(each is not None for each in on_host):
+            logits = {name: engine.fetch(buffer) for name, buffer in buffers.items()}
+            for tile in logits.values():
+                _check_numbers(tile, rows.start, columns)
+            if self.similarities is not None:
+                self.similarities[rows, columns] = similarities(ensemble_logits(logits))
+            if self.ensemble is not None:
+                self.ensemble[rows, columns] = ensemble_logits(logits)
+            for name, matrix in (self.members or {}).items():
+                matrix[rows, columns] = logits[name]
+        if self.ranks is not None:  # Last: a tile that does not fit must not have been counted.
+            self.ranks.add(rows.start, columns.astype(np.int32), buffers)
 
 
 def score_tiles(
     context: Context,
     images: EncodedImages,
     captions: EncodedCaptions,
-    sink: Sink,
+    results: Results,
     progress: Progress | None = None,
 ) -> None:
-    """Hand every tile's logits to `sink`; nothing of a tile is kept beyond its turn.
+    """Score the whole matrix, tile by tile, by as many threads as the engine wants.
 
-    Raises EngineMemoryError when not even one pair fits, and DataError for a logit that is NaN.
+    Nothing of a tile is kept once its results are written. A tile that does not fit the engine's
+    memory is scored in halves, and every result is written once. Raises EngineMemoryError if not
+    even one pair fits, and DataError for a logit that is NaN.
     """
-
-    def fetched(rows: slice, columns: NDArray[np.int64], buffers: Mapping[str, Buffer]) -> None:
-        logits = {name: context.engine.fetch(buffer) for name, buffer in buffers.items()}
-        for tile_logits in logits.values():
-            check_numbers(tile_logits, rows.start, columns)
-        sink(rows, columns, logits)
-
-    run_tiles(context, images, captions, fetched, progress)
-
-
-def run_tiles(
-    context: Context,
-    images: EncodedImages,
-    captions: EncodedCaptions,
-    use: Callable[[slice, NDArray[np.int64], Mapping[str, Buffer]], None],
-    progress: Progress | None = None,
-) -> None:
-    """Hand every tile's logits to `use` where they lie, by member.
-
-    As `score_tiles`: rows, columns in the caller's order. What does not fit is halved; `use` is
-    called once for what was scored.
-    """
-    plan = context.plan(images, captions)
-    own = threading.local()
-
-    def run(tile: Tile) -> None:
-        if not hasattr(own, "block"):
-            own.block = _CaptionBlock(context, captions, plan.order)
-        texts = own.block.inputs(tile)
-        logits = {
-            name: context.run(
-                name, "scorer", {**_image_inputs(context, images, name, tile), **text}
-            )["logits"]
-            for name, text in texts.items()
-        }
-        use(tile.images, plan.order[tile.captions], logits)
-
-    context.retries["scorer"].run(
-        plan, run, total=plan.pairs, progress=progress, workers=plan.workers
+    tiling = context.tiling(len(images), captions.lengths)
+    scoring = TileScoring(
+        context, images, captions, tiling.order, context.graphs("scorer"), results
     )
+    work = context.share("scorer", tiling, tiling.pairs, progress)
+    context.pool.run(work, scoring.score_turns, tiling.workers)
 
 
-class _CaptionBlock:
-    """The captions of one thread's tiles, gathered and padded; the next block replaces them."""
+@dataclass(frozen=True, eq=False)
+class TileScoring:
+    """What every thread that scores tiles needs: inputs, the members' graphs and the results."""
 
-    def __init__(
-        self, context: Context, captions: EncodedCaptions, order: NDArray[np.int64]
-    ) -> None:
-        self._context = context
-        self._captions = captions
-        self._order = order
-        self._place: tuple[slice, int] | None = None
-        self._inputs: dict[str, dict[str, Buffer]] = {}
+    context: Context
+    images: EncodedImages
+    captions: EncodedCaptions
+    order: NDArray[np.int64]
+    """Which caption stands at a place of the tiling, (captions,)."""
+    graphs: Mapping[str, Graph]
+    results: Results
 
-    def inputs(self, tile: Tile) -> dict[str, dict[str, Buffer]]:
-        """The scorer's text inputs by member."""
-        place = (tile.captions, tile.words)
-        if place != self._place:
-            self._place, self._inputs = None, {}  # Freed before the next are gathered.
-            self._inputs = text_inputs(
-                self._context, self._captions, self._order[tile.captions], tile.words
-            )
-            self._place = place
-        return self._inputs
+    def score_turns(self, tiles: Turns[Tile]) -> None:
+        """Score tiles until none is left; every thread does this with its turns."""
+        block: tuple[slice, int] | None = None
+        texts: dict[str, dict[str, Buffer]] = {}
+        for tile in tiles:
+            try:
+                if block != (tile.captions, tile.words):
+                    block, texts = None, {}  # Freed before the next captions are gathered.
+                    rows = self.order[tile.captions]
+                    texts = text_inputs(self.context, self.captions, rows, tile.words)
+                    block = tile.captions, tile.words
+                self.score_tile(tile, texts)
+            except EngineMemoryError as error:
+                tiles.halve(tile, error)
+
+    def score_tile(self, tile: Tile, texts: Mapping[str, dict[str, Buffer]]) -> None:
+        """Gather a tile's images, run every member's scorer, and add the results.
+
+        `texts` are the inputs of the tile's captions by member. Whatever else a tile needs is freed
+        when this returns.
+        """
+        engine, logits = self.context.engine, {}
+        for name, graph in self.graphs.items():
+            inputs = self.images.members[name].inputs(graph, engine, tile.images)
+            logits[name] = graph.run(inputs | texts[name])["logits"]
+        self.results.add(engine, tile.images, self.order[tile.captions], logits)
 
 
 def text_inputs(
     context: Context, captions: EncodedCaptions, rows: NDArray[np.integer[Any]], words: int
 ) -> dict[str, dict[str, Buffer]]:
-    """A scorer's inputs of some captions, padded to `words`, by member."""
+    """Gather a scorer's inputs of some captions, padded to `words`, by member."""
     engine = context.engine
     index = rows.astype(np.int32)
     word_rows = captions.word_rows(rows, words)
@@ -171,16 +188,8 @@ def text_inputs(
     }
 
 
-def _image_inputs(
-    context: Context, images: EncodedImages, member: str, tile: Tile
-) -> dict[str, Buffer]:
-    engine = context.engine
-    graph = engine.open(member, "scorer")
-    return images.members[member].inputs(graph, lambda each: engine.gather(each, tile.images))
-
-
-def check_numbers(logits: Logits, first_image: int, columns: NDArray[np.integer[Any]]) -> None:
-    """DataError, which names the pair, for a tile with a logit that is NaN."""
+def _check_numbers(logits: Logits, first_image: int, columns: NDArray[np.integer[Any]]) -> None:
+    """Raise DataError, which names the pair, for a tile with a logit that is NaN."""
     wrong = np.isnan(logits)
     if wrong.any():
         row, column = np.unravel_index(int(np.argmax(wrong)), wrong.shape)

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sgraf_deploy.engines.buffers import Buffer
+from sgraf_deploy.engines.base import Graph
 from sgraf_deploy.engines.ensemble import Logits, not_a_number
 from sgraf_deploy.engines.native.workspace import workspace_bytes
-from sgraf_deploy.errors import DataError
+from sgraf_deploy.errors import DataError, EngineMemoryError
 from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime.context import Context
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
 from sgraf_deploy.runtime.matrix import text_inputs
 from sgraf_deploy.runtime.retry import Batch
 from sgraf_deploy.runtime.rows import check_index
-from sgraf_deploy.runtime.tiles import similar_end
+from sgraf_deploy.runtime.tiling import similar_end
+from sgraf_deploy.runtime.workers import Turns
 
 _FLOAT = 4
 
@@ -26,10 +28,12 @@ _FLOAT = 4
 def pair_rows(
     image_index: Any, caption_index: Any, images: int, captions: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """The rows, each (pairs,), of the pairs that two indices name; row by row without indices.
+    """Return the image and the caption row of each pair, (pairs,), that two indices name.
 
-    Raises DataError for an index that is not integer or out of range, one alone, two of unequal
-    length, and without indices for other numbers of images and captions.
+    Without indices image `i` is paired with caption `i`.
+
+    Raises DataError for an index that is not integer or out of range, for one without the other,
+    for two of unequal length, and, without indices, unless there are as many images as captions.
     """
     if image_index is None and caption_index is None:
         if images != captions:
@@ -63,22 +67,19 @@ def pair_logits(
     caption_rows: NDArray[np.int32],
     progress: Progress | None = None,
 ) -> dict[str, Logits]:
-    """Every member's logits (pairs,) float32 of the images and captions at rows of `pair_rows`."""
+    """Compute every member's logits (pairs,) float32, by as many threads as the engine wants.
+
+    `image_rows` and `caption_rows` (pairs,) are those of `pair_rows`. Raises EngineMemoryError if
+    not even one pair fits the engine's memory, and DataError for a logit that is NaN.
+    """
     lengths = captions.lengths[caption_rows]
     order = np.lexsort((image_rows, lengths))
     result = {name: np.empty(len(order), dtype=np.float32) for name in context.configs}
-
-    def run(batch: Batch) -> None:
-        pairs = order[batch.start : batch.stop]
-        inputs = _inputs(context, images, captions, (image_rows[pairs], caption_rows[pairs]))
-        for name, buffers in inputs.items():
-            logits = context.run(name, "pair_scorer", buffers)["logits"]
-            result[name][pairs] = context.engine.fetch(logits)
-
+    rows, graphs = (image_rows, caption_rows), context.graphs("pair_scorer")
+    scoring = _PairScoring(context, images, captions, rows, order, graphs, result)
     batches = _batches(context, lengths[order])
-    context.retries["pair_scorer"].run(
-        batches, run, total=len(order), progress=progress, workers=context.engine.workers
-    )
+    work = context.share("pair_scorer", batches, len(order), progress)
+    context.pool.run(work, scoring.score_turns, context.engine.workers)
     for logits in result.values():
         wrong = np.isnan(logits)
         if wrong.any():
@@ -87,30 +88,48 @@ def pair_logits(
     return result
 
 
-def _inputs(
-    context: Context,
-    images: EncodedImages,
-    captions: EncodedCaptions,
-    pairs: tuple[NDArray[np.int32], NDArray[np.int32]],
-) -> dict[str, dict[str, Buffer]]:
-    """The pair scorer's inputs by member: only the rows that these pairs need, each once."""
-    engine = context.engine
-    rows, image_index = np.unique(pairs[0], return_inverse=True)
-    columns, caption_index = np.unique(pairs[1], return_inverse=True)
-    words = int(captions.lengths[columns].max())
-    inputs = text_inputs(context, captions, columns, words)
-    index = {
-        "image_index": engine.put(image_index.astype(np.int32)),
-        "caption_index": engine.put(caption_index.astype(np.int32)),
-    }
-    for name, buffers in images.members.items():
-        graph = engine.open(name, "pair_scorer")
-        inputs[name] |= index | buffers.inputs(graph, lambda each: engine.gather(each, rows))
-    return inputs
+@dataclass(frozen=True, eq=False)
+class _PairScoring:
+    """What every thread that scores pairs needs: inputs, the members' graphs and the results."""
+
+    context: Context
+    images: EncodedImages
+    captions: EncodedCaptions
+    rows: tuple[NDArray[np.int32], NDArray[np.int32]]
+    """The row of each pair's image and that of its caption, each (pairs,)."""
+    order: NDArray[np.int64]
+    """The pairs in the order in which they are scored, (pairs,)."""
+    graphs: Mapping[str, Graph]
+    result: Mapping[str, Logits]
+    """By member, (pairs,)."""
+
+    def score_turns(self, batches: Turns[Batch]) -> None:
+        """Score batches of pairs until none is left; every thread does this with its turns."""
+        for batch in batches:
+            try:
+                self.score_batch(batch)
+            except EngineMemoryError as error:
+                batches.halve(batch, error)
+
+    def score_batch(self, batch: Batch) -> None:
+        """Gather the rows that a batch needs, each once, and run every member's pair scorer."""
+        engine, pairs = self.context.engine, self.order[batch.rows]
+        rows, image_index = np.unique(self.rows[0][pairs], return_inverse=True)
+        columns, caption_index = np.unique(self.rows[1][pairs], return_inverse=True)
+        words = int(self.captions.lengths[columns].max())
+        texts = text_inputs(self.context, self.captions, columns, words)
+        index = {
+            "image_index": engine.put(image_index.astype(np.int32)),
+            "caption_index": engine.put(caption_index.astype(np.int32)),
+        }
+        for name, graph in self.graphs.items():
+            inputs = self.images.members[name].inputs(graph, engine, rows)
+            logits = graph.run(inputs | texts[name] | index)["logits"]
+            self.result[name][pairs] = engine.fetch(logits)
 
 
 def _batches(context: Context, lengths: NDArray[np.int32]) -> Iterator[Batch]:
-    """Batches of pairs sorted by the length of their caption."""
+    """Yield batches of pairs of similar length; `lengths` (pairs,) are in rising order."""
     start = 0
     while start < len(lengths):
         similar = similar_end(lengths, start)
@@ -121,9 +140,10 @@ def _batches(context: Context, lengths: NDArray[np.int32]) -> Iterator[Batch]:
 
 
 def _fitting_pairs(context: Context, words: int) -> int:
-    """How many pairs fit: each takes its regions twice and its words six times, as gathered.
+    """Return how many pairs of so many words fit the memory budget.
 
-    That has room for what a second member gathers; each further one gathers its own.
+    Each takes its regions twice and its words six times, as gathered. That has room for a second
+    member; each further member gathers regions and words again.
     """
     limits = context.limits
     largest = min(limits.tile_bytes, 4 * (limits.advice.intermediate_bytes or limits.tile_bytes))

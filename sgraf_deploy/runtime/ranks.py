@@ -9,27 +9,18 @@ are as close as that.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
 import numpy as np
-from numpy.typing import NDArray
 
-from sgraf_deploy.engines.ensemble import (
-    Logits,
-    ensemble_logits,
-    similarities,
-    with_ensemble,
-)
+from sgraf_deploy.engines.ensemble import with_ensemble
 from sgraf_deploy.engines.near_counts import ROUNDED_SLACK, SLACK
 from sgraf_deploy.engines.ranks import RankCounts, Thresholds
 from sgraf_deploy.errors import InputError
-
-if TYPE_CHECKING:
-    from sgraf_deploy.engines.buffers import Buffer
-    from sgraf_deploy.progress import Progress
-    from sgraf_deploy.runtime.context import Context
-    from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
+from sgraf_deploy.progress import Progress
+from sgraf_deploy.runtime import pairs
+from sgraf_deploy.runtime.arguments import check_count
+from sgraf_deploy.runtime.context import Context
+from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
+from sgraf_deploy.runtime.matrix import Matrix, Results, score_tiles
 
 
 def count_ranks(
@@ -38,16 +29,13 @@ def count_ranks(
     captions: EncodedCaptions,
     captions_per_image: int,
     progress: Progress | None = None,
-    out: Logits | None = None,
+    out: Matrix | None = None,
 ) -> dict[str, RankCounts]:
-    """Ranks of every ground truth in both directions, by member and for their ensemble.
+    """Count the ranks of every ground truth in both directions, by member and for their ensemble.
 
     `out` (images, captions) takes the similarities. Raises InputError unless every image has so
     many captions, and DataError for a logit that is not finite.
     """
-    from sgraf_deploy.runtime.arguments import check_count
-    from sgraf_deploy.runtime.matrix import run_tiles
-
     check_count("captions_per_image", captions_per_image)
     if not len(images):
         raise InputError("images to rank", expected="at least one", got="none")
@@ -57,28 +45,20 @@ def count_ranks(
             expected=f"{captions_per_image} of each",
             got=len(captions),
         )
-    thresholds = _truths(context, images, captions, captions_per_image)
+    thresholds = _score_truths(context, images, captions, captions_per_image)
     counter = context.engine.rank_counter(thresholds)
-
-    def use(rows: slice, columns: NDArray[np.int64], buffers: Mapping[str, Buffer]) -> None:
-        if out is not None:  # First: a tile that does not fit must not have been counted.
-            logits = {name: context.engine.fetch(buffer) for name, buffer in buffers.items()}
-            out[rows, columns] = similarities(ensemble_logits(logits))
-        counter.add(rows.start, columns.astype(np.int32), buffers)
-
-    run_tiles(context, images, captions, use, progress)
+    results = Results(similarities=out, ranks=counter)
+    score_tiles(context, images, captions, results, progress)
     return counter.result()
 
 
-def _truths(
+def _score_truths(
     context: Context, images: EncodedImages, captions: EncodedCaptions, captions_per_image: int
 ) -> Thresholds:
-    """The ground truths, scored as pairs."""
-    from sgraf_deploy.runtime.pairs import pair_logits
-
+    """Score the ground truths as pairs; their logits are the thresholds of the candidates."""
     rows = np.arange(len(captions), dtype=np.int32)
     owners = (rows // captions_per_image).astype(np.int32)
-    truths = with_ensemble(pair_logits(context, images, captions, owners, rows))
+    truths = with_ensemble(pairs.pair_logits(context, images, captions, owners, rows))
     best = {name: each.reshape(len(images), -1).max(axis=1) for name, each in truths.items()}
     slack = SLACK if context.engine.executed == "fp32" else ROUNDED_SLACK
     return Thresholds(best, truths, captions_per_image, slack)

@@ -1,29 +1,26 @@
-"""Runs work that halves itself when an engine runs out of memory."""
+"""Work that is halved when an engine runs out of memory."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol, Self, TypeVar
 
 from sgraf_deploy.errors import EngineMemoryError
-from sgraf_deploy.progress import Progress
-from sgraf_deploy.runtime.workers import WorkerPool
 
 _LOG = logging.getLogger(__name__)
 
 
 class Work(Protocol):
-    """A piece of work on an engine."""
+    """A piece of work on an engine: a tile, or a batch of rows."""
 
     @property
     def units(self) -> int:
-        """What it counts for in the progress."""
+        """How much of the progress it is: images, captions or pairs."""
 
     @property
     def cost(self) -> int:
-        """What its memory grows with; the cost of a half is about half of it."""
+        """A number that its memory is proportional to; half of the work costs about half."""
 
     def halves(self) -> tuple[Self, ...]:
         """The same work in two pieces, in order; nothing if it cannot be divided."""
@@ -33,74 +30,47 @@ W = TypeVar("W", bound=Work)
 
 
 class OutOfMemoryRetry:
-    """Remembers, for one kind of work, which cost an engine's memory was too small for.
+    """Remembers, for one kind of work, up to which cost it may still fit an engine's memory.
 
-    May be used by several threads: the worst that a race does is one more halving.
+    Several threads may use it: the worst that a race does is one more halving.
     """
 
-    def __init__(self, what: str, pool: WorkerPool | None = None) -> None:
+    def __init__(self, what: str) -> None:
         """`what` names the work in messages, in the plural: `tiles`, `batches of images`."""
         self._what = what
-        self._pool = pool or WorkerPool()
         self._limit: int | None = None
 
-    def run(
-        self,
-        works: Iterable[W],
-        execute: Callable[[W], None],
-        *,
-        total: int,
-        progress: Progress | None = None,
-        workers: int = 1,
-    ) -> None:
-        """Execute every piece of work, halved where it does not fit, `workers` at a time.
+    def is_too_large(self, piece: Work) -> bool:
+        """Whether a piece costs more than what fits, as far as is known, and can be divided."""
+        return self._limit is not None and piece.cost > self._limit and bool(piece.halves())
 
-        Pieces begin in order, and progress is told by the calling thread. Raises what a piece
-        raises, once none runs any more: EngineMemoryError when one that cannot be divided does
-        not fit.
+    def learn(self, piece: Work, error: EngineMemoryError) -> None:
+        """Remember, with a warning the first time, that a piece did not fit.
+
+        Raises EngineMemoryError if the piece cannot be divided.
         """
-        done = 0
-        for units in self._pool.spread(works, lambda work: self._finish(work, execute), workers):
-            done += units
-            if progress is not None:
-                progress(done, total)
-
-    def _finish(self, work: W, execute: Callable[[W], None]) -> int:
-        """Execute one piece of work, halved as often as need be; returns its units."""
-        pending = [work]
-        while pending:
-            piece = pending.pop()
-            if self._too_large(piece) or not self._fits(piece, execute):
-                pending.extend(reversed(piece.halves()))
-        return work.units
-
-    def _too_large(self, piece: Work) -> bool:
-        limit = self._limit
-        return limit is not None and piece.cost > limit and bool(piece.halves())
-
-    def _fits(self, piece: W, execute: Callable[[W], None]) -> bool:
-        try:
-            execute(piece)
-        except EngineMemoryError as error:
-            if not piece.halves():
-                raise EngineMemoryError(
-                    f"the smallest of the {self._what} does not fit: {error}",
-                    hint="free memory, or use another engine or device",
-                ) from error
-            level = logging.WARNING if self._limit is None else logging.INFO
-            _LOG.log(level, "%s; halving the %s and going on", error, self._what)
-            self._limit = max(1, piece.cost // 2)
-            return False
-        return True
+        if not piece.halves():
+            raise EngineMemoryError(
+                f"the smallest of the {self._what} does not fit: {error}",
+                hint="free memory, or use another engine or device",
+            ) from error
+        level = logging.WARNING if self._limit is None else logging.INFO
+        _LOG.log(level, "%s; halving the %s and going on", error, self._what)
+        self._limit = max(1, piece.cost // 2)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows start … stop - 1, each of which costs as much as the dearest of them."""
+    """The rows start … stop - 1; each of them costs as much as the largest of them."""
 
     start: int
     stop: int
     row_cost: int = 1
+
+    @property
+    def rows(self) -> slice:
+        """The rows as a slice."""
+        return slice(self.start, self.stop)
 
     @property
     def units(self) -> int:
@@ -109,11 +79,11 @@ class Batch:
 
     @property
     def cost(self) -> int:
-        """The rows at the cost of the dearest."""
+        """The number of rows times the cost of the largest."""
         return self.units * self.row_cost
 
     def halves(self) -> tuple[Batch, ...]:
-        """Two batches, or none if there is only one row."""
+        """Two batches; nothing if there is only one row."""
         if self.units == 1:
             return ()
         middle = self.start + self.units // 2

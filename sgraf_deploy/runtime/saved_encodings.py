@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,11 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sgraf_deploy.config import Precision
+from sgraf_deploy.engines.buffers import Array
 from sgraf_deploy.errors import DataError, InputError
-from sgraf_deploy.files.writer import staged_file
+from sgraf_deploy.files.writer import PathLike, staged_file
 from sgraf_deploy.runtime.arguments import check_path
 from sgraf_deploy.runtime.array_file import DAMAGE, ArrayFile
 from sgraf_deploy.runtime.encoded import (
@@ -29,9 +28,7 @@ from sgraf_deploy.runtime.encoded import (
 )
 from sgraf_deploy.schema import Document, check_version, decode, encode, parse, shown
 
-PathLike = str | os.PathLike[str]
 Kind = Literal["images", "captions"]
-Arrays = dict[str, NDArray[Any]]
 
 FORMAT: Literal[1] = 1
 _HEADER = "sgraf_gallery"
@@ -117,7 +114,7 @@ def load_captions(origin: Origin, path: PathLike) -> EncodedCaptions:
     return make_captions(origin, members, lengths)
 
 
-def _image_arrays(images: EncodedImages) -> Arrays:
+def _image_arrays(images: EncodedImages) -> dict[str, Array]:
     fetch = images.origin.engine.fetch
     return {
         f"{name}.{part}": fetch(buffer)
@@ -126,8 +123,8 @@ def _image_arrays(images: EncodedImages) -> Arrays:
     }
 
 
-def _arrays(captions: EncodedCaptions) -> Arrays:
-    arrays: Arrays = {"lengths": captions.lengths}
+def _arrays(captions: EncodedCaptions) -> dict[str, Array]:
+    arrays: dict[str, Array] = {"lengths": captions.lengths}
     for name, buffers in captions.members.items():
         arrays[f"{name}.word_embeddings"] = captions.compact_words(name, padded=True)
         arrays[f"{name}.text_global"] = captions.origin.engine.fetch(buffers.text_global)
@@ -175,7 +172,7 @@ def _check_header(origin: Origin, kind: Kind, file: ArrayFile) -> None:
             raise DataError(name, expected=expected, got=shown(got), hint=hint)
 
 
-def _buffers(origin: Origin, arrays: Arrays, member: str) -> dict[str, Any]:
+def _buffers(origin: Origin, arrays: dict[str, Array], member: str) -> dict[str, Any]:
     """A member's arrays on the device, by the part that they are."""
     names = [name for name in arrays if name.startswith(f"{member}.")]
     return {name.removeprefix(f"{member}."): origin.engine.put(arrays.pop(name)) for name in names}

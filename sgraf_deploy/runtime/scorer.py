@@ -35,7 +35,7 @@ from sgraf_deploy.runtime.rerank import (
     query_direction,
     rank,
 )
-from sgraf_deploy.runtime.tiles import DEFAULT_TILE_BYTES, TileLimits, TilePlan, TileShape
+from sgraf_deploy.runtime.tiles import DEFAULT_TILE_BYTES, TileLimits, TileShape, Tiling
 
 Query = str | Sequence[int] | NDArray[Any] | EncodedImages | EncodedCaptions
 """One caption (a string, its token ids or one EncodedCaptions), or one image (its regions
@@ -364,15 +364,25 @@ class Scorer(OpenedBundle):
         """
         return self.rerank(query, documents, top_k, ids=ids)
 
-    def plan(self, images: EncodedImages, captions: EncodedCaptions) -> TilePlan:
-        """Plan the tiles that `score` would use, with the bytes of a tile and of the result.
+    def tiling(self, images: EncodedImages, captions: EncodedCaptions) -> Tiling:
+        """Compute the tiles that `score` would use, with the bytes of a tile and of the result.
 
         Raises:
             InputError: images or captions that another scorer encoded.
 
         Example:
-            >>> plan = scorer.plan(images, captions)
-            >>> plan.pairs, plan.result_bytes
+            >>> tiling = scorer.tiling(images, captions)
+            >>> tiling.pairs, tiling.result_bytes
             (12, 48)
         """
-        return self._context.plan(*self._encoded(*self._checked(images, captions)))
+        one, other = self._encoded(*self._checked(images, captions))
+        return self._context.tiling(len(one), other.lengths)
+
+    def plan(self, images: EncodedImages, captions: EncodedCaptions) -> Tiling:
+        """Do what `tiling` does, under the name that it had before.
+
+        Example:
+            >>> scorer.plan(images, captions).pairs
+            12
+        """
+        return self.tiling(images, captions)

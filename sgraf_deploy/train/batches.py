@@ -15,7 +15,7 @@ from sgraf_deploy.data.precomp import PrecompSplit
 
 
 @dataclass(frozen=True)
-class Batch:
+class TrainingBatch:
     """Regions (images, regions, img_dim) float32, token_ids (captions, words) int64 and lengths
     (captions,) int64 on the CPU; image i belongs to caption i.
 
@@ -45,19 +45,19 @@ class TrainingData:
 
     def batches(
         self, size: int, generator: torch.Generator, device: torch.device
-    ) -> Iterator[Batch]:
+    ) -> Iterator[TrainingBatch]:
         """Every caption once, in random order, but for those that fill no batch."""
         order = torch.randperm(len(self.token_ids), generator=generator).numpy()
         for start in range(0, len(order) - size + 1, size):
             yield self.batch(order[start : start + size], device)
 
-    def batch(self, captions: NDArray[np.int64], device: torch.device) -> Batch:
+    def batch(self, captions: NDArray[np.int64], device: torch.device) -> TrainingBatch:
         """These captions, each with its image."""
         images = self.image_of_caption[captions]
         regions = self.regions[images].astype(np.float32)
         token_ids, lengths = pad([self.token_ids[caption] for caption in captions])
         on_device = torch.from_numpy(regions).to(device), token_ids.to(device)
-        return Batch(*on_device, lengths, images, captions)
+        return TrainingBatch(*on_device, lengths, images, captions)
 
 
 def pad(token_ids: Sequence[NDArray[np.int32]]) -> tuple[Tensor, Tensor]:

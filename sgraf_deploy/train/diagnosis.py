@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sgraf_deploy.errors import DataError, InputError
 from sgraf_deploy.model.layers import SimilarityModel
-from sgraf_deploy.train.batches import Batch
+from sgraf_deploy.train.batches import TrainingBatch
 from sgraf_deploy.train.forward import batch_logits
 
 LARGE = 1e4
@@ -19,7 +19,7 @@ _SLOWER = "take a smaller --learning-rate"
 
 
 @torch.no_grad()
-def not_finite(model: SimilarityModel, batch: Batch, when: str) -> InputError:
+def not_finite(model: SimilarityModel, batch: TrainingBatch, when: str) -> InputError:
     """The error for a batch, which is computed once more to find where it goes wrong.
 
     `when` begins the message. A DataError where an image is to blame. The model is of no use any
@@ -44,7 +44,9 @@ def not_finite(model: SimilarityModel, batch: Batch, when: str) -> InputError:
     return kind(f"{when}: the loss", expected="a finite value", hint=hint)
 
 
-def _steps(model: SimilarityModel, batch: Batch) -> Iterator[tuple[str, Tensor, tuple[str, ...]]]:
+def _steps(
+    model: SimilarityModel, batch: TrainingBatch
+) -> Iterator[tuple[str, Tensor, tuple[str, ...]]]:
     """What is computed, in order, with what its first axes are."""
     yield "the regions", batch.regions, ("image",)
     regions = model.image_encoder(batch.regions)
@@ -67,7 +69,7 @@ def _rows(values: Tensor, owners: tuple[str, ...], largest: Tensor) -> dict[str,
     return dict(zip(owners, places[chosen].tolist(), strict=True))
 
 
-def _blamed(batch: Batch, largest: Tensor, row: int | None) -> tuple[type[InputError], str]:
+def _blamed(batch: TrainingBatch, largest: Tensor, row: int | None) -> tuple[type[InputError], str]:
     """An image of enormous features, that in a row or any; or else the learning rate."""
     row = int(largest.argmax()) if row is None else row
     value = float(largest[row])

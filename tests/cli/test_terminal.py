@@ -32,8 +32,8 @@ from support.refusals import holds
 
 import sgraf_deploy
 from sgraf_deploy.cli.terminal import echo_json, escape, shown_messages, table, warn
+from sgraf_deploy.engines.ort import OrtGraph
 from sgraf_deploy.errors import DataError, EngineMemoryError
-from sgraf_deploy.runtime.context import Context
 
 PACKAGE = Path(sgraf_deploy.__file__).parent
 WRITERS = {"cli/terminal.py"}
@@ -262,14 +262,14 @@ def test_an_interrupted_replacement_is_said_to_be_completed(world: World) -> Non
 
 
 def test_halved_work_is_said_to_be(world: World) -> None:
-    encode = Context.run
+    encode = OrtGraph.run
 
-    def fail_on_many(context: Context, member: str, graph: str, inputs: Any, *more: Any) -> Any:
-        if graph == "image_encoder" and inputs["regions"].shape[0] > 3:
+    def fail_on_many(graph: OrtGraph, inputs: Any, *more: Any) -> Any:
+        if "regions" in inputs and inputs["regions"].shape[0] > 3:
             raise EngineMemoryError("no room")
-        return encode(context, member, graph, inputs, *more)  # type: ignore[arg-type]
+        return encode(graph, inputs, *more)
 
-    world.monkeypatch.setattr(Context, "run", fail_on_many)
+    world.monkeypatch.setattr(OrtGraph, "run", fail_on_many)
     words = ("eval", world.bundle, "--data", world.data, "--split", "dev", "--engine", "ort")
 
     result = done(*words)

@@ -131,7 +131,7 @@ def test_the_cost_is_told_before_anything_is_encoded(bundle: Bundle, options: Ev
     assert told == [Cost(result.memory, None)]
     images, captions = scorer.encode_images(split.regions), scorer.encode_captions(split.captions)
     assert result.memory.encoded == images.nbytes + captions.nbytes
-    assert result.memory.tiles == scorer.plan(images, captions).tile_bytes
+    assert result.memory.tiles == scorer.tiling(images, captions).tile_bytes
 
 
 def test_time_is_told_by_a_sample_of_long_work(bundle: Bundle) -> None:

@@ -134,17 +134,17 @@ def test_what_is_given_twice_must_agree(
     assert with_fake == []
 
 
-def test_the_memory_budget_and_the_tile_reach_the_plan(
+def test_the_memory_budget_and_the_tile_reach_the_tiling(
     bundle: Bundle, with_fake: list[FakeEngine]
 ) -> None:
-    plans = []
+    tilings = []
     wanted: list[dict[str, Any]] = [{}, {"memory_budget": 10_000}, {"tile": TileShape(1, 1)}]
     for limits in wanted:
         with load(bundle, engine="fake", **limits) as scorer:
             images = scorer.encode_images(make_regions(20))
-            plans.append(scorer.plan(images, scorer.encode_captions(make_token_ids(20))))
-    assert len(plans[0]) < len(plans[1]) < len(plans[2]) == 400
-    assert plans[1].tile_bytes <= 10_000
+            tilings.append(scorer.tiling(images, scorer.encode_captions(make_token_ids(20))))
+    assert len(tilings[0]) < len(tilings[1]) < len(tilings[2]) == 400
+    assert tilings[1].tile_bytes <= 10_000
 
 
 def test_the_largest_tiles_take_the_whole_budget(
@@ -153,9 +153,9 @@ def test_the_largest_tiles_take_the_whole_budget(
     monkeypatch.setattr(FakeEngine, "tile_advice", LARGEST_TILES)
     with load(bundle, engine="fake") as scorer:
         images = scorer.encode_images(make_regions(2000))
-        plan = scorer.plan(images, scorer.encode_captions([[1, 2, 3]] * 2000))
-    assert len(plan) < 10
-    assert plan.tile_bytes > 2**28
+        tiling = scorer.tiling(images, scorer.encode_captions([[1, 2, 3]] * 2000))
+    assert len(tiling) < 10
+    assert tiling.tile_bytes > 2**28
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def test_a_closed_scorer_says_so(faked: MakeFaked, regions: NDArray[np.float32])
         lambda: scorer.logits(images, captions),
         lambda: scorer.score_pairs(images, captions, [0], [0]),
         lambda: scorer.rerank("a dog", images),
-        lambda: scorer.plan(images, captions),
+        lambda: scorer.tiling(images, captions),
         lambda: scorer.save_encoded(images, "nowhere"),
         lambda: scorer.load_images("nowhere"),
         lambda: scorer.load_captions("nowhere"),

@@ -71,7 +71,7 @@ def test_a_long_name_is_cut(faked: MakeFaked, tmp_path: Path) -> None:
 
 def test_the_rest(faked: MakeFaked, bundle: Bundle, regions: NDArray[np.float32]) -> None:
     scorer = faked().scorer
-    plan = scorer.plan(scorer.encode_images(regions), scorer.encode_captions(CAPTIONS))
+    tiling = scorer.tiling(scorer.encode_images(regions), scorer.encode_captions(CAPTIONS))
     logits = np.array([0.0, 2.0, 1.0], dtype=np.float32)
     assert shown(
         bundle,
@@ -84,8 +84,8 @@ def test_the_rest(faked: MakeFaked, bundle: Bundle, regions: NDArray[np.float32]
         "RerankResult(1 caption for an image, the best row 0 with 0.5000)",
         "RerankResult(0 images for a caption)",
     ]
-    (text,) = shown(plan)
-    assert text.startswith("TilePlan(9 images x 7 captions, ")
+    (text,) = shown(tiling)
+    assert text.startswith("Tiling(9 images x 7 captions, ")
     shown(rank("text_to_image", logits, 2)[0], TileShape(10**6, 10**6))
     assert shown(EngineOptions(), EngineOptions(2, cuda_graphs=False)) == [
         "EngineOptions()",

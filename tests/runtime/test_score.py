@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from support.closeness import assert_similar
+from support.fake_engine import FakeGraph
 from support.onnx_bundles import write_bundle
 from support.refusals import holds, naming, refused
 from support.scorers import (
@@ -264,6 +266,42 @@ def test_captions_are_gathered_once_for_all_images(faked: MakeFaked) -> None:
     assert sum(not isinstance(rows, slice) for rows in gathers) == 2 * 2
 
 
+def test_nothing_of_a_tile_is_kept_for_the_next(
+    faked: MakeFaked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = faked(tile=TileShape(4, 3))
+    images = made.scorer.encode_images(make_regions(8))
+    captions = made.scorer.encode_captions(make_token_ids(20))
+    gather, run = made.engine.gather, FakeGraph.run
+    gathered: list[weakref.ref[Any]] = []
+    logits: list[weakref.ref[Any]] = []
+    held: dict[str, list[int]] = {"texts": [], "logits": []}
+
+    def alive(references: list[weakref.ref[Any]]) -> int:
+        return sum(reference() is not None for reference in references)
+
+    def gathering(buffer: Any, rows: Any) -> Any:
+        found = gather(buffer, rows)
+        if not isinstance(rows, slice):
+            held["texts"].append(alive(gathered))
+            gathered.append(weakref.ref(found))
+        return found
+
+    def running(graph: FakeGraph, *given: Any) -> Any:
+        held["logits"].append(alive(logits))
+        found = run(graph, *given)
+        logits.append(weakref.ref(found["logits"]))
+        return found
+
+    monkeypatch.setattr(made.engine, "gather", gathering)
+    monkeypatch.setattr(FakeGraph, "run", running)
+    made.scorer.score(images, captions)
+    # Of each of two members words and vectors; and logits, until the second member's are there.
+    assert held["texts"] == [0, 1, 2, 3] * (len(gathered) // 4)
+    assert held["logits"] == [0, 1] * (len(logits) // 2)
+    assert len(gathered) > 4 * 2
+
+
 @pytest.mark.parametrize("memory", [1, 9, 20, 100], ids="memory-{}".format)
 def test_out_of_memory_halves_the_tiles_and_goes_on(
     faked: MakeFaked, caplog: pytest.LogCaptureFixture, memory: int
@@ -312,22 +350,23 @@ def test_a_pair_that_does_not_fit_is_an_error(faked: MakeFaked) -> None:
         made.scorer.score(images, captions)
 
 
-def test_the_plan_is_what_score_does(faked: MakeFaked) -> None:
+def test_the_tiling_is_what_score_does(faked: MakeFaked) -> None:
     made = faked(limits=TileLimits(advice=TileAdvice(400)))
     images = made.scorer.encode_images(make_regions(30))
     captions = made.scorer.encode_captions(make_token_ids(40))
-    plan = made.scorer.plan(images, captions)
+    tiling = made.scorer.tiling(images, captions)
     made.engine.shapes.clear()
     made.scorer.score(images, captions)
     expected = [
         (tile.end_image - tile.first_image, tile.end_caption - tile.first_caption, tile.words)
-        for tile in plan
+        for tile in tiling
     ]
     found = [shape for _, shape in made.engine.shapes]
     assert found[::2] == found[1::2] == expected
-    assert (plan.pairs, plan.result_bytes) == (1200, 4800)
-    assert 0 < plan.tile_bytes < 20_000
-    assert 0 <= plan.padding < 0.3
+    assert (tiling.pairs, tiling.result_bytes) == (1200, 4800)
+    assert 0 < tiling.tile_bytes < 20_000
+    assert 0 <= tiling.padding < 0.3
+    assert list(made.scorer.plan(images, captions)) == list(tiling)  # its name before
 
 
 def test_memory_beyond_the_result_is_that_of_a_tile(

@@ -48,7 +48,7 @@ def evaluate_random(
     """
     lengths = np.random.default_rng(SEED).integers(FEWEST, MOST + 1, images * CAPTIONS_PER_IMAGE)
     encoded, captions, encode = _encoded(bundle, scorer, images, lengths.tolist(), clock)
-    plan = scorer.plan(encoded, captions)
+    tiling = scorer.tiling(encoded, captions)
     seconds: dict[str, float | None] = {"encode": encode, "score": None}
     begin = clock()
     counts = scorer.count_ranks(encoded, captions)
@@ -67,8 +67,8 @@ def evaluate_random(
         "captions": len(captions),
         "mean_words": float(lengths.mean()),
         "seed": SEED,
-        "tiles": len(plan),
-        "tile_bytes": plan.tile_bytes,
+        "tiles": len(tiling),
+        "tile_bytes": tiling.tile_bytes,
         "seconds": seconds,
         "pairs_per_second": pairs / (seconds["score"] or first),
         "device_memory_bytes": scorer.device_memory(),

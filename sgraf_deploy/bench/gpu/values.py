@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sgraf_deploy.bench.gpu.job import run_job
 from sgraf_deploy.bench.gpu.unpack import RealData, read_data
 from sgraf_deploy.config import Precision
+from sgraf_deploy.engines.ensemble import Logits
 from sgraf_deploy.engines.torch.literal import GPU_SHARD, LiteralLoop, fastest_device
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.evaluation.chance import chance_findings
@@ -26,8 +26,6 @@ from sgraf_deploy.evaluation.parity import compare
 from sgraf_deploy.evaluation.recall import evaluate
 from sgraf_deploy.files.writer import staged_file
 from sgraf_deploy.runtime.scorer import load
-
-Logits = dict[str, NDArray[np.float32]]
 
 
 def keep_reference(data: RealData, output: Path) -> dict[str, Any]:
@@ -60,7 +58,7 @@ def keep_reference(data: RealData, output: Path) -> dict[str, Any]:
 
 
 def compare_engine(
-    data: RealData, engine: str, precision: Precision, expected: Logits
+    data: RealData, engine: str, precision: Precision, expected: dict[str, Logits]
 ) -> dict[str, Any]:
     """R@K and parity by model of one engine; `failed` names every bound that is missed."""
     with load(data.bundle, engine=engine, precision=precision, max_words=None) as scorer:
@@ -78,7 +76,7 @@ def compare_engine(
     }
 
 
-def _read(path: Path) -> Logits:
+def _read(path: Path) -> dict[str, Logits]:
     try:
         with np.load(path) as found:
             return {name: found[name] for name in found.files}

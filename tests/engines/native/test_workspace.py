@@ -96,10 +96,10 @@ def test_a_whole_matrix_takes_no_more_than_its_plan(exported: Bundle, longest: i
         options = EngineOptions(threads=1)
         with load(exported, engine="native", memory_budget=budget, options=options) as scorer:
             images, texts = scorer.encode_images(regions), scorer.encode_captions(captions)
-            plan = scorer.plan(images, texts)
-            result = len(scorer.members) * plan.result_bytes
+            tiling = scorer.tiling(images, texts)
+            result = len(scorer.members) * tiling.result_bytes
             peak = peak_bytes(lambda: scorer.logits(images, texts))  # noqa: B023
-            assert peak <= plan.tile_bytes + result + 4 * PYTHON
+            assert peak <= tiling.tile_bytes + result + 4 * PYTHON
 
 
 def test_a_batch_of_pairs_leaves_room_for_the_workspace(
