@@ -6,7 +6,6 @@ import importlib
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -27,11 +26,8 @@ from sgraf_deploy.data.tokenizer import VOCABULARY
 
 if TYPE_CHECKING:
     from sgraf_deploy.bundle.bundle import Bundle
-    from sgraf_deploy.data.findings import Finding
-    from sgraf_deploy.data.precomp import PrecompSplit
     from sgraf_deploy.evaluation.evaluate import Evaluation
     from sgraf_deploy.export.exporter import Exported, ExportOptions
-    from sgraf_deploy.progress import Stage
 
 _SETS = {"both": DEFAULT_PRECISIONS, "all": PRECISIONS}
 
@@ -137,29 +133,16 @@ def export(
     )
     target = output or default_target(checkpoints)
     with progress_bars() as bars:
-        # With a key the weights are kept in the bundle and are read from there.
-        originals = checkpoints if key is None else ()
-        check = partial(
-            _check_recall, checkpoints=originals, stage=bars, max_words=max_caption_words
-        )
         steps = _steps(len(checkpoints))
-        ranked: list[Evaluation] = []
-        ranks = partial(
-            _rank,
-            checkpoints=checkpoints,
-            stage=bars,
-            ranked=ranked,
-            max_words=max_caption_words,
-        )
-        result = export_bundle(checkpoints, target, options, step=steps, check=check, ranks=ranks)
-    _show(result, ranked, target, options)
+        result = export_bundle(checkpoints, target, options, step=steps, stage=bars)
+    _show(result, target, options)
 
 
-def _show(result: Exported, ranked: list[Evaluation], target: Path, options: ExportOptions) -> None:
+def _show(result: Exported, target: Path, options: ExportOptions) -> None:
     """What an export says when it is done."""
     for note in result.notes:
         echo(f"note: {note}")
-    for line in (*parity_lines(result.bundle.manifest.parity), *_ranks_lines(ranked)):
+    for line in (*parity_lines(result.bundle.manifest.parity), *_ranks_lines(result.ranks)):
         echo(line)
     for finding in result.findings:
         show_finding(finding)
@@ -177,50 +160,20 @@ def _check_key(key: str | None, *, no_reference: bool) -> None:
         raise InputError("--key", expected="the weights kept in the bundle", got=got, hint=hint)
 
 
-def _check_recall(
-    bundle: Bundle,
-    split: PrecompSplit,
-    checkpoints: tuple[Path, ...],
-    stage: Stage,
-    max_words: int | None,
-) -> dict[str, Any]:
-    """FP8's R@K beside the literal loop's, for the parity report."""
-    from sgraf_deploy.engines.torch.literal import LiteralLoop, fastest_device
-    from sgraf_deploy.evaluation.recall_gate import check_fp8
-
-    literal = LiteralLoop(bundle, checkpoints, device=fastest_device())
-    return check_fp8(bundle, split, literal, checkpoints, stage, max_words)
-
-
-def _rank(
-    bundle: Bundle,
-    split: PrecompSplit,
-    checkpoints: tuple[Path, ...],
-    stage: Stage,
-    ranked: list[Evaluation],
-    max_words: int | None,
-) -> tuple[Finding, ...]:
-    """Rank some of the gate's data; the report is left in `ranked`."""
-    from sgraf_deploy.evaluation.recall_gate import measure_ranks
-
-    evaluation = measure_ranks(bundle, split, checkpoints, stage, max_words)
-    ranked.append(evaluation)
-    return evaluation.of_the_ranks
-
-
-def _ranks_lines(ranked: list[Evaluation]) -> Iterator[str]:
-    """R@K on the gate's data beside chance: whether all belongs together."""
+def _ranks_lines(ranks: Evaluation | None) -> Iterator[str]:
+    """R@K on the gate's data beside chance: near it, the inputs do not belong together."""
     from sgraf_deploy.evaluation.recall import chance_level
 
-    for evaluation in ranked:
-        run = evaluation.run
-        images, captions = count(run["images"], "image"), count(run["captions"], "caption")
-        yield (
-            f"R@K in percent on the first {images} × {captions} of split {run['split']}, "
-            f"by engine {run['engine']} in {run['executed']}; chance is a random order"
-        )
-        chance = chance_level(run["images"], run["captions_per_image"])
-        yield from recall_table({**evaluation.reports, "chance": chance})
+    if ranks is None:
+        return
+    run = ranks.run
+    images, captions = count(run["images"], "image"), count(run["captions"], "caption")
+    yield (
+        f"R@K in percent on the first {images} × {captions} of split {run['split']}, "
+        f"by engine {run['engine']} in {run['executed']}; chance is a random order"
+    )
+    chance = chance_level(run["images"], run["captions_per_image"])
+    yield from recall_table({**ranks.reports, "chance": chance})
 
 
 def _check_packages() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import onnx
 from google.protobuf.message import DecodeError
 
-from sgraf_deploy.bundle.manifest import Member
+from sgraf_deploy.bundle.manifest import EXPORT_AGAIN, Member
 from sgraf_deploy.config import GRAPHS, GraphName, GraphSignature, Precision
 from sgraf_deploy.errors import BundleError, GateError
 from sgraf_deploy.gate.executors import executor_name, open_graph
@@ -76,9 +76,7 @@ def _read_graph(path: Path) -> onnx.ModelProto:
     try:
         return onnx.load(path)
     except DecodeError as error:
-        raise BundleError(
-            f"graph {path} is no ONNX file", got=error, hint="export the bundle again"
-        ) from error
+        raise BundleError(f"graph {path} is no ONNX file", got=error, hint=EXPORT_AGAIN) from error
 
 
 def check_interface(model: onnx.ModelProto, spec: GraphSignature, label: str) -> None:

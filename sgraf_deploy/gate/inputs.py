@@ -11,6 +11,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from sgraf_deploy.bundle.manifest import EXPORT_AGAIN
 from sgraf_deploy.config import Precision
 from sgraf_deploy.errors import BundleError
 from sgraf_deploy.files.writer import staged_file
@@ -48,7 +49,7 @@ class GateReference:
         if precision != "fp8":
             return self.logits
         if self.fp8_logits is None:
-            raise BundleError("the gate's logits in FP8", got="none", hint="export it again")
+            raise BundleError("the gate's logits in FP8", got="none", hint=EXPORT_AGAIN)
         return self.fp8_logits
 
     @property
@@ -98,6 +99,6 @@ def read_gate(path: Path, members: tuple[str, ...]) -> tuple[GateInputs, dict[st
             }
     except (KeyError, OSError, ValueError, BadZipFile) as error:
         raise BundleError(
-            f"gate file {path} cannot be read", got=error, hint="export the bundle again"
+            f"gate file {path} cannot be read", got=error, hint=EXPORT_AGAIN
         ) from error
     return inputs, references
