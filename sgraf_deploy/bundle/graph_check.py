@@ -37,7 +37,9 @@ def check_graph(path: Path) -> None:
     try:
         model = ModelProto.FromString(path.read_bytes())
     except DecodeError as error:
-        raise BundleError(f"graph {path} is no ONNX file", got=error, hint=EXPORT_AGAIN) from error
+        raise BundleError(
+            f"graph {path} is not an ONNX file", got=error, hint=EXPORT_AGAIN
+        ) from error
     for message in _messages(model):
         found = _reaches_out(message)
         if found is not None:

@@ -29,7 +29,7 @@ class EngineOptions:
     `threads` bounds the CPU threads that score (None: the engine's own choice). `device` is `cpu`,
     `cuda` or `cuda:N`; `load` names one before it opens an engine (see `policy`). `checkpoints` are
     files that stand in for `reference/` in a bundle that was exported without it.
-    `engine_dir` is where compiled engines are, if not in the bundle; one that this user never
+    `engine_dir` is where compiled plans are, if not in the bundle; one that this user never
     compared with the reference on this kind of GPU is opened only if `allow_unverified`, and
     compared then.
     """

@@ -240,10 +240,10 @@ def _try(
 def _unverified(plans: Mapping[Precision, bool]) -> UnavailableError:
     """Why `auto` leaves a bundle's plans alone."""
     if not plans:
-        what = "the bundle has no compiled engines for this GPU"
+        what = "the bundle has no compiled plans for this GPU"
         return UnavailableError(what, hint="build them with `sgraf-deploy compile BUNDLE`")
     return UnavailableError(
-        "the bundle's compiled engines were never compared with the reference on this GPU",
+        "the bundle's compiled plans were never compared with the reference on this GPU",
         hint="compare them: --engine trt --allow-unverified",
     )
 

@@ -1,7 +1,7 @@
 """What this user has found out on this machine, which no bundle can bring along.
 
     STATE/verified/HASH.json      a plan was compared with the reference here: its `Mark`
-    STATE/onnxruntime/BUNDLE/     engines that ONNX Runtime's TensorRT provider built
+    STATE/onnxruntime/BUNDLE/     plans that ONNX Runtime's TensorRT provider built
     STATE/timing/…                what TensorRT measured while it built
     STATE/kernels/HASH.cache      what TensorRT for RTX compiled of a plan for a GPU
 

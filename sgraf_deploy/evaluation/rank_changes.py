@@ -1,4 +1,4 @@
-"""Which ranks differ from a reference's, and by how narrow a gap."""
+"""Finds the ranks that differ from a reference's, and how wide the gap was that they crossed."""
 
 from __future__ import annotations
 
@@ -39,14 +39,15 @@ class RankChange:
     def explained(self, largest_difference: float) -> bool:
         """Whether logits that differ by no more than this can have changed the rank.
 
-        Twice the difference is included: there the two logits meet, and a tie counts as passed.
+        Exactly twice the difference counts, too: there the two logits are equal, and a tie moves a
+        rank.
         """
         return self.gap <= 2 * largest_difference
 
 
 @dataclass(frozen=True)
 class RankComparison:
-    """Every changed rank, and the largest difference of two logits that must explain it."""
+    """Every changed rank, and the largest difference of logits, which must explain it."""
 
     largest_difference: float
     changes: tuple[RankChange, ...]
@@ -73,8 +74,8 @@ def explain_changes(
 ) -> RankComparison:
     """List the changed ranks and whether the largest difference of the logits explains each.
 
-    Measured on these same matrices (None), that difference explains every change by arithmetic;
-    one that was measured or bounded elsewhere makes this a test.
+    If it is None, it is measured on these same matrices, where it explains every change by
+    arithmetic. Only a difference that was measured or bounded elsewhere makes this a test.
     """
     changes = changed_ranks(reference_logits, logits, captions_per_image)
     if largest_difference is None:

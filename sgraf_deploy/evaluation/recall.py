@@ -22,7 +22,7 @@ Direction = Literal["image_to_text", "text_to_image"]
 Ties = Literal["last", "authors"]
 
 BLOCK_ELEMENTS = 1 << 20
-"""How many logits are looked at in one go, whatever the size of the matrix."""
+"""How many logits are read at a time, whatever the size of the matrix."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,7 +194,7 @@ def mean_report(reports: Sequence[RecallReport]) -> RecallReport:
 
 
 def chance_level(images: int, captions_per_image: int = 5) -> RecallReport:
-    """What a random order without ties is expected to reach on so many images."""
+    """The R@K that a random order without ties is expected to reach on so many images."""
     if images < 1 or captions_per_image < 1:
         got = f"{images} and {captions_per_image}"
         raise DataError("images and captions per image", expected="at least one each", got=got)

@@ -51,7 +51,7 @@ class TileShape:
 class TileLimits:
     """How large a tile may be: its estimated bytes, and what the engine advises.
 
-    With `profiles`, it also fits one of them: the largest sizes by axis of a compiled engine.
+    With `profiles`, it also fits one of them: the largest sizes by axis of a compiled plan.
     """
 
     tile_bytes: int = DEFAULT_TILE_BYTES

@@ -27,7 +27,7 @@ from sgraf_deploy.engines.state import Mark, is_verified, mark_verified
 from sgraf_deploy.engines.trt.context import TrtContext
 from sgraf_deploy.engines.trt.library import TensorRT, check_capability, find_tensorrt
 from sgraf_deploy.engines.trt.plan_host import PlanHost
-from sgraf_deploy.engines.trt.plans import Sidecar, engine_folder, largest_sizes, load_plan
+from sgraf_deploy.engines.trt.plans import Sidecar, largest_sizes, load_plan, plan_folder
 from sgraf_deploy.engines.trt.rtx import check_gpu, rebuild
 from sgraf_deploy.engines.trt.rtx_runtime import RtxRuntime, kernels_path
 from sgraf_deploy.engines.trt.runs import TrtRuns
@@ -67,7 +67,7 @@ class TrtEngine(CudaEngine):
         self._bundle, self._precision, self._options = bundle, precision, options
         gpu = Gpu(self.cuda.name, self.cuda.compute_capability)
         self._host = PlanHost(bundle, gpu, self._tensorrt)
-        self._folder = engine_folder(bundle, options.engine_dir)
+        self._folder = plan_folder(bundle, options.engine_dir)
         self._unmarked: dict[str, Mark] = {}
         if options.specialisation != "lazy" and not self._tensorrt.compiles_at_run_time:
             log.warning("%s compiles nothing at run time: no specialisation", self._tensorrt)
@@ -90,7 +90,7 @@ class TrtEngine(CudaEngine):
             for mark in list(marks.values()):  # Another thread may be opening a graph.
                 mark_verified(mark)
         except BundleError as error:
-            log.warning("%s; until then engines need --allow-unverified, and are compared", error)
+            log.warning("%s; until then plans need --allow-unverified, and are compared", error)
 
     def largest(self, graph: GraphName) -> tuple[Mapping[str, int], ...]:
         """The largest sizes of each profile, of the smallest member."""
@@ -114,7 +114,7 @@ class TrtEngine(CudaEngine):
         engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise DeviceError(
-                f"{self._tensorrt} cannot open engine {self._folder / sidecar.plan}",
+                f"{self._tensorrt} cannot open plan {self._folder / sidecar.plan}",
                 got=self._logger.recent(),
                 hint=rebuild(self._tensorrt.flavour, self.cuda.compute_capability),
             )
