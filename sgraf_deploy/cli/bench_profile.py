@@ -11,7 +11,7 @@ from sgraf_deploy.cli.bench_subject import COUNT, Subject, one_engine, subject_o
 from sgraf_deploy.cli.terminal import echo, progress_bars, table
 
 if TYPE_CHECKING:
-    from sgraf_deploy.bench.profile import ProfileReport
+    from sgraf_deploy.bench.timings import TimingsReport
 
 
 @click.command(short_help="Where the scorer's time goes, stage by stage.")
@@ -48,17 +48,17 @@ def profile(*, subject: Subject, images: int, captions: int) -> None:
     """
     subject.check()
     subject.choices(None)  # raises without ONNX Runtime, which the next line needs
-    from sgraf_deploy.bench.profile import measure_profile
     from sgraf_deploy.bench.run import random_workload
+    from sgraf_deploy.bench.timings import measure_timings
 
     with subject.opened() as (opened, _), progress_bars() as bars:
         workload = random_workload(opened, images, captions)
         echo(f"{opened.path.name} ({opened.manifest.module}), {workload.name}")
-        report = measure_profile(opened, workload, subject.engine_options(), bars("profiling"))
-    subject.show(report, profile_lines(report))
+        report = measure_timings(opened, workload, subject.engine_options(), bars("profiling"))
+    subject.show(report, timings_lines(report))
 
 
-def profile_lines(report: ProfileReport) -> Iterator[str]:
+def timings_lines(report: TimingsReport) -> Iterator[str]:
     """The report for people: stages, kinds of work, what is not arithmetic."""
     run = report.run
     yield (
@@ -72,7 +72,7 @@ def profile_lines(report: ProfileReport) -> Iterator[str]:
     yield f"not arithmetic: {100 * report.not_arithmetic:.1f} %"
 
 
-def stage_table(report: ProfileReport) -> list[str]:
+def stage_table(report: TimingsReport) -> list[str]:
     """Time, share and rate by stage."""
     rows = [
         (
@@ -88,7 +88,7 @@ def stage_table(report: ProfileReport) -> list[str]:
     return table(rows, headers, headers[2:])
 
 
-def kind_table(report: ProfileReport) -> list[str]:
+def kind_table(report: TimingsReport) -> list[str]:
     """Time and share by what is done."""
     rows = [
         (kind, f"{milliseconds:,.1f}", _share(milliseconds, report))
@@ -98,5 +98,5 @@ def kind_table(report: ProfileReport) -> list[str]:
     return table(rows, headers, headers[1:])
 
 
-def _share(milliseconds: float, report: ProfileReport) -> str:
+def _share(milliseconds: float, report: TimingsReport) -> str:
     return f"{100 * milliseconds / report.total:.1f} %"

@@ -1,4 +1,4 @@
-"""Where the scorer's time goes on ONNX Runtime, stage by stage, from its own profiler."""
+"""Measures where scoring time goes on ONNX Runtime, stage by stage, with its own profiler."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class StageTime:
 
 
 @dataclass(frozen=True)
-class MemberProfile:
+class MemberTimings:
     """One member's stages; `inside` is what its session took, and `runs` how many tiles it ran."""
 
     stages: tuple[StageTime, ...]
@@ -80,11 +80,11 @@ class MemberProfile:
 
 
 @dataclass(frozen=True, eq=False)
-class ProfileReport:
+class TimingsReport:
     """The milliseconds of all threads while one matrix was scored, `seconds` of wall time."""
 
     run: dict[str, Any]
-    members: dict[str, MemberProfile]
+    members: dict[str, MemberTimings]
     seconds: float
     unprofiled_seconds: float
     workers: int
@@ -175,7 +175,7 @@ class _ProfiledScorer:
         return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
 
     def events(self) -> list[dict[str, Any]]:
-        """What the profiler wrote; the profile ends here."""
+        """What the profiler wrote; it is switched off here."""
         path = Path(self._session.end_profiling())
         found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
         return found
@@ -188,13 +188,13 @@ class _ProfiledScorer:
         return stages_of(graph.node, module)
 
 
-def measure_profile(
+def measure_timings(
     bundle: Bundle,
     workload: Workload,
     options: EngineOptions,
     progress: Progress | None = None,
     clock: Clock = time.perf_counter,
-) -> ProfileReport:
+) -> TimingsReport:
     """Score a workload once as it is, and once profiled.
 
     Raises SgrafDeployError if the profiler did not keep every run: it holds a million nodes.
@@ -207,23 +207,23 @@ def measure_profile(
         with Scorer(bundle, engine, precision="fp32", limits=limits) as scorer:
             seconds, tiles = _score(scorer, workload, clock, progress)
             members = {
-                name: member_profile(
+                name: member_timings(
                     name, graph.events(), graph.stages(bundle.manifest.members[name].config.module)
                 )
                 for name, graph in engine.scorers.items()
             }
     for name, member in members.items():
         if member.runs != tiles:
-            what = f"the profile of {name} is not whole"
+            what = f"the timings of {name} are not whole"
             hint = "take fewer --images and --captions"
             raise SgrafDeployError(what, expected=f"{tiles} runs", got=member.runs, hint=hint)
     run = _describe(bundle, workload, options, engine.workers)
-    return ProfileReport(run, members, seconds, unprofiled, engine.workers)
+    return TimingsReport(run, members, seconds, unprofiled, engine.workers)
 
 
-def member_profile(
+def member_timings(
     member: str, events: Iterable[Mapping[str, Any]], stages: Mapping[str, Stage]
-) -> MemberProfile:
+) -> MemberTimings:
     """Sum ONNX Runtime's events by stage; nodes that `stages` does not know are the rest."""
     spent: dict[Stage, dict[str, float]] = defaultdict(lambda: dict.fromkeys(KINDS, 0.0))
     flop: dict[Stage, float] = defaultdict(float)
@@ -245,7 +245,7 @@ def member_profile(
             flop[stage] += product_flop(first, output)
     order = [*(stage for stage in Stage if stage != Stage.REST), Stage.REST]
     found = (StageTime(member, stage, spent[stage], flop[stage]) for stage in order)
-    return MemberProfile(tuple(one for one in found if one.total), inside, runs)
+    return MemberTimings(tuple(one for one in found if one.total), inside, runs)
 
 
 def _kind(op: str) -> str:

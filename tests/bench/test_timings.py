@@ -1,4 +1,4 @@
-"""The profile: stages by dataflow, sums of ONNX Runtime's events, a whole run's arithmetic."""
+"""Timings by stage: stages by dataflow, sums of ONNX Runtime's events, a whole run's arithmetic."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from support.refusals import naming, refused
 from support.small_models import SAF, SGR
 
 from sgraf_deploy.bench.measure import pair_flop
-from sgraf_deploy.bench.profile import MemberProfile, ProfileReport, measure_profile, member_profile
 from sgraf_deploy.bench.run import random_workload
 from sgraf_deploy.bench.stages import PRODUCTS, Stage, product_flop, stages_of
+from sgraf_deploy.bench.timings import MemberTimings, TimingsReport, measure_timings, member_timings
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.config import ModelConfig, Precision
 from sgraf_deploy.engines.base import EngineOptions
@@ -97,29 +97,29 @@ STAGES = {"a": Stage.ATTENTION, "b": Stage.WORD_ATTENTION, "c": Stage.WORD_ATTEN
 
 
 def test_events_are_summed_by_stage_and_kind() -> None:
-    profile = member_profile("sgr", [*EVENTS, *EVENTS], STAGES)
+    timings = member_timings("sgr", [*EVENTS, *EVENTS], STAGES)
 
-    assert [one.stage for one in profile.stages] == [
+    assert [one.stage for one in timings.stages] == [
         Stage.ATTENTION,
         Stage.WORD_ATTENTION,
         Stage.REST,
     ]
-    assert [one.total for one in profile.stages] == [4.0, 1.5, 0.25]
-    assert profile.stages[1].milliseconds == {
+    assert [one.total for one in timings.stages] == [4.0, 1.5, 0.25]
+    assert timings.stages[1].milliseconds == {
         "products": 0.0,
         "other arithmetic": 1.0,
         "moving data": 0.5,
     }
-    rate = profile.stages[0].gflop_per_second
+    rate = timings.stages[0].gflop_per_second
     assert rate == pytest.approx(2 * 2 * 2 * 3 * 4 * 5 / 4e-3 / 1e9)
-    assert profile.stages[1].gflop_per_second is None
-    assert (profile.runs, profile.inside, profile.between) == (2, 6.0, 0.25)
+    assert timings.stages[1].gflop_per_second is None
+    assert (timings.runs, timings.inside, timings.between) == (2, 6.0, 0.25)
 
 
 def test_what_is_not_arithmetic() -> None:
     """Of 10 ms on two threads: 4 products, 1 softmax; moves, gaps and Python are the rest."""
-    members = {"sgr": member_profile("sgr", [*EVENTS, *EVENTS], STAGES)}
-    report = ProfileReport({}, members, 5e-3, 4e-3, workers=2)
+    members = {"sgr": member_timings("sgr", [*EVENTS, *EVENTS], STAGES)}
+    report = TimingsReport({}, members, 5e-3, 4e-3, workers=2)
     assert report.kinds() == {
         "products": 4.0,
         "other arithmetic": 1.0,
@@ -132,11 +132,11 @@ def test_what_is_not_arithmetic() -> None:
     assert report.slowdown == pytest.approx(0.25)
 
 
-def test_a_real_profile_does_the_models_arithmetic(exported: Bundle) -> None:
+def test_real_timings_show_the_models_arithmetic(exported: Bundle) -> None:
     """The products of all stages are those of `pair_flop`, and the few that it leaves out."""
     workload = random_workload(exported, 12, 30)
     ticks = accumulate(repeat(1.0))
-    report = measure_profile(exported, workload, ONE_THREAD, clock=lambda: next(ticks))
+    report = measure_timings(exported, workload, ONE_THREAD, clock=lambda: next(ticks))
 
     assert list(report.members) == ["sgr", "saf"]
     assert (report.seconds, report.unprofiled_seconds, report.workers) == (1.0, 1.0, 1)
@@ -154,10 +154,10 @@ def test_a_real_profile_does_the_models_arithmetic(exported: Bundle) -> None:
     assert json.loads(json.dumps(report.to_json()))["run"]["seed"] == 0
 
 
-def test_a_profile_that_lost_runs_is_refused(
+def test_timings_that_lost_runs_are_refused(
     exported: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lost = MemberProfile((), 0.0, runs=1)
-    monkeypatch.setattr("sgraf_deploy.bench.profile.member_profile", lambda *_: lost)
+    lost = MemberTimings((), 0.0, runs=1)
+    monkeypatch.setattr("sgraf_deploy.bench.timings.member_timings", lambda *_: lost)
     with refused(SgrafDeployError, expected=naming(), got=1, hint="--images"):
-        measure_profile(exported, random_workload(exported, 12, 30), ONE_THREAD)
+        measure_timings(exported, random_workload(exported, 12, 30), ONE_THREAD)
