@@ -7,10 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sgraf_deploy.config import Precision
-from sgraf_deploy.engines.ensemble import similarities
+from sgraf_deploy.engines.ensemble import Logits, similarities
 from sgraf_deploy.evaluation.rank_changes import RankComparison, explain_changes
 from sgraf_deploy.evaluation.recall import RecallReport, evaluate
 from sgraf_deploy.gate.correlation import spearman
@@ -21,8 +20,6 @@ from sgraf_deploy.gate.tolerances import (
     FP32_LOGITS,
     FP32_SIMILARITIES,
 )
-
-Logits = NDArray[np.float32]
 
 RECALL_POINTS, RSUM_POINTS = 0.2, 0.4
 """Points. On few queries one query may be more: the bound is then one query, and two for rsum."""

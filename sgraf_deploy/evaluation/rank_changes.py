@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from sgraf_deploy.errors import DataError
 from sgraf_deploy.evaluation.recall import (
-    Direction,
     Indices,
-    Logits,
+    Scores,
     check_finite,
     ground_truths,
     rank_matrix,
     row_blocks,
 )
+from sgraf_deploy.runtime.rerank import Direction
 
 Gaps = NDArray[np.float64]
 
@@ -67,8 +67,8 @@ class RankComparison:
 
 
 def explain_changes(
-    reference_logits: Logits,
-    logits: Logits,
+    reference_logits: Scores,
+    logits: Scores,
     captions_per_image: int = 5,
     largest_difference: float | None = None,
 ) -> RankComparison:
@@ -84,7 +84,7 @@ def explain_changes(
 
 
 def changed_ranks(
-    reference_logits: Logits, logits: Logits, captions_per_image: int = 5
+    reference_logits: Scores, logits: Scores, captions_per_image: int = 5
 ) -> list[RankChange]:
     """Compare the ranks in two matrices of logits (images, captions), ties last.
 
@@ -105,7 +105,7 @@ def changed_ranks(
     ]
 
 
-def measure_difference(reference_logits: Logits, logits: Logits) -> float:
+def measure_difference(reference_logits: Scores, logits: Scores) -> float:
     """The largest absolute difference of two matrices (images, captions), in bounded memory.
 
     Raises DataError for wrong or different shapes and for a logit that is not finite.
@@ -120,7 +120,7 @@ def measure_difference(reference_logits: Logits, logits: Logits) -> float:
     return largest
 
 
-def _check_alike(reference_logits: Logits, logits: Logits) -> None:
+def _check_alike(reference_logits: Scores, logits: Scores) -> None:
     if reference_logits.ndim != 2 or reference_logits.size == 0:
         expected = "shape (images, captions)"
         raise DataError("reference logits", expected=expected, got=reference_logits.shape)
@@ -139,7 +139,7 @@ def _list(
 
 
 def _image_gaps(
-    reference: Logits, logits: Logits, captions_per_image: int, images: Indices
+    reference: Scores, logits: Scores, captions_per_image: int, images: Indices
 ) -> Gaps:
     gaps = np.zeros(images.size)
     best = ground_truths(reference, captions_per_image).max(axis=1)
@@ -155,7 +155,7 @@ def _image_gaps(
 
 
 def _caption_gaps(
-    reference: Logits, logits: Logits, captions_per_image: int, captions: Indices
+    reference: Scores, logits: Scores, captions_per_image: int, captions: Indices
 ) -> Gaps:
     gaps = np.zeros(captions.size)
     if captions.size == 0:

@@ -14,17 +14,15 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from onnx.reference.ops.op_gru import GRU as PaddingBlindGRU  # noqa: N811
 
 from sgraf_deploy.config import Precision
+from sgraf_deploy.engines.buffers import Array
 from sgraf_deploy.engines.onnx_runtime import import_onnxruntime, import_state
 from sgraf_deploy.errors import GateError
 from sgraf_deploy.gate.values import Arrays, Run
-
-Array = NDArray[Any]
 
 ONNXRUNTIME = "onnxruntime"
 EVALUATOR = "onnx evaluator"
