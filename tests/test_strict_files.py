@@ -24,7 +24,8 @@ from support.onnx_bundles import write_bundle
 from support.small_bundle import manifest, member, without_extras
 
 from sgraf_deploy.bundle.bundle import Bundle
-from sgraf_deploy.bundle.manifest import Manifest, migrate, parse_json
+from sgraf_deploy.bundle.manifest import Manifest, parse_json
+from sgraf_deploy.bundle.migrations import migrate
 from sgraf_deploy.data.vocabulary import SPECIAL_WORDS, Vocabulary
 from sgraf_deploy.engines.trt.plans import Sidecar
 from sgraf_deploy.errors import BundleError, DataError, InputError

@@ -1,1 +1,1 @@
-"""The artifact on disk: what a service is given."""
+"""The artifact on disk: all that a service needs."""

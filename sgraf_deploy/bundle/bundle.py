@@ -1,8 +1,7 @@
 """The artifact on disk: open a bundle, verify its files, write its manifest.
 
-A bundle is a folder that `staged_bundle` publishes whole; what is in it is described in `manifest`.
-Nothing of it is trusted before its size and sha256 have been compared, and no graph that needs more
-than its own file.
+A bundle is a folder that `staged_bundle` publishes whole; `manifest` describes what is in it. No
+file is used before its size and sha256 have been compared, and no graph that needs another file.
 """
 
 from __future__ import annotations
@@ -20,33 +19,29 @@ from typing import Any
 from sgraf_deploy.bundle.graph_check import check_graph
 from sgraf_deploy.bundle.manifest import (
     DOCUMENT,
+    EXPORT_AGAIN,
+    MANIFEST,
+    PLANS_FOLDER,
     FileRef,
     GraphFile,
     Manifest,
     Member,
-    migrate,
     parse_json,
 )
+from sgraf_deploy.bundle.migrations import migrate
 from sgraf_deploy.config import GRAPHS, PRECISIONS, GraphName, Precision
 from sgraf_deploy.errors import BundleError
 from sgraf_deploy.files.disk import kind_of
 from sgraf_deploy.files.folders import Rules, foreign, recover, staged_folder
 from sgraf_deploy.files.writer import write_json
 
-MANIFEST = "manifest.json"
-"""The file that makes a folder a bundle."""
-
-ENGINES_FOLDER = "engines"
-"""Compiled plans: each has its own sidecar, and they are no part of the bundle's identity."""
-
-_ENGINE_FILES = re.compile(
+_PLAN_FILES = re.compile(
     rf"[\w-]+-({'|'.join(PRECISIONS)})-({'|'.join(GRAPHS)})(\.json|-[0-9a-f]{{16}}\.plan)"
     r"|timing\.cache|\.[^/]+\.tmp-[0-9a-f]{16}"
     r"|onnxruntime/TensorrtExecutionProvider_[^/]*\.(engine|profile|timing)"
 )
-"""What this program and ONNX Runtime write below `engines/`."""
+"""What this program and ONNX Runtime write into the folder of plans."""
 
-_EXPORT = "export the bundle again with `sgraf-deploy export --force`"
 _OPEN_ATTEMPTS = 5
 
 
@@ -93,8 +88,8 @@ class Bundle:
     def file(self, ref: FileRef) -> Path:
         """The absolute path of a file, once its size and sha256 are as the manifest says.
 
-        Of a graph once it is whole by itself, too. A file is looked at again only if its size or
-        modification time changed. Raises BundleError.
+        A graph must also need no other file. A file is read again only if its size or its
+        modification time has changed. Raises BundleError.
         """
         try:
             path = (self.path / ref.file).resolve(strict=True)
@@ -140,7 +135,7 @@ class Bundle:
                 f"bundle {self.path} has no {precision} graphs",
                 expected=" or ".join(found),
                 got=precision,
-                hint=f"choose `--precision {next(iter(found))}` or {_EXPORT}",
+                hint=f"choose `--precision {next(iter(found))}` or {EXPORT_AGAIN}",
             )
         if graph not in found[precision]:
             raise BundleError(
@@ -179,9 +174,9 @@ class Bundle:
         )
 
     def verify_files(self) -> tuple[str, ...]:
-        """Check every file; return those that the manifest does not name, `engines/` aside.
+        """Check every file; return those that the manifest does not name, plans left out.
 
-        Raises BundleError that names each missing, damaged or refused file.
+        Raises a BundleError that names each missing, damaged or refused file.
         """
         failures = []
         for ref in self.manifest.files:
@@ -198,7 +193,7 @@ class Bundle:
                 got=failures[0][1].reason,
                 hint=self._hint(),
             ) from failures[0][1]
-        return tuple(_strangers(self.path, self.manifest))
+        return tuple(_extra_files(self.path, self.manifest))
 
     def _optional(self, ref: FileRef | None, what: str, hint: str) -> Path:
         if ref is None:
@@ -218,7 +213,7 @@ class Bundle:
             same = _identity(parse_json(DOCUMENT.read(self.path / MANIFEST))) == self.sha256
         except (OSError, BundleError):
             same = True
-        return _EXPORT if same else "the bundle was replaced meanwhile: open it again"
+        return EXPORT_AGAIN if same else "the bundle was replaced meanwhile: open it again"
 
 
 def hash_file(path: Path, *, relative_to: Path) -> FileRef:
@@ -259,7 +254,7 @@ def staged_bundle(
 def check_replaceable(folder: Path) -> None:
     """Raise BundleError unless a folder is a bundle and holds nothing but what belongs to one.
 
-    That is what its manifest names, and compiled engines below `engines/`.
+    That is what its manifest names, and compiled plans in their folder.
     """
     away = "choose another name or move it away"
     try:
@@ -272,16 +267,17 @@ def check_replaceable(folder: Path) -> None:
     except BundleError as error:
         reason = f"{MANIFEST}: {error.reason}"
         raise BundleError(f"{folder} exists and is not a bundle", got=reason, hint=away) from error
-    strangers = _strangers(folder, manifest)
-    engines = folder / ENGINES_FOLDER
-    strangers += [
-        f"{ENGINES_FOLDER}/{name}" for name in _names(engines) if not _ENGINE_FILES.fullmatch(name)
+    extra = _extra_files(folder, manifest)
+    extra += [
+        f"{PLANS_FOLDER}/{name}"
+        for name in _names(folder / PLANS_FOLDER)
+        if not _PLAN_FILES.fullmatch(name)
     ]
-    if strangers:
+    if extra:
         raise BundleError(
             f"bundle {folder} is not replaced",
             expected="nothing in it but what its manifest names",
-            got=foreign(strangers),
+            got=foreign(extra),
             hint="move them away or choose another name",
         )
 
@@ -322,11 +318,11 @@ def _hash(path: Path) -> str:
         return file_digest(file, "sha256").hexdigest()
 
 
-def _strangers(folder: Path, manifest: Manifest) -> list[str]:
-    """The files of a bundle that its manifest does not name, compiled engines left out."""
+def _extra_files(folder: Path, manifest: Manifest) -> list[str]:
+    """The files of a bundle that its manifest does not name, compiled plans left out."""
     named = {MANIFEST, *(ref.file for ref in manifest.files)}
-    apart = f"{ENGINES_FOLDER}/"
-    return [name for name in _names(folder) if name not in named and not name.startswith(apart)]
+    plans = f"{PLANS_FOLDER}/"
+    return [name for name in _names(folder) if name not in named and not name.startswith(plans)]
 
 
 def _names(folder: Path) -> list[str]:

@@ -1,7 +1,7 @@
-"""May this ONNX file be opened? Only one that is whole by itself, and that anybody can read.
+"""Refuses an ONNX file that needs another file, or another library's operators.
 
-A bundle's hashes cover its files and nothing else. A graph whose tensors lie in another file, or
-whose nodes are another library's, computes what no hash says.
+A bundle's hashes cover its own files only. If a graph's tensors lie in another file, or its nodes
+are operators of another library, no hash covers what it computes.
 """
 
 from __future__ import annotations
@@ -10,35 +10,36 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sgraf_deploy.bundle.manifest import EXPORT_AGAIN
 from sgraf_deploy.errors import BundleError
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
 SUFFIX = ".onnx"
-"""By another one runtimes take a file for another format: `.ort`, `.json`, …"""
+"""By another suffix, runtimes take a file for another format: `.ort`, `.json`, …"""
 
 STANDARD = ("", "ai.onnx")
-"""The names of the one domain of operators that needs nobody's library."""
-
-_HINT = "export the bundle again with `sgraf-deploy export --force`"
+"""The two names of ONNX's own domain of operators."""
 
 
 def check_graph(path: Path) -> None:
     """Raise BundleError unless all of a graph is in its file, in ONNX's own operators.
 
-    Looked at is every message of the file: initializers, attributes, subgraphs, functions. Raises
+    Every message of the file is checked: initializers, attributes, subgraphs and functions. Raises
     OSError for a file that cannot be read.
     """
     from google.protobuf.message import DecodeError
     from onnx import ModelProto
 
     if path.suffix != SUFFIX:
-        raise BundleError(f"graph {path}: its name", expected=f"*{SUFFIX}", hint=_HINT)
+        raise BundleError(f"graph {path}: its name", expected=f"*{SUFFIX}", hint=EXPORT_AGAIN)
     try:
         model = ModelProto.FromString(path.read_bytes())
     except DecodeError as error:
-        raise BundleError(f"graph {path} is no ONNX file", got=error, hint=_HINT) from error
+        raise BundleError(
+            f"graph {path} is not an ONNX file", got=error, hint=EXPORT_AGAIN
+        ) from error
     for message in _messages(model):
         found = _reaches_out(message)
         if found is not None:
@@ -46,7 +47,7 @@ def check_graph(path: Path) -> None:
                 f"graph {path} is not whole by itself",
                 expected="all tensors in the file, and ONNX's own operators",
                 got=found,
-                hint=_HINT,
+                hint=EXPORT_AGAIN,
             )
 
 
@@ -60,7 +61,7 @@ def _messages(message: Message) -> Iterator[Message]:
 
 
 def _reaches_out(message: Any) -> str | None:
-    """What in a message itself needs more than the file, in words; None if nothing does."""
+    """What in a message needs more than this file, in words; None if nothing does."""
     import onnx
     from google.protobuf.unknown_fields import UnknownFieldSet
 

@@ -7,7 +7,7 @@ example `members.sgr.graphs.fp32.scorer.sha256`. Nothing has a default.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import PurePosixPath
@@ -31,18 +31,21 @@ from sgraf_deploy.schema import INLINE, Document, decode, encode, parse
 
 SCHEMA_VERSION = 2
 
-Migration = Callable[[dict[str, Any]], dict[str, Any]]
+MANIFEST = "manifest.json"
+"""The file that makes a folder a bundle."""
 
-MIGRATIONS: dict[int, Migration] = {1: dict}
-"""From a version to the one after it: takes a manifest's JSON object, returns the next one's.
+PLANS_FOLDER = "engines"
+"""The folder of compiled TensorRT plans: each has a sidecar of its own, and they are no part of the
+bundle's identity."""
 
-Version 1 knew SGR, SAF and SGRAF alone; 2 has any number of members, and calls those as 1 did.
-"""
+EXPORT_AGAIN = "export the bundle again with `sgraf-deploy export --force`"
+"""The hint for whatever is wrong with a bundle."""
 
-_RESERVED = ("manifest.json", "engines")
-_EXPORT = "export again with `sgraf-deploy export`"
+DOCUMENT = Document("manifest", BundleError, EXPORT_AGAIN, most_bytes=16 * 2**20)
 
-DOCUMENT = Document("manifest", BundleError, _EXPORT, most_bytes=16 * 2**20)
+_RESERVED = (MANIFEST, PLANS_FOLDER)
+_SHARED = ("vocab_size", "regions", "img_dim")
+"""What the members of an ensemble must agree in: they read the same images and words."""
 
 
 @dataclass(frozen=True)
@@ -198,29 +201,16 @@ def parse_json(text: bytes | str) -> Any:
     return parse(text, DOCUMENT)
 
 
-def migrate(
-    raw: Any, *, migrations: Mapping[int, Migration] = MIGRATIONS, version: int = SCHEMA_VERSION
-) -> dict[str, Any]:
-    """Bring a manifest's JSON object to the schema `version`, one migration at a time.
+def unshared(configs: Mapping[str, ModelConfig]) -> tuple[str, dict[str, int]] | None:
+    """The first dimension that the members of an ensemble must share and do not, by member.
 
-    Raises BundleError if it is newer than that, or too old for the migrations that exist.
+    None if they share all of them: their images, regions and words.
     """
-    migrated: dict[str, Any] = decode(dict[str, Any], raw, DOCUMENT)
-    if "schema_version" not in migrated:
-        raise _missing("schema_version")
-    found = migrated["schema_version"]
-    if type(found) is not int:
-        raise _wrong("schema_version", "an integer", found)
-    if found > version:
-        newer, upgrade = "schema_version: written by a newer sgraf-deploy", "upgrade sgraf-deploy"
-        raise BundleError(newer, expected=f"at most {version}", got=found, hint=upgrade)
-    for step in range(found, version):
-        if step not in migrations:
-            raise BundleError(
-                "schema_version: too old to be read", expected=version, got=step, hint=_EXPORT
-            )
-        migrated = {**migrations[step](migrated), "schema_version": step + 1}
-    return migrated
+    for name in _SHARED:
+        values = {member: getattr(config, name) for member, config in configs.items()}
+        if len(set(values.values())) > 1:
+            return name, values
+    return None
 
 
 def _check_members(manifest: Manifest) -> None:
@@ -238,14 +228,15 @@ def _check_members(manifest: Manifest) -> None:
             raise _missing(f"members.{key}")
     if manifest.module != describe_modules(modules):
         raise _wrong("module", describe_modules(modules), manifest.module)
-    for name in ("vocab_size", "regions", "img_dim"):
-        values = {key: getattr(member.config, name) for key, member in members.items()}
-        if len(set(values.values())) > 1:
-            path, hint = (
-                f"members.*.config.{name}",
-                "an ensemble needs checkpoints of the same data",
-            )
-            raise BundleError(path, expected="the same for all members", got=values, hint=hint)
+    found = unshared({key: member.config for key, member in members.items()})
+    if found is not None:
+        name, values = found
+        raise BundleError(
+            f"members.*.config.{name}",
+            expected="the same for all members",
+            got=values,
+            hint="an ensemble needs checkpoints of the same data",
+        )
     if not manifest.precisions:
         raise BundleError("members.*.graphs", expected="a precision that every member has")
 
@@ -259,7 +250,9 @@ def _check_signature(path: str, right: GraphSignature, stored: GraphSignature) -
         pairs = zip_longest(getattr(right, side), getattr(stored, side))
         for row, (expected, got) in enumerate(pairs):
             if expected != got:
-                raise BundleError(f"{path}.{side}.{row}", expected=expected, got=got, hint=_EXPORT)
+                raise BundleError(
+                    f"{path}.{side}.{row}", expected=expected, got=got, hint=EXPORT_AGAIN
+                )
 
 
 def _check_sha256(value: str) -> None:

@@ -12,7 +12,7 @@ from sgraf_deploy.cli.bench_subject import COUNT, Subject, one_engine, subject_o
 from sgraf_deploy.cli.terminal import echo, progress_bars, table
 
 if TYPE_CHECKING:
-    from sgraf_deploy.bench.profile_report import ProfileReport
+    from sgraf_deploy.bench.timings_report import TimingsReport
 
 
 @click.command(short_help="Where the scorer's time goes, stage by stage.")
@@ -52,15 +52,15 @@ def profile(*, subject: Subject, images: int, captions: int) -> None:
     """
     subject.check()
     subject = _on_the_cpu(subject)
-    from sgraf_deploy.bench.profile import measure_profile
     from sgraf_deploy.bench.run import random_workload
+    from sgraf_deploy.bench.timings import measure_timings
 
     with subject.opened() as (opened, _), progress_bars() as bars:
         workload = random_workload(opened, images, captions)
         echo(f"{opened.path.name} ({opened.manifest.module}), {workload.name}")
         (engine,) = subject.engines
         options = subject.engine_options()
-        report = measure_profile(opened, workload, engine, options, bars("profiling"))
+        report = measure_timings(opened, workload, engine, options, bars("profiling"))
     subject.show(report, profile_lines(report))
 
 
@@ -70,7 +70,7 @@ def _on_the_cpu(subject: Subject) -> Subject:
     Raises InputError for an engine without stages, whether it works here or not, and
     UnavailableError for one that does not work here.
     """
-    from sgraf_deploy.bench.profile import check_profiled
+    from sgraf_deploy.bench.timings import check_profiled
     from sgraf_deploy.engines.policy import AUTO
 
     subject = replace(subject, device="cpu", precision="fp32")
@@ -81,7 +81,7 @@ def _on_the_cpu(subject: Subject) -> Subject:
     return replace(subject, engines=(choice.engine,))
 
 
-def profile_lines(report: ProfileReport) -> Iterator[str]:
+def profile_lines(report: TimingsReport) -> Iterator[str]:
     """The report for people: stages, kinds of work, what is not arithmetic."""
     run, products = report.run, report.products
     yield (
@@ -100,7 +100,7 @@ def profile_lines(report: ProfileReport) -> Iterator[str]:
     yield f"not arithmetic: {100 * report.not_arithmetic:.1f} %"
 
 
-def stage_table(report: ProfileReport) -> list[str]:
+def stage_table(report: TimingsReport) -> list[str]:
     """Time, share, operations and rate by stage, and their sum."""
     rows = [
         (
@@ -120,7 +120,7 @@ def stage_table(report: ProfileReport) -> list[str]:
     return table(rows, headers, headers[2:])
 
 
-def kind_table(report: ProfileReport) -> list[str]:
+def kind_table(report: TimingsReport) -> list[str]:
     """Time and share by what is done, and of the whole run, profiled or not."""
     whole = {"profiled run": report.total, "unprofiled run": report.unprofiled_total}
     rows = [

@@ -75,7 +75,7 @@ class Subject:
         )
 
     def choices(self, bundle: Bundle | None) -> tuple[Choice, ...]:
-        """What is measured; without a bundle, on one that has everything but compiled engines.
+        """What is measured; without a bundle, on one that has everything but compiled plans.
 
         An engine that does not work here is an error, before anything long begins.
         """

@@ -34,13 +34,13 @@ ENGINE_DIR = click.option(
     "--engine-dir",
     type=PATH,
     metavar="DIR",
-    help="Where TensorRT engines are, if not in engines/ inside the bundle.",
+    help="Folder of compiled TensorRT plans. By default engines/ inside the bundle.",
 )
 ALLOW_UNVERIFIED = click.option(
     "--allow-unverified",
     is_flag=True,
-    help="Open TensorRT engines that you never compared with the reference on this GPU, trusting "
-    "who built them; they are compared before they are used.",
+    help="Open TensorRT plans that you never compared with the reference on this GPU, trusting "
+    "whoever built them. They are compared before they are used.",
 )
 
 

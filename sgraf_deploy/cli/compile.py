@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sgraf_deploy.bundle.bundle import Bundle
-    from sgraf_deploy.compile.build import Planned
+    from sgraf_deploy.compile.build import Build
     from sgraf_deploy.compile.publish import Check, Published
     from sgraf_deploy.engines.trt.library import TensorRT
     from sgraf_deploy.runtime.scorer import Scorer
@@ -33,24 +33,35 @@ if TYPE_CHECKING:
 _COUNT = click.IntRange(min=1)
 
 
-@click.command("compile", short_help="Build TensorRT engines of a bundle's graphs.")
+@click.command("compile", short_help="Compile a bundle's graphs to TensorRT plans.")
 @BUNDLE
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
-    help="Which of the bundle's graphs to build; if absent fp16, or what the bundle has.",
+    help="Precision of the graphs to compile. By default fp16, or what the bundle has.",
 )
 @click.option(
-    "--max-images", type=_COUNT, metavar="N", default=64, show_default=True, help="Of a tile."
+    "--max-images",
+    type=_COUNT,
+    metavar="N",
+    default=64,
+    show_default=True,
+    help="Maximum images per tile.",
 )
 @click.option(
-    "--max-captions", type=_COUNT, metavar="N", default=64, show_default=True, help="Of a tile."
+    "--max-captions",
+    type=_COUNT,
+    metavar="N",
+    default=64,
+    show_default=True,
+    help="Maximum captions per tile.",
 )
 @click.option(
     "--max-words",
     type=_COUNT,
     metavar="N",
-    help="Of a caption, <start> and <end> included; if absent of the longest in --data, or 40.",
+    help="Maximum words per caption, <start> and <end> included. By default as many as the longest "
+    "caption in --data has, or 40 without --data.",
 )
 @click.option(
     "--max-candidates",
@@ -58,7 +69,7 @@ _COUNT = click.IntRange(min=1)
     metavar="N",
     default=1000,
     show_default=True,
-    help="Of one query.",
+    help="Maximum candidates per query.",
 )
 @click.option(
     "--workspace-gb",
@@ -66,14 +77,23 @@ _COUNT = click.IntRange(min=1)
     default=4.0,
     metavar="X",
     show_default=True,
-    help="Scratch memory that an engine may take.",
+    help="Scratch memory that a plan may take when it runs, in GiB.",
 )
 @ENGINE_DIR
 @click.option(
-    "--data", type=PATH, metavar="DIR", help="Precomp data: on a GPU R@K must be kept, too."
+    "--data",
+    type=PATH,
+    metavar="DIR",
+    help="Folder of precomp data, to compare R@K with the reference on. Needs a GPU; without it "
+    "only the bundle's own gate runs.",
 )
-@click.option("--split", metavar="NAME", help="The split of --data.")
-@click.option("--limit-images", type=int, metavar="K", help="Only the first K images of it.")
+@click.option("--split", metavar="NAME", help="Split of --data to compare R@K on.")
+@click.option(
+    "--limit-images",
+    type=int,
+    metavar="K",
+    help="Compare R@K on the first K images of the split only. By default on all.",
+)
 @CAPTION_COUNT
 @CAPTION_WORDS
 def compile_(
@@ -92,16 +112,17 @@ def compile_(
     captions_per_image: int,
     max_caption_words: int | None,
 ) -> None:
-    """Build TensorRT engines of a BUNDLE, each with a sidecar that says what it was built from.
+    """Compile a BUNDLE's graphs to TensorRT plans, each with a sidecar that says what it is.
 
-    Where there is a GPU they must then give the reference's values on it, or none is published. A
-    build needs no GPU with TensorRT for RTX: what is built without one is not verified. That an
-    engine was verified is remembered for this user and this kind of GPU, outside the bundle.
+    Where there is a GPU, the plans must pass the gate on it: if they do not give the reference's
+    values, none is published. TensorRT for RTX also builds without a GPU; such plans are not
+    verified. Which plans are verified is remembered for this user and this kind of GPU, outside
+    the bundle.
     """
     from sgraf_deploy.bundle.bundle import Bundle
-    from sgraf_deploy.compile.build import CompileOptions, plan_builds, target
+    from sgraf_deploy.compile.build import CompileOptions, list_builds, target
     from sgraf_deploy.compile.profiles import GIB, Sizes
-    from sgraf_deploy.compile.publish import publish_engines
+    from sgraf_deploy.compile.publish import publish_plans
     from sgraf_deploy.engines.policy import default_precision
     from sgraf_deploy.engines.trt.library import find_tensorrt
 
@@ -122,14 +143,14 @@ def compile_(
     )
     echo(f"{opened.path.name} ({opened.manifest.module}), {built}, {tensorrt}")
     _show_target(tensorrt, built_for)
-    planned = plan_builds(opened, options)
-    for line in _scratch_table(planned):
+    builds = list_builds(opened, options)
+    for line in _scratch_table(builds):
         echo(line)
     with progress_bars() as bars:
-        published = publish_engines(opened, planned, tensorrt, options, stage=bars, check=check)
-    for line in _engine_table(published):
+        published = publish_plans(opened, builds, tensorrt, options, stage=bars, check=check)
+    for line in _plan_table(published):
         echo(line)
-    echo(f"wrote {len(published.sidecars)} engines to {published.folder}")
+    echo(f"wrote {len(published.sidecars)} plans to {published.folder}")
     if published.unverified is not None:
         warn(f"not compared with the reference: {published.unverified.reason}")
         where = "" if engine_dir is None else f" --engine-dir {engine_dir}"
@@ -145,9 +166,9 @@ def _read_split(
     captions_per_image: int,
     max_words: int | None,
 ) -> tuple[Check | None, int | None]:
-    """What compares R@K with the literal loop's on a split, and the words of its longest caption.
+    """The check that compares R@K with the literal loop's, and the words of the longest caption.
 
-    All of its captions count, whatever the images are limited to. Nothing without a split.
+    All captions of the split count, even if its images are limited. Both are None without a split.
     """
     from sgraf_deploy.data.captions import encode_captions
     from sgraf_deploy.data.precomp import open_precomp
@@ -188,17 +209,17 @@ def _read_split(
 
 
 def _most_words(asked: int | None, longest: int | None) -> int | None:
-    """Of a caption that engines take: as asked for, or as the longest has, which is said."""
+    """The maximum of words per caption: as asked for, or else, and then said, the longest's."""
     if longest is not None and asked is None:
-        echo(f"--max-words {longest}: as the longest caption of the split has")
+        echo(f"--max-words {longest}: as many as the longest caption of the split has")
         return longest
     if longest is not None and asked is not None and asked < longest:
-        warn(f"--max-words {asked}: the split has captions of up to {longest}, too long for these")
+        warn(f"--max-words {asked}: too few for the split's longest caption, of {longest} words")
     return asked
 
 
 def _show_target(tensorrt: TensorRT, built_for: str) -> None:
-    """Before the build: for which GPUs it is, and a warning where that here is none of them."""
+    """Say before the build which GPUs it is for, and warn if this machine's is none of them."""
     from sgraf_deploy.engines.trt.plans import PORTABLE
     from sgraf_deploy.engines.trt.rtx import CAPABILITIES, left_out
 
@@ -209,21 +230,21 @@ def _show_target(tensorrt: TensorRT, built_for: str) -> None:
         warn(f"not for the GPU here: {reason}")
 
 
-def _engine_table(published: Published) -> list[str]:
-    """What was built."""
+def _plan_table(published: Published) -> list[str]:
+    """A table of the plans that were built."""
     values = "verified" if published.unverified is None else "not verified"
     rows = []
     for sidecar in published.sidecars:
         layers = ", ".join(f"{count} {kind}" for kind, count in sidecar.layers.items())
         rows.append((sidecar.name, megabytes(sidecar.plan_bytes), layers, values))
-    return table(rows, ("engine", "size", "matrix products", "values"), ("size",))
+    return table(rows, ("plan", "size", "matrix products", "values"), ("size",))
 
 
-def _scratch_table(planned: list[Planned]) -> list[str]:
-    """Before the build: each profile's largest sizes, and about what scratch memory it takes."""
+def _scratch_table(builds: list[Build]) -> list[str]:
+    """A table of the profiles to build: largest sizes, and about how much scratch memory."""
     rows = []
-    for one in planned:
-        for use, scratch in zip(one.uses, one.scratch, strict=True):
+    for build in builds:
+        for use, scratch in zip(build.uses, build.scratch, strict=True):
             sizes = ", ".join(f"{axis} ≤ {size:,}" for axis, size in use.axes.items())
-            rows.append((one.name, use.name, sizes, megabytes(scratch)))
+            rows.append((build.name, use.name, sizes, megabytes(scratch)))
     return table(rows, ("graph", "profile", "sizes", "scratch, about"), ("scratch, about",))

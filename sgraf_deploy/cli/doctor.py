@@ -54,7 +54,7 @@ def _answer(ask: Callable[[], object], right: str, wrong: str) -> str:
 
 
 def _auto() -> str:
-    """What `auto` takes for a bundle that has every precision, and no compiled engines."""
+    """What `auto` takes for a bundle that has every precision, and no compiled plans."""
     from sgraf_deploy.engines.machine import Machine
     from sgraf_deploy.engines.policy import Request, choose
 

@@ -6,7 +6,6 @@ import importlib
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -27,11 +26,8 @@ from sgraf_deploy.data.tokenizer import VOCABULARY
 
 if TYPE_CHECKING:
     from sgraf_deploy.bundle.bundle import Bundle
-    from sgraf_deploy.data.findings import Finding
-    from sgraf_deploy.data.precomp import PrecompSplit
     from sgraf_deploy.evaluation.evaluate import Evaluation
     from sgraf_deploy.export.exporter import Exported, ExportOptions
-    from sgraf_deploy.progress import Stage
 
 _SETS = {"both": DEFAULT_PRECISIONS, "all": PRECISIONS}
 
@@ -43,56 +39,57 @@ _SETS = {"both": DEFAULT_PRECISIONS, "all": PRECISIONS}
     "--output",
     type=PATH,
     metavar="DIR",
-    help="The bundle; if absent NAME.sgraf here, NAME from the checkpoint's.",
+    help="Folder of the new bundle. By default NAME.sgraf in this folder, with NAME from the "
+    "checkpoints.",
 )
 @click.option(
     "--vocab",
     "vocabulary",
     type=PATH,
     metavar="FILE",
-    help="The vocabulary JSON of the training; without it the bundle works on token ids only.",
+    help="Vocabulary JSON of the training. Without it the bundle scores token ids only.",
 )
 @click.option(
     "--key",
     metavar="NAME",
-    help="Where in a checkpoint the three state dicts are, if not under model: model_A, a.b, …",
+    help="Key of the three state dicts in a checkpoint, such as model_A or a.b; by default model.",
 )
 @click.option(
     "--tokenizer",
     default=VOCABULARY,
     show_default=True,
     metavar="NAME",
-    help="How captions are split; nltk-untrained-punkt knows no abbreviations, nltk-punkt needs "
-    "NLTK's trained punkt_tab data.",
+    help="How captions are split into words. nltk-untrained-punkt knows no abbreviations, "
+    "nltk-punkt needs NLTK's trained punkt_tab data.",
 )
 @click.option(
     "--precision",
     type=click.Choice([*PRECISIONS, "both", "all"]),
     default="both",
     show_default=True,
-    help="Of the bundle's graphs; both: fp32 and fp16, all: fp8, too, which needs --gate-data.",
+    help="Precision of the graphs. both is fp32 and fp16; all adds fp8, which needs --gate-data.",
 )
 @click.option(
     "--gate-data",
     type=PATH,
     metavar="DIR",
-    help="A precomp folder to run the gate on, with tighter bounds, and to measure R@K on; needs "
-    "--vocab.",
+    help="Folder of precomp data to run the gate on, with tighter bounds, and to measure R@K on. "
+    "Needs --vocab. By default the gate runs on synthetic images.",
 )
 @click.option(
     "--gate-split",
     metavar="NAME",
-    help="The split of --gate-data; if absent the first there is of dev, val, test, train.",
+    help="Split of --gate-data. By default the first that exists of dev, val, test and train.",
 )
 @CAPTION_COUNT
 @CAPTION_WORDS
 @click.option(
     "--no-reference",
     is_flag=True,
-    help="Leave the original weights out: a smaller bundle; verify and the torch engines then "
-    "need --checkpoint.",
+    help="Leave the original weights out. The bundle is smaller, but verify and the torch engines "
+    "then need --checkpoint.",
 )
-@click.option("--force", is_flag=True, help="Replace an existing bundle, in one step.")
+@click.option("--force", is_flag=True, help="Replace an existing bundle in one step.")
 def export(
     *,
     checkpoints: tuple[Path, ...],
@@ -110,10 +107,10 @@ def export(
 ) -> None:
     """Export one CHECKPOINT (SGR or SAF), or several as an ensemble, to a bundle.
 
-    One SGR and one SAF make SGRAF; any number of either, of other seeds for example, can be
-    combined as long as they read the same images and words.
+    One SGR and one SAF make SGRAF. Any number of either, for example of other seeds, can be
+    combined if they read the same images and words.
 
-    Every graph is compared with the PyTorch reference first: a bundle that fails is not written.
+    Every graph is first compared with the PyTorch reference. If one fails, no bundle is written.
     """
     from sgraf_deploy.errors import InputError
 
@@ -137,29 +134,16 @@ def export(
     )
     target = output or default_target(checkpoints)
     with progress_bars() as bars:
-        # With a key the weights are kept in the bundle and are read from there.
-        originals = checkpoints if key is None else ()
-        check = partial(
-            _check_recall, checkpoints=originals, stage=bars, max_words=max_caption_words
-        )
         steps = _steps(len(checkpoints))
-        ranked: list[Evaluation] = []
-        ranks = partial(
-            _rank,
-            checkpoints=checkpoints,
-            stage=bars,
-            ranked=ranked,
-            max_words=max_caption_words,
-        )
-        result = export_bundle(checkpoints, target, options, step=steps, check=check, ranks=ranks)
-    _show(result, ranked, target, options)
+        result = export_bundle(checkpoints, target, options, step=steps, stage=bars)
+    _show(result, target, options)
 
 
-def _show(result: Exported, ranked: list[Evaluation], target: Path, options: ExportOptions) -> None:
+def _show(result: Exported, target: Path, options: ExportOptions) -> None:
     """What an export says when it is done."""
     for note in result.notes:
         echo(f"note: {note}")
-    for line in (*parity_lines(result.bundle.manifest.parity), *_ranks_lines(ranked)):
+    for line in (*parity_lines(result.bundle.manifest.parity), *_ranks_lines(result.ranks)):
         echo(line)
     for finding in result.findings:
         show_finding(finding)
@@ -168,7 +152,7 @@ def _show(result: Exported, ranked: list[Evaluation], target: Path, options: Exp
 
 
 def _check_key(key: str | None, *, no_reference: bool) -> None:
-    """The model that a key leads to must be kept: nothing else reads it again with the key."""
+    """Refuse --key with --no-reference: no other command could read the weights again."""
     from sgraf_deploy.errors import InputError
 
     if key is not None and no_reference:
@@ -177,54 +161,24 @@ def _check_key(key: str | None, *, no_reference: bool) -> None:
         raise InputError("--key", expected="the weights kept in the bundle", got=got, hint=hint)
 
 
-def _check_recall(
-    bundle: Bundle,
-    split: PrecompSplit,
-    checkpoints: tuple[Path, ...],
-    stage: Stage,
-    max_words: int | None,
-) -> dict[str, Any]:
-    """FP8's R@K beside the literal loop's, for the parity report."""
-    from sgraf_deploy.engines.torch.literal import LiteralLoop, fastest_device
-    from sgraf_deploy.evaluation.recall_gate import check_fp8
-
-    literal = LiteralLoop(bundle, checkpoints, device=fastest_device())
-    return check_fp8(bundle, split, literal, checkpoints, stage, max_words)
-
-
-def _rank(
-    bundle: Bundle,
-    split: PrecompSplit,
-    checkpoints: tuple[Path, ...],
-    stage: Stage,
-    ranked: list[Evaluation],
-    max_words: int | None,
-) -> tuple[Finding, ...]:
-    """Rank some of the gate's data; the report is left in `ranked`."""
-    from sgraf_deploy.evaluation.recall_gate import measure_ranks
-
-    evaluation = measure_ranks(bundle, split, checkpoints, stage, max_words)
-    ranked.append(evaluation)
-    return evaluation.of_the_ranks
-
-
-def _ranks_lines(ranked: list[Evaluation]) -> Iterator[str]:
-    """R@K on the gate's data beside chance: whether all belongs together."""
+def _ranks_lines(ranks: Evaluation | None) -> Iterator[str]:
+    """R@K on the gate's data beside chance: near it, the inputs do not belong together."""
     from sgraf_deploy.evaluation.recall import chance_level
 
-    for evaluation in ranked:
-        run = evaluation.run
-        images, captions = count(run["images"], "image"), count(run["captions"], "caption")
-        yield (
-            f"R@K in percent on the first {images} × {captions} of split {run['split']}, "
-            f"by engine {run['engine']} in {run['executed']}; chance is a random order"
-        )
-        chance = chance_level(run["images"], run["captions_per_image"])
-        yield from recall_table({**evaluation.reports, "chance": chance})
+    if ranks is None:
+        return
+    run = ranks.run
+    images, captions = count(run["images"], "image"), count(run["captions"], "caption")
+    yield (
+        f"R@K in percent on the first {images} × {captions} of split {run['split']}, "
+        f"by engine {run['engine']} in {run['executed']}; chance is a random order"
+    )
+    chance = chance_level(run["images"], run["captions_per_image"])
+    yield from recall_table({**ranks.reports, "chance": chance})
 
 
 def _check_packages() -> None:
-    """Name what an export needs and this machine lacks, and the command that installs it."""
+    """Raise UnavailableError, with the command to install it, for a package that is missing."""
     from sgraf_deploy.errors import UnavailableError
 
     try:
@@ -288,7 +242,7 @@ def _closing(target: Path, bundle: Bundle, options: ExportOptions) -> Iterator[s
 
 
 def _steps(members: int) -> Callable[[str], None]:
-    """Says on stderr what begins, the steps of several members with their number."""
+    """What says on stderr which step begins, and of several members which one it is for."""
     said: Counter[str] = Counter()
 
     def say(step: str) -> None:

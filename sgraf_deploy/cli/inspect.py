@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 _ITEM_BYTES = {"float32": 4, "float16": 2}
 
 
-@click.command(short_help="Show a bundle's models, graphs, axes, precisions, sizes, engines.")
+@click.command(short_help="Show a bundle's models, graphs, precisions, sizes and plans.")
 @BUNDLE
 @ENGINE_DIR
-@click.option("--json", "as_json", is_flag=True, help="Print the whole manifest as JSON instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON instead.")
 def inspect(bundle: Path, engine_dir: Path | None, as_json: bool) -> None:
-    """Show what is in a BUNDLE: models, graphs, axes, precisions and sizes, compiled engines.
+    """Show what is in a BUNDLE: models, graphs, axes, precisions, sizes and compiled plans.
 
-    Its graphs are checked first: their hashes, and that they need no other file. Engines are listed
-    with the largest sizes of every profile, and whether you compared them with the reference here.
+    The graphs are checked first: their hashes, and that they need no other file. Plans are listed
+    with the largest sizes of every profile, and whether they were verified here.
     """
     from sgraf_deploy.bundle.bundle import Bundle
 
@@ -49,7 +49,7 @@ def inspect(bundle: Path, engine_dir: Path | None, as_json: bool) -> None:
         echo(f"vocabulary of {manifest.vocab_size:,} words, tokenizer {manifest.tokenizer}")
     for line in _member_lines(manifest):
         echo(line)
-    for line in ("", *_interfaces(manifest), "", *_sizes(manifest), *_engines(opened, engine_dir)):
+    for line in ("", *_interfaces(manifest), "", *_sizes(manifest), *_plans(opened, engine_dir)):
         echo(line)
     echo()
     for precision in manifest.precisions:
@@ -91,23 +91,23 @@ def _member_lines(manifest: Manifest) -> Iterator[str]:
         )
 
 
-def _engines(bundle: Bundle, engine_dir: Path | None) -> Iterator[str]:
-    """A table of compiled engines; a line for each that is unusable, and what there is to do."""
+def _plans(bundle: Bundle, engine_dir: Path | None) -> Iterator[str]:
+    """A table of compiled plans; a line for each that is unusable, and what there is to do."""
     from sgraf_deploy.engines.trt.plan_list import list_plans
     from sgraf_deploy.errors import BundleError
 
     try:
         listed = list_plans(bundle, engine_dir)
     except BundleError as error:
-        yield from ("", f"engines: {error}")
+        yield from ("", f"plans: {error}")
         return
     if not listed:
         if engine_dir is not None:
-            yield from ("", f"no engines of this bundle in {engine_dir}")
+            yield from ("", f"no plans of this bundle in {engine_dir}")
         return
-    columns = ("engine", "built by", "for", "largest sizes of its profiles", "size", "here")
+    columns = ("plan", "built by", "for", "largest sizes of its profiles", "size", "here")
     yield ""
-    yield from table([_engine_row(one) for one in listed], columns, ("size",))
+    yield from table([_plan_row(one) for one in listed], columns, ("size",))
     for one in listed:
         if one.problem is not None:
             yield f"{one.name} is unusable: {one.problem}"
@@ -115,7 +115,7 @@ def _engines(bundle: Bundle, engine_dir: Path | None) -> Iterator[str]:
         yield f"to have one for this machine: {hint}"
 
 
-def _engine_row(one: Listed) -> tuple[object, ...]:
+def _plan_row(one: Listed) -> tuple[object, ...]:
     if one.sidecar is None:
         return (one.name, "", "", "", "", one.state)
     sizes = tuple(

@@ -1,1 +1,1 @@
-"""From ONNX graphs to TensorRT plans."""
+"""Compiles ONNX graphs to TensorRT plans."""

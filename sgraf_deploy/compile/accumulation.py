@@ -1,13 +1,13 @@
-"""Graphs as TensorRT is given them: every FP16 product sums in FP32.
+"""Rewrites graphs for TensorRT so that every FP16 product sums in FP32.
 
-A product of float16 operands says nothing of its accumulator, and TensorRT takes the faster one.
-Its documentation ("Control of Computational Precision") names the way to ask for float32: cast
-the operands to float32, multiply, cast the result back. The builder fuses that into one product
-of float16 operands and a float32 accumulator, if the casts have no other reader: shared ones, or
-none at the end, make it a product in float32.
+An ONNX product of float16 operands does not say what it sums in, and TensorRT takes the faster
+accumulator. Its documentation ("Control of Computational Precision") says how to ask for float32:
+cast the operands to float32, multiply, cast the result back. The builder fuses that into one
+product of float16 operands with a float32 accumulator, if nothing else reads the casts. If casts
+are shared, or the last one is missing, it becomes a product in float32.
 
-The bundle's own graphs stay as they are. ONNX Runtime does not fuse these casts, and its
-float16 products sum in float32 anyway.
+The bundle's own graphs stay as they are: ONNX Runtime does not fuse these casts, and its float16
+products sum in float32 anyway.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ SUMS_IN_FP32 = "HALF+FLOAT"
 
 
 def sum_in_fp32(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A graph with float32 sums in every float16 product; those of dequantized operands stay.
+    """A copy of a graph in which every float16 product, but those of FP8 operands, sums in float32.
 
-    Values are those of the graph that is given, to the rounding of a float16. It is not changed.
+    It computes what the given graph does, to the rounding of a float16.
     """
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
@@ -48,10 +48,11 @@ def sum_in_fp32(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def count_products(trt: Any, network: api.INetworkDefinition) -> dict[str, int]:
-    """Matrix products by data type: FLOAT, HALF, SUMS_IN_FP32 or FP8, as they are built.
+    """Count the matrix products by data type, as TensorRT builds them.
 
-    The network is strongly typed, and a product has the type of its operands: of dequantized ones,
-    theirs. Casts around it are no part of the product where TensorRT fuses them alone.
+    The types are FLOAT, HALF, SUMS_IN_FP32 and FP8. The network is strongly typed: a product has
+    the type of its operands, and if these are dequantized, the type that they had before. Casts
+    that TensorRT fuses into a product decide its type, too.
     """
     made: dict[str, Any] = {}
     readers: Counter[str] = Counter()
@@ -60,7 +61,7 @@ def count_products(trt: Any, network: api.INetworkDefinition) -> dict[str, int]:
     for layer in layers:
         operands = [layer.get_input(index) for index in range(layer.num_inputs)]
         names = [operand.name for operand in operands if operand is not None]
-        if layer.type != trt.LayerType.SHAPE:  # That reads no values.
+        if layer.type != trt.LayerType.SHAPE:  # A shape layer reads no values.
             readers.update(names)
         made |= {layer.get_output(index).name: layer for index in range(layer.num_outputs)}
         if layer.type == trt.LayerType.CAST and layer.get_output(0).dtype == trt.DataType.HALF:
@@ -76,7 +77,7 @@ def count_products(trt: Any, network: api.INetworkDefinition) -> dict[str, int]:
 
 
 def _kind(trt: Any, sources: list[Any], result: str, cast_back: bool) -> str:
-    """What a product of such operands is: `sources` are the layers that widened them, or None."""
+    """A product's type; `sources` are the layers that widened its operands, or None for each."""
     kinds = {
         None if source is None else (source.type, source.get_input(0).dtype) for source in sources
     }
@@ -88,7 +89,7 @@ def _kind(trt: Any, sources: list[Any], result: str, cast_back: bool) -> str:
 
 
 def _source(trt: Any, operand: Any, made: dict[str, Any], readers: Counter[str]) -> Any:
-    """The cast or dequantization that an operand comes from, and nobody else reads, or None."""
+    """The cast or dequantization behind an operand that nothing else reads, or None."""
     while operand.name in made and readers[operand.name] == 1:
         layer = made[operand.name]
         if layer.type in (trt.LayerType.CAST, trt.LayerType.DEQUANTIZE):
@@ -100,7 +101,7 @@ def _source(trt: Any, operand: Any, made: dict[str, Any], readers: Counter[str])
 
 
 def _halves(model: onnx.ModelProto) -> set[str]:
-    """The float16 values of a graph."""
+    """The names of a graph's float16 values."""
     inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True).graph
     half = TensorProto.FLOAT16
     values = (*inferred.input, *inferred.output, *inferred.value_info)
@@ -109,6 +110,7 @@ def _halves(model: onnx.ModelProto) -> set[str]:
 
 
 def _dequantized(model: onnx.ModelProto) -> set[str]:
+    """The names of a graph's dequantized values."""
     return {
         value
         for node in model.graph.node
@@ -118,7 +120,7 @@ def _dequantized(model: onnx.ModelProto) -> set[str]:
 
 
 def _with_casts(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-    """A product between casts of its own."""
+    """A product between casts that nothing else reads."""
     (result,) = node.output
     wide = []
     for side, operand in zip(("left", "right"), node.input, strict=True):

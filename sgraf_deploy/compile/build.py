@@ -1,4 +1,4 @@
-"""Compile a bundle's graphs to TensorRT engines: parse, profile, build."""
+"""Compiles a bundle's graphs to TensorRT plans: parse, add profiles, build."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from sgraf_deploy.bundle.bundle import Bundle
+from sgraf_deploy.bundle.manifest import EXPORT_AGAIN
 from sgraf_deploy.compile.accumulation import SUMS_IN_FP32, count_products, sum_in_fp32
 from sgraf_deploy.compile.profiles import GIB, Sizes, Use, check_scratch, profile, uses
 from sgraf_deploy.config import GRAPHS, GraphName, Precision
@@ -29,7 +30,7 @@ _KNOWN: dict[str, tuple[str, str | None]] = {
     "BuildCanceled": ("the build was cancelled", None),
     "no optimization profile has been defined": ("an input has no profile", None),
     "FP32 GEMM is not supported": (
-        "it has no float32 products for this GPU, and every precision needs some",
+        "it has no float32 products for this GPU, and every precision needs them",
         INSTEAD,
     ),
     "HW-specific datatypes": (
@@ -37,12 +38,15 @@ _KNOWN: dict[str, tuple[str, str | None]] = {
         "take --precision fp16",
     ),
 }
-"""What TensorRT says, what that means, and what puts it right."""
+"""A part of what TensorRT says, what it means, and the hint that puts it right."""
 
 
 @dataclass(frozen=True)
 class CompileOptions:
-    """What to build, for which shapes, in how much memory."""
+    """What to build, for which shapes, and in how much scratch memory.
+
+    The plans go into `engine_dir`, or if that is None into the bundle.
+    """
 
     precision: Precision = "fp16"
     graphs: tuple[GraphName, ...] = GRAPHS
@@ -52,8 +56,8 @@ class CompileOptions:
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A graph to be built, with the scratch memory of each use."""
+class Build:
+    """A graph to compile: its ONNX file, and its profiles with the scratch bytes of each."""
 
     member: str
     graph: GraphName
@@ -64,17 +68,17 @@ class Planned:
 
     @property
     def name(self) -> str:
-        """MEMBER GRAPH."""
+        """How messages name it: MEMBER GRAPH."""
         return f"{self.member} {self.graph}"
 
 
-def plan_builds(bundle: Bundle, options: CompileOptions) -> list[Planned]:
-    """What will be built, checked before anything is.
+def list_builds(bundle: Bundle, options: CompileOptions) -> list[Build]:
+    """List what will be built, and check it before the first build.
 
     Raises BundleError for a graph that the bundle lacks or that is damaged, InputError for
     profiles that take too much memory.
     """
-    planned = []
+    builds = []
     for member, entry in bundle.manifest.members.items():
         for graph in options.graphs:
             onnx = bundle.graph_path(member, graph, options.precision)
@@ -84,33 +88,36 @@ def plan_builds(bundle: Bundle, options: CompileOptions) -> list[Planned]:
                 check_scratch(graph, use, entry.config, options.workspace_bytes) for use in chosen
             )
             profiles = tuple(profile(signature, use) for use in chosen)
-            planned.append(Planned(member, graph, onnx, chosen, profiles, scratch))
-    return planned
+            builds.append(Build(member, graph, onnx, chosen, profiles, scratch))
+    return builds
 
 
 def compile_graph(
-    planned: Planned,
+    build: Build,
     tensorrt: TensorRT,
     options: CompileOptions,
-    timing: Path | None = None,
+    timing_cache: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Sidecar, bytes]:
-    """Build one engine: its sidecar and its plan, which nobody has run yet.
+    """Build one plan; returns its sidecar and its bytes, which have not passed any gate yet.
 
-    `timing` is TensorRT's timing cache, read and written where it has one. Raises BundleError for
-    a graph that TensorRT cannot parse or build, with node and reason, GateError for one whose
-    products are not in the precision that was asked for, UnavailableError for a GPU without it.
+    `timing_cache` is TensorRT's, a file that is read and written where TensorRT has one. Raises
+    BundleError for a graph that TensorRT cannot parse or build, with node and reason, GateError
+    for one whose products are not in the precision that was asked for, and UnavailableError for a
+    GPU without that precision.
     """
     built_for = target(tensorrt)
     if built_for != PORTABLE:
         check_capability(options.precision, built_for)
-    content = planned.onnx.read_bytes()
-    plan, layers = build(content, planned, tensorrt, options.workspace_bytes, timing, progress)
-    check_precision(planned, options.precision, layers)
+    content = build.onnx.read_bytes()
+    plan, layers = build_plan(
+        content, build, tensorrt, options.workspace_bytes, timing_cache, progress
+    )
+    check_precision(build, options.precision, layers)
     digest = hashlib.sha256(plan).hexdigest()
     return Sidecar(
-        member=planned.member,
-        graph=planned.graph,
+        member=build.member,
+        graph=build.graph,
         precision=options.precision,
         onnx_sha256=hashlib.sha256(content).hexdigest(),
         plan_sha256=digest,
@@ -118,14 +125,14 @@ def compile_graph(
         flavour=tensorrt.flavour,
         version=tensorrt.version,
         compute_capabilities=plan_capabilities(plan) if built_for == PORTABLE else (built_for,),
-        profiles=planned.profiles,
+        profiles=build.profiles,
         workspace_bytes=options.workspace_bytes,
         layers=layers,
     ), plan
 
 
 def target(tensorrt: TensorRT) -> str:
-    """The compute capability that is built for; TensorRT for RTX builds for all that it knows.
+    """The compute capability to build for; PORTABLE for TensorRT for RTX, which chooses several.
 
     Raises UnavailableError where TensorRT needs a GPU and there is none.
     """
@@ -134,51 +141,51 @@ def target(tensorrt: TensorRT) -> str:
     return find_driver().gpus[0].compute_capability
 
 
-def build(
+def build_plan(
     content: bytes,
-    planned: Planned,
+    build: Build,
     tensorrt: TensorRT,
     workspace: int,
-    timing: Path | None = None,
+    timing_cache: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[bytes, dict[str, int]]:
-    """The plan of a file's ONNX graph, and its matrix products by data type.
+    """Build the plan of an ONNX file's bytes; returns it and its matrix products by data type.
 
     Its float16 products sum in float32, whether the graph says so or not.
     """
     trt, logger = tensorrt.module, tensorrt.logger()
     builder: api.Builder = trt.Builder(logger)
-    # TensorRT 10 must be told; 11 and RTX know nothing else.
+    # TensorRT 10 must be told; 11 and TensorRT for RTX have strongly typed networks only.
     flag = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = builder.create_network(flag)
     parser: api.OnnxParser = trt.OnnxParser(network, logger)
-    graph = _graph(planned, content).SerializeToString()
+    graph = _graph(build, content).SerializeToString()
     parsed = cast(bool, parser.parse(graph))  # tensorrt-stubs mistakes bool for TensorRT's own
     if not parsed or network.num_layers == 0:
-        raise _unparsed(planned, parser, logger.lines)
+        raise _unparsed(build, parser, logger.lines)
     config = _config(trt, builder, workspace)
     inputs = {network.get_input(index).name for index in range(network.num_inputs)}
-    _add_profiles(builder, config, planned, inputs, logger)
+    _add_profiles(builder, config, build, inputs, logger)
     if progress is not None:
         config.progress_monitor = _monitor(trt, progress)
     layers = count_products(trt, network)
     if tensorrt.flavour == RTX:
-        timing = None  # It measures nothing while it builds.
-    if timing is not None:
-        _read_timing(config, timing)
+        timing_cache = None  # It measures nothing while it builds.
+    if timing_cache is not None:
+        _use_timing_cache(config, timing_cache)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise _unbuilt(planned, "nothing was built", logger.lines)
-    if timing is not None:
-        _write_timing(config, timing)
+        raise _unbuilt(build, "nothing was built", logger.lines)
+    if timing_cache is not None:
+        _write_timing_cache(config, timing_cache)
     return bytes(plan), layers
 
 
 def _config(trt: Any, builder: api.Builder, workspace: int) -> api.IBuilderConfig:
-    """How to build, beside the profiles."""
+    """The builder's configuration, without the profiles."""
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
-    config.clear_flag(trt.BuilderFlag.TF32)  # Its products have ten bits, and fp32 is promised.
+    config.clear_flag(trt.BuilderFlag.TF32)  # TF32 has 10 bits of mantissa, fp32 23.
     if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
         # TensorRT for RTX cannot be captured without: it might allocate while it runs.
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
@@ -188,46 +195,47 @@ def _config(trt: Any, builder: api.Builder, workspace: int) -> api.IBuilderConfi
 def _add_profiles(
     builder: api.Builder,
     config: api.IBuilderConfig,
-    planned: Planned,
+    build: Build,
     inputs: set[str],
     logger: Any,
 ) -> None:
-    for use, shapes in zip(planned.uses, planned.profiles, strict=True):
+    for use, shapes in zip(build.uses, build.profiles, strict=True):
         found = builder.create_optimization_profile()
-        if set(shapes) != inputs:  # TensorRT ignores what it does not know, silently
-            raise _unbuilt(planned, f"profile {use.name} is for {sorted(shapes)}", logger.lines)
+        if set(shapes) != inputs:  # TensorRT silently ignores inputs that it does not know.
+            raise _unbuilt(build, f"profile {use.name} is for {sorted(shapes)}", logger.lines)
         for name, (low, best, high) in shapes.items():
             # tensorrt-stubs knows Dims alone, which tuples are taken for.
             found.set_shape(name, low, best, high)  # type: ignore[arg-type]
         if config.add_optimization_profile(found) < 0:
-            raise _unbuilt(planned, f"profile {use.name} was refused", logger.lines)
+            raise _unbuilt(build, f"profile {use.name} was refused", logger.lines)
 
 
-def _read_timing(config: api.IBuilderConfig, path: Path) -> None:
-    """Give the builder what earlier builds measured; it takes nothing of another GPU's."""
+def _use_timing_cache(config: api.IBuilderConfig, path: Path) -> None:
+    """Give the builder what earlier builds measured; it ignores a cache of another GPU."""
     content = path.read_bytes() if path.is_file() else b""
     cache = cast("api.ITimingCache | None", config.create_timing_cache(content))
     if cache is None or not cast(bool, config.set_timing_cache(cache, False)):
         config.set_timing_cache(config.create_timing_cache(b""), False)
 
 
-def _write_timing(config: api.IBuilderConfig, path: Path) -> None:
-    """Keep what was measured."""
+def _write_timing_cache(config: api.IBuilderConfig, path: Path) -> None:
+    """Keep what this build measured for the next one."""
     replace_file(path, bytes(config.get_timing_cache().serialize()))
 
 
-def check_precision(planned: Planned, precision: Precision, layers: dict[str, int]) -> None:
-    """Raise GateError where the network is not in the precision that was asked for.
+def check_precision(build: Build, precision: Precision, layers: dict[str, int]) -> None:
+    """Raise GateError where the network's products are not in the precision that was asked for.
 
-    In float16 nothing may be left whose sums TensorRT would choose the precision of.
+    With fp16 every product of float16 operands must say that it sums in float32: TensorRT would
+    choose the precision of the sums of any other.
     """
-    wanted = "FP8" if precision == "fp8" and "scorer" in planned.graph else SUMS_IN_FP32
+    wanted = "FP8" if precision == "fp8" and "scorer" in build.graph else SUMS_IN_FP32
     allowed = {"FLOAT", SUMS_IN_FP32, wanted}
     if precision == "fp32":
         wanted, allowed = "FLOAT", {"FLOAT"}
     if wanted not in layers or not allowed.issuperset(layers):
         raise GateError(
-            f"engine {planned.name}: precision",
+            f"plan {build.name}: precision",
             expected=f"matrix products of {precision}: {' and '.join(sorted(allowed))}",
             got=f"{layers or 'none'} by data type",
         )
@@ -257,36 +265,36 @@ def _monitor(trt: Any, progress: Progress) -> api.IProgressMonitor:
     return Monitor()
 
 
-def _graph(planned: Planned, content: bytes) -> onnx.ModelProto:
-    """A bundle's graph as TensorRT is given it; BundleError for what is none."""
+def _graph(build: Build, content: bytes) -> onnx.ModelProto:
+    """A bundle's graph as TensorRT is given it; BundleError for a file that is not ONNX."""
     try:
         return sum_in_fp32(onnx.load_from_string(content))
     except (DecodeError, onnx.shape_inference.InferenceError) as error:
-        raise _no_graph(planned, str(error)) from error
+        raise _no_graph(build, str(error)) from error
 
 
-def _unparsed(planned: Planned, parser: api.OnnxParser, lines: Iterable[str]) -> BundleError:
+def _unparsed(build: Build, parser: api.OnnxParser, lines: Iterable[str]) -> BundleError:
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     reasons = [
         f"{error.desc()} (node {error.node_name() or error.node()}, {error.node_operator()})"
         for error in errors
     ]
     if not reasons and not lines:
-        reasons = ["it holds no graph"]  # what TensorRT makes of a file that is no ONNX
-    return _no_graph(planned, "; ".join(reasons or lines))
+        reasons = ["it holds no graph"]  # What TensorRT makes of a file that is not ONNX.
+    return _no_graph(build, "; ".join(reasons or lines))
 
 
-def _no_graph(planned: Planned, why: str) -> BundleError:
+def _no_graph(build: Build, why: str) -> BundleError:
     return BundleError(
-        f"TensorRT cannot parse {planned.onnx}",
+        f"TensorRT cannot parse {build.onnx}",
         got=why,
-        hint="export the bundle again with `sgraf-deploy export --force`",
+        hint=EXPORT_AGAIN,
     )
 
 
-def _unbuilt(planned: Planned, what: str, lines: Iterable[str]) -> SgrafDeployError:
+def _unbuilt(build: Build, what: str, lines: Iterable[str]) -> SgrafDeployError:
     text = "; ".join(lines) or SILENT
     known = [entry for mark, entry in _KNOWN.items() if mark in text]
     got = "; ".join([*(meaning for meaning, _ in known), text])
     hint = next((each for _, each in known if each is not None), None)
-    return BundleError(f"TensorRT cannot build {planned.name}: {what}", got=got, hint=hint)
+    return BundleError(f"TensorRT cannot build {build.name}: {what}", got=got, hint=hint)

@@ -1,4 +1,4 @@
-"""Which shapes an engine is built for, and what scratch memory they may take."""
+"""Which shapes a plan is built for, and how much scratch memory they may take."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from sgraf_deploy.errors import InputError
 from sgraf_deploy.runtime.tiles import estimate_tile_bytes
 
 CEILING = 8000 * 2**20
-"""Bytes of one intermediate: above it TensorRT's builder finds other, slower ways, silently."""
+"""Bytes of one intermediate tensor: above it TensorRT's builder silently takes slower kernels."""
 
 GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """The largest of every dynamic axis: offline tiles, and the candidates of one query."""
+    """The largest size of every dynamic axis.
+
+    `images` and `captions` are those of an offline tile, `candidates` those of one query.
+    """
 
     images: int = 64
     captions: int = 64
@@ -33,21 +36,21 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Use:
-    """A profile's largest sizes by axis, and what it is for."""
+    """What a TensorRT profile is for, and its largest size by axis."""
 
     name: str
     axes: dict[str, int]
 
     @property
     def cells(self) -> tuple[int, int, int]:
-        """Images, captions and words that are scored in one go."""
+        """Images, captions and words of the largest tile that is scored in one run."""
         if "pairs" in self.axes:
             return self.axes["pairs"], 1, self.axes["words"]
         return tuple(self.axes.get(axis, 1) for axis in ("images", "captions", "words"))  # type: ignore[return-value]  # three
 
 
 def uses(graph: GraphName, sizes: Sizes) -> tuple[Use, ...]:
-    """The profiles of a graph: large tiles offline, one query against candidates online."""
+    """The profiles of a graph: large tiles offline, one query against many candidates online."""
     n, c, words, k = sizes.images, sizes.captions, sizes.words, sizes.candidates
     if graph == "image_encoder":
         return (Use("batch", {"images": n}),)
@@ -63,7 +66,7 @@ def uses(graph: GraphName, sizes: Sizes) -> tuple[Use, ...]:
 
 
 def scratch_bytes(graph: GraphName, use: Use, config: ModelConfig) -> int:
-    """About what running a profile's largest shapes takes beside inputs and outputs."""
+    """About how many bytes running a profile's largest shapes takes beside inputs and outputs."""
     images, captions, words = use.cells
     if graph == "image_encoder":
         return 4 * images * config.regions * (config.img_dim + 4 * config.embed)
@@ -73,7 +76,7 @@ def scratch_bytes(graph: GraphName, use: Use, config: ModelConfig) -> int:
 
 
 def check_scratch(graph: GraphName, use: Use, config: ModelConfig, workspace: int) -> int:
-    """The estimate; InputError where it is above the workspace or an intermediate too large."""
+    """The estimate in bytes; InputError where it, or one intermediate tensor, is too large."""
     images, captions, words = use.cells
     largest = 4 * images * captions * words * config.embed
     hint = "take smaller --max-images, --max-captions, --max-words or --max-candidates"
@@ -93,7 +96,7 @@ def check_scratch(graph: GraphName, use: Use, config: ModelConfig, workspace: in
 
 
 def profile(signature: GraphSignature, use: Use) -> Profile:
-    """Shapes by input: one of everything, half of the largest, the largest."""
+    """A profile's shapes by input: one along every dynamic axis, half the largest, the largest."""
     found: Profile = {}
     for spec in signature.inputs:
         high = tuple(use.axes[axis] if isinstance(axis, str) else axis for axis in spec.axes)

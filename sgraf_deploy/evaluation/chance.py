@@ -1,7 +1,7 @@
 """Whether ranks are clearly better than those of a random order.
 
-With images in another order than their captions, a vocabulary in another order, or foreign
-features, everything runs and every gate passes: the ranks alone show it.
+If images and captions are in different orders, the vocabulary is in another order, or the features
+come from another extractor, everything runs and every gate passes. Only the ranks show it.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ CHANCE_DEVIATIONS = 3.0
 to 500 images: at most 2.3 with wrong orders and vocabularies, at least 4.9 with the right ones."""
 
 CHANCE_SHARE = 0.75
-"""The most that the mean rank may be of a random order's. On thousands of images a wrong vocabulary
-is significant, too, by the captions' lengths alone: shares of 0.87 to 2.7 were measured, and at
-most 0.1 with the right one."""
+"""The largest share of a random order's mean rank. On thousands of images even ranks by a wrong
+vocabulary differ significantly from chance, by the captions' lengths alone: shares of 0.87 to 2.7
+were measured, and at most 0.1 with the right one."""
 
 FEWEST_IMAGES = 16
-"""On fewer not even good ranks are far enough from chance; nothing is said of them."""
+"""On fewer images not even good ranks are far enough from chance, and nothing is reported."""
 
 
 def deviations(report: RecallReport) -> tuple[float, float]:
     """How far the mean ranks lie below a random order's, image to text and text to image.
 
-    In standard deviations of the mean rank if the images' order is random. Text to image that is at
-    most sqrt((images + 1) / 12), for any matrix: a row of ranks has the variance
-    (images² - 1) / 12, and the captions of one image count as one query (Hoeffding 1951). Image to
-    text, each image is a query of its own, with the lowest of `captions / images` random ranks.
+    The unit is the standard deviation of the mean rank if the images' order is random. For text to
+    image it is at most sqrt((images + 1) / 12), for any matrix: a row of ranks has the variance
+    (images² - 1) / 12, and the captions of one image count as one query (Hoeffding 1951). For image
+    to text, each image is a query whose rank is the lowest of `captions / images` random ranks.
     """
     images, captions = report.images, report.captions
     own = captions // images

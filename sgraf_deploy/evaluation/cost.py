@@ -1,4 +1,4 @@
-"""What an evaluation will take, said before it begins: memory, and time by a small sample."""
+"""Estimates what an evaluation will take: memory, and time from a small sample."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from sgraf_deploy.data.regions import spread
 from sgraf_deploy.runtime.scorer import Scorer
 
 SIDES = (32, 96, 384)
-"""Images, and captions, of a sample; the largest that is few of all, or that takes long enough."""
+"""Images, and as many captions, of the samples; larger ones follow until one is long enough."""
 
 LONG_ENOUGH = 0.2
-"""Seconds of scoring that tell the rate; on a GPU small tiles say little of large ones."""
+"""Seconds of scoring after which the rate is known; on a GPU small tiles say little of large."""
 
 _SHARE_OF_IMAGES, _SHARE_OF_PAIRS = 8, 50
-"""A sample holds at most so small a part of the images, and of the pairs."""
+"""A sample has at most 1/8 of the images, and 1/50 of the pairs."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that an evaluation holds: encoded inputs, scratch of the tiles under way, result."""
+    """Bytes that an evaluation holds: encoded inputs, scratch of the running tiles, result."""
 
     encoded: int
     tiles: int
@@ -33,7 +33,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Cost:
-    """About what an evaluation takes; `seconds` is None for one that is too short to tell."""
+    """About what an evaluation takes; `seconds` is None if it is too short to estimate."""
 
     memory: Memory
     seconds: float | None
@@ -42,7 +42,7 @@ class Cost:
 def plan_memory(
     scorer: Scorer, token_ids: Sequence[NDArray[np.int32]], images: int, matrices: int
 ) -> Memory:
-    """What encoding and scoring hold beside `matrices` of the logits."""
+    """The memory of encoding and scoring, and of as many matrices of logits as `matrices`."""
     plan = scorer.estimate(images, [len(ids) for ids in token_ids])
     return Memory(plan.encoded, plan.tiles, matrices * plan.matrix)
 
@@ -53,7 +53,7 @@ def estimate_seconds(
     token_ids: Sequence[NDArray[np.int32]],
     clock: Callable[[], float],
 ) -> float | None:
-    """About how long everything takes, by the rates of a sample; None where that is soon done.
+    """About how many seconds everything takes, from the rates of a sample; None for little work.
 
     Smaller samples before it warm the engine up.
     """

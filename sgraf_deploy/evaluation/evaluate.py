@@ -1,4 +1,4 @@
-"""R@K of a bundle on a split: encode, score every member, rank."""
+"""Evaluates R@K of a bundle on a split: encode, score every member, rank."""
 
 from __future__ import annotations
 
@@ -40,25 +40,24 @@ from sgraf_deploy.versions import tool_versions
 Tell = Callable[[Finding], None]
 """Told each finding about the data before the long stages begin."""
 
-
 Announce = Callable[[Cost], None]
-"""Told what the work will take, before anything is encoded."""
+"""Told the estimated cost before anything is encoded."""
 
 
 @dataclass(frozen=True)
 class EvalOptions:
-    """How ranks are counted: ties (see `recall.rank_matrix`), and folds besides the whole."""
+    """How ranks are counted: the rule for ties (see `recall.rank_matrix`), and folds if any."""
 
     ties: Ties = "last"
     folds: int | None = None
 
     @property
     def needs_matrix(self) -> bool:
-        """Whether every model's matrix of logits is held; else ranks are counted by tiles."""
+        """Whether every model's matrix of logits is held; if not, ranks are counted by tiles."""
         return self.ties != "last" or self.folds is not None
 
     def matrices(self, scorer: Scorer) -> int:
-        """How many are held: every member's and, of several, the ensemble's."""
+        """How many matrices are held: one per member, and one for the ensemble of several."""
         members = len(scorer.members)
         return members + (members > 1) if self.needs_matrix else 0
 
@@ -67,8 +66,8 @@ class EvalOptions:
 class Evaluation:
     """R@K by model (see `by_model`), and what is needed to compare two runs.
 
-    `logits` are empty where ranks were counted by tiles. Seconds are wall time of the stage on the
-    engine's device, end to end.
+    `logits` is empty where ranks were counted by tiles. `seconds` is wall time by stage, end to
+    end.
     """
 
     reports: dict[str, RecallReport]
@@ -79,12 +78,12 @@ class Evaluation:
     logits: dict[str, NDArray[np.float32]]
     run: dict[str, Any] = field(default_factory=dict)
     of_the_data: tuple[Finding, ...] = ()
-    """Told early, before the long stages."""
+    """Known before the long stages."""
     of_the_ranks: tuple[Finding, ...] = ()
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """Whatever is suspicious."""
+        """Everything suspicious, in the data and in the ranks."""
         return self.of_the_data + self.of_the_ranks
 
     def to_json(self) -> dict[str, Any]:
@@ -101,7 +100,7 @@ class Evaluation:
         }
 
 
-def evaluate_split(  # noqa: PLR0913  # the last four are told, or asked, on the way
+def evaluate_split(  # noqa: PLR0913  # four of them are callbacks
     scorer: Scorer,
     split: PrecompSplit,
     options: EvalOptions = EvalOptions(),
@@ -114,11 +113,11 @@ def evaluate_split(  # noqa: PLR0913  # the last four are told, or asked, on the
 ) -> Evaluation:
     """Score every image with every caption of a split and rank them in both directions.
 
-    `out`, float32 (images, captions), takes the similarities: the ensemble's, or the only member's.
-    `tell` is told what is suspicious in the data before the long stages begin, `announce` what they
-    will take. Raises DataError for regions that do not fit the bundle, folds that do not divide the
-    images and an `out` that does not fit, BundleError for a bundle without a vocabulary; all of it
-    before anything is encoded.
+    `out`, float32 (images, captions), receives the similarities, those of the ensemble if there are
+    several members. Before the long stages `tell` is told what is suspicious in the data, and
+    `announce` what they will take. Raises DataError for regions that do not fit the bundle, folds
+    that do not divide the images and an `out` that does not fit, and BundleError for a bundle
+    without a vocabulary, all before anything is encoded.
     """
     checked = _checked_inputs(scorer, split, options, out)
     for finding in checked.findings:
@@ -152,7 +151,7 @@ def evaluate_split(  # noqa: PLR0913  # the last four are told, or asked, on the
 def by_model(members: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
     """Logits as reports name them: `SGR`, `SGR-2`, `SAF`, …, then the ensemble of several.
 
-    That is `SGRAF` for one SGR and one SAF, `ENSEMBLE` for others.
+    The ensemble is `SGRAF` for one SGR and one SAF, `ENSEMBLE` for others.
     """
     return {name.upper(): logits for name, logits in with_ensemble(members).items()}
 
@@ -160,7 +159,7 @@ def by_model(members: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np
 def _checked_inputs(
     scorer: Scorer, split: PrecompSplit, options: EvalOptions, out: NDArray[np.float32] | None
 ) -> CheckedSplit:
-    """The captions' token ids, once everything that could be wrong has been looked at."""
+    """Check everything that could be wrong; returns the captions' token ids and findings."""
     if out is not None:
         check_outputs({"out": out}, (split.images, len(split.captions)), ())
     folds = options.folds
@@ -173,7 +172,7 @@ def _checked_inputs(
 def check_for(
     bundle: Bundle, split: PrecompSplit, max_words: int | None = MAX_WORDS
 ) -> CheckedSplit:
-    """Look at a split as a bundle will read it; raises as `check_split`, and BundleError.
+    """Check a split as a bundle will read it; raises as `check_split`, and BundleError.
 
     None of its captions may be longer than `max_words`, unless that is None.
     """
@@ -185,7 +184,7 @@ def check_for(
 
 @dataclass(frozen=True, eq=False)
 class _Encoded:
-    """What is scored, and where the similarities go."""
+    """The encoded inputs, and where the similarities go."""
 
     scorer: Scorer
     images: EncodedImages
@@ -205,7 +204,7 @@ class _Scored:
 
 
 def _by_tiles(encoded: _Encoded, stage: Stage, clock: Callable[[], float]) -> _Scored:
-    """R@K by model without the matrix."""
+    """R@K by model, counted tile by tile without a matrix of logits."""
     found = encoded.scorer.count_ranks(
         encoded.images,
         encoded.captions,
@@ -231,7 +230,7 @@ def _by_tiles(encoded: _Encoded, stage: Stage, clock: Callable[[], float]) -> _S
 def _by_matrices(
     encoded: _Encoded, options: EvalOptions, stage: Stage, clock: Callable[[], float]
 ) -> _Scored:
-    """R@K by model, of matrices that are held."""
+    """R@K by model, from whole matrices of logits."""
     scorer = encoded.scorer
     logits = scorer.logits(encoded.images, encoded.captions, progress=stage("scoring"))
     done = clock()
@@ -260,7 +259,7 @@ def _rank(
 
 
 def describe_run(scorer: Scorer, split: PrecompSplit) -> dict[str, Any]:
-    """What a report carries so that two runs can be compared."""
+    """The part of a report by which two runs can be compared."""
     return {
         "bundle_sha256": scorer.bundle.sha256,
         "module": scorer.bundle.manifest.module,

@@ -1,4 +1,4 @@
-"""How far an engine's logits are from the literal loop's, and whether that is within bounds."""
+"""Compares an engine's logits with the literal loop's, and checks the bounds."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from sgraf_deploy.gate.tolerances import (
 )
 
 RECALL_POINTS, RSUM_POINTS = 0.2, 0.4
-"""On few queries one of them may be more than that: then it is one query, and two of rsum."""
+"""Points. On few queries one query may be more: the bound is then one query, and two for rsum."""
 
 SHARES: dict[Precision, float] = {"fp16": FP16_LOGITS_SHARE, "fp8": 0.25}
-"""Of the standard deviation of the reference's logits. In FP8 it tells what is broken from what is
-rounded, whose largest difference was measured as 0.11: R@K is the bound."""
+"""The largest difference as a share of the standard deviation of the reference's logits. FP8's only
+tells a broken graph from rounding, for which 0.11 was measured: there R@K is the bound."""
 
 RECALLS = ("r1", "r5", "r10")
 
 
 @dataclass(frozen=True)
 class Bound:
-    """A number that must not be above (or, `least`, below) its limit."""
+    """A number that must not be above its limit, or with `least` not below it."""
 
     name: str
     value: float
@@ -42,7 +42,7 @@ class Bound:
 
     @property
     def met(self) -> bool:
-        """False for NaN too."""
+        """Whether the number keeps its limit; NaN never does."""
         return self.value >= self.limit if self.least else self.value <= self.limit
 
     def __str__(self) -> str:
@@ -52,9 +52,9 @@ class Bound:
 
 @dataclass(frozen=True)
 class Parity:
-    """One model's logits beside the reference's.
+    """One model's logits compared with the reference's.
 
-    `recall` and the deltas in points are None where the data have no ground truth.
+    `recall` and `deltas`, in points, are None where the data have no ground truth.
     """
 
     model: str
@@ -76,7 +76,7 @@ class Parity:
         return tuple(bound for bound in self.bounds if not bound.met)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, and of each bound whether it is met; what is not a number is null."""
+        """All fields, and for each bound whether it is met; NaN and infinity become null."""
         bounds = [
             asdict(bound) | {"value": _number(bound.value), "met": bound.met}
             for bound in self.bounds
@@ -99,9 +99,10 @@ def compare(
 ) -> Parity:
     """Compare logits (images, captions) of an engine with the literal loop's.
 
-    With `captions_per_image` the data are real, the weights trained, and below fp32 R@K counts: in
-    fp16 beside the logits and their rank correlation (the gate's bound on trained logits is for its
-    few pairs), in fp8 alone. Raises DataError for what is not finite.
+    With `captions_per_image` the data are real and the weights trained. Below fp32 there are then
+    bounds on R@K: in fp16 beside those on the logits and their rank correlation (the export gate's
+    tighter bound on trained logits is for its few pairs), in fp8 beside a wide one on the logits.
+    Raises DataError for values that are not finite.
     """
     difference = np.abs(np.subtract(logits, reference, dtype=np.float64))
     relative = float((difference / np.maximum(1.0, np.abs(reference))).max())
@@ -113,7 +114,7 @@ def compare(
         before = evaluate(reference, captions_per_image)
         recall = evaluate(logits, captions_per_image)
         deltas = _deltas(before, recall)
-        # Measured on these very logits, the difference would explain every change.
+        # A difference that is measured on these same logits would explain every change.
         widest = max(1.0, float(np.abs(reference).max()))
         bound = FP32_LOGITS * widest if precision == "fp32" else SHARES[precision] * deviation
         ranks = explain_changes(reference, logits, captions_per_image, bound)
@@ -157,13 +158,13 @@ def _recall_bounds(recall: RecallReport, deltas: dict[str, float]) -> list[Bound
     for name, delta in deltas.items():
         one = 100 / queries.get(name.split()[0], min(queries.values()))
         limit = max(RSUM_POINTS, 2 * one) if name == "rsum" else max(RECALL_POINTS, one)
-        # A difference of two percentages: rounding must not make it more than one query.
+        # The rounding of a difference of percentages must not make one query more than one.
         bounds.append(Bound(name, abs(delta), limit + 1e-9))
     return bounds
 
 
 def _deltas(before: RecallReport, after: RecallReport) -> dict[str, float]:
-    """What R@K and rsum gained, in points."""
+    """How many points R@K and rsum gained."""
     found = {}
     for label, old, new in (
         ("i→t", before.image_to_text, after.image_to_text),

@@ -1,4 +1,4 @@
-"""Which ranks differ from a reference's, and by how narrow a gap."""
+"""Finds the ranks that differ from a reference's, and how wide the gap was that they crossed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from sgraf_deploy.config import Direction
 from sgraf_deploy.errors import DataError
 from sgraf_deploy.evaluation.recall import (
-    AnyLogits,
     Indices,
+    Scores,
     check_finite,
     ground_truths,
     rank_matrix,
@@ -39,14 +39,15 @@ class RankChange:
     def explained(self, largest_difference: float) -> bool:
         """Whether logits that differ by no more than this can have changed the rank.
 
-        Twice the difference is included: there the two logits meet, and a tie counts as passed.
+        Exactly twice the difference counts, too: there the two logits are equal, and a tie moves a
+        rank.
         """
         return self.gap <= 2 * largest_difference
 
 
 @dataclass(frozen=True)
 class RankComparison:
-    """Every changed rank, and the largest difference of two logits that must explain it."""
+    """Every changed rank, and the largest difference of logits, which must explain it."""
 
     largest_difference: float
     changes: tuple[RankChange, ...]
@@ -66,15 +67,15 @@ class RankComparison:
 
 
 def explain_changes(
-    reference_logits: AnyLogits,
-    logits: AnyLogits,
+    reference_logits: Scores,
+    logits: Scores,
     captions_per_image: int = 5,
     largest_difference: float | None = None,
 ) -> RankComparison:
     """List the changed ranks and whether the largest difference of the logits explains each.
 
-    Measured on these same matrices (None), that difference explains every change by arithmetic;
-    one that was measured or bounded elsewhere makes this a test.
+    If it is None, it is measured on these same matrices, where it explains every change by
+    arithmetic. Only a difference that was measured or bounded elsewhere makes this a test.
     """
     changes = changed_ranks(reference_logits, logits, captions_per_image)
     if largest_difference is None:
@@ -83,7 +84,7 @@ def explain_changes(
 
 
 def changed_ranks(
-    reference_logits: AnyLogits, logits: AnyLogits, captions_per_image: int = 5
+    reference_logits: Scores, logits: Scores, captions_per_image: int = 5
 ) -> list[RankChange]:
     """Compare the ranks in two matrices of logits (images, captions), ties last.
 
@@ -104,7 +105,7 @@ def changed_ranks(
     ]
 
 
-def measure_difference(reference_logits: AnyLogits, logits: AnyLogits) -> float:
+def measure_difference(reference_logits: Scores, logits: Scores) -> float:
     """The largest absolute difference of two matrices (images, captions), in bounded memory.
 
     Raises DataError for wrong or different shapes and for a logit that is not finite.
@@ -119,7 +120,7 @@ def measure_difference(reference_logits: AnyLogits, logits: AnyLogits) -> float:
     return largest
 
 
-def _check_alike(reference_logits: AnyLogits, logits: AnyLogits) -> None:
+def _check_alike(reference_logits: Scores, logits: Scores) -> None:
     if reference_logits.ndim != 2 or reference_logits.size == 0:
         expected = "shape (images, captions)"
         raise DataError("reference logits", expected=expected, got=reference_logits.shape)
@@ -138,7 +139,7 @@ def _list(
 
 
 def _image_gaps(
-    reference: AnyLogits, logits: AnyLogits, captions_per_image: int, images: Indices
+    reference: Scores, logits: Scores, captions_per_image: int, images: Indices
 ) -> Gaps:
     gaps = np.zeros(images.size)
     best = ground_truths(reference, captions_per_image).max(axis=1)
@@ -154,7 +155,7 @@ def _image_gaps(
 
 
 def _caption_gaps(
-    reference: AnyLogits, logits: AnyLogits, captions_per_image: int, captions: Indices
+    reference: Scores, logits: Scores, captions_per_image: int, captions: Indices
 ) -> Gaps:
     gaps = np.zeros(captions.size)
     if captions.size == 0:

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 
 from sgraf_deploy.errors import DataError, InputError
 
-AnyLogits = NDArray[np.floating[Any]]
-"""Logits of any floating dtype; those of engines are `engines.ensemble.Logits`."""
+Scores = NDArray[np.floating[Any]]
+"""Logits, or similarities, (images, captions) of any float type."""
+
 Indices = NDArray[np.int64]
 Ties = Literal["last", "authors"]
 
 BLOCK_ELEMENTS = 1 << 20
-"""How many logits are looked at in one go, whatever the size of the matrix."""
+"""How many logits are read at a time, whatever the size of the matrix."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +109,7 @@ class FoldReport:
         return asdict(self)
 
 
-def rank_matrix(logits: AnyLogits, captions_per_image: int = 5, ties: Ties = "last") -> Ranks:
+def rank_matrix(logits: Scores, captions_per_image: int = 5, ties: Ties = "last") -> Ranks:
     """Rank every query's ground truth in logits (images, captions), an array or a memory map.
 
     With `ties="last"` a rank is the number of candidates, ground truths of the query excepted,
@@ -141,13 +142,13 @@ def rank_matrix(logits: AnyLogits, captions_per_image: int = 5, ties: Ties = "la
     return Ranks(image_to_text, text_to_image, tied_image_to_text, tied_text_to_image, ties)
 
 
-def evaluate(logits: AnyLogits, captions_per_image: int = 5, ties: Ties = "last") -> RecallReport:
+def evaluate(logits: Scores, captions_per_image: int = 5, ties: Ties = "last") -> RecallReport:
     """R@K of logits (images, captions); see `rank_matrix`."""
     return RecallReport.of(rank_matrix(logits, captions_per_image, ties))
 
 
 def folds(
-    logits: AnyLogits, folds: int = 5, captions_per_image: int = 5, ties: Ties = "last"
+    logits: Scores, folds: int = 5, captions_per_image: int = 5, ties: Ties = "last"
 ) -> FoldReport:
     """R@K of the blocks on the diagonal of logits (images, captions), and their mean.
 
@@ -194,7 +195,7 @@ def mean_report(reports: Sequence[RecallReport]) -> RecallReport:
 
 
 def chance_level(images: int, captions_per_image: int = 5) -> RecallReport:
-    """What a random order without ties is expected to reach on so many images."""
+    """The R@K that a random order without ties is expected to reach on so many images."""
     if images < 1 or captions_per_image < 1:
         got = f"{images} and {captions_per_image}"
         raise DataError("images and captions per image", expected="at least one each", got=got)
@@ -203,7 +204,7 @@ def chance_level(images: int, captions_per_image: int = 5) -> RecallReport:
     return RecallReport(forward, backward, forward.total + backward.total, images, captions)
 
 
-def check_shape(logits: AnyLogits, captions_per_image: int) -> tuple[int, int]:
+def check_shape(logits: Scores, captions_per_image: int) -> tuple[int, int]:
     """The number of images and captions; DataError unless they fit each other."""
     if captions_per_image < 1:
         raise DataError("captions per image", expected="at least 1", got=captions_per_image)
@@ -217,7 +218,7 @@ def check_shape(logits: AnyLogits, captions_per_image: int) -> tuple[int, int]:
     return images, captions
 
 
-def check_finite(block: AnyLogits, first_row: int) -> None:
+def check_finite(block: Scores, first_row: int) -> None:
     """Raise DataError, naming row and column, if a block of whole rows holds NaN or infinity."""
     finite = np.isfinite(block)
     if not finite.all():
@@ -226,7 +227,7 @@ def check_finite(block: AnyLogits, first_row: int) -> None:
         raise DataError(where, expected="a finite number", got=block[row, column])
 
 
-def ground_truths(logits: AnyLogits, captions_per_image: int) -> AnyLogits:
+def ground_truths(logits: Scores, captions_per_image: int) -> Scores:
     """The logits (images, captions_per_image) of the pairs that belong together."""
     captions = np.arange(logits.shape[1])
     own = np.asarray(logits[captions // captions_per_image, captions])  # (captions,)
@@ -240,7 +241,7 @@ def row_blocks(rows: int, columns: int) -> Iterator[slice]:
         yield slice(first, min(first + step, rows))
 
 
-def _sorted_ranks(logits: AnyLogits, captions_per_image: int) -> tuple[Indices, Indices]:
+def _sorted_ranks(logits: Scores, captions_per_image: int) -> tuple[Indices, Indices]:
     """Ranks in both directions as positions after a descending, unstable sort in float64."""
     images, captions = logits.shape
     image_to_text = np.empty(images, np.int64)
@@ -257,7 +258,7 @@ def _sorted_ranks(logits: AnyLogits, captions_per_image: int) -> tuple[Indices, 
     return image_to_text, text_to_image
 
 
-def _positions(scores: AnyLogits) -> Indices:
+def _positions(scores: Scores) -> Indices:
     order = np.argsort(scores.astype(np.float64))[::-1]
     positions = np.empty(order.size, np.int64)
     positions[order] = np.arange(order.size)

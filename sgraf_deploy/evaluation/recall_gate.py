@@ -1,4 +1,4 @@
-"""R@K of what is about to be published, engines or graphs in FP8, beside the literal loop's."""
+"""The gate on R@K: what is about to be published, plans or FP8 graphs, beside the literal loop."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sgraf_deploy.progress import Stage
 from sgraf_deploy.runtime.scorer import Scorer, load
 
 _HIGHER: dict[Precision, Precision] = {"fp32": "fp32", "fp16": "fp32", "fp8": "fp16"}
-"""What to take where a precision fails."""
+"""The precision that the hint names, where one fails."""
 
 
 def check_recall(
@@ -37,10 +37,10 @@ def check_recall(
     command: str = "compile",
     tell: Tell = lambda finding: None,
 ) -> dict[str, Any]:
-    """Raise GateError where logits, rank correlation or R@K of a split miss their bounds.
+    """Compare a scorer with the literal loop on a workload; returns what R@K gained, by model.
 
-    The bounds are about the difference from `literal`. Returns what R@K gained, in points, by
-    model; `tell` is told if the reference's own is at chance.
+    Gains are in points. `tell` is told if the reference's own R@K is at chance. Raises GateError
+    where the logits, their rank correlation or R@K differ by more than their bounds.
     """
     reference, found = compare_scorers(literal, {scorer.engine_name: scorer}, workload, stage)
     if (inexact := literal.inexact) is not None:
@@ -70,7 +70,10 @@ def check_fp8(
     stage: Stage,
     max_words: int | None = MAX_WORDS,
 ) -> dict[str, Any]:
-    """R@K of a bundle's FP8, as PyTorch executes it, on a split; raises as `check_recall`."""
+    """Compare R@K of a bundle in FP8, as PyTorch executes it, on a split; raises as `check_recall`.
+
+    Returns what the parity report says of it. `literal` and `checkpoints` supply the reference.
+    """
     workload = split_workload(bundle, split, max_words)
     options = EngineOptions(checkpoints=tuple(checkpoints))
     with load(bundle, engine="torch", precision="fp8", options=options, max_words=None) as scorer:
@@ -85,7 +88,7 @@ def measure_ranks(
     stage: Stage,
     max_words: int | None = MAX_WORDS,
 ) -> Evaluation:
-    """R@K of a bundle's best precision on a split, by the fastest engine that works here."""
+    """R@K of a bundle's first precision on a split, by the fastest engine that works here."""
     precision = bundle.manifest.precisions[0]
     options = EngineOptions(checkpoints=tuple(checkpoints))
     engine = "torch" if precision == "fp8" else "auto"

@@ -1,4 +1,4 @@
-"""What engines are compared on with the literal loop, and the comparison."""
+"""The images and captions that engines and the literal loop are compared on, and the comparison."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Reference(Protocol):
 
     @property
     def inexact(self) -> str | None:
-        """Why it is no yardstick, as a sentence; None if it computed exactly so far."""
+        """Why its values cannot be the reference; None if it has computed in float32 so far."""
 
     def encode_images(self, regions: NDArray[Any]) -> Any:
         """Encode regions (images, regions, img_dim)."""
@@ -60,7 +60,7 @@ class Inputs:
 
 @dataclass(frozen=True, eq=False)
 class Workload:
-    """What the engines are compared on; `captions_per_image` is None where nothing belongs."""
+    """Images and captions to compare on; `captions_per_image` is None without ground truth."""
 
     name: str
     inputs: Inputs
@@ -70,11 +70,11 @@ class Workload:
 
     @property
     def warnings(self) -> list[str]:
-        """What is suspicious in the data."""
+        """The messages of the warnings about the data."""
         return [finding.message for finding in self.findings if finding.is_warning]
 
     def timed_part(self, most: int) -> Inputs:
-        """At most so many images and as many captions, these spread over all there are."""
+        """At most `most` images, the first ones, and as many captions, spread over all."""
         regions = readable(self.inputs.regions[:most])
         count = len(self.inputs.token_ids)
         rows = np.linspace(0, count - 1, min(count, most)).astype(int)
@@ -101,7 +101,10 @@ def split_workload(
 def compare_scorers(
     literal: Reference, scorers: dict[str, Scorer], workload: Workload, stage: Stage
 ) -> tuple[dict[str, RecallReport | None], dict[str, list[Parity]]]:
-    """The reference's R@K by model, and every engine's parity."""
+    """Score a workload by the reference and by every scorer.
+
+    Returns the reference's R@K by model, and every scorer's parity by its label.
+    """
     inputs, per_image = workload.inputs, workload.captions_per_image
     images = literal.encode_images(inputs.regions)
     captions = literal.encode_captions(inputs.token_ids)
@@ -128,5 +131,5 @@ def compare_scorers(
 
 
 def by_reference(reference: dict[str, RecallReport | None]) -> dict[str, RecallReport]:
-    """R@K of the models that have it: those of a split, whose images and captions belong."""
+    """R@K of the models that have it: on a split, where the ground truth is known."""
     return {model: report for model, report in reference.items() if report is not None}

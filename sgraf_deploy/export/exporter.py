@@ -1,357 +1,143 @@
-"""Checkpoints in, a verified bundle out; nothing is published that did not pass the gate."""
+"""From checkpoints to a bundle: read, write, gate, publish.
+
+Everything is read and checked before anything is written. It is written to a temporary folder
+beside the target, which becomes the target only if every graph passes the gate.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from hashlib import sha256
-from itertools import takewhile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from sgraf_deploy.bundle.bundle import Bundle, hash_file, staged_bundle, write_manifest
-from sgraf_deploy.bundle.manifest import (
-    SCHEMA_VERSION,
-    CheckpointInfo,
-    FileRef,
-    GraphFile,
-    Manifest,
-    Member,
-)
-from sgraf_deploy.config import (
-    CAPTIONS_PER_IMAGE,
-    DEFAULT_PRECISIONS,
-    GRAPHS,
-    MODULES,
-    GraphName,
-    Precision,
-    describe_modules,
-    member_names,
-    signature,
-)
-from sgraf_deploy.data.bound import MAX_WORDS
-from sgraf_deploy.data.checks import check_split, member_findings, vocabulary_findings
+from sgraf_deploy.bundle.bundle import Bundle, staged_bundle, write_manifest
+from sgraf_deploy.bundle.manifest import SCHEMA_VERSION, Manifest, Member
+from sgraf_deploy.config import describe_modules
 from sgraf_deploy.data.findings import Finding
-from sgraf_deploy.data.layout import Dimensions
-from sgraf_deploy.data.precomp import PrecompSplit, list_splits, open_precomp
-from sgraf_deploy.data.regions import region_statistics
-from sgraf_deploy.data.tokenizer import VOCABULARY, Tokenizer, check_variant
-from sgraf_deploy.data.vocabulary import Vocabulary
-from sgraf_deploy.errors import BundleError, InputError
-from sgraf_deploy.export.gate_inputs import data_inputs, reference_outputs, synthetic_inputs
-from sgraf_deploy.export.graphs import build_graph
-from sgraf_deploy.export.onnx_ops import OPSETS
-from sgraf_deploy.files.writer import write_file
+from sgraf_deploy.evaluation.evaluate import Evaluation
+from sgraf_deploy.export.gate_inputs import reference_outputs
+from sgraf_deploy.export.options import ExportOptions, default_target
+from sgraf_deploy.export.reading import ExportInputs, read_inputs
+from sgraf_deploy.export.recall import GateData, gate_fp8, rank
+from sgraf_deploy.export.writing import (
+    checkpoint_info,
+    image_encoder_fingerprint,
+    write_gate_file,
+    write_graphs,
+    write_vocabulary,
+    write_weights,
+)
 from sgraf_deploy.gate.graphs import gate_members
-from sgraf_deploy.gate.inputs import GateInputs, GateReference, write_gate
-from sgraf_deploy.model.checkpoint import Checkpoint, read_checkpoint, write_reference
-from sgraf_deploy.model.folding import fold
+from sgraf_deploy.gate.inputs import GateReference
+from sgraf_deploy.progress import Stage
 from sgraf_deploy.versions import tool_versions
 
+__all__ = ["STEPS", "ExportOptions", "Exported", "default_target", "export_bundle"]
+
 Step = Callable[[str], None]
-Check = Callable[[Bundle, PrecompSplit], dict[str, Any]]
-"""R@K in FP8 of a bundle not yet published, for its parity report; GateError if it is not kept."""
-
-Ranks = Callable[[Bundle, PrecompSplit], tuple[Finding, ...]]
-"""Looks at the ranks of a bundle not yet published; says what is suspicious about them."""
-
-RECALL_IMAGES = 200
-"""Of `--gate-data`, that R@K in FP8 is compared on."""
-
-RANKED_IMAGES = 100
-"""Of `--gate-data`, that are ranked, and looked at before: enough to tell any trained model from
-chance, and 50,000 pairs a member are seconds on a CPU."""
 
 STEPS = ("graphs", "reference", "gate", "manifest")
-"""Told to `step` before each begins, between those of `folders.staged_folder`."""
-
-_PREFERRED_SPLITS = ("dev", "val", "test", "train")
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """What an export does beyond the checkpoints.
-
-    Without `vocabulary` the bundle works on token ids. `gate_data` is a precomp folder that the
-    gate runs on instead of synthetic regions; it needs the vocabulary. None of its captions may
-    be longer than `max_caption_words`, unless that is None. `key` leads to the model in
-    checkpoints that hold it elsewhere than under `model`.
-    """
-
-    vocabulary: Path | None = None
-    tokenizer: str = VOCABULARY
-    precisions: tuple[Precision, ...] = DEFAULT_PRECISIONS
-    gate_data: Path | None = None
-    gate_split: str | None = None
-    captions_per_image: int = CAPTIONS_PER_IMAGE
-    keep_reference: bool = True
-    force: bool = False
-    max_caption_words: int | None = MAX_WORDS
-    key: str | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class _Inputs:
-    """What was read and checked before anything is written."""
-
-    checkpoints: dict[str, Checkpoint]
-    vocabulary: Vocabulary | None
-    split: PrecompSplit | None
-    gate: GateInputs
-    findings: tuple[Finding, ...]
-    statistics: dict[str, int | float] | None
-    references: dict[str, GateReference] = field(default_factory=dict)
+"""Told to `step` before each begins, between those of `folders.staged_folder`; the first two once
+for every member. With gate data "recall" (for FP8) and "ranks" follow."""
 
 
 @dataclass(frozen=True, eq=False)
 class Exported:
-    """A published bundle, and what there is to say about how it came to be."""
+    """A published bundle, and what was found on the way.
+
+    `notes` say what was inferred from the checkpoints; `ranks` is R@K on the first images of the
+    gate data, None without them.
+    """
 
     bundle: Bundle
     notes: tuple[str, ...]
     findings: tuple[Finding, ...] = ()
-
-
-def default_target(checkpoints: Sequence[Path]) -> Path:
-    """`NAME.sgraf` in the current folder, NAME the words that the checkpoints' names share."""
-    names = [path.name.split(".")[0] for path in checkpoints]
-    same = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
-    shared = "".join(letters[0] for letters in same)
-    if any(name[len(shared) : len(shared) + 1] not in ("", "_", "-") for name in names):
-        shared = shared[: max(shared.rfind("_"), shared.rfind("-"), 0)]
-    return Path(f"{shared.rstrip('_-') or 'sgraf'}.sgraf")
+    ranks: Evaluation | None = None
 
 
 def export_bundle(
     paths: Sequence[Path],
     target: Path,
-    options: ExportOptions = ExportOptions(),
+    options: ExportOptions | None = None,
     *,
-    step: Step | None = None,
-    check: Check | None = None,
-    ranks: Ranks | None = None,
+    step: Step = lambda name: None,
+    stage: Stage = lambda name: None,
 ) -> Exported:
     """Export one or more checkpoints, each SGR or SAF, into the bundle folder `target`.
 
-    Several make an ensemble. FP8 needs `gate_data` and a `check` on them; `ranks` is asked about
-    some of them. Raises CheckpointError, DataError, InputError or BundleError for inputs that
-    cannot be used, and GateError where a graph differs from the reference; `target` is then as
-    it was.
+    Several make an ensemble. `step` is told each step as it begins, and `stage` the long stages of
+    measuring R@K, which happens with gate data. Raises CheckpointError, DataError, InputError or
+    BundleError for inputs that cannot be used, and GateError where a graph differs from the
+    reference; `target` is then as it was.
     """
-    report = step or (lambda name: None)
-    if "fp8" not in options.precisions:
-        check = None
-    elif options.gate_data is None or check is None:
-        raise InputError(
-            "precision fp8", expected="--gate-data DIR, to compare R@K on", got="no real data"
-        )
-    inputs = _read_inputs(paths, options)
+    options = options or ExportOptions()
+    inputs = read_inputs(paths, options)
     with staged_bundle(target, force=options.force, step=step) as folder:
-        members = {}
-        for name, checkpoint in inputs.checkpoints.items():
-            members[name] = _write_member(folder, name, checkpoint, inputs, options, report)
-        report("gate")
-        parity = gate_members(folder, members, inputs.gate, inputs.references)
-        report("manifest")
-        manifest = _manifest(folder, members, inputs, options, parity)
-        write_manifest(folder, manifest)
-        if check is not None and inputs.split is not None:
-            report("recall")
-            recall = {"recall": check(Bundle.open(folder), inputs.split.first(RECALL_IMAGES))}
-            write_manifest(folder, replace(manifest, parity=parity | recall))
-        findings = inputs.findings
-        if ranks is not None and inputs.split is not None:
-            report("ranks")
-            findings += ranks(Bundle.open(folder), inputs.split.first(RANKED_IMAGES))
-    notes = [
-        f"{checkpoint.path}: {sentence}"
-        for checkpoint in inputs.checkpoints.values()
-        for sentence in checkpoint.inferred
-    ]
-    if inputs.vocabulary is not None and (words := inputs.vocabulary.capitalised):
-        some = ", ".join(words[:3])
-        notes.append(
-            f"{options.vocabulary}: no caption has {len(words)} words, in capitals: {some}"
+        written = _write_members(folder, inputs, options, step)
+        step("gate")
+        parity = gate_members(folder, written.members, inputs.gate, written.references)
+        step("manifest")
+        manifest = _write_description(folder, written, inputs, options, parity)
+        ranks = None
+        if inputs.split is not None:
+            originals = () if options.keep_reference else tuple(paths)
+            data = GateData(inputs.split, originals, options.max_caption_words)
+            if "fp8" in options.precisions:
+                step("recall")
+                recall = {"recall": gate_fp8(folder, data, stage)}
+                write_manifest(folder, replace(manifest, parity=parity | recall))
+            step("ranks")
+            ranks = rank(folder, data, stage)
+    findings = inputs.findings + (() if ranks is None else ranks.of_the_ranks)
+    return Exported(Bundle.open(target), tuple(_notes(inputs, options)), findings, ranks)
+
+
+@dataclass(frozen=True, eq=False)
+class _Written:
+    """The members whose files are written, and what the literal reference says of each."""
+
+    members: dict[str, Member]
+    references: dict[str, GateReference]
+
+
+def _write_members(
+    folder: Path, inputs: ExportInputs, options: ExportOptions, step: Step
+) -> _Written:
+    """Write every member's graphs and original weights, and run the reference on it."""
+    members, references = {}, {}
+    for name, checkpoint in inputs.checkpoints.items():
+        step("graphs")
+        graphs = write_graphs(folder, name, checkpoint, options.precisions)
+        step("reference")
+        references[name] = reference_outputs(
+            checkpoint.config, checkpoint.weights, inputs.gate, fp8="fp8" in options.precisions
         )
-    return Exported(Bundle.open(target), tuple(notes), findings)
+        members[name] = Member(
+            config=checkpoint.config,
+            checkpoint=checkpoint_info(checkpoint),
+            image_encoder_fingerprint=image_encoder_fingerprint(checkpoint.weights),
+            graphs=graphs,
+            reference=write_weights(folder, name, checkpoint) if options.keep_reference else None,
+        )
+    return _Written(members, references)
 
 
-def _read_inputs(paths: Sequence[Path], options: ExportOptions) -> _Inputs:
-    checkpoints = _named([read_checkpoint(path, options.key) for path in paths])
-    _check_shared(checkpoints)
-    config = next(iter(checkpoints.values())).config
-    vocabulary, findings = _read_vocabulary(options.vocabulary, checkpoints)
-    check_variant(options.tokenizer)
-    tokenizer = None
-    if vocabulary is not None:
-        tokenizer = Tokenizer(options.tokenizer, options.max_caption_words, vocabulary)
-    split = _gate_split(options, (config.regions, config.img_dim))
-    statistics = None
-    if split is None:
-        gate = synthetic_inputs(config)
-    elif vocabulary is None or tokenizer is None:
-        raise InputError("--gate-data needs words", expected="--vocab FILE", got="no vocabulary")
-    else:
-        gate = data_inputs(config, split, tokenizer, vocabulary)
-        ranked, dimensions = split.first(RANKED_IMAGES), (config.regions, config.img_dim)
-        findings += check_split(ranked, dimensions, tokenizer, vocabulary).findings
-        statistics = region_statistics(split.regions)
-    return _Inputs(checkpoints, vocabulary, split, gate, findings, statistics)
-
-
-def _read_vocabulary(
-    path: Path | None, checkpoints: Mapping[str, Checkpoint]
-) -> tuple[Vocabulary | None, tuple[Finding, ...]]:
-    """The vocabulary, and what is suspicious about whose it is.
-
-    A size that is wrong is an InputError, and so are other words than the checkpoint was trained
-    with, where it says so; the authors' checkpoints say no more than the name of the data.
-    """
-    findings = member_findings({name: one.data_name for name, one in checkpoints.items()})
-    if path is None:
-        return None, findings
-    vocabulary = Vocabulary.load(path)
-    unsure = []
-    for checkpoint in checkpoints.values():
-        size, sha256 = checkpoint.config.vocab_size, checkpoint.options.get("vocab_sha256")
-        if vocabulary.size != size:
-            expected = f"{size} words, as the checkpoint's embedding has"
-            trained = checkpoint.data_name
-            hint = f"use that of its training, {trained}_vocab.json" if trained else None
-            raise InputError(
-                f"vocabulary {path}", expected=expected, got=vocabulary.size, hint=hint
-            )
-        if sha256 is None:
-            unsure.append(checkpoint.data_name)
-        elif vocabulary.sha256 != sha256:
-            raise InputError(
-                f"vocabulary {path}",
-                expected=f"the words that {checkpoint.path} was trained with, in their order",
-                got="others, or another order",
-                hint="give the --vocab of its training",
-            )
-    return vocabulary, findings + vocabulary_findings(path, unsure)
-
-
-def _named(read: Sequence[Checkpoint]) -> dict[str, Checkpoint]:
-    """Checkpoints by the members' names, SGR first; InputError for one that is there twice."""
-    found: dict[str, Checkpoint] = {}
-    for checkpoint in read:
-        first = found.setdefault(checkpoint.sha256, checkpoint)
-        if first is not checkpoint:
-            raise InputError(
-                "checkpoints of a bundle",
-                expected="each once",
-                got=f"{first.path} and {checkpoint.path}, which are the same",
-                hint="leave one of them out",
-            )
-    ordered = sorted(read, key=lambda checkpoint: MODULES.index(checkpoint.config.module))
-    names = member_names(checkpoint.config.module for checkpoint in ordered)
-    return dict(zip(names, ordered, strict=True))
-
-
-def _plain_name(path: Path) -> str:
-    """A file's name as text: bytes that are no UTF-8, which JSON cannot hold, are written out."""
-    return os.fsencode(path.name).decode("utf-8", "backslashreplace")
-
-
-def _check_shared(checkpoints: Mapping[str, Checkpoint]) -> None:
-    """The members of an ensemble read the same images and words."""
-    for name in ("vocab_size", "regions", "img_dim"):
-        values = {member: getattr(c.config, name) for member, c in checkpoints.items()}
-        if len(set(values.values())) > 1:
-            raise InputError(
-                f"the checkpoints of an ensemble differ in {name}",
-                expected="the same number in all",
-                got=values,
-            )
-
-
-def _gate_split(options: ExportOptions, model: Dimensions) -> PrecompSplit | None:
-    if options.gate_data is None:
-        return None
-    splits = list_splits(options.gate_data)
-    preferred = [name for name in _PREFERRED_SPLITS if name in splits]
-    return open_precomp(
-        options.gate_data,
-        options.gate_split or [*preferred, *splits, "dev"][0],
-        captions_per_image=options.captions_per_image,
-        model=model,
-    )
-
-
-def _write_member(
+def _write_description(
     folder: Path,
-    name: str,
-    checkpoint: Checkpoint,
-    inputs: _Inputs,
-    options: ExportOptions,
-    report: Step,
-) -> Member:
-    report("graphs")
-    folded = fold(checkpoint.config, checkpoint.weights)
-    graphs: dict[Precision, dict[GraphName, GraphFile]] = {}
-    for precision in options.precisions:
-        place = folder / name / precision
-        place.mkdir(parents=True)
-        graphs[precision] = {}
-        for graph in GRAPHS:
-            path = place / f"{graph}.onnx"
-            model = build_graph(folded, graph, precision)
-            write_file(path, model.SerializeToString(), what="graph", error=BundleError)
-            ref = hash_file(path, relative_to=folder)
-            spec = signature(graph, checkpoint.config, precision)
-            graphs[precision][graph] = GraphFile(ref, OPSETS[precision], spec)
-    report("reference")
-    inputs.references[name] = reference_outputs(
-        checkpoint.config, checkpoint.weights, inputs.gate, fp8="fp8" in options.precisions
-    )
-    reference: FileRef | None = None
-    if options.keep_reference:
-        path = folder / "reference" / f"{name}.safetensors"
-        path.parent.mkdir(exist_ok=True)
-        write_reference(path, checkpoint.weights)
-        reference = hash_file(path, relative_to=folder)
-    info = CheckpointInfo(
-        file=_plain_name(checkpoint.path) if checkpoint.path else "",
-        sha256=checkpoint.sha256,
-        epoch=checkpoint.epoch,
-        best_rsum=checkpoint.best_rsum,
-        data_name=checkpoint.data_name,
-    )
-    fingerprint = image_encoder_fingerprint(checkpoint.weights)
-    return Member(checkpoint.config, info, fingerprint, graphs, reference)
-
-
-def image_encoder_fingerprint(weights: Mapping[str, np.ndarray[Any, Any]]) -> str:
-    """The sha256 of the weights that images are encoded with: same value, same embeddings."""
-    digest = sha256()
-    for name in sorted(weights):
-        if name.startswith(("image_encoder.", "image_global.")):
-            digest.update(f"{name} {weights[name].shape}\n".encode())
-            digest.update(np.ascontiguousarray(weights[name], dtype=np.float32).tobytes())
-    return digest.hexdigest()
-
-
-def _manifest(
-    folder: Path,
-    members: Mapping[str, Member],
-    inputs: _Inputs,
+    written: _Written,
+    inputs: ExportInputs,
     options: ExportOptions,
     parity: dict[str, Any],
 ) -> Manifest:
+    """Write vocabulary, gate file and the manifest that names every file; returns the manifest."""
     vocabulary = gate = None
     if inputs.vocabulary is not None:
-        inputs.vocabulary.save(folder / "vocab.json")
-        vocabulary = hash_file(folder / "vocab.json", relative_to=folder)
+        vocabulary = write_vocabulary(folder, inputs.vocabulary)
     if options.keep_reference:
-        path = folder / "reference" / "gate.npz"
-        write_gate(path, inputs.gate, inputs.references)
-        gate = hash_file(path, relative_to=folder)
-    return Manifest(
+        gate = write_gate_file(folder, inputs.gate, written.references)
+    members = written.members
+    manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         module=describe_modules(member.config.module for member in members.values()),
         members=members,
@@ -362,3 +148,15 @@ def _manifest(
         parity=parity,
         tools=tool_versions(),
     )
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def _notes(inputs: ExportInputs, options: ExportOptions) -> Iterator[str]:
+    """What was inferred from the checkpoints, and words that no caption can have."""
+    for checkpoint in inputs.checkpoints.values():
+        for sentence in checkpoint.inferred:
+            yield f"{checkpoint.path}: {sentence}"
+    if inputs.vocabulary is not None and (words := inputs.vocabulary.capitalised):
+        some = ", ".join(words[:3])
+        yield f"{options.vocabulary}: no caption has {len(words)} words, in capitals: {some}"

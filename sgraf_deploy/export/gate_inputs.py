@@ -1,4 +1,4 @@
-"""Makes what the export gate runs on, and asks the literal reference about it."""
+"""Makes the inputs of the export gate, and computes the literal reference's outputs for them."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from sgraf_deploy.gate.inputs import GateInputs, GateReference
 
 SYNTHETIC_IMAGES = 6
 SYNTHETIC_LENGTHS = (2, 3, 3, 5, 8, 11, 14, 20)
-"""Words per synthetic caption; 2 is a caption of nothing but `<start>` and `<end>`."""
+"""Words per synthetic caption; one of 2 has `<start>` and `<end>` only."""
 
 DATA_IMAGES = 12
 DATA_CAPTIONS = 24
-"""Of `--gate-data`: enough for a rank correlation, few enough for an evaluator in numpy."""
+"""Sizes with `--gate-data`: enough for a rank correlation, few enough for onnx's evaluator."""
 
 
 def synthetic_inputs(config: ModelConfig, seed: int = 0) -> GateInputs:
-    """Seeded standard normal regions and uniform word ids."""
+    """Regions of seeded standard normal values, and uniform word ids."""
     rng = np.random.default_rng(seed)
     shape = (SYNTHETIC_IMAGES, config.regions, config.img_dim)
     captions = [
@@ -73,7 +73,10 @@ def reference_outputs(
     *,
     fp8: bool = False,
 ) -> GateReference:
-    """Run the literal loop in float64 on the gate's inputs, `fp8` as rounded too; needs PyTorch."""
+    """Run the literal loop in float64 on the gate's inputs; needs PyTorch.
+
+    With `fp8` the logits of the folded model with FP8's rounding are computed, too.
+    """
     import torch
 
     from sgraf_deploy.model.reference import Reference

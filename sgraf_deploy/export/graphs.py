@@ -1,4 +1,4 @@
-"""Write the four graphs of one member as ONNX."""
+"""Builds the four ONNX graphs of one member."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sgraf_deploy.model.folding import FoldedWeights
 
 
 def build_graph(weights: FoldedWeights, graph: GraphName, precision: Precision) -> onnx.ModelProto:
-    """One graph with dynamic axes, checked by ONNX; see `config.signature` for its interface."""
+    """Build one graph with dynamic axes, checked by ONNX; `config.signature` is its interface."""
     spec = signature(graph, weights.config, precision)
     ops = OnnxOps(precision)
     model = FoldedModel(weights, ops)

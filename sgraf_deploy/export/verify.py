@@ -1,4 +1,4 @@
-"""The gate again, on a published bundle."""
+"""Verifies a published bundle: its files' hashes, and the gate once more."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from sgraf_deploy.gate.inputs import GateInputs, GateReference, read_gate
 def verify_bundle(bundle: Bundle, checkpoints: Sequence[Path] = ()) -> dict[str, Any]:
     """Check every file's hash and every graph's values; returns a parity report.
 
-    The values are those of `reference/gate.npz`, or, with `checkpoints`, those that the literal
-    loop computes from them on synthetic inputs. Raises BundleError for a damaged file or where
-    neither is there, CheckpointError for another checkpoint, and GateError for a bound.
+    The values must be those in `reference/gate.npz` or, with `checkpoints`, those that the literal
+    loop computes from them on synthetic inputs. Raises BundleError for a damaged file or if both
+    are missing, CheckpointError for another checkpoint, and GateError for a bound that is not met.
     """
     bundle.verify_files()
     inputs, references = _expected(bundle, checkpoints)

@@ -1,7 +1,7 @@
-"""What the writers need of a disk: names beside a target, syncs, renames, errors in one line.
+"""File system operations of the writers: names beside a target, sync, rename, translated errors.
 
-Windows and macOS have no `renameat2`: there `exchange` says so, and `rename_new` looks first and
-renames after. Windows cannot open a folder: there `sync` leaves folders to the system.
+Windows and macOS have no `renameat2`: there `exchange` returns False, and `rename_new` checks first
+and renames after. Windows cannot open a folder: there `sync` leaves folders to the system.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import Literal
 from sgraf_deploy.errors import SgrafDeployError
 
 Kind = Literal["tmp", "new", "old"]
-"""Being written, or no longer needed; complete, and about to move in; the one before."""
+"""tmp: being written, or no longer needed; new: complete, to be moved in; old: the one before."""
 
 ANY = "[0-9a-f]{16}"
-"""Every writer's token."""
+"""The pattern of any writer's token."""
 
 _LONGEST_NAME = 200
 """Bytes of a target's name that the names beside it repeat; a longer one is hashed."""
@@ -52,18 +52,18 @@ _HINTS = {
 
 
 def kind_of(mode: int) -> str:
-    """What a `st_mode` is of, in words."""
+    """The kind of file that has a `st_mode`, in words."""
     return next((words for fits, words in _KINDS if fits(mode)), "a device")
 
 
 def hint_for(error: OSError) -> str | None:
-    """What puts right what the system refused, if that is known."""
+    """A hint for what the system refused, None if there is none."""
     return _HINTS.get(error.errno or 0)
 
 
 @contextmanager
 def os_errors(what: str, error: type[SgrafDeployError], hint: str | None = None) -> Iterator[None]:
-    """Turn an OSError of the block into `error`: `what` cannot be written, and why."""
+    """Translate an OSError of the block into `error`: `what` cannot be written, and why."""
     try:
         yield
     except OSError as caught:
@@ -73,12 +73,12 @@ def os_errors(what: str, error: type[SgrafDeployError], hint: str | None = None)
 
 
 def parent_of(given: str | os.PathLike[str], target: Path) -> Path:
-    """The folder of a target as it was given; that which a link leads to is shown in full."""
+    """The folder of a target as it was given, or in full if a link leads to the target."""
     return target.parent if os.path.islink(given) else Path(given).parent
 
 
 def stem(target: Path) -> str:
-    """What the names beside a target begin with: its own, or a hash of one that is too long."""
+    """The beginning of the names beside a target: its own name, or the hash of a long one."""
     encoded = os.fsencode(target.name)
     if len(encoded) <= _LONGEST_NAME:
         return target.name
@@ -86,7 +86,7 @@ def stem(target: Path) -> str:
 
 
 def new_token() -> str:
-    """What tells a writer from all others, in threads, processes and machines."""
+    """A random token that no other writer has, in any thread, process or machine."""
     return secrets.token_hex(8)
 
 
@@ -96,7 +96,7 @@ def sibling(target: Path, kind: Kind, token: str) -> Path:
 
 
 def siblings(target: Path, kind: Kind, token: str = ANY) -> list[Path]:
-    """What there is of the names by `sibling`, of one writer or of any, sorted."""
+    """The existing names by `sibling`, of one writer or of any, sorted."""
     pattern = re.compile(rf"\.{re.escape(stem(target))}\.{kind}-{token}")
     try:
         names = os.listdir(target.parent)
@@ -106,22 +106,22 @@ def siblings(target: Path, kind: Kind, token: str = ANY) -> list[Path]:
 
 
 def give_mode(path: Path, mode: int) -> None:
-    """Give permissions; where that is not allowed there stay narrower ones."""
+    """Set permissions; where that is not allowed the narrower ones stay."""
     if stat.S_IMODE(path.stat().st_mode) != mode:
         with suppress(PermissionError):
             path.chmod(mode)
 
 
 def rename(source: Path, destination: Path) -> None:
-    """Rename, and see to it that a power failure does not undo it."""
+    """Rename, and sync the folder so that a power failure does not undo it."""
     os.rename(source, destination)
     sync(destination.parent)
 
 
 def rename_new(source: Path, destination: Path) -> None:
-    """The same to a name that is free; FileExistsError if it is not.
+    """Rename to a name that is free; FileExistsError if it is not.
 
-    Without `renameat2` another program may still take the name between the look and the rename.
+    Without `renameat2` another program may still take the name between the check and the rename.
     """
     if not _renameat2(source, destination, _RENAME_NOREPLACE):
         if os.path.lexists(destination):
@@ -175,7 +175,7 @@ def sync(path: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some file systems cannot sync a folder; then there is nothing more to ask of them.
+        # Some file systems cannot sync a folder; nothing more can be done there.
         if error.errno not in _NO_SYNC:
             raise
     finally:

@@ -1,6 +1,6 @@
-"""Publish a folder atomically: whoever opens it finds the old one or the new one, whole.
+"""Publishes a folder atomically: every reader finds the old one or the new one, whole.
 
-Beside a target called `NAME` live, hidden and only for as long as they are needed:
+While they are needed, these hidden names lie beside a target `NAME`:
 
     .NAME.sgraf-deploy-lock    flocked by the writer, see `locks`
     .NAME.tmp-ID               being written, or no longer needed; the next writer removes it
@@ -59,7 +59,7 @@ SWAP_PATIENCE = 10.0
 """Seconds that a reader waits for a live writer that is between its two renames."""
 
 WRITER_PATIENCE = 0.2
-"""Seconds that a writer waits for the lock, which a reader that completes a swap holds briefly."""
+"""Seconds that a writer waits for the lock: a reader that completes a swap holds it briefly."""
 
 _POLL = 0.005
 _SHOWN = 10
@@ -70,9 +70,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Rules:
-    """What a folder is called in messages, and what of its kind may be replaced.
+    """What a kind of folder is called in messages, its error, and when it may be replaced.
 
-    `check` raises for an existing folder that holds anything else than what its writer wrote.
+    `check` raises for an existing folder that holds anything but what its writer wrote.
     """
 
     what: str

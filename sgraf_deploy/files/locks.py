@@ -1,7 +1,7 @@
-"""Locks that the kernel lets go of when their owner dies: `flock`, where there is one.
+"""Locks that the kernel releases when their owner dies: `flock`, where it exists.
 
-Windows has none, and neither have some network file systems. There nobody is excluded and nobody
-is known to be dead: writers of one target may both go on, and nothing of another writer is removed.
+Windows and some network file systems have none. There no writer is excluded and none is known to be
+dead: two writers of one target may both go on, and nothing of another writer is removed.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def take_lock(target: Path) -> Lock | None:
 
 
 def holder(target: Path) -> str:
-    """Whoever holds a target's lock, ` (process ID)`, as far as the file says."""
+    """The process that holds a target's lock as ` (process ID)`, if its file says so."""
     try:
         found = lock_path(target).read_bytes()[:_LONGEST]
     except OSError:

@@ -1,4 +1,4 @@
-"""Write a file atomically: whoever opens it finds the old content or the new, whole.
+"""Writes a file atomically: every reader finds the old content or the new, whole.
 
 The content goes to a hidden file beside the target, `.NAME.tmp-ID`, which is synced and renamed.
 Its writer holds a lock on it, so the next writer of the same target knows and removes what a dead
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 PathLike = str | os.PathLike[str]
 
 _ZEROS = 1 << 20
-"""Bytes that are written at a time where disk space cannot be taken in another way."""
+"""Bytes written at a time where disk space cannot be reserved in another way."""
 
 FILE_STEPS = ("created", "written", "synced", "published")
 """Every name that `step` is called with, right after what it names has happened."""
@@ -65,7 +65,7 @@ def staged_file(
     """Give a stream to write to, whose content is at `path` when the block ends without error.
 
     After an error, KeyboardInterrupt included, `path` is as it was. `what` names the file's role in
-    messages. Without `replace` a file that is there is refused. `step` is told each of
+    messages. Without `replace` an existing file is refused. `step` is told each of
     `FILE_STEPS`. Raises `error` where the file cannot be written, also for an OSError of the block.
     """
     report = step or (lambda name: None)
@@ -127,7 +127,7 @@ def staged_array(
 
 
 class _OthersError(Exception):
-    """An OSError of a block that has nothing to do with the file that it fills."""
+    """An OSError of the block that is not about the file that the block fills."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(error)
@@ -137,7 +137,7 @@ class _OthersError(Exception):
 def _take_space(
     file: BinaryIO, folder: Path, size: int, named: str, error: type[SgrafDeployError]
 ) -> None:
-    """Lengthen a file to its size, on the disk as well; `error` where that has no room for it."""
+    """Lengthen a file to `size` bytes and reserve them; `error` where the disk has no room."""
     free = shutil.disk_usage(folder).free
     if free < size:
         raise error(
@@ -185,7 +185,7 @@ def write_json(
     what: str = "file",
     error: type[SgrafDeployError] = InputError,
 ) -> None:
-    """Write JSON for people: in the given order, one field a line; `error` if it is none."""
+    """Write indented JSON, fields in the given order; `error` for a value that JSON cannot hold."""
     try:
         text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     except (TypeError, ValueError, RecursionError) as caught:
@@ -202,7 +202,7 @@ def check_file(
 ) -> tuple[Path, int | None]:
     """The path with links followed, and the permissions of the file there; None if there is none.
 
-    Raises `error` for what `staged_file` refuses. Nothing is touched.
+    Raises `error` for what `staged_file` refuses. Nothing is changed.
     """
     named = f"{what} {os.fspath(path)}"
     with os_errors(named, error):
@@ -252,7 +252,7 @@ def _temporary(target: Path, mode: int | None) -> Iterator[tuple[Path, BinaryIO]
 def _create(target: Path, mode: int | None) -> tuple[Path, BinaryIO, int | None]:
     """A new file, and a descriptor that holds its lock; None where files cannot be locked."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    # What replaces a private file is private from the start.
+    # A file that replaces a private one is private from the start.
     given = 0o666 if mode is None else mode | 0o600
     while True:
         temporary = sibling(target, "tmp", new_token())

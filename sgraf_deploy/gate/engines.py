@@ -1,4 +1,4 @@
-"""The gate on an engine as it runs: its graphs on its device, against the reference's values."""
+"""The gate on a running engine: its graphs, on its device, against the reference's values."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from sgraf_deploy.gate.tolerances import PADDED_WORDS
 from sgraf_deploy.gate.values import Arrays, Run, check_values
 
 
-def verify_engine(bundle: Bundle, engine: Engine, precision: Precision) -> dict[str, Any]:
+def gate_engine(bundle: Bundle, engine: Engine, precision: Precision) -> dict[str, Any]:
     """Run every graph of an engine on `reference/gate.npz`; returns a report by member.
 
-    What the engine's profiles are too small for is left out. Raises GateError for a bound that is
-    not met, and BundleError for a bundle that was exported without its reference.
+    Images and captions that are too many for the engine's profiles are left out. Raises GateError
+    for a bound that is not met, and BundleError for a bundle exported without its reference.
     """
     members = bundle.manifest.members
     inputs, references = read_gate(bundle.gate_path(), tuple(members))
@@ -50,7 +50,7 @@ def _run(engine: Engine, member: str, name: GraphName) -> Run:
 def _fitting(
     engine: Engine, inputs: GateInputs, expected: GateReference
 ) -> tuple[GateInputs, GateReference]:
-    """The gate's images and captions, as many as all of the engine's graphs take at a time."""
+    """The gate's images and captions, as many as every graph of the engine takes in one run."""
     images = _most(engine, "images", ("image_encoder", "scorer", "pair_scorer"))
     pairs = _most(engine, "pairs", ("pair_scorer",))
     captions = _most(engine, "captions", ("text_encoder", "scorer", "pair_scorer"))
@@ -77,13 +77,13 @@ def _fitting(
 
 
 def _most(engine: Engine, axis: str, graphs: tuple[GraphName, ...]) -> int:
-    """The size along an axis that every profile of every graph reaches at its largest."""
+    """The largest size along an axis that the first profile of every graph takes."""
     limits = [_largest(engine.largest(graph), axis) for graph in graphs]
     return min(limits)
 
 
 def _largest(profiles: tuple[Mapping[str, int], ...], axis: str) -> int:
-    """Of the first profile, which is for the general case."""
+    """The largest size that a graph's first profile, the general one, takes along an axis."""
     return profiles[0][axis] if profiles else np.iinfo(np.int32).max
 
 

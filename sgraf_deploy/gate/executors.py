@@ -1,7 +1,7 @@
-"""Two ways to execute an ONNX graph at gate sizes: ONNX Runtime, and onnx's own evaluator.
+"""Executes ONNX graphs for the gate, in ONNX Runtime or in onnx's own evaluator.
 
 The evaluator computes float16 products as a tensor core does (float16 operands and results,
-float32 sums); ONNX Runtime on a CPU runs them in float32 and proves nothing about float16.
+float32 sums). ONNX Runtime on a CPU computes them in float32, which proves nothing about float16.
 """
 
 from __future__ import annotations
@@ -14,17 +14,15 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from onnx.reference.ops.op_gru import GRU as PaddingBlindGRU  # noqa: N811
 
 from sgraf_deploy.config import Precision
+from sgraf_deploy.engines.buffers import Array
 from sgraf_deploy.engines.onnx_runtime import import_onnxruntime, import_state
 from sgraf_deploy.errors import GateError
 from sgraf_deploy.gate.values import Arrays, Run
-
-Array = NDArray[Any]
 
 ONNXRUNTIME = "onnxruntime"
 EVALUATOR = "onnx evaluator"
@@ -33,16 +31,16 @@ _EVALUATOR_ERRORS = (
     *(ArithmeticError, AttributeError, LookupError),
     *(RuntimeError, TypeError, ValueError),
 )
-"""What onnx's evaluator, and numpy in it, says of a graph that cannot be computed."""
+"""The errors of onnx's evaluator, and of numpy in it, for a graph that cannot be computed."""
 
 _FATAL_ONLY = 4
-"""ONNX Runtime's severity: what it would print on stderr is in the error."""
+"""ONNX Runtime's log severity: whatever it would print on stderr is in the error, too."""
 
 
 class GRU(OpRun):
     """onnx's GRU, run caption by caption because it ignores `sequence_lens`.
 
-    Each direction runs alone, forward: before onnx 1.23 it knows no other.
+    Each direction runs on its own as a forward one: before onnx 1.23 there is no other.
     """
 
     op_domain = ""
@@ -65,15 +63,15 @@ class GRU(OpRun):
 
 
 def executor_name(precision: Precision) -> str:
-    """Which executor `open_graph` uses here for a precision."""
+    """The name of the executor that `open_graph` uses on this machine for a precision."""
     has_ort = importlib.util.find_spec("onnxruntime") is not None
     return ONNXRUNTIME if precision == "fp32" and has_ort else EVALUATOR
 
 
 def open_graph(path: Path, precision: Precision) -> Run:
-    """A function from named inputs to named outputs that executes the graph in `path`.
+    """Open the graph in `path`; returns a function from named inputs to named outputs.
 
-    It, and that function, raise GateError for a graph that cannot be executed.
+    Both raise GateError for a graph that cannot be executed.
     """
     if executor_name(precision) == ONNXRUNTIME:
         return _onnxruntime(path)
@@ -81,7 +79,7 @@ def open_graph(path: Path, precision: Precision) -> Run:
         evaluator = ReferenceEvaluator(onnx.load(path), new_ops=[GRU])
 
     def run(inputs: Arrays) -> Arrays:
-        # The gate tries zeros and saturated exponentials, and looks for what is not finite itself.
+        # The gate tries zeros and saturated exponentials, and itself checks that all is finite.
         with np.errstate(all="ignore"), _refused(path, EVALUATOR, _EVALUATOR_ERRORS):
             outputs = evaluator.run(None, _taken(inputs, evaluator.input_names))
         return dict(zip(evaluator.output_names, outputs, strict=True))

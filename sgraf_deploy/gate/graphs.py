@@ -1,7 +1,7 @@
-"""The gate: every exported graph against the literal reference, at several shapes.
+"""The gate on exported graphs: each is compared with the literal reference at several shapes.
 
-Interfaces first (names, types, axes), then values. A bound that fails is a GateError, and what
-was to be published is not.
+Interfaces come first (names, types, axes), then values. A bound that is not met is a GateError, and
+the bundle is not published.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import onnx
 from google.protobuf.message import DecodeError
 
-from sgraf_deploy.bundle.manifest import Member
+from sgraf_deploy.bundle.manifest import EXPORT_AGAIN, Member
 from sgraf_deploy.config import GRAPHS, GraphName, GraphSignature, Precision
 from sgraf_deploy.errors import BundleError, GateError
 from sgraf_deploy.gate.executors import executor_name, open_graph
@@ -29,7 +29,7 @@ def gate_members(
     inputs: GateInputs,
     references: Mapping[str, GateReference],
 ) -> dict[str, Any]:
-    """Run the gate on every graph of a bundle's folder; returns the parity report.
+    """Run the gate on every graph in a bundle's folder; returns the parity report.
 
     Raises GateError for the first interface or bound that is not met.
     """
@@ -63,7 +63,7 @@ def run_gate(
     """Check one member's graphs in one precision; returns what the parity report says of it.
 
     Raises GateError, naming `label`, for the first interface or bound that is not met, and
-    BundleError for a file that is no graph.
+    BundleError for a file that is not ONNX.
     """
     for graph in GRAPHS:
         check_interface(_read_graph(paths[graph]), signatures[graph], f"{label} {graph}")
@@ -77,12 +77,12 @@ def _read_graph(path: Path) -> onnx.ModelProto:
         return onnx.load(path)
     except DecodeError as error:
         raise BundleError(
-            f"graph {path} is no ONNX file", got=error, hint="export the bundle again"
+            f"graph {path} is not an ONNX file", got=error, hint=EXPORT_AGAIN
         ) from error
 
 
 def check_interface(model: onnx.ModelProto, spec: GraphSignature, label: str) -> None:
-    """Names, types and axes of a graph's inputs and outputs; GateError where one differs."""
+    """Raise GateError unless a graph's inputs and outputs have the right names, types and axes."""
     for kind, values, right in (
         ("inputs", model.graph.input, spec.inputs),
         ("outputs", model.graph.output, spec.outputs),

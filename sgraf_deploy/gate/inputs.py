@@ -1,4 +1,4 @@
-"""What a gate runs on, and what the literal reference says about it: `reference/gate.npz`."""
+"""The gate's inputs, and the literal reference's outputs for them: `reference/gate.npz`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from sgraf_deploy.bundle.manifest import EXPORT_AGAIN
 from sgraf_deploy.config import Precision
 from sgraf_deploy.errors import BundleError
 from sgraf_deploy.files.writer import staged_file
@@ -21,7 +22,8 @@ class GateInputs:
     """Images and captions for the gate; the last image is all zeros.
 
     regions (images, regions, img_dim) float32; token_ids (captions, words) int32, padded with 0;
-    lengths (captions,) int32. `real` says whether they are data rather than noise.
+    lengths (captions,) int32. `source` says in words where they are from, and `real` whether they
+    are data rather than noise.
     """
 
     regions: NDArray[np.float32]
@@ -33,7 +35,11 @@ class GateInputs:
 
 @dataclass(frozen=True, eq=False)
 class GateReference:
-    """The literal loop's outputs in float64; embeddings kept as float32."""
+    """The literal loop's outputs, computed in float64; the embeddings are kept as float32.
+
+    region_embeddings (images, regions, embed), image_global (images, embed), word_embeddings
+    (captions, words, embed), text_global (captions, embed), logits (images, captions).
+    """
 
     region_embeddings: NDArray[np.float32]
     image_global: NDArray[np.float32]
@@ -41,19 +47,22 @@ class GateReference:
     text_global: NDArray[np.float32]
     logits: NDArray[np.float64]
     fp8_logits: NDArray[np.float64] | None = None
-    """What PyTorch makes of the same as `fp8-rounded`; None for a bundle without FP8."""
+    """PyTorch's logits of the same inputs as `fp8-rounded`; None for a bundle without FP8."""
 
     def logits_of(self, precision: Precision) -> NDArray[np.float64]:
-        """What graphs are held to. FP8's are as FP8 rounds: what that costs is judged by R@K."""
+        """The logits that graphs are compared with.
+
+        FP8's are those that PyTorch computes with FP8's rounding: R@K judges what that costs.
+        """
         if precision != "fp8":
             return self.logits
         if self.fp8_logits is None:
-            raise BundleError("the gate's logits in FP8", got="none", hint="export it again")
+            raise BundleError("the gate's logits in FP8", got="none", hint=EXPORT_AGAIN)
         return self.fp8_logits
 
     @property
     def region_gram(self) -> NDArray[np.float32]:
-        """(images, regions, regions), which follows from the embeddings."""
+        """Products of each image's regions (images, regions, regions), from the embeddings."""
         return self.region_embeddings @ self.region_embeddings.transpose(0, 2, 1)
 
 
@@ -77,7 +86,7 @@ def write_gate(path: Path, inputs: GateInputs, references: Mapping[str, GateRefe
 def read_gate(path: Path, members: tuple[str, ...]) -> tuple[GateInputs, dict[str, GateReference]]:
     """Read what `write_gate` wrote; BundleError if something is missing or unreadable."""
     try:
-        # numpy leaves a file of its own open when it turns out not to be an archive.
+        # numpy leaves a file that it opened itself open if that is not an archive.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             inputs = GateInputs(
                 arrays["regions"],
@@ -98,6 +107,6 @@ def read_gate(path: Path, members: tuple[str, ...]) -> tuple[GateInputs, dict[st
             }
     except (KeyError, OSError, ValueError, BadZipFile) as error:
         raise BundleError(
-            f"gate file {path} cannot be read", got=error, hint="export the bundle again"
+            f"gate file {path} cannot be read", got=error, hint=EXPORT_AGAIN
         ) from error
     return inputs, references

@@ -9,15 +9,15 @@ FP32_LOGITS = 1e-4
 FP32_SIMILARITIES = 1e-5
 FP16_SIMILARITIES = 2e-3
 FP16_LOGITS_SHARE = 0.05
-"""Of the standard deviation of the reference's logits, with any weights."""
+"""The largest difference as a share of the standard deviation of the reference's logits."""
 FP16_LOGITS_SHARE_DATA = 0.01
-"""The same on real data, which comes with trained weights."""
+"""The same on real data, where the weights are trained ones."""
 FP16_SPEARMAN = 0.9999
 FP8_LOGITS_SHARE = 0.02
-"""From the same arithmetic in PyTorch: where a sum's last bit moves, so may what FP8 rounds to.
-0.0007 was measured in onnx's evaluator, 0.013 where nothing else was rounded; FP8 itself moves
-logits by 0.04."""
+"""The same share, of the difference from the same arithmetic in PyTorch: where a sum's last bit
+differs, FP8 may round to another value. 0.0007 was measured in onnx's evaluator, 0.013 where
+nothing else was rounded; FP8 itself moves logits by 0.04."""
 PADDED_WORDS = 3
-"""The most words of padding that are tried behind a caption."""
+"""The largest number of padding words that is tried behind a caption."""
 EMBEDDINGS: dict[Precision, float] = {"fp32": 1e-5, "fp16": 2e-3, "fp8": 2e-3}
 """Times max(1, the largest reference value)."""

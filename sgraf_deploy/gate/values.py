@@ -1,6 +1,6 @@
-"""Compares graphs with the literal reference at several shapes: what every gate has in common.
+"""Compares graphs with the literal reference at several shapes: the part that all gates share.
 
-A bound that fails is a GateError.
+A bound that is not met is a GateError.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from sgraf_deploy.gate.tolerances import (
 
 Arrays = dict[str, NDArray[Any]]
 Run = Callable[[Arrays], Arrays]
-"""Executes a graph: named inputs to named outputs; inputs that it does not take are ignored."""
+"""Executes a graph, from named inputs to named outputs; ignores inputs that it does not take."""
 
 _HINTS = {
     "fp16": "export with --precision fp32, which leaves FP16 out",
@@ -40,7 +40,10 @@ _HINTS = {
 
 @dataclass
 class Differences:
-    """The largest differences seen, over every shape that was tried."""
+    """The largest differences over every shape that was tried, and those shapes.
+
+    `logits_scaled` is relative to max(1, |logit|).
+    """
 
     embeddings: float = 0.0
     logits: float = 0.0
@@ -56,7 +59,7 @@ def check_values(
     expected: GateReference,
     label: str,
 ) -> dict[str, Any]:
-    """Compare one member's graphs in one precision; returns what a parity report says of it.
+    """Compare one member's graphs in one precision; returns its part of the parity report.
 
     Raises GateError, naming `label`, for the first bound that is not met.
     """
@@ -66,8 +69,8 @@ def check_values(
         *(float(np.abs(e).max()) for e in (expected.region_embeddings, expected.word_embeddings)),
     )
     encoded = _check_encoders(runs, inputs, expected, differences, label)
-    right = expected.logits_of(precision)
-    logits = _check_scorers(runs, encoded, inputs.lengths, right, differences, label)
+    reference = expected.logits_of(precision)
+    logits = _check_scorers(runs, encoded, inputs.lengths, reference, differences, label)
     report: dict[str, Any] = {
         "shapes": differences.shapes,
         "embeddings": _bounded(differences.embeddings, EMBEDDINGS[precision] * scale),
@@ -76,14 +79,14 @@ def check_values(
             FP32_SIMILARITIES if precision == "fp32" else FP16_SIMILARITIES,
         ),
     }
-    deviation = float(right.std())
+    deviation = float(reference.std())
     if precision == "fp32":
         report["logits"] = _bounded(differences.logits_scaled, FP32_LOGITS)
     else:
         share = FP16_LOGITS_SHARE_DATA if inputs.real else FP16_LOGITS_SHARE
         share = FP8_LOGITS_SHARE if precision == "fp8" else share
         report["logits"] = _bounded(differences.logits, share * deviation)
-        correlation = spearman(logits.ravel(), right.ravel())
+        correlation = spearman(logits.ravel(), reference.ravel())
         report["spearman"] = {"value": correlation, "bound": FP16_SPEARMAN if inputs.real else None}
     report["logits_std"] = deviation
     _enforce(report, precision, label)
@@ -97,7 +100,7 @@ def _check_encoders(
     differences: Differences,
     label: str,
 ) -> Arrays:
-    """Compare the encoders at several shapes; returns what they make of all the inputs."""
+    """Compare the encoders at several shapes; returns their outputs for all the inputs."""
     images, captions = len(inputs.regions), len(inputs.lengths)
     encoded: Arrays = {}
     for rows in (slice(0, 1), slice(0, images)):
@@ -123,7 +126,7 @@ def _check_encoders(
 
 
 def _caption_shapes(lengths: NDArray[np.int32]) -> Iterator[tuple[slice, int]]:
-    """Row ranges and extra padded words: the shortest caption alone, one word more, all."""
+    """Row ranges and extra padding words: the shortest caption, the longest, and all."""
     shortest, longest = int(lengths.argmin()), int(lengths.argmax())
     yield slice(shortest, shortest + 1), 0
     yield slice(longest, longest + 1), 1
@@ -135,13 +138,13 @@ def _compare_embeddings(
     outputs: Arrays, expected: GateReference, rows: slice, differences: Differences, label: str
 ) -> None:
     for name, values in outputs.items():
-        right = getattr(expected, name)[rows]
+        reference = getattr(expected, name)[rows]
         if name == "word_embeddings":
-            right = right[:, : values.shape[1]]
-        if values.shape != right.shape:
-            raise GateError(f"{label} {name}", expected=right.shape, got=values.shape)
+            reference = reference[:, : values.shape[1]]
+        if values.shape != reference.shape:
+            raise GateError(f"{label} {name}", expected=reference.shape, got=values.shape)
         _finite(values, f"{label} {name}")
-        differences.embeddings = max(differences.embeddings, _largest(values - right))
+        differences.embeddings = max(differences.embeddings, _largest(values - reference))
 
 
 def _check_scorers(
@@ -177,8 +180,8 @@ def _check_scorers(
         }
         inputs = _tile(encoded, lengths, *every, 0) | index
         values = runs["pair_scorer"](inputs)["logits"]
-        right = expected[index["image_index"], index["caption_index"]]
-        _compare_logits(values, right, differences, f"{label} pair_scorer")
+        reference = expected[index["image_index"], index["caption_index"]]
+        _compare_logits(values, reference, differences, f"{label} pair_scorer")
         differences.shapes.append(f"pair_scorer {pairs}")
     return logits
 

@@ -20,7 +20,7 @@ from sgraf_deploy.engines.machine import Machine
 from sgraf_deploy.engines.policy import AUTO, Choice, Request, choose
 from sgraf_deploy.engines.ranks import RankCounts
 from sgraf_deploy.engines.registry import open_engine
-from sgraf_deploy.gate.engines import verify_engine
+from sgraf_deploy.gate.engines import gate_engine
 from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime import matrix, pairs, ranks
 from sgraf_deploy.runtime.arguments import check_load, merge_options
@@ -77,11 +77,11 @@ def load(  # noqa: PLR0913  # what it takes is the public face of a dozen module
         max_words: The most tokens of a caption, `<start>` and `<end>` included; None for any.
 
     Raises:
-        BundleError: a bundle, or a compiled engine, that cannot be used.
+        BundleError: a bundle, or a compiled plan, that cannot be used.
         InputError: an unknown engine, a precision that the bundle lacks, wishes that contradict
             each other, or an argument of another type.
         UnavailableError: nothing here can do what was asked for; it says what is missing.
-        GateError: a compiled engine misses a bound, compared now as it never was before.
+        GateError: a compiled plan that was never compared before misses a bound of the gate.
 
     Example:
         >>> with sgraf_deploy.load("f8k.sgraf") as scorer:
@@ -113,7 +113,7 @@ def _open(bundle: Bundle, choice: Choice, options: EngineOptions) -> Engine:
             for graph in GRAPHS:
                 running.open(member, graph)
         if running.unverified:
-            verify_engine(bundle, running, choice.precision)
+            gate_engine(bundle, running, choice.precision)
             running.mark_verified()
     except BaseException:
         running.close()

@@ -18,7 +18,7 @@ from support.trt_world import TrtWorld
 
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.bundle.graph_check import check_graph
-from sgraf_deploy.compile.build import CompileOptions, plan_builds
+from sgraf_deploy.compile.build import CompileOptions, list_builds
 from sgraf_deploy.engines.registry import unavailable
 from sgraf_deploy.errors import BundleError
 from sgraf_deploy.export.verify import verify_bundle
@@ -219,7 +219,7 @@ def test_an_engine_on_a_gpu_refuses_weights_that_are_not_hashed(
 
 def test_nothing_is_built_of_weights_that_are_not_hashed(split: Bundle) -> None:
     with refused(BundleError, got=naming("'scorer.bin'")):
-        plan_builds(split, CompileOptions())
+        list_builds(split, CompileOptions())
 
 
 def test_verify_refuses_weights_that_are_not_hashed(split: Bundle) -> None:

@@ -9,7 +9,8 @@ from support.mutations import Tried
 from support.refusals import ANY, check_error, holds, naming, place, refused
 from support.small_bundle import manifest, member, without_extras
 
-from sgraf_deploy.bundle.manifest import MIGRATIONS, SCHEMA_VERSION, Manifest, migrate, parse_json
+from sgraf_deploy.bundle.manifest import SCHEMA_VERSION, Manifest, parse_json
+from sgraf_deploy.bundle.migrations import MIGRATIONS, migrate
 from sgraf_deploy.config import GRAPHS
 from sgraf_deploy.errors import BundleError, SgrafDeployError
 from sgraf_deploy.schema import shown

@@ -8,7 +8,8 @@ import pytest
 from support.refusals import place, refused
 from support.small_bundle import manifest, member
 
-from sgraf_deploy.bundle.manifest import Manifest, migrate
+from sgraf_deploy.bundle.manifest import Manifest
+from sgraf_deploy.bundle.migrations import migrate
 from sgraf_deploy.config import Module, ensemble_name, member_names
 from sgraf_deploy.errors import BundleError, SgrafDeployError
 

@@ -119,8 +119,8 @@ def test_compile_compares_recall(world: World) -> None:
 
     world.monkeypatch.setattr(tensorrt, "find_tensorrt", lambda: "TensorRT")
     world.monkeypatch.setattr("sgraf_deploy.compile.build.target", lambda _: "8.9")
-    world.monkeypatch.setattr("sgraf_deploy.compile.build.plan_builds", lambda *_: [])
-    world.monkeypatch.setattr("sgraf_deploy.compile.publish.publish_engines", publish)
+    world.monkeypatch.setattr("sgraf_deploy.compile.build.list_builds", lambda *_: [])
+    world.monkeypatch.setattr("sgraf_deploy.compile.publish.publish_plans", publish)
     world.monkeypatch.setattr("sgraf_deploy.evaluation.recall_gate.check_recall", check)
 
     result = run("compile", world.bundle, *data_of(world, 3))

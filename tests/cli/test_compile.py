@@ -25,7 +25,7 @@ def installed() -> None:
 
 
 @pytest.mark.usefixtures("installed")
-def test_every_engine_is_built_and_said_to_be_unverified(world: World) -> None:
+def test_every_plan_is_built_and_said_to_be_unverified(world: World) -> None:
     copy = world.copy()
     output = done("compile", copy, *SMALL).output
     for member in ("sgr", "saf"):
@@ -35,7 +35,7 @@ def test_every_engine_is_built_and_said_to_be_unverified(world: World) -> None:
     assert "images ≤ 4, captions ≤ 3, words ≤ 9" in output
     assert output.count("not verified") == 8
     assert "HALF" in output
-    assert f"wrote 8 engines to {copy / 'engines'}" in output
+    assert f"wrote 8 plans to {copy / 'engines'}" in output
     done("verify", copy)
 
 
@@ -64,7 +64,7 @@ def test_what_is_suspicious_in_the_data_is_said_before_the_build(world: World) -
 def test_without_a_precision_it_takes_what_the_bundle_has(world: World) -> None:
     copy = world.copy(world.bare)
     output = done("compile", copy, *SMALL).output
-    assert "wrote 4 engines" in output
+    assert "wrote 4 plans" in output
     assert "sgr-fp32-scorer" in output
 
 
@@ -83,7 +83,7 @@ def planned_only(world: World) -> World:
         raise BundleError("nothing is built")
 
     world.monkeypatch.setattr(adaptor, "find_tensorrt", lambda: TensorRT(RTX, "1.7.1", None))
-    world.monkeypatch.setattr("sgraf_deploy.compile.publish.publish_engines", stop)
+    world.monkeypatch.setattr("sgraf_deploy.compile.publish.publish_plans", stop)
     return world
 
 

@@ -236,7 +236,11 @@ def test_a_failed_gate_writes_nothing_and_exits_1(
 
 @pytest.mark.parametrize(
     ("stage", "force"),
-    [("build_graph", False), ("gate_members", False), ("gate_members", True)],
+    [
+        ("writing.build_graph", False),
+        ("exporter.gate_members", False),
+        ("exporter.gate_members", True),
+    ],
     ids=["first-graph", "gate", "gate-with-force"],
 )
 @pytest.mark.parametrize(
@@ -261,7 +265,7 @@ def test_whatever_stops_it_leaves_all_as_it_was(
         world.copy(world.bare).rename("a.sgraf")
         arguments.append("--force")
     before = tree(world.folder)
-    world.monkeypatch.setattr(f"sgraf_deploy.export.exporter.{stage}", fail)
+    world.monkeypatch.setattr(f"sgraf_deploy.export.{stage}", fail)
 
     result = run(*arguments)
 

@@ -18,7 +18,7 @@ from support.small_models import VARIANTS, padded, random_captions, random_regio
 
 from sgraf_deploy.bench.random_model import model_config
 from sgraf_deploy.compile.accumulation import SUMS_IN_FP32, count_products, sum_in_fp32
-from sgraf_deploy.compile.build import Planned, build, check_precision
+from sgraf_deploy.compile.build import Build, build_plan, check_precision
 from sgraf_deploy.compile.profiles import GIB, Sizes, profile, uses
 from sgraf_deploy.config import GRAPHS, MODULES, PRECISIONS, GraphName, Module, Precision, signature
 from sgraf_deploy.engines.trt.library import TensorRT, find_tensorrt
@@ -197,7 +197,7 @@ def test_what_is_counted(tensorrt: TensorRT, name: str) -> None:
 def test_a_precision_that_was_not_reached_is_an_error(
     precision: Precision, layers: dict[str, int], right: bool
 ) -> None:
-    one = planned("scorer", VARIANTS["sgr"], precision)
+    one = build_of("scorer", VARIANTS["sgr"], precision)
     if right:
         check_precision(one, precision, layers)
     else:
@@ -206,10 +206,10 @@ def test_a_precision_that_was_not_reached_is_an_error(
         assert str(layers) in str(caught.value.got)
 
 
-def planned(graph: GraphName, config: Any, precision: Precision) -> Planned:
+def build_of(graph: GraphName, config: Any, precision: Precision) -> Build:
     chosen = uses(graph, Sizes())
     profiles = tuple(profile(signature(graph, config, precision), use) for use in chosen)
-    return Planned("sgr", graph, Path("a.onnx"), chosen, profiles, (0,) * len(chosen))
+    return Build("sgr", graph, Path("a.onnx"), chosen, profiles, (0,) * len(chosen))
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -219,9 +219,9 @@ def test_the_builder_fuses_the_casts_into_the_products(tensorrt: TensorRT, modul
         pytest.skip(f"nobody read a plan of {tensorrt}")
     config = model_config(module)
     model = build_graph(fold(config, random_weights(config, 1)), "pair_scorer", "fp16")
-    one = planned("pair_scorer", config, "fp16")
+    one = build_of("pair_scorer", config, "fp16")
 
-    plan, layers = build(model.SerializeToString(), one, tensorrt, 8 * GIB)
+    plan, layers = build_plan(model.SerializeToString(), one, tensorrt, 8 * GIB)
 
     found = described_products(plan)
     half = {sum_kind: count for (kind, sum_kind), count in found.items() if kind == "half"}

@@ -15,15 +15,21 @@ from support.small_models import VARIANTS
 
 from sgraf_deploy.bench.random_model import model_config
 from sgraf_deploy.bundle.bundle import Bundle
-from sgraf_deploy.compile import build as export_tensorrt
+from sgraf_deploy.compile import build as building
 from sgraf_deploy.compile.accumulation import SUMS_IN_FP32
-from sgraf_deploy.compile.build import CompileOptions, Planned, build, check_precision, plan_builds
+from sgraf_deploy.compile.build import (
+    Build,
+    CompileOptions,
+    build_plan,
+    check_precision,
+    list_builds,
+)
 from sgraf_deploy.compile.profiles import CEILING, GIB, Sizes, Use, check_scratch, profile, uses
-from sgraf_deploy.compile.publish import publish_engines
+from sgraf_deploy.compile.publish import publish_plans
 from sgraf_deploy.config import GRAPHS, MODULES, PRECISIONS, GraphName, Module, Precision, signature
 from sgraf_deploy.engines.trt import library as adaptor
 from sgraf_deploy.engines.trt.library import TensorRT, check_capability, find_tensorrt
-from sgraf_deploy.engines.trt.plans import engine_folder, load_plan, read_sidecar
+from sgraf_deploy.engines.trt.plans import load_plan, plan_folder, read_sidecar
 from sgraf_deploy.engines.trt.rtx import CAPABILITIES, INSTEAD
 from sgraf_deploy.errors import BundleError, InputError, UnavailableError
 from sgraf_deploy.export.graphs import build_graph
@@ -40,10 +46,10 @@ def tensorrt() -> TensorRT:
         pytest.skip(f"needs a TensorRT that builds: {error}")
 
 
-def planned(graph: GraphName, config: Any, precision: Precision, sizes: Sizes) -> Planned:
+def build_of(graph: GraphName, config: Any, precision: Precision, sizes: Sizes) -> Build:
     chosen = uses(graph, sizes)
     profiles = tuple(profile(signature(graph, config, precision), use) for use in chosen)
-    return Planned("sgr", graph, Path("a.onnx"), chosen, profiles, (0,) * len(chosen))
+    return Build("sgr", graph, Path("a.onnx"), chosen, profiles, (0,) * len(chosen))
 
 
 @cache
@@ -60,9 +66,9 @@ def test_every_graph_of_the_papers_dimensions_is_built(
 ) -> None:
     weights = paper_weights(module)
     model = build_graph(weights, graph, precision).SerializeToString()
-    one = planned(graph, weights.config, precision, Sizes())
+    one = build_of(graph, weights.config, precision, Sizes())
 
-    plan, layers = build(model, one, tensorrt, 8 * GIB)
+    plan, layers = build_plan(model, one, tensorrt, 8 * GIB)
 
     check_precision(one, precision, layers)
     assert len(plan) > 100_000
@@ -81,12 +87,12 @@ def test_a_bundle_is_compiled(
         bundle = Bundle.open(shutil.copytree(exported_fp8.path, tmp_path / "fp8.sgraf"))
     options = CompileOptions(precision, sizes=SMALL_SIZES)
     steps: list[tuple[int, int]] = []
-    planned = plan_builds(bundle, options)
+    builds = list_builds(bundle, options)
     stage = lambda _: lambda *step: steps.append(step)  # noqa: E731
-    published = publish_engines(bundle, planned, tensorrt, options, stage=stage)
+    published = publish_plans(bundle, builds, tensorrt, options, stage=stage)
 
     folder = published.folder
-    assert folder == engine_folder(bundle, None)
+    assert folder == plan_folder(bundle, None)
     assert published.unverified is not None
     assert published.unverified.hint is not None
     assert len(list(folder.glob("*.plan"))) == len(list(folder.glob("*.json"))) == 8
@@ -105,15 +111,15 @@ def test_a_bundle_is_compiled(
         assert load_plan(folder, expected, lambda sidecar: True)
         if tensorrt.flavour == "tensorrt-rtx":
             assert sidecar.compute_capabilities == CAPABILITIES
-    assert bundle.verify_files() == ()  # engines are no part of the bundle
+    assert bundle.verify_files() == ()  # plans are no part of the bundle
     assert Bundle.open(bundle.path).sha256 == bundle.sha256
 
 
-def test_engines_may_lie_elsewhere(tensorrt: TensorRT, bundle: Bundle, tmp_path: Path) -> None:
+def test_plans_may_lie_elsewhere(tensorrt: TensorRT, bundle: Bundle, tmp_path: Path) -> None:
     options = CompileOptions(
         graphs=("image_encoder",), sizes=SMALL_SIZES, engine_dir=tmp_path / "engines"
     )
-    publish_engines(bundle, plan_builds(bundle, options), tensorrt, options)
+    publish_plans(bundle, list_builds(bundle, options), tensorrt, options)
     assert not (bundle.path / "engines").exists()
     assert len(list((tmp_path / "engines" / bundle.sha256[:16]).glob("*.plan"))) == 2
 
@@ -126,9 +132,9 @@ def test_engines_may_lie_elsewhere(tensorrt: TensorRT, bundle: Bundle, tmp_path:
 def test_what_is_no_onnx_is_an_error(tensorrt: TensorRT, damage: Any) -> None:
     config = VARIANTS["saf"]
     model = build_graph(fold(config, random_weights(config, 1)), "image_encoder", "fp32")
-    one = planned("image_encoder", config, "fp32", SMALL_SIZES)
+    one = build_of("image_encoder", config, "fp32", SMALL_SIZES)
     with refused(BundleError, "a.onnx", got=naming(), hint="sgraf-deploy export --force"):
-        build(damage(model.SerializeToString()), one, tensorrt, GIB)
+        build_plan(damage(model.SerializeToString()), one, tensorrt, GIB)
 
 
 @pytest.mark.parametrize(
@@ -144,9 +150,9 @@ def test_a_wrong_profile_is_an_error(
 ) -> None:
     config = VARIANTS["saf"]
     model = build_graph(fold(config, random_weights(config, 1)), "image_encoder", "fp32")
-    one = Planned("saf", "image_encoder", Path("a"), (Use("batch", {}),), (shapes,), (0,))
+    one = Build("saf", "image_encoder", Path("a"), (Use("batch", {}),), (shapes,), (0,))
     with refused(BundleError, one.name, "batch", *named):
-        build(model.SerializeToString(), one, tensorrt, GIB)
+        build_plan(model.SerializeToString(), one, tensorrt, GIB)
 
 
 @pytest.mark.parametrize(
@@ -180,8 +186,8 @@ def test_fp8_needs_a_gpu_that_has_it(precision: Precision, capability: str, righ
 )
 def test_a_build_that_fails_says_what_helps(says: str, hint: str | None) -> None:
     """A GPU without float32 products has none for any precision: nobody is told to take fp16."""
-    one = planned("scorer", VARIANTS["sgr"], "fp16", SMALL_SIZES)
-    error = export_tensorrt._unbuilt(one, "nothing was built", [f"ERROR {says}"])
+    one = build_of("scorer", VARIANTS["sgr"], "fp16", SMALL_SIZES)
+    error = building._unbuilt(one, "nothing was built", [f"ERROR {says}"])
     check_error(error, one.name, got=naming(says), hint=hint)
 
 
@@ -241,7 +247,7 @@ def test_a_broken_installation_says_why(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_a_plan_can_be_captured(tensorrt: TensorRT) -> None:
     """TensorRT for RTX asks for it at the build; another TensorRT has no such flag."""
     trt = tensorrt.module
-    config = export_tensorrt._config(trt, trt.Builder(tensorrt.logger()), GIB)
+    config = building._config(trt, trt.Builder(tensorrt.logger()), GIB)
     if tensorrt.flavour == "tensorrt-rtx":
         assert config.get_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     assert not config.get_flag(trt.BuilderFlag.TF32)
@@ -257,7 +263,7 @@ def test_a_tensorrt_without_the_flag_is_not_asked_for_it() -> None:
         MemoryPoolType=SimpleNamespace(WORKSPACE="workspace"),
     )
     builder: Any = SimpleNamespace(create_builder_config=lambda: config)
-    assert export_tensorrt._config(trt, builder, GIB) is config
+    assert building._config(trt, builder, GIB) is config
     assert flags == ["TF32"]
 
 
@@ -291,7 +297,7 @@ def test_what_was_measured_is_kept_for_the_next_build(
     path, config = tmp_path / "timing", FakeTiming()
     if kept is not None:
         path.write_bytes(kept)
-    export_tensorrt._read_timing(config, path)  # type: ignore[arg-type]
+    building._use_timing_cache(config, path)  # type: ignore[arg-type]
     assert config.used == used
-    export_tensorrt._write_timing(config, path)  # type: ignore[arg-type]
+    building._write_timing_cache(config, path)  # type: ignore[arg-type]
     assert path.read_bytes() == used + b"+"

@@ -11,10 +11,10 @@ from support.trt_world import SIZES, TrtWorld
 
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.compile import publish as engines
-from sgraf_deploy.compile.build import CompileOptions, Planned, plan_builds
-from sgraf_deploy.compile.publish import Published, publish_engines
+from sgraf_deploy.compile.build import Build, CompileOptions, list_builds
+from sgraf_deploy.compile.publish import Published, publish_plans
 from sgraf_deploy.engines.state import is_verified, state_folder
-from sgraf_deploy.engines.trt.plans import Sidecar, engine_folder
+from sgraf_deploy.engines.trt.plans import Sidecar, plan_folder
 from sgraf_deploy.errors import BundleError, GateError
 from sgraf_deploy.runtime import EngineOptions, Scorer, load
 
@@ -26,15 +26,15 @@ class GpuWorld(TrtWorld):
 
     def compile(self, check: Any = None) -> Published:
         options = CompileOptions(sizes=SIZES, engine_dir=self.folder)
-        planned = plan_builds(self.bundle, options)
-        return publish_engines(self.bundle, planned, self.tensorrt.adaptor(), options, check=check)
+        builds = list_builds(self.bundle, options)
+        return publish_plans(self.bundle, builds, self.tensorrt.adaptor(), options, check=check)
 
-    def compile_graph(self, planned: Planned, *arguments: Any) -> tuple[Sidecar, bytes]:
+    def compile_graph(self, build: Build, *arguments: Any) -> tuple[Sidecar, bytes]:
         """In place of a builder, which the fake TensorRT lacks."""
         _, options, timing, _ = arguments
         timing.write_bytes((timing.read_bytes() if timing.is_file() else b"") + b"+")
         self.measures = timing.read_bytes()
-        return self.made(planned.member, planned.graph, options.precision)
+        return self.made(build.member, build.graph, options.precision)
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_a_check_that_fails_publishes_nothing(world: GpuWorld) -> None:
 
 
 def test_what_tensorrt_measured_is_kept_with_the_user(world: GpuWorld) -> None:
-    folder = engine_folder(world.bundle, world.folder)
+    folder = plan_folder(world.bundle, world.folder)
     folder.mkdir(parents=True)
     (folder / "timing.cache").write_bytes(b"a stranger's")
     world.compile()

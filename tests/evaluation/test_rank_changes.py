@@ -16,10 +16,10 @@ from sgraf_deploy.evaluation.rank_changes import (
     explain_changes,
     measure_difference,
 )
-from sgraf_deploy.evaluation.recall import AnyLogits, rank_matrix
+from sgraf_deploy.evaluation.recall import Scores, rank_matrix
 
 
-def noisy(images: int, noise: float) -> tuple[AnyLogits, AnyLogits]:
+def noisy(images: int, noise: float) -> tuple[Scores, Scores]:
     """A matrix (images, 5 per image) float32 and a copy with uniform noise of that size."""
     rng = np.random.default_rng(3)
     reference = rng.normal(size=(images, images * 5)).astype(np.float32)

@@ -13,9 +13,9 @@ from support.refusals import naming, refused
 from sgraf_deploy.errors import DataError, InputError
 from sgraf_deploy.evaluation import recall
 from sgraf_deploy.evaluation.recall import (
-    AnyLogits,
     Recall,
     RecallReport,
+    Scores,
     chance_level,
     evaluate,
     folds,
@@ -30,7 +30,7 @@ def literal_rank(scores: list[float], own: set[int]) -> int:
     return min(order.index(truth) for truth in own)
 
 
-def literal_ranks(logits: AnyLogits, per_image: int) -> tuple[list[int], list[int]]:
+def literal_ranks(logits: Scores, per_image: int) -> tuple[list[int], list[int]]:
     rows = logits.tolist()
     image_to_text = [
         literal_rank(row, set(range(i * per_image, (i + 1) * per_image)))
@@ -43,7 +43,7 @@ def literal_ranks(logits: AnyLogits, per_image: int) -> tuple[list[int], list[in
     return image_to_text, text_to_image
 
 
-def sorted_ranks(logits: AnyLogits, per_image: int) -> tuple[list[int], list[int]]:
+def sorted_ranks(logits: Scores, per_image: int) -> tuple[list[int], list[int]]:
     """The authors' way: sort each row, turn it round, look where the ground truths are."""
     matrix = logits.astype(np.float64)
     image_to_text, text_to_image = [], []
@@ -59,7 +59,7 @@ def sorted_ranks(logits: AnyLogits, per_image: int) -> tuple[list[int], list[int
     return image_to_text, text_to_image
 
 
-def random_logits(images: int, per_image: int = 5, levels: int | None = None) -> AnyLogits:
+def random_logits(images: int, per_image: int = 5, levels: int | None = None) -> Scores:
     """Normal logits (images, captions) float32, rounded to so many levels per unit if given."""
     logits = np.random.default_rng(7).normal(size=(images, images * per_image)).astype(np.float32)
     return logits if levels is None else np.round(logits * levels) / np.float32(levels)
@@ -180,9 +180,7 @@ def test_a_logit_that_is_not_finite_is_named(row: int, column: int, bad: float) 
     ],
     ids=["captions", "none-per-image", "flat", "empty", "integers"],
 )
-def test_wrong_shapes_are_refused(
-    logits: AnyLogits, per_image: int, named: str, got: object
-) -> None:
+def test_wrong_shapes_are_refused(logits: Scores, per_image: int, named: str, got: object) -> None:
     with refused(DataError, named, got=got):
         rank_matrix(logits, per_image)
 

@@ -17,13 +17,14 @@ from sgraf_deploy.config import DEFAULT_PRECISIONS, GRAPHS, Precision
 from sgraf_deploy.data.tokenizer import VOCABULARY
 from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.errors import BundleError
+from sgraf_deploy.evaluation import parity
 from sgraf_deploy.export.exporter import (
     STEPS,
     ExportOptions,
     default_target,
     export_bundle,
-    image_encoder_fingerprint,
 )
+from sgraf_deploy.export.writing import image_encoder_fingerprint
 from sgraf_deploy.files.folders import FRESH_STEPS
 from sgraf_deploy.gate.executors import EVALUATOR
 from sgraf_deploy.gate.inputs import read_gate
@@ -231,8 +232,9 @@ def test_the_gate_runs_on_a_split_of_the_data(
         write_split(tmp_path, split, images=20)
     options = replace(FP32, vocabulary=vocabulary_file, gate_data=tmp_path, gate_split=asked)
 
-    bundle = export_bundle([checkpoint_files["saf"]], target, options).bundle
+    exported = export_bundle([checkpoint_files["saf"]], target, options)
 
+    bundle = exported.bundle
     assert bundle.manifest.parity["source"] == (
         f"data: 12 images × 24 captions of split {used}, and one image of zeros"
     )
@@ -241,6 +243,37 @@ def test_the_gate_runs_on_a_split_of_the_data(
         assert gate["regions"].shape == (13, SAF.regions, SAF.img_dim)
         assert gate["token_ids"].max() < SAF.vocab_size
         assert gate["real"]
+    assert exported.ranks is not None
+    assert (exported.ranks.run["split"], exported.ranks.run["images"]) == (used, 20)
+    assert exported.ranks.reports.keys() == {"SAF"}
+
+
+@pytest.mark.parametrize("keep", [True, False], ids=["weights-kept", "weights-left-out"])
+def test_recall_in_fp8_is_in_the_parity_report(
+    keep: bool,
+    checkpoint_files: dict[str, Path],
+    vocabulary_file: Path,
+    tmp_path: Path,
+    target: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(parity, "SHARES", {"fp8": 10.0})
+    monkeypatch.setattr(parity, "RECALL_POINTS", 100.0)
+    monkeypatch.setattr(parity, "RSUM_POINTS", 600.0)
+    write_split(tmp_path, "dev", images=20)
+    options = ExportOptions(
+        vocabulary_file, precisions=("fp8",), gate_data=tmp_path, keep_reference=keep
+    )
+    stages: list[str] = []
+
+    exported = export_bundle([checkpoint_files["saf"]], target, options, stage=stages.append)
+
+    recall = exported.bundle.manifest.parity["recall"]
+    assert recall["executed"] == "fp8-rounded"
+    assert recall["points"].keys() == {"SAF"}
+    assert exported.ranks is not None
+    assert exported.ranks.run["engine"] == "torch"
+    assert stages[0] == "literal loop"
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,13 @@ from support.small_models import SAF, WORDS, write_checkpoint_file
 
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.config import DEFAULT_PRECISIONS, GraphName, Precision
-from sgraf_deploy.data.precomp import PrecompSplit
 from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.errors import BundleError, CheckpointError, DataError, GateError, InputError
-from sgraf_deploy.export import exporter
-from sgraf_deploy.export.exporter import RANKED_IMAGES, ExportOptions, export_bundle
+from sgraf_deploy.evaluation import parity
+from sgraf_deploy.export import writing
+from sgraf_deploy.export.exporter import ExportOptions, export_bundle
 from sgraf_deploy.export.graphs import build_graph
+from sgraf_deploy.export.reading import RANKED_IMAGES
 from sgraf_deploy.model.folding import FoldedWeights
 
 FP32 = ExportOptions(precisions=("fp32",))
@@ -133,7 +134,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[[Precision], None]:
                 weights = replace(weights, similarity=bias)
             return build_graph(weights, graph, precision)
 
-        monkeypatch.setattr(exporter, "build_graph", wrong)
+        monkeypatch.setattr(writing, "build_graph", wrong)
 
     return break_it
 
@@ -193,42 +194,28 @@ def test_an_existing_bundle_is_replaced_only_by_force(
     assert [path.name for path in target.parent.iterdir()] == [target.name]
 
 
-def unchecked(bundle: Bundle, split: PrecompSplit) -> dict[str, Any]:
-    return {"points": {}}
-
-
 @pytest.fixture
 def fp8(vocabulary_file: Path, tmp_path: Path) -> ExportOptions:
     write_split(tmp_path, "dev", images=12)
     return ExportOptions(vocabulary=vocabulary_file, precisions=("fp8",), gate_data=tmp_path)
 
 
-@pytest.mark.parametrize("lacks", ["data", "check"])
-def test_fp8_without_real_data_to_judge_it_on_is_refused(
-    lacks: str, fp8: ExportOptions, checkpoint_files: dict[str, Path], target: Path
-) -> None:
-    options = replace(fp8, gate_data=None) if lacks == "data" else fp8
-    check = None if lacks == "check" else unchecked
-
+def test_fp8_without_real_data_to_judge_it_on_is_refused(fp8: ExportOptions) -> None:
     with refused(InputError, "fp8", expected=naming("--gate-data DIR")):
-        export_bundle([checkpoint_files["saf"]], target, options, check=check)
-
-    assert list(target.parent.iterdir()) == []
+        replace(fp8, gate_data=None)
 
 
 def test_fp8_that_does_not_keep_recall_publishes_nothing(
-    fp8: ExportOptions, checkpoint_files: dict[str, Path], target: Path
+    fp8: ExportOptions,
+    checkpoint_files: dict[str, Path],
+    target: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    seen: list[tuple[int, tuple[Precision, ...]]] = []
+    monkeypatch.setattr(parity, "SHARES", {"fp8": 1e-9})
 
-    def missed(bundle: Bundle, split: PrecompSplit) -> dict[str, Any]:
-        seen.append((split.images, bundle.manifest.precisions))
-        raise GateError("R@K")
+    with refused(GateError, "fp8-rounded", "split dev", "12 images", hint="--precision fp16"):
+        export_bundle([checkpoint_files["saf"]], target, fp8)
 
-    with refused(GateError, "R@K"):
-        export_bundle([checkpoint_files["saf"]], target, fp8, check=missed)
-
-    assert seen == [(12, ("fp8",))]
     assert list(target.parent.iterdir()) == []
 
 
@@ -240,13 +227,13 @@ def test_fp8_graphs_that_are_not_what_pytorch_rounds_are_refused(
 ) -> None:
     """Here: FP16's graphs in their place, which no bound on R@K would notice."""
     monkeypatch.setattr(
-        exporter,
+        writing,
         "build_graph",
         lambda folded, graph, precision: build_graph(folded, graph, "fp16"),
     )
 
     with refused(GateError, "saf", "fp8", hint="--precision fp16") as caught:
-        export_bundle([checkpoint_files["saf"]], target, fp8, check=unchecked)
+        export_bundle([checkpoint_files["saf"]], target, fp8)
     assert is_number(caught.error.got)
 
     assert list(target.parent.iterdir()) == []

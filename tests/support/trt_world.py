@@ -21,7 +21,7 @@ from sgraf_deploy.engines.base import LARGEST_TILES
 from sgraf_deploy.engines.gpu import Gpu
 from sgraf_deploy.engines.state import Mark, mark_verified
 from sgraf_deploy.engines.trt.engine import TrtEngine
-from sgraf_deploy.engines.trt.plans import Sidecar, engine_folder, write_plan
+from sgraf_deploy.engines.trt.plans import Sidecar, plan_folder, write_plan
 from sgraf_deploy.errors import UnavailableError
 from sgraf_deploy.runtime import EngineOptions, Scorer
 from sgraf_deploy.runtime.tiles import TileLimits
@@ -132,7 +132,7 @@ class TrtWorld:
 
     @property
     def plans(self) -> Path:
-        return engine_folder(self.bundle, self.folder)
+        return plan_folder(self.bundle, self.folder)
 
     def engine(
         self,

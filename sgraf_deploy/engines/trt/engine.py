@@ -26,7 +26,7 @@ from sgraf_deploy.engines.state import Mark, is_verified, mark_verified
 from sgraf_deploy.engines.trt.context import TrtContext
 from sgraf_deploy.engines.trt.library import TensorRT, check_capability, find_tensorrt
 from sgraf_deploy.engines.trt.plan_host import PlanHost
-from sgraf_deploy.engines.trt.plans import Sidecar, engine_folder, largest_sizes, load_plan
+from sgraf_deploy.engines.trt.plans import Sidecar, largest_sizes, load_plan, plan_folder
 from sgraf_deploy.engines.trt.rtx import check_gpu, rebuild
 from sgraf_deploy.engines.trt.rtx_runtime import RtxRuntime, kernels_path
 from sgraf_deploy.engines.trt.runs import TrtRuns
@@ -65,7 +65,7 @@ class TrtEngine(CudaEngine):
         self.executed = f"{precision} in {self._tensorrt}"
         gpu = Gpu(self.cuda.name, self.cuda.compute_capability)
         self._host = PlanHost(bundle, gpu, self._tensorrt)
-        self._folder = engine_folder(bundle, options.engine_dir)
+        self._folder = plan_folder(bundle, options.engine_dir)
         self._unmarked: dict[str, Mark] = {}
         if options.specialisation != "lazy" and not self._tensorrt.compiles_at_run_time:
             log.warning("%s compiles nothing at run time: no specialisation", self._tensorrt)

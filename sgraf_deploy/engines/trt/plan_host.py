@@ -11,7 +11,7 @@ from sgraf_deploy.config import GRAPHS, GraphName, Precision
 from sgraf_deploy.engines.gpu import Gpu
 from sgraf_deploy.engines.state import Mark, is_verified
 from sgraf_deploy.engines.trt.library import TensorRT
-from sgraf_deploy.engines.trt.plans import Sidecar, differing, engine_folder, read_sidecar
+from sgraf_deploy.engines.trt.plans import Sidecar, differing, plan_folder, read_sidecar
 from sgraf_deploy.errors import BundleError
 
 
@@ -36,7 +36,7 @@ class PlanHost:
         }
 
     def mark(self, sidecar: Sidecar) -> Mark:
-        """What there is to remember of a plan once it was compared here."""
+        """What is remembered of a plan once it passed the gate here."""
         gate = self.bundle.manifest.gate
         return Mark(
             plan_sha256=sidecar.plan_sha256,
@@ -49,7 +49,7 @@ class PlanHost:
         )
 
     def verified(self, found: Mapping[Precision, list[Sidecar]]) -> dict[Precision, bool]:
-        """Of whole sets of plans, those that fit here, and whether this user compared them all."""
+        """The whole sets of plans that fit here; true if all passed the gate for this user."""
         return {
             precision: all(is_verified(self.mark(sidecar)) for sidecar in sidecars)
             for precision, sidecars in found.items()
@@ -61,15 +61,15 @@ class PlanHost:
 
 
 def whole_sets(bundle: Bundle, engine_dir: Path | None) -> dict[Precision, list[Sidecar]]:
-    """The sidecars of the precisions that there is a plan of every graph for, whatever it fits.
+    """The sidecars of every precision that has a plan of every graph, whatever GPU it is for.
 
-    Nothing but these small files is read. One that is damaged counts as absent: opening the engine
-    says what is wrong with it.
+    Only these small files are read. A damaged one counts as absent: opening the engine says what
+    is wrong with it.
     """
     found: dict[Precision, list[Sidecar]] = {}
     for precision in bundle.manifest.precisions:
         try:
-            folder = engine_folder(bundle, engine_dir)
+            folder = plan_folder(bundle, engine_dir)
             found[precision] = [
                 read_sidecar(folder, member, precision, graph)
                 for member in bundle.manifest.members

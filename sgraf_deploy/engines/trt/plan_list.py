@@ -1,4 +1,4 @@
-"""A bundle's compiled engines as they lie there, without a GPU and without opening one."""
+"""Lists a bundle's compiled plans, without a GPU and without opening any."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from sgraf_deploy.engines.trt.plan_host import PlanHost
 from sgraf_deploy.engines.trt.plans import (
     Sidecar,
     differing,
-    engine_folder,
     largest_sizes,
     load_plan,
+    plan_folder,
     plan_name,
     read_sidecar,
 )
@@ -39,10 +39,10 @@ class Host:
 
 @dataclass(frozen=True)
 class Listed:
-    """One engine. `sidecar` is None for one that cannot be read; `problem` is why it is unusable.
+    """One plan; `sidecar` is None if that cannot be read, and `problem` says why it is unusable.
 
-    `hint` is what gives this machine an engine, if this one is for another. `largest` are the
-    largest sizes by axis of every profile.
+    `hint` says how to build a plan for this machine, if this one is for another. `largest` holds
+    the largest sizes of every profile by axis.
     """
 
     name: str
@@ -63,11 +63,11 @@ def find_host() -> Host | None:
 
 
 def list_plans(bundle: Bundle, engine_dir: Path | None = None) -> list[Listed]:
-    """Every engine that has a sidecar, in the order of members, precisions and graphs.
+    """Every plan that has a sidecar, in the order of members, precisions and graphs.
 
     Raises BundleError where the folder inside the bundle is a link.
     """
-    folder = engine_folder(bundle, engine_dir)
+    folder = plan_folder(bundle, engine_dir)
     names = list(_names(bundle, folder))
     host = find_host() if names else None
     return [_listed(bundle, folder, host, name) for name in names]
@@ -77,7 +77,7 @@ def _names(bundle: Bundle, folder: Path) -> Iterator[tuple[str, Precision, Graph
     for member, files in bundle.manifest.members.items():
         for precision in files.graphs:
             for graph in GRAPHS:
-                # A link that leads nowhere is there, too, and has to be shown.
+                # A link that leads nowhere has to be shown, too.
                 if os.path.lexists(folder / f"{plan_name(member, precision, graph)}.json"):
                     yield member, precision, graph
 
@@ -111,7 +111,7 @@ def _listed(
 
 
 def _state(bundle: Bundle, sidecar: Sidecar, host: Host | None) -> State:
-    """Whether this user compared a plan here, on any of the GPUs that it is for."""
+    """Whether a plan passed the gate for this user, on any GPU of this machine that it is for."""
     if host is None:
         return "not known here"
     fitting = [

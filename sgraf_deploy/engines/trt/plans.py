@@ -1,12 +1,12 @@
-"""Compiled engines on disk: a plan, and the sidecar that says exactly what it was built from.
+"""Compiled TensorRT plans on disk, each with a sidecar that says exactly what it was built from.
 
-    ENGINES/MEMBER-PRECISION-GRAPH.json           the sidecar
-    ENGINES/MEMBER-PRECISION-GRAPH-HASH.plan      the plan, named after the sidecar's fields
+    FOLDER/MEMBER-PRECISION-GRAPH.json           the sidecar
+    FOLDER/MEMBER-PRECISION-GRAPH-HASH.plan      the plan, named after the sidecar's fields
 
-The sidecar is replaced in one step, after its plan: what it names is always whole. Nothing of a
-plan is given to TensorRT before every field has been compared, and before this user has either
-compared its values here (`state.Mark`) or allowed it: a plan is code, and a folder may have been
-downloaded.
+The sidecar is replaced in one step, after its plan, so the plan that it names is always whole. A
+plan is code, and its folder may have been downloaded: TensorRT is given it only after every field
+has been compared, and only if it passed the gate for this user here (`state.Mark`) or the user
+allowed it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from sgraf_deploy.bundle.manifest import PLANS_FOLDER
 from sgraf_deploy.config import GraphName, GraphSignature, Precision
 from sgraf_deploy.engines.trt.library import Flavour
 from sgraf_deploy.engines.trt.rtx import CAPABILITIES, REBUILD, rebuild
@@ -32,14 +33,11 @@ from sgraf_deploy.schema import INLINE, Document, check_version, decode, encode,
 if TYPE_CHECKING:
     from sgraf_deploy.bundle.bundle import Bundle
 
-ENGINES = "engines"
-"""The folder inside a bundle; no part of its hash."""
-
 SCHEMA = 3
-"""Of sidecars; 1 held `plan` and `verified`, which the file itself could claim, and until 2 there
-was one `compute_capability`, or PORTABLE."""
+"""The version of sidecars. Version 1 also held `plan` and `verified`, which a file cannot say of
+itself; until version 2 there was one `compute_capability`, or PORTABLE."""
 PORTABLE = "portable"
-"""What a plan is built for where TensorRT decides that."""
+"""The target of a build where TensorRT itself chooses the GPUs."""
 
 _ELSEWHERE = "choose a folder that can be written with --engine-dir"
 
@@ -58,9 +56,10 @@ DOCUMENT = Document("sidecar", BundleError, REBUILD, most_bytes=2**20)
 class Sidecar:
     """What a plan was built from, by what, and for which GPUs and shapes.
 
-    `compute_capabilities` are those that it runs on. `layers` counts the matrix products by data
-    type, as the strongly typed network has them: TensorRT may not change them. HALF+FLOAT is one
-    of float16 values that sums in float32. Raises BundleError for a field that cannot be true.
+    `compute_capabilities` are those of the GPUs that it runs on. `layers` counts the matrix
+    products by data type, as the strongly typed network has them: TensorRT may not change them.
+    HALF+FLOAT is a product of float16 values that sums in float32. Raises BundleError for a field
+    that cannot be true.
     """
 
     member: str
@@ -103,7 +102,7 @@ class Sidecar:
 
     @property
     def plan(self) -> str:
-        """The plan's file, which no field can choose."""
+        """The name of the plan's file: it follows from other fields, so that none can choose it."""
         return f"{self.name}-{self.plan_sha256[:16]}.plan"
 
     def to_json(self) -> dict[str, Any]:
@@ -139,7 +138,7 @@ class _Stored:
 
 @dataclass(frozen=True)
 class _FirstStored:
-    """The same in schema 1, which also held what the file itself cannot say."""
+    """The same in schema 1, which also held what a file cannot say of itself."""
 
     schema: Literal[1]
     sidecar: Sidecar = field(metadata=INLINE)
@@ -153,7 +152,7 @@ class _FirstStored:
 
 
 def _migrated(value: Mapping[str, Any]) -> dict[str, Any]:
-    """An older file's object with the compute capabilities that its plan was for."""
+    """An older file's object with `compute_capabilities` in place of the one that it held."""
     old, new = "compute_capability", "compute_capabilities"
     if new in value:
         raise DOCUMENT.unknown(new)
@@ -177,12 +176,12 @@ def write_plan(folder: Path, plan: bytes, sidecar: Sidecar) -> Path:
     Returns the sidecar's path. Raises BundleError where the folder cannot be written.
     """
     path = folder / f"{sidecar.name}.json"
-    with os_errors(f"engine {path}", BundleError, _ELSEWHERE):
+    with os_errors(f"plan {path}", BundleError, _ELSEWHERE):
         folder.mkdir(parents=True, exist_ok=True)
     replace_file(folder / sidecar.plan, plan)
     replace_file(path, sidecar.to_bytes())
     ours = re.compile(rf"{re.escape(sidecar.name)}-[0-9a-f]{{16}}\.plan")
-    with os_errors(f"engine {path}", BundleError, _ELSEWHERE):
+    with os_errors(f"plan {path}", BundleError, _ELSEWHERE):
         for old in folder.iterdir():
             if ours.fullmatch(old.name) and old.name != sidecar.plan:
                 old.unlink()
@@ -191,7 +190,7 @@ def write_plan(folder: Path, plan: bytes, sidecar: Sidecar) -> Path:
 
 def replace_file(target: Path, content: bytes) -> None:
     """Write a file whole or not at all; BundleError where that cannot be done."""
-    write_file(target, content, what="engine", error=BundleError, hint=_ELSEWHERE)
+    write_file(target, content, what="plan", error=BundleError, hint=_ELSEWHERE)
 
 
 def read_sidecar(folder: Path, member: str, precision: str, graph: str) -> Sidecar:
@@ -202,22 +201,22 @@ def read_sidecar(folder: Path, member: str, precision: str, graph: str) -> Sidec
     try:
         return Sidecar.from_bytes(content)
     except BundleError as error:
-        raise error.at(f"engine {path}") from error
+        raise error.at(f"plan {path}") from error
 
 
-def engine_folder(bundle: Bundle, engine_dir: Path | None) -> Path:
-    """Where a bundle's engines are: inside it, or in a folder by its hash elsewhere.
+def plan_folder(bundle: Bundle, engine_dir: Path | None) -> Path:
+    """The folder of a bundle's plans: inside it, or below `engine_dir`, named after its hash.
 
     Raises BundleError where the folder inside is a link, which a download may have brought.
     """
     if engine_dir is not None:
         return engine_dir / bundle.sha256[:16]
-    folder = bundle.path / ENGINES
+    folder = bundle.path / PLANS_FOLDER
     if Path(os.path.realpath(folder)) != folder:
         raise BundleError(
             f"{folder} is a link",
             expected="a folder in the bundle",
-            hint="name another place for engines with --engine-dir",
+            hint="name another folder for plans with --engine-dir",
         )
     return folder
 
@@ -225,11 +224,11 @@ def engine_folder(bundle: Bundle, engine_dir: Path | None) -> Path:
 def load_plan(
     folder: Path, expected: Mapping[str, object], allowed: Callable[[Sidecar], bool]
 ) -> tuple[Sidecar, bytes]:
-    """A plan and its sidecar, once that has every expected field and the plan's hash is right.
+    """Read a plan and its sidecar: every expected field, and the plan's hash, must be right.
 
-    `expected` holds at least member, precision and graph; also what the machine and the bundle
-    say: onnx_sha256, flavour, version, compute_capability. `allowed` says whether the plan may be
-    deserialised. Raises BundleError that names what differs.
+    `expected` holds at least member, precision and graph, and what the machine and the bundle say
+    of onnx_sha256, flavour, version and compute_capability. `allowed` says whether the plan may
+    be deserialised. Raises a BundleError that names what differs.
     """
     member, precision, graph = (str(expected[key]) for key in ("member", "precision", "graph"))
     sidecar = read_sidecar(folder, member, precision, graph)
@@ -243,7 +242,7 @@ def load_plan(
         raise _defect(where, "its sha256", sidecar.plan_sha256[:12], digest[:12])
     if not allowed(sidecar):
         raise BundleError(
-            f"engine {where} was never compared with the reference by this user on this GPU",
+            f"plan {where} was never compared with the reference by this user on this GPU",
             hint="if you trust who built it, allow it with --allow-unverified: it is then compared "
             "before it is used, and remembered",
         )
@@ -251,7 +250,7 @@ def load_plan(
 
 
 def differing(sidecar: Sidecar, expected: Mapping[str, object]) -> list[str]:
-    """The fields of a sidecar that are not as expected; one `compute_capability` must be in it."""
+    """The fields of a sidecar that are not as expected; `compute_capability` must be one of its."""
     return [
         name
         for name, value in expected.items()
@@ -264,12 +263,12 @@ def differing(sidecar: Sidecar, expected: Mapping[str, object]) -> list[str]:
 
 
 def largest_sizes(signature: GraphSignature, sidecar: Sidecar) -> tuple[dict[str, int], ...]:
-    """Every profile's largest sizes by dynamic axis; BundleError for one of other inputs."""
+    """Every profile's largest sizes by dynamic axis; BundleError for a profile of other inputs."""
     expected = {spec.name: len(spec.axes) for spec in signature.inputs}
     for profile in sidecar.profiles:
         found = {name: len(high) for name, (_, _, high) in profile.items()}
         if found != expected:
-            what = f"profiles of engine {sidecar.plan}, by input the axes"
+            what = f"profiles of plan {sidecar.plan}, by input the axes"
             raise BundleError(what, expected=expected, got=found, hint=REBUILD)
     return tuple(
         {
@@ -283,7 +282,7 @@ def largest_sizes(signature: GraphSignature, sidecar: Sidecar) -> tuple[dict[str
 
 
 def _read(path: Path, fits: Callable[[int], bool], size: str) -> bytes:
-    """A file of a folder of engines, once it is known to be one, there, of the right size."""
+    """The bytes of a regular file in the folder of plans, once it has the right size."""
     try:
         real = path.resolve(strict=True)
         status = real.stat()
@@ -295,21 +294,24 @@ def _read(path: Path, fits: Callable[[int], bool], size: str) -> bytes:
             raise _defect(path, "its size", size, status.st_size)
         return real.read_bytes()
     except FileNotFoundError as error:
-        raise BundleError(f"no engine {path}", hint=REBUILD) from error
+        raise BundleError(f"no plan {path}", hint=REBUILD) from error
     except (OSError, RuntimeError) as error:  # Before Python 3.13 a circle of links is the latter.
         reason = getattr(error, "strerror", None) or type(error).__name__
-        raise BundleError(f"engine {path} cannot be read", got=reason, hint=REBUILD) from error
+        raise BundleError(f"plan {path} cannot be read", got=reason, hint=REBUILD) from error
 
 
 def _defect(path: Path, what: str, expected: object, got: object) -> BundleError:
-    return BundleError(f"engine {path}: {what}", expected=expected, got=got, hint=REBUILD)
+    return BundleError(f"plan {path}: {what}", expected=expected, got=got, hint=REBUILD)
 
 
 def _differs(
     path: Path, sidecar: Sidecar, name: str, expected: Mapping[str, object]
 ) -> BundleError:
-    """The error for a field that is not as expected: of another GPU, not always the same build."""
-    what, right = f"engine {path}: {name.replace('_', ' ')}", expected[name]
+    """The error for a field that is not as expected.
+
+    For another GPU the same build may not help: then the hint names another TensorRT.
+    """
+    what, right = f"plan {path}: {name.replace('_', ' ')}", expected[name]
     if name != "compute_capability":
         return BundleError(what, expected=right, got=getattr(sidecar, name), hint=REBUILD)
     got = ", ".join(sidecar.compute_capabilities)

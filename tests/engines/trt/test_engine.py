@@ -31,7 +31,7 @@ from sgraf_deploy.errors import (
     InputError,
     UnavailableError,
 )
-from sgraf_deploy.gate.engines import verify_engine
+from sgraf_deploy.gate.engines import gate_engine
 from sgraf_deploy.runtime import EngineOptions, Scorer, load
 from sgraf_deploy.runtime.tiles import TileLimits
 
@@ -225,7 +225,7 @@ def test_fp8_gives_what_pytorch_rounds(exported_fp8: Bundle, tmp_path: Path) -> 
     world = TrtWorld(exported_fp8, tmp_path)
     world.build("fp8", verified=False)
     engine = world.engine("fp8", allow_unverified=True)
-    report = verify_engine(exported_fp8, engine, "fp8")
+    report = gate_engine(exported_fp8, engine, "fp8")
     assert all(0 < one["logits"]["value"] <= one["logits"]["bound"] for one in report.values())
     engine.close()
 
@@ -292,14 +292,14 @@ def test_what_tensorrt_refuses_is_an_error(
 def test_the_gate_takes_what_fits_the_profiles(world: TrtWorld) -> None:
     world.build(sizes=Sizes(images=2, captions=2, words=9, candidates=4))
     engine = world.engine()
-    report = verify_engine(world.bundle, engine, "fp16")
+    report = gate_engine(world.bundle, engine, "fp16")
     assert set(report) == {"sgr", "saf"}
     assert "scorer 2×2+0" in report["sgr"]["shapes"]
     engine.close()
     world.build(sizes=Sizes(images=2, captions=2, words=4, candidates=4))
     engine = world.engine()
     with refused(GateError, expected=naming(5), got=4, hint="--max-words"):
-        verify_engine(world.bundle, engine, "fp16")
+        gate_engine(world.bundle, engine, "fp16")
     engine.close()
 
 

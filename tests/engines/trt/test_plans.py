@@ -17,8 +17,8 @@ from support.sidecars import DIGEST, EXPECTED, PLAN, SIDECAR, SIDECAR_FILE, load
 from sgraf_deploy.config import GRAPHS, PRECISIONS, member_names
 from sgraf_deploy.engines.trt.plans import (
     Sidecar,
-    engine_folder,
     load_plan,
+    plan_folder,
     plan_name,
     read_sidecar,
     write_plan,
@@ -242,16 +242,16 @@ def test_json_that_is_a_trap_is_refused(folder: Path, content: bytes) -> None:
         load(folder)
 
 
-def test_engines_are_not_looked_for_behind_a_link(tmp_path: Path) -> None:
+def test_plans_are_not_looked_for_behind_a_link(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "small.sgraf", "SAF", precisions=["fp32"])
-    assert engine_folder(bundle, None) == bundle.path / "engines"
+    assert plan_folder(bundle, None) == bundle.path / "engines"
     (bundle.path / "engines").mkdir()
-    assert engine_folder(bundle, None) == bundle.path / "engines"
+    assert plan_folder(bundle, None) == bundle.path / "engines"
     (bundle.path / "engines").rmdir()
     (bundle.path / "engines").symlink_to(tmp_path)
     with refused(BundleError, bundle.path / "engines", hint="--engine-dir"):
-        engine_folder(bundle, None)
-    assert engine_folder(bundle, tmp_path) == tmp_path / bundle.sha256[:16]
+        plan_folder(bundle, None)
+    assert plan_folder(bundle, tmp_path) == tmp_path / bundle.sha256[:16]
 
 
 @pytest.mark.parametrize("place", [0, 1, 64, len(PLAN) // 2, len(PLAN) - 1])

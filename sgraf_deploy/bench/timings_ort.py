@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sgraf_deploy.bench.profile_report import KINDS, MemberProfile, StageTime
 from sgraf_deploy.bench.stages import MOVES, PRODUCTS, Stage, product_flop, stages_of
+from sgraf_deploy.bench.timings_report import KINDS, MemberTimings, StageTime
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.config import GraphName, GraphSignature
 from sgraf_deploy.engines.base import EngineOptions, Graph
@@ -42,11 +42,11 @@ class ProfiledOrt(OrtEngine):
     def _open(self, member: str, graph: GraphName) -> Graph:
         return self._scorers[member] if graph == "scorer" else super()._open(member, graph)
 
-    def profiles(self) -> dict[str, MemberProfile]:
+    def profiles(self) -> dict[str, MemberTimings]:
         """What every member's scorer did; the profile ends here."""
         members = self._bundle.manifest.members
         return {
-            name: member_profile(name, graph.events(), graph.stages(members[name].config.module))
+            name: member_timings(name, graph.events(), graph.stages(members[name].config.module))
             for name, graph in self._scorers.items()
         }
 
@@ -89,9 +89,9 @@ class _ProfiledScorer(Graph):
         return stages_of(graph.node, module)
 
 
-def member_profile(
+def member_timings(
     member: str, events: Iterable[Mapping[str, Any]], stages: Mapping[str, Stage]
-) -> MemberProfile:
+) -> MemberTimings:
     """Sum ONNX Runtime's events by stage; nodes that `stages` does not know are the rest."""
     spent: dict[Stage, dict[str, float]] = defaultdict(lambda: dict.fromkeys(KINDS, 0.0))
     flop: dict[Stage, float] = defaultdict(float)
@@ -113,7 +113,7 @@ def member_profile(
             flop[stage] += product_flop(first, output)
     order = [*(stage for stage in Stage if stage != Stage.REST), Stage.REST]
     found = (StageTime(member, stage, spent[stage], flop[stage]) for stage in order)
-    return MemberProfile(tuple(one for one in found if one.total), inside, runs)
+    return MemberTimings(tuple(one for one in found if one.total), inside, runs)
 
 
 def _kind(op: str) -> str:

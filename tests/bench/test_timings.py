@@ -17,11 +17,11 @@ from support.small_models import SAF, SGR
 
 from sgraf_deploy.bench import measure
 from sgraf_deploy.bench.measure import pair_flop
-from sgraf_deploy.bench.profile import check_profiled, measure_profile
-from sgraf_deploy.bench.profile_ort import member_profile
-from sgraf_deploy.bench.profile_report import MemberProfile, ProductSpeed, ProfileReport
 from sgraf_deploy.bench.run import random_workload
 from sgraf_deploy.bench.stages import PRODUCTS, Stage, product_flop, stages_of
+from sgraf_deploy.bench.timings import check_profiled, measure_timings
+from sgraf_deploy.bench.timings_ort import member_timings
+from sgraf_deploy.bench.timings_report import MemberTimings, ProductSpeed, TimingsReport
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.config import ModelConfig, Precision
 from sgraf_deploy.engines.base import EngineOptions
@@ -105,7 +105,7 @@ STAGES = {"a": Stage.ATTENTION, "b": Stage.WORD_ATTENTION, "c": Stage.WORD_ATTEN
 
 
 def test_events_are_summed_by_stage_and_kind() -> None:
-    profile = member_profile("sgr", [*EVENTS, *EVENTS], STAGES)
+    profile = member_timings("sgr", [*EVENTS, *EVENTS], STAGES)
 
     assert [one.stage for one in profile.stages] == [
         Stage.ATTENTION,
@@ -126,8 +126,8 @@ def test_events_are_summed_by_stage_and_kind() -> None:
 
 def test_what_is_not_arithmetic() -> None:
     """Of 10 ms on two threads: 4 products, 1 softmax; moves, gaps and Python are the rest."""
-    members = {"sgr": member_profile("sgr", [*EVENTS, *EVENTS], STAGES)}
-    report = ProfileReport({}, members, 5e-3, 4e-3, 2, PRODUCT_SPEED)
+    members = {"sgr": member_timings("sgr", [*EVENTS, *EVENTS], STAGES)}
+    report = TimingsReport({}, members, 5e-3, 4e-3, 2, PRODUCT_SPEED)
     assert report.kinds() == {
         "products": 4.0,
         "other arithmetic": 1.0,
@@ -142,13 +142,13 @@ def test_what_is_not_arithmetic() -> None:
 
 def test_a_rate_stands_beside_the_machines_on_as_many_threads() -> None:
     """A stage without products has no rate; one machine's rate on other threads is none here."""
-    members = {"sgr": member_profile("sgr", [*EVENTS, *EVENTS], STAGES)}
+    members = {"sgr": member_timings("sgr", [*EVENTS, *EVENTS], STAGES)}
     attention, softmax, _ = members["sgr"].stages
     rate = attention.gflop_per_second
     assert rate is not None
     for threads, expected in ((2, 2 * rate / 4), (1, None), (None, None)):
         speed = replace(PRODUCT_SPEED, threads=threads)
-        report = ProfileReport({}, members, 5e-3, 4e-3, 2, speed)
+        report = TimingsReport({}, members, 5e-3, 4e-3, 2, speed)
         assert report.of_product_rate(attention) == expected
         assert report.of_product_rate(softmax) is None
 
@@ -159,7 +159,7 @@ def small_products(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "PRODUCTS", ((8, 8, 8),))
 
 
-def measured(bundle: Bundle, engine: str, *, words: int | None = None) -> ProfileReport:
+def measured(bundle: Bundle, engine: str, *, words: int | None = None) -> TimingsReport:
     """Of 12 images and 30 captions, by a clock that always takes a second."""
     workload = random_workload(bundle, 12, 30)
     if words is not None:
@@ -167,7 +167,7 @@ def measured(bundle: Bundle, engine: str, *, words: int | None = None) -> Profil
         inputs = replace(workload.inputs, token_ids=[np.array(each, np.int32) for each in ids])
         workload = replace(workload, inputs=inputs)
     ticks = accumulate(repeat(1.0))
-    return measure_profile(bundle, workload, engine, ONE_THREAD, clock=lambda: next(ticks))
+    return measure_timings(bundle, workload, engine, ONE_THREAD, clock=lambda: next(ticks))
 
 
 @pytest.mark.usefixtures("small_products")
@@ -219,7 +219,7 @@ def test_an_engine_without_stages_is_refused(exported: Bundle) -> None:
 def test_a_profile_that_lost_runs_is_refused(
     exported: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lost = MemberProfile((), 0.0, runs=1)
-    monkeypatch.setattr("sgraf_deploy.bench.profile_ort.member_profile", lambda *_: lost)
+    lost = MemberTimings((), 0.0, runs=1)
+    monkeypatch.setattr("sgraf_deploy.bench.timings_ort.member_timings", lambda *_: lost)
     with refused(SgrafDeployError, expected=naming(), got=1, hint="--images"):
         measured(exported, "ort")

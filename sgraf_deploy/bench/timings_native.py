@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sgraf_deploy.bench.profile_report import KINDS, MemberProfile, StageTime
 from sgraf_deploy.bench.stages import Stage
+from sgraf_deploy.bench.timings_report import KINDS, MemberTimings, StageTime
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.config import ModelConfig
 from sgraf_deploy.engines.base import EngineOptions
@@ -36,7 +36,7 @@ class ProfiledNative(NativeEngine):
         for model in self._profiled.values():
             model.reset()  # Opening a scorer compares it with its graph.
 
-    def profiles(self) -> dict[str, MemberProfile]:
+    def profiles(self) -> dict[str, MemberTimings]:
         """What every member's scorer did so far."""
         return {name: model.profile(name) for name, model in self._profiled.items()}
 
@@ -77,11 +77,11 @@ class ProfiledModel(NativeModel):
             self._inside += inside / 1e6
             self._runs += 1
 
-    def profile(self, member: str) -> MemberProfile:
+    def profile(self, member: str) -> MemberTimings:
         """The runs so far."""
         found = []
         for name in _ORDER:
             place = STAGES.index(name)
             spent = dict(zip(KINDS, self._spent[place].tolist(), strict=True))
             found.append(StageTime(member, Stage[name], spent, float(self._flop[place])))
-        return MemberProfile(tuple(one for one in found if one.total), self._inside, self._runs)
+        return MemberTimings(tuple(one for one in found if one.total), self._inside, self._runs)

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from sgraf_deploy.bench.measure import Clock, ProductRate, pair_flop, timed
-from sgraf_deploy.bench.profile_native import ProfiledNative
-from sgraf_deploy.bench.profile_ort import ProfiledOrt
-from sgraf_deploy.bench.profile_report import ProductSpeed, ProfileReport
 from sgraf_deploy.bench.run import processor
+from sgraf_deploy.bench.timings_native import ProfiledNative
+from sgraf_deploy.bench.timings_ort import ProfiledOrt
+from sgraf_deploy.bench.timings_report import ProductSpeed, TimingsReport
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.engines.base import Engine, EngineOptions
 from sgraf_deploy.engines.registry import ENGINES
@@ -39,14 +39,14 @@ def check_profiled(engine: str) -> None:
         )
 
 
-def measure_profile(
+def measure_timings(
     bundle: Bundle,
     workload: Workload,
     engine: str,
     options: EngineOptions,
     progress: Progress | None = None,
     clock: Clock = time.perf_counter,
-) -> ProfileReport:
+) -> TimingsReport:
     """Score a workload in fp32 once as it is, and once profiled, matrix products before and after.
 
     Raises InputError for an engine that has no stages, and SgrafDeployError if ONNX Runtime's
@@ -67,7 +67,7 @@ def measure_profile(
             what = f"the profile of {name} is not whole"
             hint = "take fewer --images and --captions"
             raise SgrafDeployError(what, expected=f"{tiles} runs", got=member.runs, hint=hint)
-    return ProfileReport(
+    return TimingsReport(
         _describe(bundle, workload, profiled, options),
         members,
         seconds,

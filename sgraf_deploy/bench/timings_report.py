@@ -45,7 +45,7 @@ class StageTime:
 
 
 @dataclass(frozen=True)
-class MemberProfile:
+class MemberTimings:
     """One member's stages; `inside` is what its scorer took, and `runs` how many tiles it ran."""
 
     stages: tuple[StageTime, ...]
@@ -68,14 +68,14 @@ class ProductSpeed:
 
 
 @dataclass(frozen=True, eq=False)
-class ProfileReport:
+class TimingsReport:
     """The milliseconds of all threads while one matrix was scored, `seconds` of wall time.
 
     `between` says what a member's scorer does in no stage.
     """
 
     run: dict[str, Any]
-    members: dict[str, MemberProfile]
+    members: dict[str, MemberTimings]
     seconds: float
     unprofiled_seconds: float
     workers: int

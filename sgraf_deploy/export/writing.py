@@ -1,0 +1,92 @@
+"""Writes the files of a bundle's folder; every function returns what the manifest says of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sgraf_deploy.bundle.bundle import hash_file
+from sgraf_deploy.bundle.manifest import CheckpointInfo, FileRef, GraphFile
+from sgraf_deploy.config import GRAPHS, GraphName, Precision, signature
+from sgraf_deploy.data.vocabulary import Vocabulary
+from sgraf_deploy.errors import BundleError
+from sgraf_deploy.export.graphs import build_graph
+from sgraf_deploy.export.onnx_ops import OPSETS
+from sgraf_deploy.files.writer import write_file
+from sgraf_deploy.gate.inputs import GateInputs, GateReference, write_gate
+from sgraf_deploy.model.checkpoint import Checkpoint, write_reference
+from sgraf_deploy.model.folding import fold
+
+
+def write_graphs(
+    folder: Path, member: str, checkpoint: Checkpoint, precisions: Sequence[Precision]
+) -> dict[Precision, dict[GraphName, GraphFile]]:
+    """Write a member's four ONNX graphs in every precision, `MEMBER/PRECISION/GRAPH.onnx`."""
+    folded = fold(checkpoint.config, checkpoint.weights)
+    graphs: dict[Precision, dict[GraphName, GraphFile]] = {}
+    for precision in precisions:
+        (folder / member / precision).mkdir(parents=True)
+        graphs[precision] = {}
+        for graph in GRAPHS:
+            path = folder / member / precision / f"{graph}.onnx"
+            model = build_graph(folded, graph, precision)
+            write_file(path, model.SerializeToString(), what="graph", error=BundleError)
+            ref = hash_file(path, relative_to=folder)
+            spec = signature(graph, checkpoint.config, precision)
+            graphs[precision][graph] = GraphFile(ref, OPSETS[precision], spec)
+    return graphs
+
+
+def write_weights(folder: Path, member: str, checkpoint: Checkpoint) -> FileRef:
+    """Write a member's original weights, `reference/MEMBER.safetensors`."""
+    path = folder / "reference" / f"{member}.safetensors"
+    path.parent.mkdir(exist_ok=True)
+    write_reference(path, checkpoint.weights)
+    return hash_file(path, relative_to=folder)
+
+
+def write_gate_file(
+    folder: Path, inputs: GateInputs, references: Mapping[str, GateReference]
+) -> FileRef:
+    """Write what the gate ran on and what the reference said of it, `reference/gate.npz`."""
+    path = folder / "reference" / "gate.npz"
+    write_gate(path, inputs, references)
+    return hash_file(path, relative_to=folder)
+
+
+def write_vocabulary(folder: Path, vocabulary: Vocabulary) -> FileRef:
+    """Write the vocabulary, `vocab.json`."""
+    path = folder / "vocab.json"
+    vocabulary.save(path)
+    return hash_file(path, relative_to=folder)
+
+
+def checkpoint_info(checkpoint: Checkpoint) -> CheckpointInfo:
+    """What the manifest says of the checkpoint that a member was exported from."""
+    return CheckpointInfo(
+        file=_plain_name(checkpoint.path) if checkpoint.path else "",
+        sha256=checkpoint.sha256,
+        epoch=checkpoint.epoch,
+        best_rsum=checkpoint.best_rsum,
+        data_name=checkpoint.data_name,
+    )
+
+
+def image_encoder_fingerprint(weights: Mapping[str, np.ndarray[Any, Any]]) -> str:
+    """The sha256 of the image encoder's weights: equal for two members whose embeddings are."""
+    digest = sha256()
+    for name in sorted(weights):
+        if name.startswith(("image_encoder.", "image_global.")):
+            digest.update(f"{name} {weights[name].shape}\n".encode())
+            digest.update(np.ascontiguousarray(weights[name], dtype=np.float32).tobytes())
+    return digest.hexdigest()
+
+
+def _plain_name(path: Path) -> str:
+    """A file's name as text: JSON cannot hold bytes that are not UTF-8, so they are escaped."""
+    return os.fsencode(path.name).decode("utf-8", "backslashreplace")
