@@ -1,4 +1,4 @@
-"""What `load` is given, checked before anything is opened."""
+"""Checks the arguments of `load` before anything is opened."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_load(  # noqa: PLR0913, PLR0917  # what `load` takes
     tile: object,
     max_words: Any,
 ) -> None:
-    """Raise InputError, which names it, for an argument of `load` of another type or range."""
+    """Raise InputError, which names the argument, for one of another type or range."""
     if not isinstance(bundle, Bundle) and not _is_path(bundle):
         raise _wrong("bundle", "a Bundle, or the path of one", bundle)
     if not isinstance(engine, str):
@@ -50,7 +50,7 @@ def check_load(  # noqa: PLR0913, PLR0917  # what `load` takes
 def merge_options(
     options: EngineOptions | None, *, device: str | None, threads: int | None
 ) -> EngineOptions:
-    """The options with what was given beside them; InputError where the two contradict."""
+    """Put device and threads into the options; InputError where they contradict each other."""
     given = options or EngineOptions()
     for name, beside, inside in (
         ("device", device, given.device),
@@ -59,7 +59,7 @@ def merge_options(
         if beside is not None and inside is not None and beside != inside:
             raise InputError(
                 f"{name} and options.{name}",
-                expected="one of them, or the same",
+                expected="only one of them, or the same value in both",
                 got=f"{beside} and {inside}",
             )
     return replace(
@@ -70,13 +70,13 @@ def merge_options(
 
 
 def check_count(name: str, value: object) -> None:
-    """InputError for what is no integer of at least 1."""
+    """Raise InputError unless a value is an integer, at least 1."""
     if not _is_count(value):
         raise _wrong(name, "an integer, at least 1", value)
 
 
 def check_path(path: str | os.PathLike[str]) -> Path:
-    """The path of a file; InputError for what is no path."""
+    """Return the path of a file; InputError for anything else."""
     if not _is_path(path):
         raise _wrong("path", "the path of a file", path)
     return Path(path)

@@ -31,7 +31,7 @@ DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
 )
-"""What zipfile raises on files that are none of its own, or damaged."""
+"""The errors that zipfile and NumPy raise on files that are damaged or of another format."""
 
 _SUFFIX = ".npy"
 _MAGIC = b"\x93NUMPY\x01\x00"
@@ -39,17 +39,18 @@ _HEADER = re.compile(
     rb"\{'descr': '([<>|][biufcmMOSUV][0-9]{0,9})', 'fortran_order': (True|False), "
     rb"'shape': \(((?:[0-9]{1,19}, )*[0-9]{0,19},?)\), \} *\n"
 )
-"""As `np.save` writes it; nothing of it is evaluated."""
+"""An array's header as `np.save` writes it. It is matched, never evaluated."""
 _PIECE = 16 * 2**20
+"""The bytes that are read at a time."""
 _ENCRYPTED = 1
 
 
 @dataclass(frozen=True)
 class Declared:
-    """What an array in a file says of itself."""
+    """The dtype, shape and order that the header of an array declares."""
 
     dtype: str
-    """As NumPy writes it: `<f4`."""
+    """In NumPy's short form, such as `<f4`."""
     shape: tuple[int, ...]
     fortran: bool
 
@@ -63,37 +64,37 @@ class Declared:
 
 
 class ArrayFile:
-    """The arrays of a file by name; DataError begins with the name of the one that is wrong."""
+    """Reads the arrays of a file by name. A DataError begins with the name of the wrong array."""
 
     def __init__(self, file: BinaryIO) -> None:
-        """Look at what the file holds, which must be arrays that are stored once and whole."""
+        """Check that every array is there once, is not compressed and fits into the file."""
         self._zip = zipfile.ZipFile(file)
         entries = self._zip.infolist()
         self._entries = {entry.filename.removesuffix(_SUFFIX): entry for entry in entries}
         if len(self._entries) != len(entries):
-            raise DataError("arrays", expected="each once", got="one twice")
+            raise DataError("arrays", expected="a name for each array", got="a name that two have")
         for name, entry in self._entries.items():
             packed = entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & _ENCRYPTED
             if packed or entry.file_size != entry.compress_size:
                 got = f"{entry.file_size} bytes in {entry.compress_size}"
-                raise DataError(shown(name), expected="stored as it is", got=got)
+                raise DataError(shown(name), expected="an array that is not compressed", got=got)
         size, held = sum(entry.file_size for entry in entries), os.fstat(file.fileno()).st_size
         if size > held:
             raise DataError("arrays", expected=f"at most {held} bytes in such a file", got=size)
 
     def check_names(self, names: Collection[str]) -> None:
-        """DataError for an array that is none of these."""
+        """Raise DataError if the file holds an array of another name."""
         others = sorted(self._entries.keys() - set(names))
         if others:
-            raise DataError(shown(others[0]), expected="no such array", got="one")
+            raise DataError(shown(others[0]), expected="no array of this name", got="an array")
 
     def declared(self, name: str) -> Declared:
-        """What an array says of itself; there may be less of it in the file."""
+        """Return what an array's header declares; the file may hold less than that."""
         with self._zip.open(self._entry(name)) as stream:
             return _declared(name, stream)
 
     def text(self, name: str, at_most: int) -> str:
-        """A single text of at most so many characters."""
+        """Read a single text of at most so many characters."""
         declared = self.declared(name)
         order, _, length = declared.dtype.partition("U")
         fits = order == np.array("a").dtype.str[0] and length.isdecimal() and declared.shape == ()
@@ -102,7 +103,7 @@ class ArrayFile:
         return str(self._read(name, np.dtype(declared.dtype), ()))
 
     def read(self, name: str, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
-        """An array, which must be of this dtype and shape and lie in C order."""
+        """Read an array, which must have this dtype and shape and be in C order."""
         kind, declared = np.dtype(dtype), self.declared(name)
         if declared != Declared(kind.str, shape, fortran=False):
             raise DataError(name, expected=f"{kind} of shape {shape}", got=declared)

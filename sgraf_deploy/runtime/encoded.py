@@ -1,4 +1,4 @@
-"""Encoded images and captions: what the encoders made, resident on the device of their engine."""
+"""Encoded images and captions: embeddings that stay on the device of their engine."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ STORED: dict[Precision, np.dtype[Any]] = {
     "fp16": np.dtype(np.float16),
     "fp8": np.dtype(np.float16),
 }
-"""How a precision's graphs store embeddings."""
+"""The dtype in which a precision's graphs store embeddings."""
 
 
 @dataclass(frozen=True, eq=False)
 class Origin:
-    """What embeddings were made by: they mean nothing to any other bundle or precision."""
+    """What embeddings were made by; another bundle or precision cannot use them."""
 
     bundle: str
     """The bundle's sha256."""
@@ -36,11 +36,11 @@ class Origin:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """How embeddings are stored."""
+        """The dtype in which embeddings are stored."""
         return STORED[self.precision]
 
     def check(self, other: Origin, what: str) -> None:
-        """Raise InputError if `what`, of origin `other`, was not made by this very scorer."""
+        """Raise InputError if `what`, of origin `other`, was made by another scorer."""
         for name, expected, got in (
             ("bundle", self.bundle, other.bundle),
             ("precision", self.precision, other.precision),
@@ -73,7 +73,7 @@ class ImageBuffers:
 
     @property
     def named(self) -> dict[str, Buffer]:
-        """Those that there are."""
+        """The buffers by name, without those that are None."""
         every = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: buffer for name, buffer in every.items() if buffer is not None}
 
@@ -152,7 +152,7 @@ class EncodedImages:
 
     @property
     def nbytes(self) -> int:
-        """What the embeddings take on the device, in bytes."""
+        """The bytes of the embeddings on the device."""
         return sum(
             math.prod((self.count, *image_row(spec))) * np.dtype(spec.dtype).itemsize
             for name, buffers in self.members.items()
@@ -167,7 +167,7 @@ class EncodedImages:
 
     @staticmethod
     def concatenate(parts: Sequence[EncodedImages]) -> EncodedImages:
-        """Join galleries of one scorer, in order; InputError if they are not of one."""
+        """Join parts that the same scorer encoded, in order; InputError for others."""
         origin = _common_origin(parts, "images")
         members = {
             name: ImageBuffers(
@@ -204,7 +204,7 @@ class EncodedCaptions:
     lengths: NDArray[np.int32] = field(repr=False)
     offsets: NDArray[np.int32] = field(repr=False)
     padding_row: int
-    """The row of zeros, which is the number of words in memory."""
+    """The row of zeros, which comes after all words."""
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -226,7 +226,7 @@ class EncodedCaptions:
 
     @property
     def nbytes(self) -> int:
-        """What these captions' embeddings, lengths and offsets take."""
+        """The bytes of these captions' embeddings, lengths and offsets."""
         words = int(self.lengths.sum(dtype=np.int64)) + 1
         embeds = sum(config.embed for config in self.origin.configs.values())
         vectors = (words + len(self)) * embeds * self.origin.dtype.itemsize
@@ -236,16 +236,16 @@ class EncodedCaptions:
         return f"EncodedCaptions({_contents(len(self), 'caption', self.origin, self.nbytes)})"
 
     def word_rows(self, captions: NDArray[np.integer[Any]] | slice, words: int) -> Array:
-        """The rows of the words of some captions, padded to `words`: (captions, words) int32."""
+        """Return the rows of some captions' words, padded: (captions, words) int32."""
         steps = np.arange(words, dtype=np.int32)
         offsets, lengths = self.offsets[captions], self.lengths[captions]
         real = steps < lengths[:, None]
         return np.where(real, offsets[:, None] + steps, np.int32(self.padding_row))
 
     def compact_words(self, member: str, *, padded: bool = False) -> Array:
-        """The words of these captions alone, in order, on the host: (words, embed).
+        """Fetch the words of these captions alone, in order: (words, embed).
 
-        With `padded`, the row of zeros stands behind them.
+        With `padded`, the row of zeros follows them.
         """
         engine, lengths = self.origin.engine, self.lengths.astype(np.int64)
         starts = np.cumsum(lengths) - lengths
@@ -256,7 +256,7 @@ class EncodedCaptions:
 
     @staticmethod
     def concatenate(parts: Sequence[EncodedCaptions]) -> EncodedCaptions:
-        """Join galleries of one scorer, in order; InputError if they are not of one."""
+        """Join parts that the same scorer encoded, in order; InputError for others."""
         origin = _common_origin(parts, "captions")
         lengths = np.concatenate([part.lengths for part in parts])
         members = {}
@@ -273,7 +273,7 @@ class EncodedCaptions:
 def make_captions(
     origin: Origin, members: Mapping[str, TextBuffers], lengths: NDArray[np.int32]
 ) -> EncodedCaptions:
-    """Captions (captions,) of these lengths, whose words lie one after the other."""
+    """Make captions of lengths (captions,) whose words follow each other in memory."""
     ends = np.cumsum(lengths, dtype=np.int64)
     total = int(ends[-1]) if len(ends) else 0
     if total >= np.iinfo(np.int32).max:
@@ -285,13 +285,13 @@ def make_captions(
 
 
 def size_text(size: int) -> str:
-    """A size for people in two figures, or as many as whole numbers have: `2.1 kB`, `73 MB`."""
+    """Format bytes with two digits, or with all digits of a whole number: `2.1 kB`, `73 MB`."""
     scale, unit = next(((s, u) for s, u in ((1e9, "GB"), (1e6, "MB")) if size >= s), (1e3, "kB"))
     return f"{size / scale:,.{0 if size >= 10 * scale else 1}f} {unit}"
 
 
 def empty_images(origin: Origin, member: str, count: int) -> ImageBuffers:
-    """Room for what a member's image encoder makes of so many images."""
+    """Make room on the device for what a member's image encoder computes of so many images."""
     outputs = origin.engine.open(member, "image_encoder").signature.outputs
     return ImageBuffers(
         **{
@@ -302,7 +302,7 @@ def empty_images(origin: Origin, member: str, count: int) -> ImageBuffers:
 
 
 def image_row(spec: TensorSpec) -> tuple[int, ...]:
-    """The shape of one image's part; the first axis is `images`."""
+    """Return the shape of an image's row, which is an output's without its first axis."""
     return tuple(axis for axis in spec.axes if isinstance(axis, int))
 
 
@@ -320,7 +320,7 @@ def _join(engine: Engine, buffers: Sequence[Buffer]) -> Buffer:
 
 
 def _contents(count: int, one: str, origin: Origin, size: int) -> str:
-    """`1,000 images, fp32, 73 MB on cpu`."""
+    """Describe a gallery: `1,000 images, fp32, 73 MB on cpu`."""
     many = f"{count:,} {one}{'' if count == 1 else 's'}"
     return f"{many}, {origin.precision}, {size_text(size)} on {origin.engine.device}"
 

@@ -1,4 +1,4 @@
-"""What encoding and scoring will hold, from the sizes alone."""
+"""Estimates the memory of encoding and scoring, from the sizes alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sgraf_deploy.runtime.encoded import image_row
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes: encoded inputs, the tiles that are under way at a time, one float32 matrix."""
+    """The bytes of encoded inputs, of the tiles scored at the same time, and of the result."""
 
     encoded: int
     tiles: int
@@ -22,7 +22,7 @@ class Estimate:
 
 
 def estimate(context: Context, images: int, lengths: NDArray[np.int32]) -> Estimate:
-    """For so many images, and captions (captions,) of so many words."""
+    """Estimate the bytes for so many images, and captions (captions,) of these lengths."""
     origin, tiling = context.origin, context.tiling(images, lengths)
     image = sum(
         math.prod(image_row(spec)) * np.dtype(spec.dtype).itemsize
@@ -31,6 +31,6 @@ def estimate(context: Context, images: int, lengths: NDArray[np.int32]) -> Estim
     )
     vectors = int(lengths.sum(dtype=np.int64)) + 1 + len(lengths)
     word = sum(config.embed for config in origin.configs.values()) * origin.dtype.itemsize
-    # Beside its words and its global vector, a caption has a length and an offset.
+    # A caption has a length and an offset besides its words and its global vector.
     encoded = images * image + vectors * word + 2 * lengths.nbytes
     return Estimate(encoded, tiling.workers * tiling.tile_bytes, tiling.result_bytes)

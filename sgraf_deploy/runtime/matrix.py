@@ -37,7 +37,7 @@ def similarity_matrix(
 ) -> Matrix:
     """Score every image with every caption: similarities (images, captions) float32.
 
-    They are written into `out` if it is given, which `outputs.check_outputs` found fit for them.
+    They are written into `out` if it is given; `outputs.check_outputs` has checked it.
     """
     result = np.empty((len(images), len(captions)), np.float32) if out is None else out
     score_tiles(context, images, captions, Results(similarities=result), progress)
@@ -138,7 +138,7 @@ class TileScoring:
     images: EncodedImages
     captions: EncodedCaptions
     order: NDArray[np.int64]
-    """Which caption stands at a place of the tiling, (captions,)."""
+    """The caption at each place of the tiling, (captions,)."""
     graphs: Mapping[str, Graph]
     results: Results
 

@@ -1,4 +1,4 @@
-"""A bundle opened on one engine: encode with it, keep what it encoded, close it."""
+"""A bundle that is opened on an engine: it encodes, and saves and loads what was encoded."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from sgraf_deploy.data.bound import MAX_WORDS
 from sgraf_deploy.engines.base import Engine
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.progress import Progress
-from sgraf_deploy.runtime import encode
-from sgraf_deploy.runtime import saved_encodings as gallery
+from sgraf_deploy.runtime import encode, saved_encodings
 from sgraf_deploy.runtime.context import Context
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages, Origin
 from sgraf_deploy.runtime.estimate import Estimate, estimate
@@ -26,7 +25,7 @@ from sgraf_deploy.runtime.tiles import TileLimits, TileShape
 from sgraf_deploy.runtime.tokens import CaptionReader, Lengths, RawCaptions, TokenIds
 
 Images = EncodedImages | NDArray[Any]
-"""Encoded, or regions (images, regions, img_dim) of floats, a memory map too."""
+"""Encoded images, or regions (images, regions, img_dim) of floats, also as a memory map."""
 
 Captions = EncodedCaptions | RawCaptions
 
@@ -47,7 +46,7 @@ class OpenedBundle:
         tile: TileShape | None = None,
         max_words: int | None = MAX_WORDS,
     ) -> None:
-        """Take over an engine that was opened on the bundle; `load` does it for you."""
+        """Take over an engine that was opened on the bundle; `load` does this for you."""
         configs = {name: member.config for name, member in bundle.manifest.members.items()}
         origin = Origin(bundle.sha256, precision, configs, engine)
         self.bundle = bundle
@@ -58,12 +57,12 @@ class OpenedBundle:
 
     @property
     def engine_name(self) -> str:
-        """The engine that runs, `auto` resolved."""
+        """The name of the engine that runs, also where `auto` chose it."""
         return self._context.engine.name
 
     @property
     def executed(self) -> str:
-        """What the arithmetic really is: `fp32`, `fp16-rounded`, …"""
+        """The arithmetic that the engine really executes: `fp32`, `fp16-rounded`, …"""
         return self._context.engine.executed
 
     @property
@@ -93,8 +92,7 @@ class OpenedBundle:
 
         `regions` are the region features of every image, (images, regions, img_dim) float32 or
         float16; float64 and another byte order are converted, with one RegionsWarning. A memory map
-        is read batch by batch. `progress` is called with (done, total)
-        images.
+        is read batch by batch. `progress` is called with (done, total) images.
 
         Raises:
             DataError: another shape or dtype, or a value that is not finite; it names the image.
@@ -172,7 +170,7 @@ class OpenedBundle:
             kind = type(given).__name__
             raise InputError("what to save", expected="encoded images or captions", got=kind)
         self._context.origin.check(encoded.origin, name_of(encoded))
-        return gallery.save_gallery(encoded, path)
+        return saved_encodings.save_gallery(encoded, path)
 
     def load_images(self, path: str | os.PathLike[str]) -> EncodedImages:
         """Read encoded images that `save_encoded` wrote.
@@ -186,7 +184,7 @@ class OpenedBundle:
             EncodedImages(6 images, fp32, 15 kB on cpu)
         """
         self._check_usable()
-        return gallery.load_images(self._context.origin, path)
+        return saved_encodings.load_images(self._context.origin, path)
 
     def load_captions(self, path: str | os.PathLike[str]) -> EncodedCaptions:
         """Read encoded captions that `save_encoded` wrote.
@@ -200,7 +198,7 @@ class OpenedBundle:
             2
         """
         self._check_usable()
-        return gallery.load_captions(self._context.origin, path)
+        return saved_encodings.load_captions(self._context.origin, path)
 
     def device_memory(self) -> dict[str, int]:
         """Bytes on a GPU by purpose: `peak`, what the engine took at most, `free` and `total`.
@@ -257,7 +255,7 @@ class OpenedBundle:
             )
 
     def _checked(self, images: Any, captions: Any) -> tuple[CheckedImages, CheckedCaptions]:
-        """Both sides fit to be scored, so that what is wrong shows before anything is encoded."""
+        """Check images and captions, so that an error comes before anything is encoded."""
         self._check_usable()
         origin = self._context.origin
         for given, name in ((images, "images"), (captions, "captions")):
@@ -274,7 +272,7 @@ class OpenedBundle:
     def _encoded(
         self, images: CheckedImages, captions: CheckedCaptions
     ) -> tuple[EncodedImages, EncodedCaptions]:
-        """Both sides, once they are checked, as the encoders make them."""
+        """Encode what is not encoded of images and captions that `_checked` returned."""
         if isinstance(images, np.ndarray):
             images = encode.encode_images(self._context, images)
         if not isinstance(captions, EncodedCaptions):
@@ -283,5 +281,5 @@ class OpenedBundle:
 
 
 def name_of(encoded: EncodedImages | EncodedCaptions) -> str:
-    """What a message calls them."""
+    """Return what messages call them: images or captions."""
     return "images" if isinstance(encoded, EncodedImages) else "captions"

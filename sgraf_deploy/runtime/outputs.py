@@ -1,4 +1,4 @@
-"""Arrays that a caller gives for results: fit, and with memory of their own."""
+"""Checks arrays that a caller gives for results: their shape, dtype and memory."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from sgraf_deploy.errors import DataError, InputError
 
 _WORK = 100_000
-"""Steps that NumPy may take to find a shared element; parts cut by slices need a few."""
+"""The steps that NumPy may take to find a shared element; slices of an array need a few."""
 
 
 def name_outputs(out: object, members: Collection[str]) -> dict[str, object]:
-    """An array for each member by what errors call it; InputError for other keys."""
+    """Name each member's array as errors do, `out['sgr']`; InputError for other keys."""
     expected = f"the members {sorted(members)}"
     if not isinstance(out, Mapping):
         raise InputError("out", expected=f"an array for {expected}", got=type(out).__name__)
@@ -30,10 +30,10 @@ def name_outputs(out: object, members: Collection[str]) -> dict[str, object]:
 def check_outputs(
     outputs: Mapping[str, object], shape: tuple[int, int], inputs: Iterable[object]
 ) -> None:
-    """Refuse what a result (images, captions) float32 cannot be written into, by name.
+    """Refuse arrays, by name, that a result (images, captions) float32 cannot be written into.
 
-    Raises DataError for another type, shape or dtype, an array that cannot be written, one with
-    elements that share memory, and two, or one and an input that is an array, that share some.
+    Raises DataError for another type, shape or dtype, for a read-only array, for an array whose
+    elements share memory, and for arrays that share memory with each other or with an input.
     """
     arrays = {name: _fit(array, shape, name) for name, array in outputs.items()}
     for (name, one), (other_name, other) in combinations(arrays.items(), 2):
@@ -44,7 +44,9 @@ def check_outputs(
     for name, one in arrays.items():
         if any(_share(one, each) for each in given):
             raise DataError(
-                name, expected="memory of its own", got="memory shared with images or captions"
+                name,
+                expected="memory that nothing else uses",
+                got="memory shared with images or captions",
             )
 
 
@@ -57,13 +59,13 @@ def _fit(given: object, shape: tuple[int, int], name: str) -> NDArray[np.float32
     if not given.flags.writeable:
         raise DataError(name, expected="a writeable array", got="a read-only one")
     if overlaps_itself(given):
-        expected = "an array whose elements each have memory of their own"
+        expected = "an array whose elements share no memory"
         raise DataError(name, expected=expected, got=f"strides of {given.strides} bytes")
     return given
 
 
 def overlaps_itself(array: NDArray[Any]) -> bool:
-    """Whether two elements of a matrix share a byte, as with `as_strided`; exact."""
+    """Whether two elements of a matrix share a byte, as `as_strided` may make them."""
     size = array.itemsize
     axes = sorted(
         (abs(stride), count)
@@ -77,8 +79,8 @@ def overlaps_itself(array: NDArray[Any]) -> bool:
     (inner, count), (outer, outer_count) = axes[0], axes[-1]
     extent = inner * (count - 1) + size
     if len(axes) == 1 or extent <= outer:
-        return False  # Rows lie one after the other, as in every part cut by slices.
-    # Rows interlock: an element some rows on may lie on one of the first row, or beside it.
+        return False  # Rows follow each other, as in every slice of an array.
+    # Rows interlock: an element of a later row may overlap an element of the first row.
     places = outer * np.arange(1, min(outer_count - 1, (extent - 1) // outer) + 1)
     before = np.minimum(places // inner, count - 1)
     after = np.minimum(before + 1, count - 1)
@@ -89,12 +91,12 @@ def overlaps_itself(array: NDArray[Any]) -> bool:
 
 
 def _share(one: NDArray[Any], other: NDArray[Any]) -> bool:
-    """Whether two arrays share a byte in memory, or may share one of a mapped file."""
+    """Whether two arrays share a byte of memory, or may share a byte of a mapped file."""
     try:
         if np.shares_memory(one, other, max_work=_WORK):  # type: ignore[arg-type]  # any int
             return True
     except np.exceptions.TooHardError:
-        return True  # Interlocked, and not by slices.
+        return True  # Rows interlock in a way that slices cannot make.
     here, there = _mapped(one), _mapped(other)
     if here is None or there is None or here[0] != there[0]:
         return False
@@ -102,7 +104,7 @@ def _share(one: NDArray[Any], other: NDArray[Any]) -> bool:
 
 
 def _mapped(array: NDArray[Any]) -> tuple[str, int, int] | None:
-    """The file behind a part of a memory map, and where the part begins and ends in it."""
+    """Return the file of a memory map, and at which bytes of it this part begins and ends."""
     root: Any = array
     while isinstance(root.base, np.ndarray):
         root = root.base

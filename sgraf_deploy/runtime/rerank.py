@@ -1,4 +1,4 @@
-"""One query against candidates: what it means, and the ranked answer."""
+"""One query against candidates: which way it asks, and the ranked answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sgraf_deploy.errors import InputError
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
 
 Ids = Sequence[Any] | NDArray[Any]
-"""The caller's own names of the candidates, one for each, in their order."""
+"""The caller's names of the candidates, one for each, in their order."""
 
 _WORDS: dict[Direction, tuple[str, str]] = {
     "image_to_text": ("caption", "an image"),
@@ -28,7 +28,7 @@ _WORDS: dict[Direction, tuple[str, str]] = {
 class RankedItem:
     """One candidate of a `RerankResult`: its row among the candidates as they were given.
 
-    `id` is the caller's own, None where none were given.
+    `id` is the caller's name of it, None if no ids were given.
     """
 
     index: int
@@ -39,11 +39,11 @@ class RankedItem:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class RerankResult:
-    """The best candidates, the best first; ties stand in the order of the candidates.
+    """The best candidates, the best first; equal candidates keep the order that they were given in.
 
     It is a sequence of `RankedItem`, and holds the same as arrays: `indices` (k,) int64 are rows of
     the candidates as they were given, `similarities` and `logits` (k,) float32, and `ids` the
-    caller's own in the same order, None where none were given. The order is that of the logits,
+    caller's names in the same order, None if no ids were given. The order is that of the logits,
     which differ even where similarities are rounded to 1.
 
     Example:
@@ -101,7 +101,7 @@ class RerankResult:
 
 
 def query_direction(query: object) -> Direction:
-    """Which way a query asks, by what it is; InputError for what is no query.
+    """Return which way a query asks, by its type; InputError for anything else.
 
     An image is one EncodedImages or regions (regions, img_dim); a caption is one EncodedCaptions,
     a string, or token ids (words,).
@@ -130,7 +130,7 @@ def query_direction(query: object) -> Direction:
 def rank(
     direction: Direction, logits: Logits, top_k: int | None, ids: Sequence[Any] | None = None
 ) -> RerankResult:
-    """The `top_k` best of logits (candidates,), all of them if it is None."""
+    """Rank candidates by logits (candidates,); `top_k` of them, all of them if it is None."""
     order = np.argsort(-logits, kind="stable")[:top_k]
     best = logits[order]
     chosen = None if ids is None else tuple(ids[row] for row in order.tolist())
@@ -146,7 +146,7 @@ def check_top_k(top_k: object) -> None:
 
 
 def check_ids(ids: object, candidates: int) -> list[Any] | None:
-    """The caller's ids as a list, None for none; InputError unless there is one per candidate."""
+    """Return the caller's ids as a list; InputError unless there is one for each candidate."""
     if ids is None:
         return None
     if hasattr(ids, "__array__") and not isinstance(ids, type):  # A column of a table, too.

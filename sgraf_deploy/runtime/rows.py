@@ -1,4 +1,4 @@
-"""Which rows of a gallery or of a matrix a caller means."""
+"""Resolves the rows of a gallery or of a matrix that a caller names."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from sgraf_deploy.errors import DataError
 
 Rows = int | slice | Sequence[int] | NDArray[Any]
-"""One row, a slice, or row numbers in any order; negative ones count from the end."""
+"""A row number, a slice, or row numbers in any order; negative numbers count from the end."""
 
 
 def resolve_rows(rows: Rows, count: int, what: str) -> slice | NDArray[np.int32]:
-    """Rows of `count` as a slice of step 1 where they are contiguous, else as int32 (rows,).
+    """Return rows of `count` as a slice of step 1 if they are contiguous, else as int32 (rows,).
 
     Raises DataError, which begins with `what`, for anything but integers in range.
     """
@@ -31,22 +31,22 @@ def resolve_rows(rows: Rows, count: int, what: str) -> slice | NDArray[np.int32]
 
 
 def check_index(index: Any, count: int, what: str, *, negative: bool = False) -> NDArray[np.int32]:
-    """Row numbers as int32 (rows,); DataError, which begins with `what`, names the first wrong one.
+    """Return row numbers as int32 (rows,); with `negative`, -1 … -count count from the end.
 
-    With `negative`, numbers from -count on count from the end.
+    Raises DataError, which begins with `what` and names the first number that is wrong.
     """
     try:
-        found = np.asarray(index)
+        numbers = np.asarray(index)
     except ValueError as error:
         raise DataError(what, expected="a list of row numbers", got=error) from error
-    if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
-        got = f"{found.dtype} of shape {found.shape}"
+    if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
+        got = f"{numbers.dtype} of shape {numbers.shape}"
         raise DataError(what, expected="integers in one dimension", got=got)
     lowest = -count if negative else 0
-    wrong = (found < lowest) | (found >= count)
+    wrong = (numbers < lowest) | (numbers >= count)
     if wrong.any():
         place = int(np.argmax(wrong))
         expected = f"{lowest} … {count - 1}" if count else "nothing, there are no rows"
-        raise DataError(f"{what} at place {place}", expected=expected, got=found[place])
-    found = found.astype(np.int64)
-    return np.where(found < 0, found + count, found).astype(np.int32)
+        raise DataError(f"{what} at place {place}", expected=expected, got=numbers[place])
+    numbers = numbers.astype(np.int64)
+    return np.where(numbers < 0, numbers + count, numbers).astype(np.int32)

@@ -1,4 +1,4 @@
-"""Encoded galleries on disk: one `.npz` file, which names its bundle and precision."""
+"""Encoded images or captions on disk: one `.npz` file, which names its bundle and precision."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DOCUMENT = Document("gallery header", DataError, _AGAIN, most_bytes=2**16)
 
 @dataclass(frozen=True)
 class Header:
-    """What a gallery says of itself; `executed` is the arithmetic of the engine that made it."""
+    """Describes a gallery; `executed` is the arithmetic of the engine that encoded it."""
 
     format: Literal[1]
     kind: Kind
@@ -133,9 +133,9 @@ def _arrays(captions: EncodedCaptions) -> dict[str, Array]:
 
 @contextmanager
 def _opened(origin: Origin, path: PathLike, kind: Kind) -> Iterator[ArrayFile]:
-    """A gallery file whose header says that it was written for `origin`.
+    """Open a gallery file, whose header must say that it was written for `origin`.
 
-    Raises DataError, which names the file, for what is wrong with it in the block too.
+    Raises DataError, which names the file, also for an error that the block meets in it.
     """
     try:
         with check_path(path).open("rb") as opened:
@@ -173,6 +173,6 @@ def _check_header(origin: Origin, kind: Kind, file: ArrayFile) -> None:
 
 
 def _buffers(origin: Origin, arrays: dict[str, Array], member: str) -> dict[str, Any]:
-    """A member's arrays on the device, by the part that they are."""
+    """Put a member's arrays on the device; they are named by what follows the member's name."""
     names = [name for name in arrays if name.startswith(f"{member}.")]
     return {name.removeprefix(f"{member}."): origin.engine.put(arrays.pop(name)) for name in names}

@@ -59,29 +59,29 @@ def load(  # noqa: PLR0913  # what it takes is the public face of a dozen module
     tile: TileShape | None = None,
     max_words: int | None = MAX_WORDS,
 ) -> Scorer:
-    """Open a bundle for scoring, all of its graphs at once, so that no request finds one damaged.
+    """Open a bundle for scoring, with all of its graphs, so that damage shows now and not later.
 
-    Nothing needs to be chosen: `auto` takes the fastest engine that works on this machine, one on a
-    GPU only if `device` asks for it, or if the bundle was compiled and its engines were compared
-    with the reference on this GPU. The scorer says what was taken.
+    Nothing needs to be chosen: `auto` takes the fastest engine that works on this machine. It takes
+    an engine on a GPU only if `device` asks for it, or if the bundle has compiled plans that were
+    compared with the reference on this GPU. The scorer says which engine was taken.
 
     Args:
         bundle: A bundle's folder, or a `Bundle`.
         engine: `auto`, or one of the names that `sgraf-deploy doctor` lists.
-        precision: `fp32`, `fp16` or `fp8`; None for the engine's own, of those that there are.
-        device: `cpu`, `cuda` or `cuda:N`; None for the engine's own.
-        threads: CPU threads that score; None for the engine's own number.
-        options: `device` and `threads`, and what is rarely needed: see `EngineOptions`.
+        precision: `fp32`, `fp16` or `fp8`; None for the one that the engine prefers.
+        device: `cpu`, `cuda` or `cuda:N`; None for the one that the engine prefers.
+        threads: CPU threads that score; None for the number that the engine prefers.
+        options: `device`, `threads` and options that are rarely needed: see `EngineOptions`.
         memory_budget: Bytes that one tile may take beyond encoded inputs and the result.
-        tile: A fixed shape of the tiles, in place of the planned one.
+        tile: A fixed size of the tiles, in place of the size that the budget gives.
         max_words: The most tokens of a caption, `<start>` and `<end>` included; None for any.
 
     Raises:
         BundleError: a bundle, or a compiled plan, that cannot be used.
-        InputError: an unknown engine, a precision that the bundle lacks, wishes that contradict
+        InputError: an unknown engine, a precision that the bundle lacks, arguments that contradict
             each other, or an argument of another type.
-        UnavailableError: nothing here can do what was asked for; it says what is missing.
-        GateError: a compiled plan that was never compared before misses a bound of the gate.
+        UnavailableError: no engine here can do what was asked for; it says what is missing.
+        GateError: a compiled plan, which is compared with the reference now, misses a bound.
 
     Example:
         >>> with sgraf_deploy.load("f8k.sgraf") as scorer:
@@ -105,7 +105,7 @@ def load(  # noqa: PLR0913  # what it takes is the public face of a dozen module
 
 
 def _open(bundle: Bundle, choice: Choice, options: EngineOptions) -> Engine:
-    """What was chosen with all graphs open, compared with the reference if it never was."""
+    """Open the chosen engine and all graphs; compare plans that were never compared before."""
     options = replace(options, device=choice.device)
     running = open_engine(choice.engine, bundle, choice.precision, options)
     try:
@@ -122,7 +122,7 @@ def _open(bundle: Bundle, choice: Choice, options: EngineOptions) -> Engine:
 
 
 def _say(choice: Choice, bundle: Bundle) -> None:
-    """Log what `auto` took; a warning where a CPU has to do without fp32, which is slow."""
+    """Log which engine `auto` took; warn if a CPU has no fp32 graphs to run, which is slow."""
     name = bundle.path.name
     log.info("%s: engine %s, %s on %s", name, choice.engine, choice.precision, choice.device)
     if choice.device == "cpu" and "fp32" not in bundle.manifest.precisions:
@@ -146,8 +146,9 @@ class Scorer(OpenedBundle):
     the mean of theirs. Ranks follow the logits, which do not saturate.
 
     Threads may share a scorer: every call keeps its own state. Under asyncio, call it through
-    `asyncio.to_thread`. A process forked after `load` must not use it, and is told so: load after
-    the fork, in every worker. `progress` is called with (done, total) in images, captions or pairs.
+    `asyncio.to_thread`. A process forked after `load` must not use it, and gets an error: load
+    after the fork, in every worker. `progress` is called with (done, total) in images, captions or
+    pairs.
 
     Example:
         >>> import numpy as np
@@ -318,7 +319,7 @@ class Scorer(OpenedBundle):
 
         A caption (a string, its token ids or one EncodedCaptions) is answered with images, an
         image (its regions (regions, img_dim) or one EncodedImages) with captions. `ids` are your
-        own names of the candidates, one for each: the result then carries them.
+        names of the candidates, one for each: the result then carries them.
 
         Raises:
             InputError: what is no query, a `top_k` below 1, or another number of ids.

@@ -22,19 +22,19 @@ TokenIds = NDArray[np.int32]
 
 
 class Tensor(Protocol):
-    """What NumPy can read as an array, such as a torch tensor on the CPU."""
+    """Anything that NumPy reads as an array, such as a torch tensor on the CPU."""
 
     def __array__(self) -> NDArray[Any]: ...
 
 
 RawCaptions = Sequence[str] | Sequence[Sequence[int]] | Sequence[Tensor] | Tensor
-"""Strings, or every caption's token ids with `<start>` and `<end>`: padded only beside lengths."""
+"""Strings, or every caption's token ids with `<start>` and `<end>`. Padded ids need lengths."""
 
 Lengths = Sequence[int] | Tensor
 """How many of each caption's ids are real, `<start>` and `<end>` included: (captions,) integers."""
 
 PAD_WITHOUT_VOCABULARY = 0
-"""What stands for `<pad>` in every vocabulary that the authors' code builds."""
+"""The id of `<pad>` in every vocabulary that the authors' code builds."""
 
 
 class CaptionReader:
@@ -50,7 +50,7 @@ class CaptionReader:
         self._warned = False
 
     def token_ids(self, captions: RawCaptions, lengths: Lengths | None = None) -> list[TokenIds]:
-        """Checked token ids (words,) int32 of every caption, without padding.
+        """Return the checked token ids (words,) int32 of every caption, without padding.
 
         `lengths` cuts padded ids. Raises DataError, which names the caption that is wrong, and
         BundleError for strings when the bundle has no vocabulary. Warns, once, where ids lack the
@@ -60,7 +60,11 @@ class CaptionReader:
         size = self._bundle.manifest.vocab_size
         if given and isinstance(given[0], str):
             if lengths is not None:
-                raise DataError("lengths", expected="none beside strings", got="some")
+                raise DataError(
+                    "lengths",
+                    expected="no lengths, which go with token ids",
+                    got="lengths and strings",
+                )
             words = self._load_words()
             found, _ = encode_captions(given, self._load_tokenizer(), words)
             return check_token_ids(found, size)
@@ -70,7 +74,7 @@ class CaptionReader:
         return found
 
     def _refuse_padding(self, captions: Sequence[TokenIds], *, cut: bool) -> None:
-        """DataError for `<pad>` anywhere: no model has learnt what it would mean as a word."""
+        """Raise DataError for `<pad>` anywhere: no model was trained with it as a word."""
         known = self._bundle.manifest.vocabulary is not None
         pad = self._load_words().id(PAD) if known else PAD_WITHOUT_VOCABULARY
         if not captions or not (np.concatenate(captions) == pad).any():
@@ -90,7 +94,7 @@ class CaptionReader:
         )
 
     def _warn_of_ends(self, captions: Sequence[TokenIds]) -> None:
-        """CaptionWarning, once a reader, for ids that are not between `<start>` and `<end>`."""
+        """Warn, once for each reader, of ids without `<start>` in front or `<end>` at the end."""
         if self._warned or self._bundle.manifest.vocabulary is None:
             return
         start, end = map(self._load_words().id, (START, END))
@@ -99,8 +103,8 @@ class CaptionReader:
         if first is None:
             return
         with self._lock:
-            told, self._warned = self._warned, True
-        if not told:
+            warned, self._warned = self._warned, True
+        if not warned:
             warnings.warn(
                 f"caption {first} does not begin with {start}, <start>, and end with {end}, <end>, "
                 "as all captions do that the model was trained on; similarities will be off",
@@ -125,9 +129,9 @@ class CaptionReader:
 def bundle_tokenizer(
     bundle: Bundle, vocabulary: Vocabulary, max_words: int | None = MAX_WORDS
 ) -> Tokenizer:
-    """What splits the captions of a bundle, whose vocabulary is given.
+    """Return the tokenizer of a bundle, whose vocabulary is given.
 
-    Raises BundleError where the bundle names none, and as `Tokenizer`.
+    Raises BundleError if the bundle names no tokenizer, and what `Tokenizer` raises.
     """
     variant = bundle.manifest.tokenizer
     if variant is None:
@@ -142,7 +146,7 @@ def check_token_ids(
     lengths: Lengths | None = None,
     bound: CaptionBound | None = None,
 ) -> list[TokenIds]:
-    """Each caption's ids as int32 (words,), cut to its length where lengths are given.
+    """Return each caption's ids as int32 (words,), cut to its length if lengths are given.
 
     Raises DataError that names the first caption which is not a sequence of integers, is empty or
     longer than the bound, has an id outside 0 … vocab_size - 1, or a length outside 1 … words.
@@ -172,7 +176,7 @@ def check_token_ids(
 
 
 def _sequence(captions: object) -> list[Any]:
-    """What a caller gave as captions, one by one; a tensor or a column of a table, too."""
+    """Return captions as a list; they may be a tensor or a column of a table, too."""
     given = captions
     if hasattr(given, "__array__") and not isinstance(given, type):
         given = _array(given, "captions")
@@ -181,21 +185,21 @@ def _sequence(captions: object) -> list[Any]:
         raise DataError(
             "captions",
             expected="a sequence of strings, or of every caption's token ids",
-            got=f"one {type(captions).__name__}",
+            got=f"a single {type(captions).__name__}",
         )
     return list(given)
 
 
 def _lengths(lengths: object, captions: int) -> list[int]:
-    """Integers, one for each caption; DataError for anything else."""
+    """Return lengths as an integer for each caption; DataError for anything else."""
     given = _array(lengths, "lengths")
     if given.ndim != 1 or (given.dtype.kind not in "iu" and given.size):
         got = f"{type(lengths).__name__} of {given.dtype}, shape {given.shape}"
         raise DataError("lengths", expected="an integer for each caption", got=got)
     if len(given) != captions:
         raise DataError("lengths", expected=f"{captions}, one for each caption", got=len(given))
-    found: list[int] = given.tolist()
-    return found
+    integers: list[int] = given.tolist()
+    return integers
 
 
 def _integers(caption: object, name: str) -> NDArray[Any]:
@@ -209,7 +213,7 @@ def _integers(caption: object, name: str) -> NDArray[Any]:
 
 
 def _array(given: object, name: str) -> NDArray[Any]:
-    """As NumPy sees it; DataError where it cannot, as for a tensor on a GPU."""
+    """Convert to an array; DataError for what NumPy cannot read, such as a tensor on a GPU."""
     try:
         return np.asarray(given)
     except (ValueError, OverflowError, TypeError, RuntimeError) as error:
@@ -217,7 +221,7 @@ def _array(given: object, name: str) -> NDArray[Any]:
 
 
 def callers_level() -> int:
-    """The `stacklevel` of whoever called this package, for a warning of the function above."""
+    """Return the `stacklevel` at which a warning of the calling function names the user's line."""
     frame, level = inspect.currentframe(), 0
     while frame is not None and frame.f_globals.get("__name__", "").startswith("sgraf_deploy."):
         frame, level = frame.f_back, level + 1
