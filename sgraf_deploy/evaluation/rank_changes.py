@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sgraf_deploy.config import Direction
 from sgraf_deploy.errors import DataError
 from sgraf_deploy.evaluation.recall import (
-    Direction,
     Indices,
     Logits,
     check_finite,

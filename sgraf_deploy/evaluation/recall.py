@@ -18,7 +18,7 @@ from sgraf_deploy.errors import DataError, InputError
 
 Logits = NDArray[np.floating[Any]]
 Indices = NDArray[np.int64]
-Direction = Literal["image_to_text", "text_to_image"]
+
 Ties = Literal["last", "authors"]
 
 BLOCK_ELEMENTS = 1 << 20

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sgraf_deploy.config import Direction
 from sgraf_deploy.engines.ensemble import Logits, similarities
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
-
-Direction = Literal["image_to_text", "text_to_image"]
 
 Ids = Sequence[Any] | NDArray[Any]
 """The caller's own names of the candidates, one for each, in their order."""

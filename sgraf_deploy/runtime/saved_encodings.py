@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from sgraf_deploy.config import Precision
 from sgraf_deploy.errors import DataError, InputError
+from sgraf_deploy.files.disk import PathLike
 from sgraf_deploy.files.writer import staged_file
 from sgraf_deploy.runtime.arguments import check_path
 from sgraf_deploy.runtime.array_file import DAMAGE, ArrayFile
@@ -29,7 +29,6 @@ from sgraf_deploy.runtime.encoded import (
 )
 from sgraf_deploy.schema import Document, check_version, decode, encode, parse, shown
 
-PathLike = str | os.PathLike[str]
 Kind = Literal["images", "captions"]
 Arrays = dict[str, NDArray[Any]]
 
