@@ -1,4 +1,4 @@
-"""Where the scorer's time goes on ONNX Runtime, stage by stage, from its own profiler."""
+"""The scorer's time on ONNX Runtime by stage, measured with ONNX Runtime's profiler."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from sgraf_deploy.runtime.tiles import TileLimits
 from sgraf_deploy.versions import tool_versions
 
 KINDS = ("products", "other arithmetic", "moving data")
-"""What a node does; the last computes nothing."""
+"""The kinds of nodes; the last kind computes nothing."""
 
 _SUFFIX = "_kernel_time"
 
 
 @dataclass(frozen=True)
 class StageTime:
-    """A stage's milliseconds, all threads together, by kind, and its products' operations."""
+    """A stage's milliseconds of all threads by kind, and its products' operations."""
 
     member: str
     stage: Stage
@@ -44,17 +44,17 @@ class StageTime:
 
     @property
     def total(self) -> float:
-        """Milliseconds."""
+        """Milliseconds of all kinds."""
         return sum(self.milliseconds.values())
 
     @property
     def gflop_per_second(self) -> float | None:
-        """Of one thread in the stage's products; None where it has none."""
+        """The rate of one thread in the stage's products; None if it has none."""
         spent = self.milliseconds["products"]
         return self.flop / spent / 1e6 if self.flop and spent else None
 
     def to_json(self) -> dict[str, Any]:
-        """Everything."""
+        """All fields and derived values as a JSON object."""
         return {
             "member": self.member,
             "stage": self.stage.label,
@@ -67,7 +67,7 @@ class StageTime:
 
 @dataclass(frozen=True)
 class MemberProfile:
-    """One member's stages; `inside` is what its session took, and `runs` how many tiles it ran."""
+    """One member's stages; `inside` is its session's milliseconds, `runs` its number of tiles."""
 
     stages: tuple[StageTime, ...]
     inside: float
@@ -75,13 +75,13 @@ class MemberProfile:
 
     @property
     def between(self) -> float:
-        """Milliseconds in the session and in no node."""
+        """Milliseconds that were spent in the session, but not in any node."""
         return self.inside - sum(stage.total for stage in self.stages)
 
 
 @dataclass(frozen=True, eq=False)
 class ProfileReport:
-    """The milliseconds of all threads while one matrix was scored, `seconds` of wall time."""
+    """The milliseconds of all threads while a matrix was scored in `seconds` of wall time."""
 
     run: dict[str, Any]
     members: dict[str, MemberProfile]
@@ -91,19 +91,19 @@ class ProfileReport:
 
     @property
     def total(self) -> float:
-        """Milliseconds that the threads had."""
+        """Milliseconds that were available to all threads."""
         return 1e3 * self.seconds * self.workers
 
     @property
     def stages(self) -> list[StageTime]:
-        """Every member's."""
+        """The stages of every member."""
         return [stage for member in self.members.values() for stage in member.stages]
 
     def kinds(self) -> dict[str, float]:
-        """Milliseconds by kind, then between nodes and outside the graphs; they add up."""
-        found = {kind: sum(stage.milliseconds[kind] for stage in self.stages) for kind in KINDS}
+        """Milliseconds by kind, then between nodes and outside the graphs; they sum to `total`."""
+        kinds = {kind: sum(stage.milliseconds[kind] for stage in self.stages) for kind in KINDS}
         members = self.members.values()
-        return found | {
+        return kinds | {
             "between nodes": sum(member.between for member in members),
             "outside the graphs": self.total - sum(member.inside for member in members),
         }
@@ -116,7 +116,7 @@ class ProfileReport:
 
     @property
     def slowdown(self) -> float:
-        """How much longer scoring took because it was profiled, as a share."""
+        """The additional time of scoring with the profiler, as a share of that without."""
         return self.seconds / self.unprofiled_seconds - 1
 
     def to_json(self) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class ProfileReport:
 
 
 class ProfiledEngine(OrtEngine):
-    """`ort` with ONNX Runtime's profiler on in the scorers; its files go into `folder`."""
+    """`ort` with ONNX Runtime's profiler enabled in the scorers; its files go into `folder`."""
 
     def __init__(self, bundle: Bundle, options: EngineOptions, folder: Path) -> None:
         super().__init__(bundle, "fp32", options)
@@ -149,12 +149,12 @@ class ProfiledEngine(OrtEngine):
         }
 
     def open(self, member: str, graph: GraphName) -> Graph:
-        """As `OrtEngine.open`; the scorers are profiled."""
+        """Like `OrtEngine.open`, but with profiled scorers."""
         return self.scorers[member] if graph == "scorer" else super().open(member, graph)
 
 
 class _ProfiledScorer:
-    """One member's scorer, in a session like the engine's that writes down every node."""
+    """One member's scorer, in a session like the engine's that records every node."""
 
     def __init__(self, path: Path, signature: GraphSignature, prefix: Path) -> None:
         options = session_options(1, arena=True)
@@ -175,13 +175,13 @@ class _ProfiledScorer:
         return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
 
     def events(self) -> list[dict[str, Any]]:
-        """What the profiler wrote; the profile ends here."""
+        """End the profile, and return the events that the profiler wrote."""
         path = Path(self._session.end_profiling())
-        found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-        return found
+        events: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+        return events
 
     def stages(self, module: str) -> dict[str, Stage]:
-        """The stage of every node that ONNX Runtime made of the graph."""
+        """The stage of every node of the graph as ONNX Runtime optimised it."""
         import onnx
 
         graph = onnx.load(self._optimised, load_external_data=False).graph
@@ -195,9 +195,9 @@ def measure_profile(
     progress: Progress | None = None,
     clock: Clock = time.perf_counter,
 ) -> ProfileReport:
-    """Score a workload once as it is, and once profiled.
+    """Score a workload once without and once with the profiler.
 
-    Raises SgrafDeployError if the profiler did not keep every run: it holds a million nodes.
+    Raises SgrafDeployError if the profiler, which keeps at most a million nodes, lost a run.
     """
     with load(bundle, "ort", "fp32", options=options) as scorer:
         unprofiled, _ = _score(scorer, workload, clock)
@@ -214,8 +214,8 @@ def measure_profile(
             }
     for name, member in members.items():
         if member.runs != tiles:
-            what = f"the profile of {name} is not whole"
-            hint = "take fewer --images and --captions"
+            what = f"the profile of {name} is not complete"
+            hint = "use fewer --images and --captions"
             raise SgrafDeployError(what, expected=f"{tiles} runs", got=member.runs, hint=hint)
     run = _describe(bundle, workload, options, engine.workers)
     return ProfileReport(run, members, seconds, unprofiled, engine.workers)
@@ -224,7 +224,7 @@ def measure_profile(
 def member_profile(
     member: str, events: Iterable[Mapping[str, Any]], stages: Mapping[str, Stage]
 ) -> MemberProfile:
-    """Sum ONNX Runtime's events by stage; nodes that `stages` does not know are the rest."""
+    """Sum ONNX Runtime's events by stage; nodes that `stages` does not have are `Stage.REST`."""
     spent: dict[Stage, dict[str, float]] = defaultdict(lambda: dict.fromkeys(KINDS, 0.0))
     flop: dict[Stage, float] = defaultdict(float)
     inside, runs = 0.0, 0
@@ -244,8 +244,8 @@ def member_profile(
             )
             flop[stage] += product_flop(first, output)
     order = [*(stage for stage in Stage if stage != Stage.REST), Stage.REST]
-    found = (StageTime(member, stage, spent[stage], flop[stage]) for stage in order)
-    return MemberProfile(tuple(one for one in found if one.total), inside, runs)
+    times = (StageTime(member, stage, spent[stage], flop[stage]) for stage in order)
+    return MemberProfile(tuple(entry for entry in times if entry.total), inside, runs)
 
 
 def _kind(op: str) -> str:
@@ -257,7 +257,7 @@ def _kind(op: str) -> str:
 def _score(
     scorer: Scorer, workload: Workload, clock: Clock, progress: Progress | None = None
 ) -> tuple[float, int]:
-    """Seconds of scoring the workload's matrix, and its tiles."""
+    """Seconds of scoring the workload's matrix, and its number of tiles."""
     images = scorer.encode_images(workload.inputs.regions)
     captions = scorer.encode_captions(workload.inputs.token_ids)
     seconds = timed(lambda: scorer.score(images, captions, progress=progress), clock)
@@ -267,7 +267,7 @@ def _score(
 def _describe(
     bundle: Bundle, workload: Workload, options: EngineOptions, workers: int
 ) -> dict[str, Any]:
-    """What is needed to compare two runs."""
+    """The facts that are needed to compare two runs."""
     configs = {name: member.config for name, member in bundle.manifest.members.items()}
     inputs = workload.inputs
     return {
