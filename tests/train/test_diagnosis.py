@@ -15,7 +15,7 @@ from train.test_trainer import SMALL, THINGS, made_up
 from sgraf_deploy.errors import DataError, InputError, SgrafDeployError
 from sgraf_deploy.model.layers import SimilarityModel
 from sgraf_deploy.train import trainer
-from sgraf_deploy.train.batches import Batch, TrainingData
+from sgraf_deploy.train.batches import TrainingBatch, TrainingData
 from sgraf_deploy.train.diagnosis import not_finite
 from sgraf_deploy.train.trainer import new_model, train
 
@@ -64,7 +64,7 @@ def test_an_image_whose_embedding_overflows_is_named(data: TrainingData) -> None
     check_error(error, "region_embeddings", f"image {IMAGE}", hint="3e+38")
 
 
-def batch_and_model(data: TrainingData) -> tuple[Batch, SimilarityModel]:
+def batch_and_model(data: TrainingData) -> tuple[TrainingBatch, SimilarityModel]:
     captions = np.array([40, 3, 88, 12])
     return data.batch(captions, torch.device("cpu")), new_model(SMALL, 4 + THINGS, data)
 
@@ -114,7 +114,7 @@ def test_a_gradient_that_is_none_does_not_reach_the_weights(
 ) -> None:
     seen: list[SimilarityModel] = []
 
-    def look(model: SimilarityModel, batch: Batch, when: str) -> InputError:
+    def look(model: SimilarityModel, batch: TrainingBatch, when: str) -> InputError:
         seen.append(model)
         return InputError(when)
 
