@@ -1,4 +1,4 @@
-"""`sgraf-deploy bench profile`: tables of where the scorer's time goes."""
+"""`sgraf-deploy bench profile`: tables of the scorer's time by stage and kind of work."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sgraf_deploy.bench.profile import ProfileReport
 
 
-@click.command(short_help="Where the scorer's time goes, stage by stage.")
+@click.command(short_help="Show where the scorer's time goes, stage by stage.")
 @click.option(
     "--engine",
     "engines",
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     default="ort",
     show_default=True,
     callback=one_engine,
-    help="The engine that is profiled, in fp32.",
+    help="Engine to profile, in fp32.",
 )
 @click.option(
     "--images",
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     metavar="N",
     default=200,
     show_default=True,
-    help="Random images.",
+    help="Number of random images.",
 )
 @click.option(
     "--captions",
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
     metavar="N",
     default=1000,
     show_default=True,
-    help="Random captions.",
+    help="Number of random captions.",
 )
 @subject_options
 def profile(*, subject: Subject, images: int, captions: int) -> None:
     """Show where an engine's time goes while it scores, stage by stage.
 
-    Without BUNDLE: the only *.sgraf of this folder, else the embedded demo.
+    Without BUNDLE, the only *.sgraf of this folder is profiled, or else the embedded demo.
     """
     subject.check()
     subject.choices(None)  # raises without ONNX Runtime, which the next line needs
@@ -59,13 +59,13 @@ def profile(*, subject: Subject, images: int, captions: int) -> None:
 
 
 def profile_lines(report: ProfileReport) -> Iterator[str]:
-    """The report for people: stages, kinds of work, what is not arithmetic."""
+    """The report as text: stages, kinds of work, and the share that is not arithmetic."""
     run = report.run
     yield (
         f"engine ort, fp32 on {run['processor']}, {report.workers} tiles at a time; "
         f"{report.seconds:.2f} s, {100 * report.slowdown:+.0f} % by the profiler"
     )
-    yield "milliseconds of all threads; GFLOP/s of one thread, in products alone"
+    yield "milliseconds summed over all threads; GFLOP/s per thread, in matrix products only"
     yield from stage_table(report)
     yield ""
     yield from kind_table(report)
@@ -73,7 +73,7 @@ def profile_lines(report: ProfileReport) -> Iterator[str]:
 
 
 def stage_table(report: ProfileReport) -> list[str]:
-    """Time, share and rate by stage."""
+    """Milliseconds, share and GFLOP/s by stage."""
     rows = [
         (
             stage.member,
@@ -89,7 +89,7 @@ def stage_table(report: ProfileReport) -> list[str]:
 
 
 def kind_table(report: ProfileReport) -> list[str]:
-    """Time and share by what is done."""
+    """Milliseconds and share by kind of work."""
     rows = [
         (kind, f"{milliseconds:,.1f}", _share(milliseconds, report))
         for kind, milliseconds in report.kinds().items()
