@@ -1,4 +1,4 @@
-"""Turns SGRAF checkpoints into bundles for production reranking, and proves nothing was lost.
+"""Deploys SGRAF image-text models as fast rerankers that provably match the PyTorch reference.
 
 with sgraf_deploy.load("f8k.sgraf") as scorer:
     images = scorer.encode_images(regions)

@@ -19,15 +19,15 @@ Direction = Literal["image_to_text", "text_to_image"]
 MODULES: tuple[Module, ...] = get_args(Module)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 DEFAULT_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
-"""What an export makes where nothing is said: fp8 has to be asked for."""
+"""The precisions that an export makes by default; fp8 must be requested."""
 GRAPHS: tuple[GraphName, ...] = get_args(GraphName)
 
 CAPTIONS_PER_IMAGE = 5
-"""In the data that the field evaluates on, Flickr30K and MSCOCO."""
+"""The number of captions per image in Flickr30K and MSCOCO, the usual evaluation data."""
 
 
 def member_names(modules: Iterable[Module]) -> list[str]:
-    """What members of these modules are called, in their order: `sgr`, `saf`, `sgr-2`, …"""
+    """The names of members of these modules, in the same order: `sgr`, `saf`, `sgr-2`, …"""
     counts: Counter[Module] = Counter()
     names = []
     for module in modules:
@@ -38,10 +38,10 @@ def member_names(modules: Iterable[Module]) -> list[str]:
 
 
 def describe_modules(modules: Iterable[Module]) -> str:
-    """What members of these modules make together.
+    """The name of the model that members of these modules form together.
 
-    `SGR` or `SAF` for a single one, `SGRAF` for one of each, as in the paper; for any others how
-    many there are of each, SGR first: `2×SGR`, `2×SGR + SAF`.
+    It is `SGR` or `SAF` for a single member, and `SGRAF` for one of each, as in the paper. For
+    other combinations it gives the number of each, SGR first: `2×SGR`, `2×SGR + SAF`.
     """
     counts = Counter(modules)
     if counts == dict.fromkeys(MODULES, 1):
@@ -51,7 +51,7 @@ def describe_modules(modules: Iterable[Module]) -> str:
 
 
 def ensemble_name(members: Collection[str]) -> str:
-    """What several members are called together: `sgraf` for one of each, else `ensemble`."""
+    """The name of several members together: `sgraf` for one of each module, else `ensemble`."""
     return "sgraf" if set(members) == set(member_names(MODULES)) else "ensemble"
 
 
@@ -92,12 +92,12 @@ _SGR = ModelConfig(
     text_norm=True,
 )
 PAPER: dict[Module, ModelConfig] = {"SGR": _SGR, "SAF": replace(_SGR, module="SAF", sgr_steps=0)}
-"""The paper's dimensions."""
+"""The models with the paper's dimensions."""
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output of a graph: `axes` holds a name per dynamic axis, an int per fixed."""
+    """One input or output of a graph; `axes` has names for dynamic axes, ints for fixed ones."""
 
     name: str
     dtype: Literal["float32", "float16", "int32"]
@@ -115,11 +115,11 @@ class GraphSignature:
 def signature(
     graph: GraphName, config: ModelConfig, precision: Precision, *, gram: bool = True
 ) -> GraphSignature:
-    """The signature that `graph` has for a model of `config` in `precision`.
+    """The signature of `graph` for a model of `config` in `precision`.
 
     Embeddings are stored in the graph's precision, and in float16 for fp8; regions and logits are
-    always float32, ids, lengths and indices int32. `region_gram` is part of fp32 graphs alone;
-    graphs that were written before they had one have none (`gram=False`).
+    always float32, and ids, lengths and indices int32. Only fp32 graphs have `region_gram`; older
+    fp32 graphs were exported without it (`gram=False`).
     """
     stored: Literal["float32", "float16"] = "float32" if precision == "fp32" else "float16"
     image = (

@@ -1,16 +1,16 @@
 """Every error that this package raises on purpose.
 
     SgrafDeployError
-    ├── InputError            something the caller gave is wrong            exit 2
+    ├── InputError            an argument, option or file is invalid        exit 2
     │   ├── CheckpointError   a checkpoint file cannot be used
     │   ├── BundleError       a bundle folder cannot be used or written
-    │   └── DataError         captions, vocabulary, regions or arrays are off
+    │   └── DataError         captions, vocabulary, regions or arrays are invalid
     ├── UnavailableError      an engine or a package is missing here        exit 2
     ├── EngineMemoryError     an engine ran out of memory                   exit 2
-    ├── DeviceError           a GPU, its driver or what runs on it failed   exit 2
+    ├── DeviceError           a GPU, its driver or an engine on it failed   exit 2
     └── GateError             a bound or the export gate failed             exit 1
 
-A message says what is wrong, what was expected, what was found and a hint, on one line.
+A message says on one line what is wrong, what was expected, what was given instead, and a hint.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Self
 
 
 class SgrafDeployError(Exception):
-    """Base of every deliberate error; `exit_code` is what the command line exits with.
+    """Base of every deliberate error; the command line exits with its `exit_code`.
 
-    `what`, `expected`, `got` and `hint` are what it was made of, each but the first may be None;
+    `what`, `expected`, `got` and `hint` are the parts of the message; all but `what` may be None.
     `reason` is the message without the hint.
     """
 
@@ -48,13 +48,13 @@ class SgrafDeployError(Exception):
         super().__init__(" ".join(message.split()))
 
     def at(self, place: object) -> Self:
-        """The same error, and where it is: what is wrong then begins with the place."""
+        """The same error with a place, such as a file, at the beginning of its message."""
         what = f"{place}: {self.what}"
         return type(self)(what, expected=self.expected, got=self.got, hint=self.hint)
 
 
 class InputError(SgrafDeployError):
-    """Something that the caller gave is wrong."""
+    """An argument, an option or a file that the caller gave is invalid."""
 
 
 class CheckpointError(InputError):
@@ -66,7 +66,7 @@ class BundleError(InputError):
 
 
 class DataError(InputError):
-    """Captions, a vocabulary, region features or arrays are not as they must be."""
+    """Captions, a vocabulary, region features or arrays are invalid."""
 
 
 class UnavailableError(SgrafDeployError):
@@ -82,14 +82,15 @@ class DeviceError(SgrafDeployError):
 
 
 class GateError(SgrafDeployError):
-    """A numeric bound failed: what was about to be published differs from the reference."""
+    """A numeric bound or a step of a check failed; for an export or a compilation, the result
+    differs too much from the reference and is not published."""
 
     exit_code = 1
 
 
 class CaptionWarning(UserWarning):
-    """Captions that can be scored, but are unlike those that the model was trained on."""
+    """The captions can be scored, but are unlike those that the model was trained on."""
 
 
 class RegionsWarning(UserWarning):
-    """Regions that can be scored, but are converted first, which costs time."""
+    """The regions can be scored, but are converted first, which costs time."""

@@ -1,4 +1,4 @@
-"""What a file is, told by its first bytes: for messages about files that are something else."""
+"""Recognise a file's format by its first bytes, for messages about files of a wrong format."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import IO
 
 HEAD = 4096
-"""As many of a file's first bytes `recognise` wants."""
+"""The number of first bytes of a file that `recognise` takes."""
 
-_AGAIN = "download it again, in a browser where the server asks to sign in or to confirm"
-_UNPACK = "unpack it into a new folder ({}) and give the file that is in it"
+_AGAIN = "download it again, with a browser if the server asks to sign in or to confirm"
+_UNPACK = "unpack it into a new folder ({}) and give the file in it"
 _HTML = re.compile(
     rb"<(!doctype html|html|head|body|script|style|meta|title|center|div|h1|p)\b", re.IGNORECASE
 )
@@ -21,28 +21,28 @@ _WORDS = (
     (
         (b"version https://git-lfs",),
         "a Git LFS pointer",
-        "fetch what it stands for: git lfs pull",
+        "fetch the file itself: git lfs pull",
     ),
     (
         (b"/annex/objects/", b"../.git/annex/", b".git/annex/"),
         "a git-annex pointer",
-        "fetch what it stands for: git annex get",
+        "fetch the file itself: git annex get",
     ),
-    ((b"outs:\n- md5: ",), "a DVC pointer", "fetch what it stands for: dvc pull"),
+    ((b"outs:\n- md5: ",), "a DVC pointer", "fetch the file itself: dvc pull"),
 )
-"""What texts begin with, in lower case, what they are and what to do."""
+"""The beginnings of texts in lower case, the format and the hint."""
 
 _DELETE = 127
 _PLAIN = b"\t\n\r\x0b\x0c\x1b"
 _SHOWN = 40
-_MOST_PICKLES = 5  # PyTorch's older format has so many in a row, then raw bytes.
+_MOST_PICKLES = 5  # PyTorch's older format has this many in a row, followed by raw bytes.
 _FEWEST_OPCODES = 8
 _TAR_BLOCK = 512
 
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of file: `name` with its article, and what to do with one, or None."""
+    """A kind of file: `name` with its article, and a hint on how to use such a file, or None."""
 
     name: str
     hint: str | None = None
@@ -56,7 +56,7 @@ _MAGIC = (
     (b"7z\xbc\xaf'\x1c", "a 7-Zip archive", "7z x"),
     (b"Rar!\x1a\x07", "a RAR archive", "unrar x"),
 )
-"""First bytes, what they begin, and the command that unpacks it."""
+"""The first bytes, the format, and the command that unpacks it."""
 
 _OTHERS = (
     (b"\x93NUMPY", "a NumPy array (.npy)", None),
@@ -74,13 +74,14 @@ _PACKED = (
     (b"BZh", "bzip2", "bzip2 -dc", "tar -xjf"),
     (b"\xfd7zXZ\0", "xz", "xz -dc", "tar -xJf"),
 )
-"""First bytes, the compression, how to undo it, and how to unpack a tar inside."""
+"""The first bytes, the compression, the command that undoes it, and that for a tar inside."""
 
 
 def recognise(head: bytes) -> Format | None:
-    """What begins with `head`, a file's first HEAD bytes or all of a shorter one; None: unknown.
+    """The format of a file that begins with `head`; None if it is unknown.
 
-    PyTorch's own files, other zip archives and pickles are not told: they need a look inside.
+    `head` is the file's first HEAD bytes, or the whole file if it is shorter. Files of PyTorch,
+    other zip archives and pickles are not recognised, because that needs a look inside.
     """
     if not head.strip(b"\0"):
         return Format(
@@ -94,11 +95,11 @@ def recognise(head: bytes) -> Format | None:
 
 @dataclass(frozen=True)
 class Pickles:
-    """What the pickles at the beginning of a file say without being run.
+    """What the pickles at the beginning of a file refer to, read without running them.
 
-    `names` are those of the classes and functions, as `module.name`, and Python 3's names of those
-    that Python 2 called otherwise. `found` is whether there is a whole pickle at all, and `pieces`
-    whether it refers to data that is kept beside it.
+    `names` are those of the classes and functions, as `module.name`, together with Python 3's names
+    of those that Python 2 named differently. `found` tells whether there is a complete pickle at
+    all, and `pieces` whether it refers to data that is stored outside of it.
     """
 
     names: tuple[str, ...]
@@ -107,7 +108,7 @@ class Pickles:
 
 
 def scan_pickles(stream: IO[bytes]) -> Pickles:
-    """Read through the pickles at the stream's position; nothing of them is run."""
+    """Scan the pickles at the stream's position without running them."""
     names: dict[str, None] = {}
     opcodes = done = 0
     pieces = protocol = False
@@ -131,15 +132,15 @@ def scan_pickles(stream: IO[bytes]) -> Pickles:
                 names |= dict.fromkeys((name, python3_name(name)))
             done += 1
             start = stream.tell()
-    except Exception:  # noqa: BLE001 - what follows is no pickle; whole ones before it count
+    except Exception:  # noqa: BLE001 - what follows is not a pickle; complete ones before it count
         pass
-    # A few letters of any text may happen to be a pickle of the oldest protocol.
+    # A few letters of any text may happen to form a pickle of the oldest protocol.
     found = done > 0 and (protocol or bool(names) or opcodes >= _FEWEST_OPCODES)
     return Pickles(tuple(names), found, pieces)
 
 
 def python3_name(name: str) -> str:
-    """Python 3's name of what a pickle calls by Python 2's, as the unpickler translates it."""
+    """Translate a name of Python 2 in a pickle to Python 3's, as the unpickler does."""
     module, _, rest = name.rpartition(".")
     if (module, rest) in NAME_MAPPING:
         return ".".join(NAME_MAPPING[module, rest])
@@ -147,7 +148,7 @@ def python3_name(name: str) -> str:
 
 
 def shown(head: bytes) -> str:
-    """The first bytes for a message, printable."""
+    """The first bytes as printable text for a message."""
     return repr(head[:_SHOWN])
 
 
@@ -175,7 +176,7 @@ def _packed(head: bytes) -> Format | None:
 
 
 def _unpacked(name: str, head: bytes) -> bytes:
-    """The beginning of what is inside; nothing if that cannot be told."""
+    """The beginning of the unpacked content; empty if it cannot be unpacked."""
     try:
         if name == "gzip":
             import zlib
@@ -193,7 +194,7 @@ def _unpacked(name: str, head: bytes) -> bytes:
 
 
 def _tar(head: bytes) -> Format | None:
-    """By the header's checksum: the oldest tars have no magic number."""
+    """Recognise a tar by its header's checksum: the oldest tars have no magic number."""
     block = head[:_TAR_BLOCK]
     if len(block) < _TAR_BLOCK or not block[0]:
         return None
@@ -207,11 +208,11 @@ def _tar(head: bytes) -> Format | None:
 
 
 def _model(head: bytes) -> Format | None:
-    """Models of other libraries whose files have no magic number."""
+    """Recognise models of other libraries, whose files have no magic number."""
     size = int.from_bytes(head[:8], "little")
     if head[8:10] in (b'{"', b"{}") and size < 10**9:
         return Format("a safetensors file", "load it with safetensors, save it with torch.save")
-    # A protobuf whose first field is a small version and whose next one is text.
+    # A protobuf whose first field is a small version number and whose next field is text.
     if head[:1] == b"\x08" and head[1:2] and 1 <= head[1] <= 20 and head[2:3] in (b"\x12", b":"):
         return Format("an ONNX model", "use the checkpoint that it was made from")
     return None
@@ -233,14 +234,14 @@ def _text(head: bytes) -> Format | None:
     if not _is_text(head):
         return None
     kind = "JSON" if start.startswith((b"{", b"[")) else "text"
-    return Format(f"{kind} that begins {shown(text)}")
+    return Format(f"{kind} that begins with {shown(text)}")
 
 
 def _is_text(head: bytes) -> bool:
     if any((byte < ord(" ") and byte not in _PLAIN) or byte == _DELETE for byte in head):
         return False
     try:
-        # A character may be cut in two at the end.
+        # The last character may be cut.
         codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError:
         return False

@@ -1,12 +1,12 @@
-"""How long work tells what it does: the plain types of its callbacks."""
+"""The types of the callbacks through which long work reports its progress."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 Progress = Callable[[int, int], None]
-"""Called with the units that are done and how many there are in all."""
+"""Called with the number of units that are done and the total number of units."""
 
 
 Stage = Callable[[str], Progress | None]
-"""Told the name of each long stage as it begins; returns what to report its progress to."""
+"""Called with the name of each long stage when it begins; returns its progress callback."""

@@ -1,9 +1,9 @@
-"""The one codec of files that are read: strict JSON to frozen dataclasses, and back.
+"""The only codec of files that are read: strict JSON to frozen dataclasses, and back.
 
-`parse` reads JSON and refuses what JSON lets pass, `decode` makes a frozen dataclass of it whose
-every field has exactly its type, and `encode` is the inverse. What is wrong is an error of the
-document's own class that begins with its path in the JSON, such as
-`members.sgr.graphs.fp32.scorer.sha256`. Nothing has a default.
+`parse` reads JSON more strictly than Python does, `decode` makes a frozen dataclass of it in which
+every field has exactly its type, and `encode` is the inverse. A defect raises the document's error
+class with a message that begins with the path in the JSON, such as
+`members.sgr.graphs.fp32.scorer.sha256`. No field has a default.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from sgraf_deploy.errors import InputError
 Frozen = TypeVar("Frozen")
 
 INLINE = {"inline": True}
-"""Marks a field whose own fields stand in the JSON in its place."""
+"""Marks a field that is replaced in the JSON by the fields of its value."""
 
 SHOWN = 80
-"""How much of a value, or of a name, a message shows, in characters: a hash fits."""
+"""The number of characters of a value or a name that a message shows; a hash fits."""
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _INTEGER_DIGITS, _NUMBER_LENGTH = 19, 40
-"""Of 64 bits; a double that is read back needs 24 characters."""
+"""Most digits of an integer of 64 bits, and most characters of a number; a double needs 24."""
 _SHOWN_ITEMS = 8
 _LONGEST = 200
 _MOST_BITS = 64
@@ -43,31 +43,31 @@ _WORDS = {str: "a text", int: "an integer", float: "a number", bool: "true or fa
 
 @dataclass(frozen=True)
 class Document:
-    """A kind of file: what it is called, what may be in it, and how it is refused."""
+    """A kind of file: its name, its limits, and the error and hint that refuse it."""
 
     name: str
     error: type[InputError]
     hint: str | None
     most_bytes: int
     most_depth: int = 32
-    """Of objects and lists inside each other."""
+    """The deepest nesting of objects and lists."""
     byte_order_mark: bool = False
-    """Whether it may begin with one, as editors on Windows write it."""
+    """Whether the file may begin with a byte-order mark, which editors on Windows write."""
 
     def wrong(self, path: str, expected: object, got: object) -> InputError:
-        """The error for a value that is not what it must be; `got` is shown shortened."""
+        """The error for an invalid value; the message shows `got` shortened."""
         return self.error(path or self.name, expected=expected, got=shown(got), hint=self.hint)
 
     def missing(self, path: str) -> InputError:
-        """The error for a field that is not there."""
+        """The error for a missing field."""
         return self.error(f"{path}: missing field", hint=self.hint)
 
     def unknown(self, path: str) -> InputError:
-        """The error for a field that nothing reads."""
+        """The error for an unknown field."""
         return self.error(f"{path}: unknown field", hint=self.hint)
 
     def read(self, path: Path) -> bytes:
-        """A file's content, of a longer one than may be just too much; raises OSError."""
+        """A file's content, or one byte more than `most_bytes` of a longer file; raises OSError."""
         with path.open("rb") as file:
             return file.read(self.most_bytes + 1)
 
@@ -75,9 +75,9 @@ class Document:
 def parse(content: bytes | str, document: Document) -> Any:
     """The JSON value of a document.
 
-    Raises its error, from a ValueError, for what is no JSON in UTF-8, too long or too deep; and
-    with its path for a field that is there twice, a number that is not finite or of more than 64
-    bits, and text with lone surrogates.
+    Raises the document's error, from a ValueError, for content that is not JSON in UTF-8, too long
+    or too deep; and, with its path, for a repeated field, a number that is not finite or has more
+    than 64 bits, and text with lone surrogates.
     """
     try:
         text = _text(content, document)
@@ -94,47 +94,48 @@ def parse(content: bytes | str, document: Document) -> Any:
         raise document.error(
             "not valid JSON", expected=expected, got=error, hint=document.hint
         ) from error
-    found = _first_refused(value)
-    if found is not None:
+    refused = _first_refused(value)
+    if refused is not None:
+        names, reason = refused
         path = ""
-        for name in found[0]:
+        for name in names:
             path = join(path, name)
         raise document.error(
             path or document.name,
-            expected=found[1].expected,
-            got=found[1].got,
+            expected=reason.expected,
+            got=reason.got,
             hint=document.hint,
         )
     return value
 
 
 def decode(kind: type[Frozen], value: object, document: Document) -> Frozen:
-    """Read a value that was parsed as a frozen type, every field of exactly its type.
+    """Read a parsed value as a frozen type, in which every field has exactly its type.
 
-    An integer may stand for a float. Raises the document's error that names the field which is
-    missing, unknown or mistyped, or which the type itself refuses with an InputError.
+    An integer may stand for a float. Raises the document's error, which names a field that is
+    missing, unknown or mistyped, or that the type itself refuses with an InputError.
     """
     decoded: Frozen = _decode(kind, value, "", document)
     return decoded
 
 
 def check_version(value: object, name: str, known: Collection[int], document: Document) -> int:
-    """The version that an object of a document says it is of, before its other fields are read.
+    """The version in the field `name` of a document's object, before other fields are read.
 
-    Raises the document's error for what is no object, or of none of the known versions.
+    Raises the document's error for a value that is not an object or has no known version.
     """
     if not isinstance(value, dict):
         raise document.wrong("", "an object", value)
     if name not in value:
         raise document.missing(name)
-    found = value[name]
-    if type(found) is not int or found not in known:
-        raise document.wrong(name, " or ".join(map(str, known)), found)
-    return found
+    version = value[name]
+    if type(version) is not int or version not in known:
+        raise document.wrong(name, " or ".join(map(str, known)), version)
+    return version
 
 
 def encode(value: object) -> Any:
-    """The JSON value that `decode` reads back as an equal one."""
+    """The JSON value from which `decode` reads an equal value."""
     if is_dataclass(value) and not isinstance(value, type):
         encoded: dict[str, Any] = {}
         for part in fields(value):
@@ -149,7 +150,7 @@ def encode(value: object) -> Any:
 
 
 def shown(value: object) -> str:
-    """A value for a message: as JSON, short, and fit for a terminal."""
+    """A value for a message: as JSON, shortened, and safe for a terminal."""
     if isinstance(value, dict):
         parts = (f"{_scalar(name)}: {_scalar(item)}" for name, item in value.items())
         return _listed("{", parts, "}")
@@ -159,7 +160,7 @@ def shown(value: object) -> str:
 
 
 def join(path: str, name: object) -> str:
-    """The path of a field, or of a place in a list, below a path."""
+    """The path of a field, or of an index of a list, below a path."""
     text = str(name) if type(name) is int else name
     if not isinstance(text, str) or not text.isprintable() or not 0 < len(text) <= SHOWN:
         text = shown(text)
@@ -167,13 +168,13 @@ def join(path: str, name: object) -> str:
 
 
 def is_text(value: str) -> bool:
-    """Whether a string can be written as UTF-8: a lone surrogate is no character."""
+    """Whether a string can be encoded as UTF-8: it must not contain lone surrogates."""
     return value.isascii() or _SURROGATE.search(value) is None
 
 
 @dataclass(frozen=True)
 class _Refused:
-    """Stands in a parsed value for what JSON lets pass and this does not."""
+    """A placeholder in a parsed value for a part that JSON allows but this codec refuses."""
 
     expected: str
     got: str
@@ -186,49 +187,50 @@ def _text(content: bytes | str, document: Document) -> str:
         raise ValueError(f"more than {document.most_bytes} bytes")
     if content.startswith(_BYTE_ORDER_MARK):
         if not document.byte_order_mark:
-            raise ValueError("a byte-order mark before it")
+            raise ValueError("a byte-order mark at the beginning")
         content = content.removeprefix(_BYTE_ORDER_MARK)
     return content.decode("utf-8")
 
 
 def _check_depth(text: str, most: int) -> None:
-    """Before anything is read, so that no reader runs out of its stack."""
+    """Check the nesting before the text is parsed, so that the parser's stack is not exhausted."""
     depth = 0
-    for found in _STRING_OR_BRACKET.finditer(text):
-        if found[0] in "[{":
+    for match in _STRING_OR_BRACKET.finditer(text):
+        if match[0] in "[{":
             depth += 1
             if depth > most:
-                what = f"objects and lists more than {most} deep"
-                raise json.JSONDecodeError(what, text, found.start())
-        elif found[0] in "]}":
+                what = f"objects and lists nested more than {most} deep"
+                raise json.JSONDecodeError(what, text, match.start())
+        elif match[0] in "]}":
             depth -= 1
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    value = dict(pairs)
+    if len(value) != len(pairs):
         for name, count in Counter(name for name, _ in pairs).items():
             if count > 1:
-                found[name] = _Refused("one such field", f"{count} of them")
-    return found
+                value[name] = _Refused("one such field", f"{count} of them")
+    return value
 
 
 def _integer(text: str) -> int | _Refused:
     digits = len(text.lstrip("-"))
     if digits <= _INTEGER_DIGITS and -(2**63) <= (value := int(text)) < 2**63:
         return value
-    return _Refused("an integer of 64 bits", f"one of {digits} digits")
+    return _Refused("an integer of 64 bits", f"an integer of {digits} digits")
 
 
 def _number(text: str) -> float | _Refused:
     if len(text) > _NUMBER_LENGTH:
-        return _Refused(f"a number of at most {_NUMBER_LENGTH} characters", f"{len(text)} of them")
+        most = f"a number of at most {_NUMBER_LENGTH} characters"
+        return _Refused(most, f"{len(text)} characters")
     value = float(text)
     return value if math.isfinite(value) else _Refused("a finite number", text)
 
 
 def _first_refused(value: Any) -> tuple[list[object], _Refused] | None:
-    """The names that lead to the first part of a value that is refused, and why."""
+    """The path, as names, of the first part of a value that is refused, and the reason."""
     if isinstance(value, _Refused):
         return [], value
     if isinstance(value, str):
@@ -238,9 +240,10 @@ def _first_refused(value: Any) -> tuple[list[object], _Refused] | None:
     for name, item in value.items() if isinstance(value, dict) else enumerate(value):
         if isinstance(name, str) and not is_text(name):
             return [name], _surrogates(name)
-        found = _first_refused(item)
-        if found is not None:
-            return [name, *found[0]], found[1]
+        refused = _first_refused(item)
+        if refused is not None:
+            names, reason = refused
+            return [name, *names], reason
     return None
 
 
@@ -311,7 +314,7 @@ def _decode_dataclass(kind: Any, value: dict[str, Any], path: str, document: Doc
     try:
         return kind(**parts)
     except InputError as error:
-        # What a type itself refuses begins with the name of the field.
+        # The message of a type's own refusal begins with the name of the field.
         what, expected, got = map(_fit, (error.what, error.expected, error.got))
         what = f"{path}.{what}" if path else f"{what}"
         hint = error.hint or document.hint
@@ -343,7 +346,7 @@ def _check_object(value: object, path: str, names: list[str], document: Document
 
 
 def _fit(value: object) -> str | None:
-    """Part of a message that a type made, perhaps of text from the file."""
+    """Make part of a type's message, which may quote the file, short and printable."""
     if value is None:
         return None
     text = " ".join(str(value).split())
@@ -359,7 +362,7 @@ def _listed(start: str, parts: Iterable[str], end: str) -> str:
 
 
 def _scalar(value: object) -> str:
-    """A value that is no container as JSON, a container by its brackets alone."""
+    """A scalar as JSON; a container only as its brackets."""
     if isinstance(value, str):
         cut = value[:SHOWN]
         text = json.dumps(cut, ensure_ascii=not cut.isprintable()).replace("\x7f", "\\u007f")

@@ -1,4 +1,4 @@
-"""The versions of what takes part in a run, for manifests and reports."""
+"""The versions of the packages that take part in a run, for manifests and reports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PACKAGES = ("torch", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy", "nltk")
 
 
 def tool_versions() -> dict[str, str]:
-    """This package's, Python's and the installed libraries' versions, by name."""
+    """The versions of this package, Python and the installed libraries, by name."""
     versions = {"sgraf-deploy": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:

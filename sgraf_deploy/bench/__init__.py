@@ -1,1 +1,1 @@
-"""Recall, parity, speed and their reports."""
+"""Measurements of speed, latency, memory and scaling, with their reports."""

@@ -1,8 +1,8 @@
-"""Engine fused's kernels on a device against the literal loop in float64: values, no speed.
+"""Compare the values of engine fused's kernels on a device with the literal loop in float64.
 
 `python -m sgraf_deploy.bench.fused_values --small` runs every kernel on 8 images × 8 captions at
-the paper's dimensions, little enough work for compute-sanitizer. With TRITON_INTERPRET=1 and
-`--device cpu` it needs no GPU.
+the paper's dimensions, which is little enough work for compute-sanitizer. With TRITON_INTERPRET=1
+and `--device cpu` it needs no GPU.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 IMAGES, CAPTIONS = 40, 64
 SMALL = 8
 LONGEST = 80
-"""Words of the last caption: more than a program of the reasoning kernel takes at a time."""
+"""Words of the last caption: more than a program of the reasoning kernel processes at a time."""
 
 
 def fused_values(
@@ -45,15 +45,15 @@ def fused_values(
     config: ModelConfig | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Logits of random images × captions by the kernels, and how far they are from float64's.
+    """Compare the kernels' logits of random images × captions with float64.
 
-    At the paper's dimensions, unless a `config` is given. Captions have 2 to 20 words, the last has
-    80; they are scored without it and with it, as captions that long take a kernel of their own.
-    The device runs the kernels alone; float64 is computed on the CPU, from the same embeddings as
-    stored in `precision`. `met` says whether `share_of_bound` is at most 1: of 1e-4 max(1, |logit|)
-    in fp32, of 5 % of the logits' standard deviation in fp16.
+    The dimensions are the paper's, unless a `config` is given. Captions have 2 to 20 words, the
+    last has 80; they are scored both without and with it, because such long captions use a kernel
+    of their own. The device runs only the kernels; float64 is computed on the CPU, from the same
+    embeddings as stored in `precision`. `met` tells whether `share_of_bound` is at most 1, where
+    the bound is 1e-4 max(1, |logit|) in fp32, and 5 % of the logits' standard deviation in fp16.
 
-    Raises UnavailableError where engine fused is not available, or the kernels do not fit.
+    Raises UnavailableError if engine fused is not available, or the kernels do not fit.
     """
     import torch
 
@@ -76,10 +76,10 @@ def fused_values(
     expected = _spread(weights, expected)
     with torch.inference_mode(), exact_arithmetic():
         scorer = FusedScorer(fold(config, weights), precision, where, blocks=blocks)
-        found = scorer(_part(encoded, captions, where)).cpu()
-        short = scorer(_part(encoded, captions - 1, where)).cpu()
-    pairs = torch.cat([found, short], dim=1).double().numpy()
-    right = torch.cat([expected, expected[:, : captions - 1]], dim=1).numpy()
+        with_longest = scorer(_part(encoded, captions, where)).cpu()
+        without_longest = scorer(_part(encoded, captions - 1, where)).cpu()
+    actual = torch.cat([with_longest, without_longest], dim=1).double().numpy()
+    expected = torch.cat([expected, expected[:, : captions - 1]], dim=1)
     return {
         "module": module,
         "precision": precision,
@@ -90,13 +90,13 @@ def fused_values(
         "device": "Triton's interpreter" if interpreted() else torch.cuda.get_device_name(where),
         "blocks": asdict(blocks),
         "seed": seed,
-        **_compare(pairs, right, precision),
+        **_compare(actual, expected.numpy(), precision),
     }
 
 
 def _weights(config: ModelConfig, seed: int) -> dict[str, NDArray[Any]]:
-    """PyTorch's own initial weights, and biases that are not zero, nor so large that they hide
-    what an alignment is made of."""
+    """PyTorch's initial weights, with biases that are neither zero nor so large that they dominate
+    the alignments."""
     rng = np.random.default_rng(seed)
     return {
         name: rng.normal(0, 1e-3, weight.shape).astype(np.float32)
@@ -109,8 +109,8 @@ def _weights(config: ModelConfig, seed: int) -> dict[str, NDArray[Any]]:
 def _spread(weights: dict[str, NDArray[Any]], logits: Tensor) -> Tensor:
     """Scale the last layer's weight, and its logits with it, to a standard deviation of about 1.
 
-    Those of random weights differ by 0.0004 at the paper's dimensions (SGR): a bound of 1e-4 would
-    be met by what is wrong. By a power of two, so that nothing is rounded.
+    The logits of random weights differ by 0.0004 at the paper's dimensions (SGR), so that wrong
+    values would meet a bound of 1e-4. The factor is a power of two, so that nothing is rounded.
     """
     scale = 2.0 ** -round(math.log2(float(logits.std())))
     weights["similarity.weight"] = weights["similarity.weight"] * np.float32(scale)
@@ -151,7 +151,7 @@ def _inputs(
 
 
 def _part(encoded: Encoded[Tensor], captions: int, device: Any) -> Encoded[Tensor]:
-    """All images and the first captions, padded to the longest of these, on the device."""
+    """All images and the first captions, padded to the longest of them, on the device."""
     from sgraf_deploy.model.folded import Encoded
 
     lengths = encoded.lengths[:captions]
@@ -166,15 +166,15 @@ def _part(encoded: Encoded[Tensor], captions: int, device: Any) -> Encoded[Tenso
 
 
 def _compare(
-    found: NDArray[np.float64], expected: NDArray[np.float64], precision: Precision
+    actual: NDArray[np.float64], expected: NDArray[np.float64], precision: Precision
 ) -> dict[str, Any]:
-    difference = np.abs(found - expected)
+    difference = np.abs(actual - expected)
     deviation = float(expected.std())
     if precision == "fp16":
         bounds = np.full_like(expected, FP16_LOGITS_SHARE * deviation)
     else:
         bounds = FP32_LOGITS * np.maximum(1.0, np.abs(expected))
-    finite = bool(np.isfinite(found).all())
+    finite = bool(np.isfinite(actual).all())
     share = float((difference / bounds).max()) if finite else None
     return {
         "logits_std": deviation,
@@ -196,7 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _all(chosen: argparse.Namespace) -> dict[str, Any]:
-    """A report of each module in each precision, and which of them missed their bound."""
+    """A report of each module in each precision, and those that missed their bound."""
     images, captions = (SMALL, SMALL) if chosen.small else (IMAGES, CAPTIONS)
     reports, failed = [], []
     for module in chosen.module or get_args(Module):

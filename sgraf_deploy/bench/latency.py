@@ -1,9 +1,10 @@
-"""How long one caption takes against a gallery, beside the literal loop and a matrix product.
+"""Latency of one caption against a gallery, compared with the literal loop and a matrix product.
 
-Queries follow each other in blocks, as in a service under load. As many products of a query's own
-size run in between, so that what the machine does besides shows in both; the floor is the query's
-arithmetic at the rate of the machine's best products, measured in the same run. What the first
-query of a length costs an engine (kernels compiled or chosen, graphs captured) is told apart.
+Queries follow each other in blocks, as in a service under load. The same number of products of the
+query's size runs in between, so that other load on the machine shows in both. The floor is the time
+of the query's arithmetic at the rate of the machine's best products, measured in the same run. The
+cost of the first query of each length (kernels compiled or chosen, graphs captured) is reported
+separately.
 """
 
 from __future__ import annotations
@@ -34,27 +35,27 @@ from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime.scorer import Scorer
 
 CANDIDATES = (10, 100, 1000)
-"""Images that one caption is reranked against."""
+"""The numbers of images that one caption is reranked against."""
 
 PERCENTILES = (50, 95, 99)
 
 BLOCK = 10
 """Queries in a row, after as many control products; the literal loop and the matrix-product rate
-are measured once beside them."""
+are measured once per block."""
 
 COLD = {"score": "score", "end to end": "end_to_end"}
-"""The scopes of the engine, whose first times are told apart, and their names in a report."""
+"""The scopes of the engine, whose first times are reported separately -> their report names."""
 
 _CONTROL_WIDTHS = (1024, 256)
-"""The control product is (m, 1024) x (1024, 256), with as many rows as the query's work takes."""
+"""The control product is (m, 1024) x (1024, 256), with m rows for the same work as the query."""
 
 
 @dataclass(frozen=True)
 class Latency:
-    """One caption against so many encoded images; seconds.
+    """Latency of one caption against `candidates` encoded images, in seconds.
 
-    `score`: the caption is encoded already. `end_to_end`: from its token ids. `floor`: what the
-    score's arithmetic takes at the matrix-product rate. The rounds of a ratio are the blocks.
+    `score` is for an encoded caption, and `end_to_end` from its token ids. `floor` is the time of
+    the score's arithmetic at the matrix-product rate. The rounds of a ratio are the blocks.
     """
 
     engine: str
@@ -68,27 +69,27 @@ class Latency:
     flop: float
     """Operations of the score's arithmetic, at the mean length of the captions."""
     cold: Mapping[str, Timing] = field(default_factory=dict)
-    """By scope, `score` before `end_to_end`: the first query of every length that is asked.
+    """By scope, `score` before `end_to_end`: the first query of every length.
 
-    None of them is among the others: each length is asked twice before.
+    They are not among the other timings, because each length is queried twice before these.
     """
 
     @property
     def floor(self) -> float:
-        """What these take at the best rate of all blocks."""
+        """Seconds of the score's arithmetic at the best rate of all blocks."""
         return self.flop * min(self.product.seconds)
 
     @property
     def times_floor(self) -> Ratio:
-        """The median of the score over the floor; scatters as the more unsteady one's blocks."""
+        """The median of the score over the floor; its scatter is the larger one of the two."""
         scatter = max(_blocks(self.score).spread, self.product.spread)
         return Ratio(self.score.median / self.floor, scatter)
 
     @property
     def times_literal(self) -> Ratio:
-        """How many times faster than the literal loop, of the medians.
+        """The literal loop's median over the score's.
 
-        Scatters as the ratios on the same caption do, the first of each block.
+        The scatter is that of the ratios for the same captions, the first of each block.
         """
         same = Timing(self.score.seconds[::BLOCK])
         scatter = times_faster(same, self.literal).scatter
@@ -96,13 +97,13 @@ class Latency:
 
     @property
     def tail(self) -> Ratio:
-        """p99 / p50 of the score over that of the control product; scatters as their blocks."""
+        """p99 / p50 of the score over that of the control product; scatters like their blocks."""
         scatter = max(_blocks(self.score).spread, _blocks(self.control).spread)
         return Ratio(_tail(self.score) / _tail(self.control), scatter)
 
     @property
     def ratios(self) -> dict[str, Ratio]:
-        """By their names in a report."""
+        """The ratios by their names in a report."""
         return {
             "times_floor": self.times_floor,
             "times_literal": self.times_literal,
@@ -137,13 +138,13 @@ def measure_latency(
 ) -> list[Latency]:
     """Rerank one caption after the other against 10, 100 and 1,000 images.
 
-    Where there are fewer images they are repeated. 100 are asked for half as often as 10, and
+    If there are fewer images, they are repeated. 100 images are queried half as often as 10, and
     1,000 a third as often.
     """
     images = scorer.encode_images(inputs.regions)
     captions = scorer.encode_captions(list(inputs.token_ids))
     literal_images = literal.encode_images(inputs.regions)
-    found = []
+    latencies = []
     for place, count in enumerate(CANDIDATES):
         rows = np.resize(np.arange(len(images)), count)
         whole = count == len(images)
@@ -152,19 +153,19 @@ def measure_latency(
             gallery=images if whole else images[rows],
             captions=captions,
             literal=literal,
-            literal_gallery={member: each[rows] for member, each in literal_images.items()},
+            literal_gallery={member: value[rows] for member, value in literal_images.items()},
             token_ids=inputs.token_ids,
         )
         repeats = max(3, options.queries // (place + 1))
-        found.append(queries.measure(name, repeats, options))
+        latencies.append(queries.measure(name, repeats, options))
         if progress is not None:
             progress(place + 1, len(CANDIDATES))
-    return found
+    return latencies
 
 
 @dataclass
 class _Queries:
-    """Captions that are asked one after the other of one gallery."""
+    """Queries with one caption after the other against one gallery."""
 
     scorer: Scorer
     gallery: Any
@@ -206,7 +207,7 @@ class _Queries:
     def _warm_up(
         self, calls: dict[str, Callable[[int], object]], repeats: int, clock: Clock
     ) -> dict[str, Timing]:
-        """Ask a caption of every length twice in a row; seconds of the first time, by scope."""
+        """Query with a caption of every length twice in a row; first seconds by scope."""
         rows: dict[int, int] = {}
         for row, ids in enumerate(self.token_ids[:repeats]):
             rows.setdefault(len(ids), row)
@@ -223,12 +224,12 @@ class _Queries:
         return cold
 
     def _calls(self) -> dict[str, Callable[[int], object]]:
-        """What is timed, by scope: of the caption in a row."""
+        """The calls that are timed, by scope; each takes the row of a caption."""
         captions = [self.captions[row : row + 1] for row in range(len(self.captions))]
         control = self._control()
         literal_captions = [
             self.literal.encode_captions([ids]) for ids in self.token_ids[::BLOCK]
-        ]  # of the first caption of each block
+        ]  # the first caption of each block
         return {
             "control": lambda _: control.run(),
             "score": lambda row: self.scorer.rerank(captions[row], self.gallery, 10),
@@ -241,7 +242,7 @@ class _Queries:
         synchronised(run, self.literal.device)()
 
     def _flop(self) -> float:
-        """Of a query, at the mean length of the captions."""
+        """Operations of a query, at the mean length of the captions."""
         words = float(np.mean([len(ids) for ids in self.token_ids]))
         configs = [member.config for member in self.scorer.bundle.manifest.members.values()]
         return len(self.gallery) * sum(pair_flop(config, words) for config in configs)
@@ -263,7 +264,7 @@ def _cold(timing: Timing) -> dict[str, float]:
 
 
 def _blocks(timing: Timing) -> Timing:
-    """The median of each block: it hardly depends on how long the block's captions are."""
+    """The median of each block, which hardly depends on the lengths of the block's captions."""
     starts = range(0, len(timing.seconds), BLOCK)
     return Timing(tuple(Timing(timing.seconds[at : at + BLOCK]).median for at in starts))
 

@@ -21,23 +21,23 @@ PRODUCTS = ((2048, 2048, 2048), (1400, 1024, 256), (4096, 1024, 1024), (1024, 40
 """Shapes (m, k, n) of the matrix product; the best of them is the machine's rate."""
 
 GPU_PRODUCTS = (*PRODUCTS, (4096, 4096, 4096), (8192, 8192, 8192))
-"""A GPU needs larger ones to be busy."""
+"""A GPU needs larger products to be busy."""
 
 _GPU_REPEATS = 20
-"""Products in a row on a GPU, or starting them is what is measured."""
+"""Products in a row on a GPU, so that the cost of starting them does not dominate."""
 
 UNSTABLE = 0.2
 """A spread above this share of the median makes a timing a poor basis for a comparison."""
 
 UNSTABLE_RATIO = 0.5
-"""Rounds that scatter over more than this share of a ratio withhold it: the next run may as well
-give three quarters of it, or five. Of two timings that are each just stable it has 0.3."""
+"""A ratio whose rounds scatter over more than this share of it is withheld: the next run may well
+give three quarters of it, or five quarters. Two timings that are just stable give about 0.3."""
 
 WITHHELD = "unstable"
-"""What a table shows in place of such a ratio."""
+"""The text that a table shows in place of such a ratio."""
 
 INTERVAL = 0.02
-"""Seconds between two looks at the process's memory."""
+"""Seconds between two readings of the process's memory."""
 
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -56,11 +56,11 @@ class Timing:
 
     @property
     def spread(self) -> float:
-        """The 90th less the 10th percentile, as a share of the median."""
+        """The 90th minus the 10th percentile, as a share of the median."""
         return spread(self.seconds)
 
     def percentile(self, percent: float) -> float:
-        """Linear between the two nearest, seconds."""
+        """A percentile in seconds, interpolated linearly."""
         return float(np.percentile(self.seconds, percent))
 
     def rate(self, units: float) -> float:
@@ -68,7 +68,7 @@ class Timing:
         return units / self.median
 
     def to_json(self) -> dict[str, Any]:
-        """Median, spread and every value."""
+        """The median, the spread and every value."""
         return {"median": self.median, "spread": self.spread, "seconds": list(self.seconds)}
 
 
@@ -80,7 +80,7 @@ def timed(work: Callable[[], object], clock: Clock = time.perf_counter) -> float
 
 
 def synchronised(work: Callable[[], object], device: str) -> Callable[[], object]:
-    """The same work, which waits for a GPU to finish it."""
+    """The same work, but waiting until a GPU has finished it."""
     if not device.startswith("cuda"):
         return work
     import torch
@@ -93,16 +93,16 @@ def synchronised(work: Callable[[], object], device: str) -> Callable[[], object
 
 
 def spread(values: Sequence[float]) -> float:
-    """The 90th less the 10th percentile, as a share of the median; 0 for a single value."""
+    """The 90th minus the 10th percentile, as a share of the median; 0 for a single value."""
     low, median, high = np.percentile(values, (10, 50, 90))
     return float((high - low) / median)
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """A ratio of timings, and how far its rounds scatter, as a share of their median.
+    """A ratio of timings, and the scatter of its rounds as a share of their median.
 
-    One that scatters too far is told to nobody: tables show `unstable`, reports null and why.
+    A ratio that scatters too far is withheld: tables show `unstable`, reports null and the reason.
     """
 
     value: float
@@ -110,33 +110,33 @@ class Ratio:
 
     @property
     def withheld(self) -> str | None:
-        """Why it is; None for a stable one."""
+        """The reason why the ratio is withheld; None if it is stable."""
         if self.scatter <= UNSTABLE_RATIO:
             return None
         most = f"{100 * UNSTABLE_RATIO:.0f} %"
         return f"the rounds scatter over {100 * self.scatter:.0f} % of the median, above {most}"
 
     def shown(self, form: str = ".2f", unit: str = "") -> str:
-        """For a table."""
+        """The text for a table."""
         return f"{self.value:{form}}{unit}" if self.withheld is None else WITHHELD
 
 
 def ratios_to_json(ratios: Mapping[str, Ratio]) -> dict[str, Any]:
-    """Values by name, null for one that is withheld, and under `withheld` why it is."""
+    """Values by name, null for a withheld one, and the reasons under `withheld`."""
     reasons = {name: ratio.withheld for name, ratio in ratios.items() if ratio.withheld}
     values = {name: None if name in reasons else ratio.value for name, ratio in ratios.items()}
     return values | {"withheld": reasons}
 
 
 def times_faster(work: Timing, yardstick: Timing) -> Ratio:
-    """How many times faster, round by round: the median of the ratios, which may scatter less
-    than the timings do."""
+    """How many times faster `work` is: the median of the ratios of the rounds, which may scatter
+    less than the timings do."""
     ratios = [b / a for a, b in zip(work.seconds, yardstick.seconds, strict=True)]
     return Ratio(float(np.median(ratios)), spread(ratios))
 
 
 def pair_flop(config: ModelConfig, words: float) -> float:
-    """Floating-point operations per pair after the exact rewrites, at a mean of so many words."""
+    """Floating-point operations per pair after the exact rewrites, for a mean number of words."""
     attention = 2 * 2 * config.regions * words * config.embed
     alignment = 2 * (words + 1) * config.embed * config.sim_dim
     reasoning = max(0, config.sgr_steps - 1) * 2 * 2 * (words + 1) * config.sim_dim**2
@@ -144,10 +144,10 @@ def pair_flop(config: ModelConfig, words: float) -> float:
 
 
 class Product:
-    """One matrix product (m, k) x (k, n) that can be run again and again.
+    """One matrix product (m, k) x (k, n) that can be run repeatedly.
 
-    On the CPU float32, with PyTorch on its threads, or NumPy where it is not; on a GPU float16,
-    and a run has waited for it.
+    On the CPU it is float32, by PyTorch with its threads, or by NumPy if PyTorch is not installed.
+    On a GPU it is float16, and a run waits until it is finished.
     """
 
     def __init__(self, shape: tuple[int, int, int], device: str = "cpu") -> None:
@@ -176,7 +176,7 @@ class Product:
 
 
 class ProductRate:
-    """Measures what a device's matrix products reach: the best of a list of shapes."""
+    """Measures the rate of a device's matrix products: the best of a list of shapes."""
 
     def __init__(self, clock: Clock, device: str = "cpu") -> None:
         self._clock = clock
@@ -185,7 +185,7 @@ class ProductRate:
         self.library, self.dtype = self._products[0].library, self._products[0].dtype
 
     def measure(self) -> float:
-        """The best rate of all shapes once, FLOP/s."""
+        """Run all shapes once and return the best rate, FLOP/s."""
         rates = []
         for product in self._products:
             product.run()
@@ -195,19 +195,19 @@ class ProductRate:
 
 @dataclass(frozen=True)
 class PeakMemory:
-    """Resident bytes of this process: at the start, and the most since; None where unknown."""
+    """Resident bytes of this process at the start, and the peak since then; None if unknown."""
 
     start: int | None
     peak: int | None
 
 
 class MemoryWatch:
-    """Where the system allows it, the peak counts from here; elsewhere from the process's start."""
+    """Watches the peak memory, from here on if the system can reset it, else from the start."""
 
     def __init__(self) -> None:
         self._start = _status("VmRSS")
         try:
-            _CLEAR_REFS.write_text("5")  # Linux: begin the high-water mark anew
+            _CLEAR_REFS.write_text("5")  # Linux: resets the high-water mark
         except OSError:
             self._start = None
 
@@ -218,7 +218,7 @@ class MemoryWatch:
 
 
 def _largest() -> int | None:
-    """The most memory that this process has had, bytes; None on Windows."""
+    """The peak memory of this process, bytes; None on Windows."""
     try:
         import resource
     except ImportError:
@@ -228,16 +228,16 @@ def _largest() -> int | None:
 
 
 def resident() -> dict[str, int]:
-    """RssAnon and VmRSS of this process, bytes; empty where the system does not tell.
+    """RssAnon and VmRSS of this process, bytes; empty if the system does not report them.
 
-    RssAnon is what a process itself holds: pages of a file are the system's to drop.
+    RssAnon counts the process's own memory: the system can drop pages of a file at any time.
     """
-    found = {name: _status(name) for name in ("RssAnon", "VmRSS")}
-    return {name: size for name, size in found.items() if size is not None}
+    sizes = {name: _status(name) for name in ("RssAnon", "VmRSS")}
+    return {name: size for name, size in sizes.items() if size is not None}
 
 
 class ResidentPeak:
-    """The largest values of `resident` that a thread sees while the block runs."""
+    """The largest values of `resident` that a thread reads while the block runs."""
 
     def __init__(self) -> None:
         self.values = resident()
@@ -263,16 +263,16 @@ class ResidentPeak:
             self.look()
 
     def look(self) -> None:
-        """See whether there is more now."""
+        """Read the memory now, and keep the largest values."""
         for name, now in resident().items():
             self.values[name] = max(self.values[name], now)
 
 
 def _status(field: str) -> int | None:
-    """A size from the kernel's account of this process, bytes."""
+    """A size from the kernel's status of this process, bytes."""
     try:
         lines = _STATUS.read_text().splitlines()
     except OSError:
         return None
-    found = [line.split()[1] for line in lines if line.startswith(f"{field}:")]
-    return int(found[0]) * 1024 if found else None
+    sizes = [line.split()[1] for line in lines if line.startswith(f"{field}:")]
+    return int(sizes[0]) * 1024 if sizes else None

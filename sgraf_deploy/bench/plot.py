@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 420, 320
-"""Of one panel, in pixels."""
+"""The size of one panel, in pixels."""
 
 LEFT, RIGHT, TOP, BOTTOM = 64, 18, 40, 48
 _STEPS = (1, 2, 5)
 _DECADES_OF_WHOLE_POWERS = 2.5
-"""An axis that spans more has ticks at powers of ten alone."""
+"""An axis that spans more decades has ticks only at powers of ten."""
 
 _UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 

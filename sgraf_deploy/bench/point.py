@@ -1,7 +1,7 @@
-"""One size of the scaling bench, measured in a process of its own.
+"""One point of the scaling bench, measured in a process of its own.
 
-`python -m sgraf_deploy.bench.point` reads a `Job` from standard input and writes what `measure`
-finds to standard output, both as JSON.
+`python -m sgraf_deploy.bench.point` reads a `Job` from standard input and writes the result of
+`measure` to standard output, both as JSON.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
 from sgraf_deploy.runtime.scorer import Scorer, load
 
 ENOUGH_PAIRS = 200_000
-"""A matrix below is scored several times, and it or a part of it once before the clock starts."""
+"""A smaller matrix is scored several times. Before the clock starts, about this many pairs are
+scored once."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """Score images x captions of `fewest` to `most` words, `<start>` and `<end>` included."""
+    """Score images x captions of `fewest` to `most` words, counting `<start>` and `<end>`."""
 
     bundle: str
     images: int
@@ -54,7 +55,7 @@ class Job:
         return self.images * self.captions
 
     def engine_options(self) -> EngineOptions:
-        """What the engine is opened with."""
+        """The options that the engine is opened with."""
         return EngineOptions(
             self.threads,
             self.device,
@@ -66,7 +67,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Clocks:
-    """Wall seconds, and the seconds that all threads of the process computed for."""
+    """Clocks of wall seconds and of the CPU seconds of all threads of the process."""
 
     wall: Clock = time.perf_counter
     cpu: Clock = time.process_time
@@ -75,8 +76,8 @@ class Clocks:
 def random_inputs(job: Job, bundle: Bundle) -> tuple[NDArray[np.float32], list[NDArray[np.int32]]]:
     """Standard normal regions (images, regions, img_dim), and random ids of each caption.
 
-    An image is a window on one table of rows and shares all but one of them with the next: many
-    images then take little memory, and no value makes scoring faster or slower.
+    An image is a window on a table of rows and shares all but one of them with the next image. Many
+    images then take little memory, and the values do not change the speed of scoring.
     """
     config = next(iter(bundle.manifest.members.values())).config
     rng = np.random.default_rng(job.seed)
@@ -89,10 +90,10 @@ def random_inputs(job: Job, bundle: Bundle) -> tuple[NDArray[np.float32], list[N
 
 
 def measure(job: Job, clocks: Clocks = Clocks()) -> dict[str, Any]:
-    """Score the whole matrix and say what it took: seconds of one run, and bytes.
+    """Score the whole matrix and return the seconds of one run and the bytes that it took.
 
-    `rss_anon` is null where the system does not tell: after `load`, with the raw inputs, and at
-    the peak, which includes encoding them.
+    `rss_anon` has the bytes after `load`, with the raw inputs, and at the peak, which includes
+    encoding the inputs; each is null if the system does not report it.
     """
     with load(
         job.bundle, engine=job.engine, precision=job.precision, options=job.engine_options()
@@ -126,7 +127,7 @@ def measure(job: Job, clocks: Clocks = Clocks()) -> dict[str, Any]:
 def _time(
     scorer: Scorer, images: EncodedImages, captions: EncodedCaptions, clocks: Clocks
 ) -> dict[str, Any]:
-    """The mean seconds of as many runs as give a timing that is worth something."""
+    """The mean wall and CPU seconds of enough runs for a meaningful timing."""
     pairs = len(images) * len(captions)
     runs = math.ceil(ENOUGH_PAIRS / pairs)
     scorer.score(images[: max(1, ENOUGH_PAIRS // len(captions))], captions)
@@ -145,20 +146,20 @@ def _time(
 
 
 def main() -> int:
-    """Measure the job on standard input; a deliberate error is one line on standard error."""
+    """Measure the job on standard input; prints an expected error as one line to stderr."""
     fields = json.load(sys.stdin)
     job = Job(**fields | {"checkpoints": tuple(fields["checkpoints"])})
     try:
-        found = measure(job)
+        result = measure(job)
     except SgrafDeployError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
-    json.dump(found, sys.stdout)
+    json.dump(result, sys.stdout)
     return 0
 
 
 def to_json(job: Job) -> str:
-    """What `main` reads."""
+    """The JSON that `main` reads."""
     return json.dumps(asdict(job))
 
 

@@ -1,4 +1,4 @@
-"""Captions of random words, for measuring speed and parity without data."""
+"""Captions of random words, to measure speed and parity without data."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from sgraf_deploy.data.vocabulary import END, PAD, SPECIAL_WORDS, START, Vocabul
 def random_token_ids(
     bundle: Bundle, lengths: Sequence[int], rng: np.random.Generator
 ) -> list[NDArray[np.int32]]:
-    """Uniform words between `<start>` and `<end>`: ids (words,) of each caption, at least two.
+    """Ids (words,) of each caption, at least two: random words between `<start>` and `<end>`.
 
-    Never `<pad>`, which no caption holds. Without a vocabulary the special words are the first
-    ids, as the authors' code numbers them.
+    `<pad>` is never among them, as in any caption. Without a vocabulary the special words are taken
+    to have the first ids, as in the authors' code.
     """
     manifest = bundle.manifest
     vocabulary = Vocabulary(SPECIAL_WORDS)
@@ -25,7 +25,7 @@ def random_token_ids(
         vocabulary = Vocabulary.load(bundle.vocabulary_path())
     pad, start, end = map(vocabulary.id, (PAD, START, END))
     words = np.setdiff1d(np.arange(manifest.vocab_size, dtype=np.int32), (pad, start, end))
-    found = [rng.choice(words, max(2, length)).astype(np.int32) for length in lengths]
-    for ids in found:
+    captions = [rng.choice(words, max(2, length)).astype(np.int32) for length in lengths]
+    for ids in captions:
         ids[0], ids[-1] = start, end
-    return found
+    return captions

@@ -1,4 +1,4 @@
-"""Models of random weights, exported through the gate: for speed, which weights do not change."""
+"""Models with random weights, exported through the gate, to measure speed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sgraf_deploy.model.checkpoint import Checkpoint, write_checkpoint
 
 
 def model_config(module: Module, **changes: Any) -> ModelConfig:
-    """The authors' dimensions; the vocabulary is small, because scoring never sees it."""
+    """The paper's dimensions with `changes`; the vocabulary, which scoring ignores, is small."""
     return replace(PAPER[module], **({"vocab_size": 1000} | changes))
 
 
@@ -28,11 +28,11 @@ _UNBIASED = (
 
 
 def random_checkpoint(config: ModelConfig, seed: int = 0) -> Checkpoint:
-    """PyTorch's own initial weights, without biases behind the encoders.
+    """PyTorch's initial weights, without biases after the encoders.
 
-    With them all pairs are about the same to SGR: logits at the paper's dimensions differ by 1e-4,
-    of which half precision takes 7 %, more than the gate's bound. Without, by 6e-4, of which it
-    takes 0.5 %.
+    With biases, all pairs are almost the same to SGR: logits at the paper's dimensions differ by
+    1e-4, and half precision changes them by 7 % of that, more than the gate's bound. Without
+    biases they differ by 6e-4, and half precision changes them by 0.5 % of that.
     """
     import torch
 

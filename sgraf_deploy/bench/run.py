@@ -1,4 +1,4 @@
-"""The whole bench of a bundle: parity, throughput, latency and memory of several engines."""
+"""The bench of a bundle: parity, throughput, latency and memory of several engines."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from sgraf_deploy.runtime.scorer import Scorer, load
 from sgraf_deploy.versions import tool_versions
 
 EMULATED = ("fp16-rounded", "fp8-rounded")
-"""Executed to know its values; its speed says nothing about any machine, and is not measured."""
+"""Arithmetic that is only emulated to compare values; its speed is meaningless and not measured."""
 
 MOST_TIMED = SHARD
-"""Images, and captions, that throughput is measured on: one shard of the literal loop."""
+"""Most images, and captions, that throughput is measured on: one shard of the literal loop."""
 
 MOST_TIMED_ON_GPU = GPU_SHARD
 
@@ -40,7 +40,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """What is measured, on how many threads, and how often."""
+    """The engines to measure, the options to open them with, and the rounds."""
 
     engines: tuple[Choice, ...]
     engine_options: EngineOptions = field(default_factory=EngineOptions)
@@ -48,13 +48,13 @@ class BenchOptions:
 
     @property
     def device(self) -> str:
-        """Where the literal loop runs: on the GPU where an engine does."""
-        return next((one.device for one in self.engines if one.device != "cpu"), "cpu")
+        """The device of the literal loop: the GPU, if an engine uses one."""
+        return next((choice.device for choice in self.engines if choice.device != "cpu"), "cpu")
 
 
 @dataclass(frozen=True, eq=False)
 class BenchReport:
-    """Everything that was measured; `failed` names each bound that was missed."""
+    """The results of the bench; `failed` names each bound that was missed."""
 
     run: dict[str, Any]
     yardstick: Yardstick
@@ -64,12 +64,12 @@ class BenchReport:
     latency: list[Latency]
     memory: PeakMemory
     device_memory: dict[str, dict[str, int]]
-    """By engine; nothing for those on the host."""
+    """Bytes by engine and purpose; empty for engines on the CPU."""
     warnings: list[str] = field(default_factory=list)
 
     @property
     def failed(self) -> list[str]:
-        """A sentence for each bound that was missed, the yardstick's own first."""
+        """A sentence for each missed bound, that of the literal loop first."""
         inexact = [] if self.yardstick.missed is None else [f"{LITERAL}: {self.yardstick.missed}"]
         return inexact + [
             f"{engine}, {parity.model}: {bound}"
@@ -100,7 +100,7 @@ class BenchReport:
 
 
 def random_workload(bundle: Bundle, images: int, captions: int) -> Workload:
-    """Standard normal regions and random ids, 8 to 20 words a caption, from seed 0."""
+    """Standard normal regions and random ids, 8 to 20 words per caption, from seed 0."""
     manifest, rng = bundle.manifest, np.random.default_rng(SEED)
     shape = (images, manifest.regions, manifest.img_dim)
     regions = rng.standard_normal(shape, dtype=np.float32)
@@ -114,30 +114,32 @@ def run_bench(
 ) -> BenchReport:
     """Measure every engine against the literal loop, on a workload.
 
-    Raises UnavailableError for an engine that does not work here, or without PyTorch, before
-    anything long begins.
+    Raises UnavailableError for an engine that does not work here, or without PyTorch, before any
+    long work begins.
     """
     memory = MemoryWatch()
     with ExitStack() as stack:
         scorers = _open(bundle, options, stack)
         literal = LiteralLoop(bundle, options.engine_options.checkpoints, options.device)
-        stack.enter_context(_set_once())
+        stack.enter_context(_exact_arithmetic())
         reference, parity = compare_scorers(literal, scorers, workload, stage)
         speed = options.speed
         yardsticks = _yardsticks(literal)
         part = workload.timed_part(MOST_TIMED if len(yardsticks) == 1 else MOST_TIMED_ON_GPU)
-        real = {name: one for name, one in scorers.items() if one.executed not in EMULATED}
-        throughput = measure_throughput(bundle, real, yardsticks, part, speed, stage("throughput"))
+        timed = {
+            name: scorer for name, scorer in scorers.items() if scorer.executed not in EMULATED
+        }
+        throughput = measure_throughput(bundle, timed, yardsticks, part, speed, stage("throughput"))
         latency = [
-            one
-            for name, scorer in real.items()
-            for one in measure_latency(
+            latency
+            for name, scorer in timed.items()
+            for latency in measure_latency(
                 name, scorer, literal, part, speed, stage(f"latency of {name}")
             )
         ]
         run = _describe(bundle, scorers, workload, options)
-        device_memory = {name: one.device_memory() for name, one in scorers.items()}
-    at_chance = [one.message for one in chance_findings(by_reference(reference))]
+        device_memory = {name: scorer.device_memory() for name, scorer in scorers.items()}
+    at_chance = [finding.message for finding in chance_findings(by_reference(reference))]
     warnings = [*workload.warnings, *at_chance, *_unstable(throughput)]
     return BenchReport(
         run=run,
@@ -152,33 +154,33 @@ def run_bench(
     )
 
 
-def _set_once() -> AbstractContextManager[None]:
-    """So that no call that is timed has to set PyTorch's precision, and put it back."""
+def _exact_arithmetic() -> AbstractContextManager[None]:
+    """Set PyTorch's precision once, so that no timed call has to set and restore it."""
     from sgraf_deploy.model.exact import exact_arithmetic
 
     return exact_arithmetic()
 
 
 def _open(bundle: Bundle, options: BenchOptions, stack: ExitStack) -> dict[str, Scorer]:
-    """The scorers by what they execute, open as long as the stack is.
+    """The scorers by label, which are closed with the stack.
 
-    Captions were bounded where they were read.
+    They have no limit of words, because it was checked when the captions were read.
     """
     scorers = (
         load(
             bundle,
-            one.engine,
-            one.precision,
-            options=replace(options.engine_options, device=one.device),
+            choice.engine,
+            choice.precision,
+            options=replace(options.engine_options, device=choice.device),
             max_words=None,
         )
-        for one in options.engines
+        for choice in options.engines
     )
     return {_label(scorer): stack.enter_context(scorer) for scorer in scorers}
 
 
 def _yardsticks(literal: LiteralLoop) -> dict[str, LiteralLoop]:
-    """The literal loop; on a GPU, which small shards leave idle, also in large ones."""
+    """The literal loop; on a GPU also with large shards, because small ones leave it idle."""
     if literal.device == "cpu":
         return {LITERAL: literal}
     return {LITERAL: literal, f"{LITERAL}, shards of {GPU_SHARD:,}": literal.in_shards(GPU_SHARD)}
@@ -191,23 +193,24 @@ def _label(scorer: Scorer) -> str:
 
 
 def _unstable(throughput: Throughput) -> list[str]:
-    """A warning for every timing that spreads too far, the matrix product's included."""
+    """A warning if timings spread too far, including those of the matrix product."""
     spreads = {"the matrix product": throughput.product_timing.spread} | {
         speed.engine: speed.timings["score"].spread for speed in throughput.speeds
     }
-    shaky = [f"{name} {100 * s:.0f} %" for name, s in spreads.items() if s > UNSTABLE]
-    if not shaky:
+    unstable = [f"{name} {100 * s:.0f} %" for name, s in spreads.items() if s > UNSTABLE]
+    if not unstable:
         return []
     return [
-        f"unstable timings, from the 10th to the 90th percentile: {', '.join(shaky)} of the "
-        "median; something else runs here, or --repeats is too small to compare"
+        "unstable timings, which spread from the 10th to the 90th percentile by: "
+        f"{', '.join(unstable)} of the median; other programs are running, or --repeats is too "
+        "small for a comparison"
     ]
 
 
 def _describe(
     bundle: Bundle, scorers: dict[str, Scorer], workload: Workload, options: BenchOptions
 ) -> dict[str, Any]:
-    """What is needed to compare two runs."""
+    """The facts that are needed to compare two runs."""
     return {
         "bundle_sha256": bundle.sha256,
         "module": bundle.manifest.module,
@@ -230,7 +233,7 @@ def _describe(
 
 
 def processor() -> str:
-    """What this machine computes on."""
+    """The number and the model of this machine's processors."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -242,10 +245,12 @@ def processor() -> str:
 def default_bundle(folder: Path) -> Path | None:
     """The only `*.sgraf` of a folder; None if there is none.
 
-    Raises BundleError where there are several.
+    Raises BundleError if there are several.
     """
-    found = sorted(path for path in folder.glob("[!.]*.sgraf") if path.is_dir())
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
-        raise BundleError("BUNDLE", expected="one of those here", got=names, hint="name it")
-    return found[0] if found else None
+    bundles = sorted(path for path in folder.glob("[!.]*.sgraf") if path.is_dir())
+    if len(bundles) > 1:
+        names = ", ".join(path.name for path in bundles)
+        raise BundleError(
+            "BUNDLE", expected="a single bundle in this folder", got=names, hint="name one of them"
+        )
+    return bundles[0] if bundles else None

@@ -1,7 +1,7 @@
-"""How speed and memory grow with the matrix, and speed with the length of captions.
+"""Speed and memory as the matrix grows, and speed as captions grow.
 
-Every point is measured in a child process, so that none leaves memory to the next, and in rounds
-that go up and down in turn, so that a machine whose clock drifts favours no size.
+Every point is measured in a child process, so that none leaves memory to the next. Rounds go up and
+down in turn, so that a drifting processor clock favours no size.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ PAIRS = (10_000, 100_000, 1_000_000, 10_000_000)
 CAPTIONS_PER_IMAGE = 5
 
 FEWEST, MOST = 8, 20
-"""Words of a caption while the matrix grows, evenly spread."""
+"""The range of words per caption while the matrix grows, evenly spread."""
 
 WORD_COUNTS = (5, 10, 20, 40, 80)
 PAIRS_OF_LENGTHS = 100_000
-"""Pairs, about, while captions grow, all of one length."""
+"""The approximate number of pairs while captions grow; all captions have the same length."""
 
 COMMAND = (sys.executable, "-P", "-m", "sgraf_deploy.bench.point")
-"""A child: `-P`, since modules of the working folder are not its."""
+"""The child process; `-P` keeps it from importing modules of the working folder."""
 
 Measure = Callable[[Job], dict[str, Any]]
-"""Measures one point, by default in a child process; see `point.measure` for what it gives."""
+"""Measures one point, by default in a child process; `point.measure` describes the result."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,15 @@ class Size:
 
     @staticmethod
     def of_pairs(pairs: int) -> Size:
-        """About so many pairs, at five captions an image."""
+        """A matrix of about `pairs` pairs, with five captions per image."""
         images = max(1, round(math.sqrt(pairs / CAPTIONS_PER_IMAGE)))
         return Size(images, CAPTIONS_PER_IMAGE * images)
 
 
 @dataclass(frozen=True)
 class ScalingOptions:
-    """What is measured; `max_pairs` leaves out larger sizes, and bounds the lengths' one."""
+    """The engine, sizes and lengths to measure; `max_pairs` leaves out larger sizes and limits the
+    matrix of the growing captions."""
 
     engine: Choice
     engine_options: EngineOptions = field(default_factory=EngineOptions)
@@ -74,32 +75,32 @@ class ScalingOptions:
     repeats: int = 5
 
     def chosen_sizes(self) -> list[Size]:
-        """As `choose_sizes`."""
+        """The sizes that `choose_sizes` chooses."""
         return choose_sizes(self.sizes, self.max_pairs)
 
     def size_of_lengths(self) -> Size:
-        """The matrix of the captions that grow."""
+        """The matrix of the growing captions."""
         return Size.of_pairs(min(PAIRS_OF_LENGTHS, self.max_pairs or PAIRS_OF_LENGTHS))
 
 
 def choose_sizes(sizes: Sequence[Size], max_pairs: int | None) -> list[Size]:
-    """Those of at most so many pairs, by pairs; InputError if none is left."""
+    """The sizes of at most `max_pairs` pairs, in ascending order; InputError if there are none."""
     limit = max_pairs or max(size.pairs for size in sizes)
-    # About 10,000 is 45 x 225, which is a little more.
-    found = [size for size in sizes if size.pairs <= 1.02 * limit]
-    if not found:
+    # `Size.of_pairs(10_000)` is 45 x 225, which is a little more than 10,000.
+    chosen = [size for size in sizes if size.pairs <= 1.02 * limit]
+    if not chosen:
         smallest = min(size.pairs for size in sizes)
         raise InputError("--max-pairs", expected=f"at least {smallest:,}", got=f"{limit:,}")
-    return sorted(found, key=lambda size: size.pairs)
+    return sorted(chosen, key=lambda size: size.pairs)
 
 
 @dataclass(frozen=True, eq=False)
 class Point:
     """One size or length over all rounds.
 
-    `plan` is what does not depend on the machine's speed: shapes, tiles, bytes. `cost` is the
-    seconds per pair relative to the first point of its series, round by round. RssAnon is the
-    largest of the rounds, None where the system does not tell.
+    `plan` has the values that do not depend on the machine's speed: shapes, tiles, bytes. `cost` is
+    the seconds per pair relative to the first point of its series, round by round. RssAnon is the
+    largest of the rounds, None if the system does not report it.
     """
 
     plan: dict[str, Any]
@@ -109,7 +110,7 @@ class Point:
     flop_per_pair: float
     rss_anon_peak: int | None
     rss_anon_inputs: int | None
-    """What the raw inputs hold."""
+    """RssAnon of the raw inputs."""
 
     @property
     def pairs(self) -> int:
@@ -118,19 +119,19 @@ class Point:
 
     @property
     def pairs_per_second(self) -> float:
-        """At the median."""
+        """Pairs per second at the median time."""
         return self.timing.rate(self.pairs)
 
     @property
     def rss_anon_beyond(self) -> int | None:
-        """The peak less raw inputs, encoded inputs and the result: what must not grow."""
+        """The peak minus raw inputs, encoded inputs and result; it must not grow with the size."""
         if self.rss_anon_peak is None or self.rss_anon_inputs is None:
             return None
         known = self.plan["encoded_bytes"] + self.plan["result_bytes"]
         return self.rss_anon_peak - self.rss_anon_inputs - int(known)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything."""
+        """All fields and derived values as a JSON object."""
         return {
             **self.plan,
             "seconds": self.timing.to_json(),
@@ -146,7 +147,7 @@ class Point:
 
 @dataclass(frozen=True, eq=False)
 class ScalingReport:
-    """The matrix grows, then the captions."""
+    """The points of the growing matrix, and those of the growing captions."""
 
     run: dict[str, Any]
     sizes: list[Point]
@@ -162,9 +163,9 @@ class ScalingReport:
 
 
 def in_a_child(job: Job) -> dict[str, Any]:
-    """`point.measure` in a process of its own.
+    """Run `point.measure` in a process of its own.
 
-    Raises SgrafDeployError with the child's last line, or the signal that ended it.
+    Raises SgrafDeployError with the child's last line, or with the signal that ended it.
     """
     done = subprocess.run(
         COMMAND,
@@ -176,14 +177,14 @@ def in_a_child(job: Job) -> dict[str, Any]:
         check=False,
     )
     if done.returncode == 0:
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
+        result: dict[str, Any] = json.loads(done.stdout)
+        return result
     lines = done.stderr.strip().splitlines()
     got = lines[-1] if lines else f"exit code {done.returncode}"
     if done.returncode < 0:
         got = f"signal {signal.Signals(-done.returncode).name}"
     size = f"{job.images:,} images × {job.captions:,} captions"
-    hint = "take fewer with --max-pairs" if done.returncode < 0 else None
+    hint = "measure fewer pairs with --max-pairs" if done.returncode < 0 else None
     raise SgrafDeployError(f"measuring {size} failed", got=got, hint=hint)
 
 
@@ -195,21 +196,21 @@ def measure_scaling(
 ) -> ScalingReport:
     """Measure every size, then every length of captions, in rounds; progress counts points."""
     jobs = _jobs(bundle, options)
-    found: list[list[dict[str, Any]]] = [[] for _ in jobs]
+    results: list[list[dict[str, Any]]] = [[] for _ in jobs]
     done, total = 0, len(jobs) * options.repeats
     for index in range(options.repeats):
         for place in range(len(jobs))[:: 1 if index % 2 == 0 else -1]:
-            found[place].append(measure(jobs[place]))
+            results[place].append(measure(jobs[place]))
             done += 1
             if progress is not None:
                 progress(done, total)
     count = len(options.chosen_sizes())
-    report = _describe(bundle, options, found[0][0])
-    return ScalingReport(report, _points(bundle, found[:count]), _points(bundle, found[count:]))
+    run = _describe(bundle, options, results[0][0])
+    return ScalingReport(run, _points(bundle, results[:count]), _points(bundle, results[count:]))
 
 
 def _jobs(bundle: Bundle, options: ScalingOptions) -> list[Job]:
-    """Sizes first; the lengths after them."""
+    """The jobs of all sizes, then those of all lengths."""
     chosen = options.engine_options
 
     def job(size: Size, fewest: int, most: int) -> Job:
@@ -235,23 +236,26 @@ def _jobs(bundle: Bundle, options: ScalingOptions) -> list[Job]:
     ]
 
 
-def _points(bundle: Bundle, found: Sequence[Sequence[dict[str, Any]]]) -> list[Point]:
-    """A series of points, from every one's rounds."""
-    per_pair = [Timing(tuple(one["seconds"] / one["pairs"] for one in rounds)) for rounds in found]
+def _points(bundle: Bundle, results: Sequence[Sequence[dict[str, Any]]]) -> list[Point]:
+    """A series of points, from the results of the rounds of each point."""
+    per_pair = [
+        Timing(tuple(result["seconds"] / result["pairs"] for result in rounds))
+        for rounds in results
+    ]
     return [
         Point(
             plan={name: rounds[0][name] for name in PLAN_FIELDS},
-            timing=Timing(tuple(one["seconds"] for one in rounds)),
-            cpu=Timing(tuple(one["cpu_seconds"] for one in rounds)),
+            timing=Timing(tuple(result["seconds"] for result in rounds)),
+            cpu=Timing(tuple(result["cpu_seconds"] for result in rounds)),
             cost=times_faster(per_pair[0], cost),
             flop_per_pair=sum(
                 pair_flop(member.config, rounds[0]["mean_words"])
                 for member in bundle.manifest.members.values()
             ),
-            rss_anon_peak=_most(one["rss_anon"]["peak"] for one in rounds),
-            rss_anon_inputs=_most(_inputs(one["rss_anon"]) for one in rounds),
+            rss_anon_peak=_most(result["rss_anon"]["peak"] for result in rounds),
+            rss_anon_inputs=_most(_inputs(result["rss_anon"]) for result in rounds),
         )
-        for rounds, cost in zip(found, per_pair, strict=True)
+        for rounds, cost in zip(results, per_pair, strict=True)
     ]
 
 
@@ -259,7 +263,7 @@ PLAN_FIELDS = (
     *("images", "captions", "pairs", "mean_words", "tiles", "padding", "workers", "runs"),
     *("encoded_bytes", "result_bytes", "tile_bytes"),
 )
-"""What no machine's speed changes."""
+"""The fields that do not depend on the machine's speed."""
 
 
 def _inputs(rss_anon: dict[str, int | None]) -> int | None:
@@ -272,18 +276,18 @@ def _most(values: Any) -> int | None:
     return max(known, default=None)
 
 
-def _describe(bundle: Bundle, options: ScalingOptions, found: dict[str, Any]) -> dict[str, Any]:
-    """What is needed to compare two runs."""
+def _describe(bundle: Bundle, options: ScalingOptions, result: dict[str, Any]) -> dict[str, Any]:
+    """The facts that are needed to compare two runs."""
     return {
         "bundle_sha256": bundle.sha256,
         "module": bundle.manifest.module,
-        "engine": found["engine"],
+        "engine": result["engine"],
         "precision": options.engine.precision,
-        "executed": found["executed"],
-        "device": found["device"],
+        "executed": result["executed"],
+        "device": result["device"],
         "processor": processor(),
         "threads": options.engine_options.threads,
-        "workers": found["workers"],
+        "workers": result["workers"],
         "words_while_the_matrix_grows": [FEWEST, MOST],
         "seed": SEED,
         "repeats": options.repeats,

@@ -1,4 +1,4 @@
-"""Throughput of scorers beside the literal loop, measured in interleaved rounds."""
+"""Throughput of scorers and of the literal loop, measured in interleaved rounds."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ SCOPES = {
     "encode captions": "from token ids on the host to embeddings on the device",
     "score": "from embeddings on the device to logits on the host, in the caller's order",
 }
-"""What is timed by name, from where to where; a GPU has finished when the clock is read."""
+"""The timed scopes by name, with their start and end; a GPU has finished when the clock is read."""
 
 
 SETTLE_SECONDS = 0.02
 
 
 def settle() -> None:
-    """Let threads that spin for work give up."""
+    """Wait until threads that spin for work go to sleep."""
     time.sleep(SETTLE_SECONDS)
 
 
 @dataclass(frozen=True)
 class SpeedOptions:
-    """How often: rounds that count, rounds before them that do not, queries of a latency.
+    """The number of measured rounds, of warm-up rounds before them, and of latency queries.
 
-    Two rounds before: an engine that records what it does (CUDA graphs) does so in the second.
-    `settle` waits until PyTorch's threads, which spin for a while after a product, leave the
-    processors to what is timed next.
+    There are two warm-up rounds because an engine that captures CUDA graphs does so in the second
+    one. `settle` waits until PyTorch's threads, which spin for a while after a product, leave the
+    processors to the next timed work.
     """
 
     repeats: int = 5
@@ -61,11 +61,11 @@ class SpeedOptions:
 
 @dataclass(frozen=True)
 class Speed:
-    """One engine's timings by scope, in units per second; `end_to_end` is all three together.
+    """One engine's timings and rates, units per second, by scope; `end to end` is all three scopes.
 
-    `percent_of_product_rate` is the work per pair after the exact rewrites at the measured pairs
-    per second; None for the literal loop, which does more work. It scatters as the scores or the
-    products do, whichever more.
+    `percent_of_product_rate` is the work per pair after the exact rewrites times the measured pairs
+    per second; None for the literal loop, which does more work. Its scatter is the larger one of
+    the scores' and the products'.
     """
 
     engine: str
@@ -74,24 +74,24 @@ class Speed:
     times_literal: Ratio
     percent_of_product_rate: Ratio | None
     cold: dict[str, float] | None = None
-    """Seconds of the very first round by scope; None where it is one of those that count."""
+    """Seconds of the very first round by scope; None if it is a measured round."""
 
     @property
     def unstable(self) -> bool:
-        """Whether the scores' timings spread too far to compare."""
+        """Whether the scores' timings spread too far for a comparison."""
         return self.timings["score"].spread > UNSTABLE
 
     @property
     def ratios(self) -> dict[str, Ratio]:
-        """Those that there are, by their names in a report."""
-        found = {
+        """The ratios that are not None, by their names in a report."""
+        ratios = {
             "times_literal": self.times_literal,
             "percent_of_product_rate": self.percent_of_product_rate,
         }
-        return {name: ratio for name, ratio in found.items() if ratio is not None}
+        return {name: ratio for name, ratio in ratios.items() if ratio is not None}
 
     def to_json(self) -> dict[str, Any]:
-        """Everything."""
+        """All fields and derived values as a JSON object."""
         return {
             "engine": self.engine,
             "seconds": {scope: timing.to_json() for scope, timing in self.timings.items()},
@@ -105,7 +105,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Throughput:
-    """All engines of one run, and what the machine's matrix products reach in it."""
+    """The speeds of all engines of one run, and the rate of matrix products in the same run."""
 
     speeds: tuple[Speed, ...]
     product_rate: float
@@ -119,7 +119,7 @@ class Throughput:
     captions: int
 
     def to_json(self) -> dict[str, Any]:
-        """Everything."""
+        """All fields and derived values as a JSON object."""
         return {
             "images": self.images,
             "captions": self.captions,
@@ -151,9 +151,9 @@ def measure_throughput(
     options: SpeedOptions = SpeedOptions(),
     progress: Progress | None = None,
 ) -> Throughput:
-    """Time every engine next to the literal loop, round by round, on the same inputs.
+    """Time every engine and the literal loop, round by round, on the same inputs.
 
-    Ratios are to the first of the `yardsticks`, literal loops by name.
+    `yardsticks` are literal loops by name; ratios are relative to the first of them.
     """
     runners = {name: _literal_runner(literal, inputs) for name, literal in yardsticks.items()}
     runners |= {name: _runner(scorer, inputs) for name, scorer in scorers.items()}
@@ -192,8 +192,8 @@ def measure_throughput(
 
 
 def _device(runners: dict[str, _Runner]) -> str:
-    """The GPU where anything runs on one."""
-    return next((one.device for one in runners.values() if one.device != "cpu"), "cpu")
+    """The GPU if any runner uses one, else the CPU."""
+    return next((runner.device for runner in runners.values() if runner.device != "cpu"), "cpu")
 
 
 def _runner(scorer: Scorer, inputs: Inputs) -> _Runner:
@@ -225,7 +225,7 @@ def _literal_runner(literal: LiteralLoop, inputs: Inputs) -> _Runner:
 def _speed(
     name: str, runner: _Runner, literal: _Runner, inputs: Inputs, floor: tuple[float, float]
 ) -> Speed:
-    """`floor`: the seconds that a pair takes at the product rate, and that rate's spread."""
+    """A runner's speed; `floor` is the seconds per pair at the product rate, and its spread."""
     timings = {scope: Timing(tuple(seconds)) for scope, seconds in runner.seconds.items()}
     whole = Timing(tuple(map(sum, zip(*runner.seconds.values(), strict=True))))
     timings["end to end"] = whole

@@ -1,7 +1,7 @@
-"""Which stage of the scorer a node belongs to, by dataflow from the weights' names and operations.
+"""Assigns nodes to stages of the scorer, by dataflow from the weights' names and the operations.
 
-Nothing depends on the names of nodes: bundles of every age have stages, and so has a graph that
-ONNX Runtime rewrote.
+The names of nodes are not used, so it works for bundles of every age, and for graphs that ONNX
+Runtime has rewritten.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Protocol
 
 
 class Stage(IntEnum):
-    """In the order of the paper's formulas: a value of a later stage makes its user a later one."""
+    """Stages in the order of the paper's formulas: a node is in the latest stage of its inputs."""
 
     REST = 0
     ATTENTION = 1
@@ -31,7 +31,7 @@ class Stage(IntEnum):
 
     @property
     def label(self) -> str:
-        """For people."""
+        """The stage's name in tables and reports."""
         return _LABELS[self]
 
 
@@ -56,7 +56,7 @@ MOVES = frozenset(
     {"Reshape", "Transpose", "Concat", "Slice", "Shape", "Split", "Cast", "Gather", "Expand"}
     | {"Squeeze", "Unsqueeze", "Identity", "Range"}
 )
-"""Operations that compute no value of the model."""
+"""Operations that only move data."""
 
 _WEIGHTS = {
     "local_alignment.": Stage.LOCAL,
@@ -73,7 +73,7 @@ _INPUTS = {
 
 
 class Node(Protocol):
-    """What is read of an ONNX node."""
+    """The attributes of an ONNX node that are used here."""
 
     name: str
     op_type: str
@@ -86,11 +86,11 @@ class Node(Protocol):
 
 
 def stages_of(nodes: Iterable[Node], module: str) -> dict[str, Stage]:
-    """The stage of every named node of a scorer; `nodes` in the order of their dependence."""
+    """The stage of every named node of a scorer; `nodes` are in topological order."""
     stages: dict[str, Stage] = {**_INPUTS}
     texts = {"word_embeddings"}
     aggregation = Stage[module]
-    found = {}
+    by_name = {}
     for node in nodes:
         if node.op_type in MOVES and texts.intersection(node.input):
             texts.update(node.output)
@@ -98,13 +98,13 @@ def stages_of(nodes: Iterable[Node], module: str) -> dict[str, Stage]:
         if stage is _NODES:
             stage = aggregation
         stages.update(dict.fromkeys(node.output, stage))
-        found[node.name] = stage
-    found.pop("", None)
-    return found
+        by_name[node.name] = stage
+    by_name.pop("", None)
+    return by_name
 
 
 _NODES = Stage.SGR
-"""What the joined alignments are given to: SGR's steps, or SAF's gate in their place."""
+"""The stage that takes the joined alignments: SGR's steps, or SAF's gate instead."""
 
 
 def _stage(node: Node, inputs: Sequence[Stage], texts: set[str]) -> Stage:
@@ -126,7 +126,7 @@ def _stage(node: Node, inputs: Sequence[Stage], texts: set[str]) -> Stage:
 
 
 def _product_stage(latest: Stage, earliest: Stage, *, of_texts: bool) -> Stage:
-    """The stage of a product without weights: with words, of regions alone, with attention."""
+    """The stage of a product without weights: with words, of regions only, or with attention."""
     if latest == Stage.REST:
         return Stage.ATTENTION if of_texts else Stage.CONTEXT_NORM
     attended = latest in (Stage.WORD_ATTENTION, Stage.CONTEXT_NORM)
@@ -134,6 +134,7 @@ def _product_stage(latest: Stage, earliest: Stage, *, of_texts: bool) -> Stage:
 
 
 def product_flop(first: Sequence[int], output: Sequence[int]) -> float:
-    """Operations of a product, from the shapes of its first factor, never broadcast, and result."""
+    """Operations of a product, from the shapes of its result and of its first factor, which is
+    never broadcast."""
     rows = prod(output[:-1])
     return 2.0 * prod(output) * prod(first) / rows

@@ -1,8 +1,8 @@
-"""The command line: parse, call one function, print.
+"""The command line: each command parses its options, calls one function and prints the result.
 
-Commands live in modules of their own and import what is heavy when they run, so that `--help`
-answers at once. Exit codes: 0 done, 1 a bound or a gate failed, 2 bad usage or input; 130 after
-Ctrl-C and 141 when the reader of a pipe has gone, as shells have them.
+Each command is a module, which imports heavy packages only when it runs, so that `--help` answers
+at once. Exit codes: 0 for success, 1 if a bound or a gate failed, 2 for bad usage or input; as in a
+shell, 130 after Ctrl-C and 141 when the reader of a pipe has gone.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ from sgraf_deploy.files.disk import hint_for
 INTERRUPTED = 130
 PIPE_CLOSED = 141
 
-_EXIT_CODES = "Exit codes: 0 done, 1 a bound or the gate failed, 2 bad usage or input."
+_EXIT_CODES = (
+    "Exit codes: 0 for success, 1 if a bound or the gate failed, 2 for bad usage or input."
+)
 
 log = logging.getLogger(__name__)
 
@@ -47,25 +49,25 @@ class _Failure(click.ClickException):
     exit_code = 2
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Print it through the one function that prints."""
+        """Print the message through `echo`, which escapes it."""
         echo(f"Error: {self.message}", err=True)
 
 
 class _Failed(_Failure):
-    """The same with exit code 1: a bound or a gate."""
+    """The same with exit code 1, for a bound or a gate that failed."""
 
     exit_code = 1
 
 
 class _Misused(_Failure):
-    """Bad usage: the command's usage above the line."""
+    """Bad usage: shows the command's usage above the message."""
 
     def __init__(self, error: click.UsageError) -> None:
         super().__init__(error.format_message())
         self._context = error.ctx
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Print what click prints."""
+        """Print the usage, as click does, and the message."""
         if self._context is not None:
             for line in self._context.get_usage().splitlines():
                 echo(line, err=True)
@@ -75,10 +77,10 @@ class _Misused(_Failure):
 
 
 class _Group(click.Group):
-    """Turns errors, those of printing help included, into one line and an exit code."""
+    """Turns every error, also one raised while help is printed, into one line and an exit code."""
 
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
-        """Run as a command; an error that nobody expected shows where it comes from, and is 1."""
+        """Run as a command; an unexpected error prints its traceback and exits with 1."""
         show_any_text()
         run: Any = super().main
         try:
@@ -87,7 +89,7 @@ class _Group(click.Group):
             if not standalone_mode:
                 raise
             echo_error(error)
-            echo(f"Error: this should not happen: {type(error).__name__}: {error}", err=True)
+            echo(f"Error: unexpected error: {type(error).__name__}: {error}", err=True)
             sys.exit(_Failed.exit_code)
 
     def make_context(
@@ -112,11 +114,11 @@ def _in_one_line() -> Iterator[None]:
     except SgrafDeployError as error:
         raise _failure(error, error) from error
     except MemoryError as error:
-        hint = "free memory or take fewer images with --limit-images"
+        hint = "free memory, or use fewer images with --limit-images"
         raise _failure(error, InputError("out of memory", got=error, hint=hint)) from error
     except click.UsageError as error:
         if type(error).show is not click.UsageError.show:
-            raise  # no error but a group without a command: click shows the help
+            raise  # a group was called without a command: click shows its help
         raise _Misused(error) from error
     except KeyboardInterrupt as error:
         echo("Interrupted", err=True)
@@ -135,10 +137,10 @@ def _failure(error: Exception, shown: SgrafDeployError) -> _Failure:
 
 
 def _system_error(error: OSError) -> InputError:
-    """What the operating system refused, and of which file if it says so."""
+    """What the operating system refused, with the file's name if it gives one."""
     named = error.filename is not None
     what = os.fsdecode(error.filename) if named else "standard output or an open file"
-    hint = hint_for(error) or "`sgraf-deploy --verbose …` shows where"
+    hint = hint_for(error) or "run `sgraf-deploy --verbose …` to see where"
     return InputError(what, got=error.strerror or error, hint=hint)
 
 
@@ -151,14 +153,16 @@ def _can_print() -> bool:
 
 
 def _abandon_output() -> None:
-    """Let Python's last flush, at exit, go nowhere: it would fail again."""
+    """Send Python's last flush, at exit, to the null device: it would fail again."""
     with suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="sgraf-deploy")
-@click.option("-v", "--verbose", is_flag=True, help="Log what happens in between.")
+@click.option(
+    "-v", "--verbose", is_flag=True, help="Show log messages of every level on standard error."
+)
 @click.pass_context
 def main(context: click.Context, /, *, verbose: bool) -> None:
     """Turn trained SGRAF checkpoints into verified, fast image-text rerankers."""
@@ -166,7 +170,7 @@ def main(context: click.Context, /, *, verbose: bool) -> None:
 
 
 main.epilog = (
-    f"Begin with `sgraf-deploy demo`, or with `sgraf-deploy export CHECKPOINT`.  {_EXIT_CODES}"
+    f"Start with `sgraf-deploy demo`, or with `sgraf-deploy export CHECKPOINT`.  {_EXIT_CODES}"
 )
 _COMMANDS = (export, compile_, inspect, verify, evaluate, bench, rerank, synth, train, doctor, demo)
 for _command in _COMMANDS:

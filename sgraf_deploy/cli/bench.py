@@ -1,4 +1,4 @@
-"""`sgraf-deploy bench`: engines beside the literal loop; its subcommands measure other things."""
+"""`sgraf-deploy bench`: compares engines with the literal loop; subcommands measure the rest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from sgraf_deploy.cli.bench_profile import profile
 from sgraf_deploy.cli.bench_report import report_lines
 from sgraf_deploy.cli.bench_scaling import scaling
 from sgraf_deploy.cli.bench_subject import COUNT, Subject, engine_options, gathered, subject_options
-from sgraf_deploy.cli.common import CAPTION_COUNT, CAPTION_WORDS, PATH, dimensions, show_finding
+from sgraf_deploy.cli.common import (
+    CAPTION_COUNT,
+    CAPTION_WORDS,
+    LIMIT_IMAGES,
+    PATH,
+    dimensions,
+    show_finding,
+)
 from sgraf_deploy.cli.subcommands import CommandWithSubcommands
 from sgraf_deploy.cli.terminal import echo, progress_bars, warn
 
@@ -27,7 +34,7 @@ _SIDE, _DEMO_IMAGES = 100, 200
 
 @dataclass(frozen=True)
 class Compared:
-    """What the engines are compared on: a split of precomp data, or random regions and ids."""
+    """The data that engines are compared on: a split of precomp data, or random regions and ids."""
 
     data: Path | None
     split: str | None
@@ -42,16 +49,16 @@ class Compared:
         from sgraf_deploy.errors import InputError
 
         if subject.random is not None and self.data is not None:
-            raise InputError("--random", expected="no --data beside it", got=self.data)
+            raise InputError("--random", expected="no --data together with it", got=self.data)
         if (self.data is None) != (self.split is None):
             raise InputError("--data and --split", expected="both or neither")
         if self.data is not None and (self.images or self.captions):
-            raise InputError("--images and --captions", expected="no --data beside them")
+            raise InputError("--images and --captions", expected="no --data together with them")
         if self.limit_images is not None and self.data is None:
-            raise InputError("--limit-images", expected="--data DIR beside it", got="none")
+            raise InputError("--limit-images", expected="--data DIR together with it", got="none")
 
     def workload(self, bundle: Bundle, *, demo: bool) -> Workload:
-        """What they name; the demo's scenes for the demo's bundle."""
+        """The regions and captions to measure on; for the demo's bundle, the demo's scenes."""
         from sgraf_deploy.bench.run import random_workload
         from sgraf_deploy.data.precomp import open_precomp
         from sgraf_deploy.evaluation.workload import split_workload
@@ -74,7 +81,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Rounds:
-    """How often is measured."""
+    """How many rounds and queries are measured."""
 
     repeats: int
     warmup: int
@@ -93,22 +100,38 @@ class Rounds:
     default=("auto", "torch"),
     show_default=True,
     metavar="NAME[:PRECISION]",
-    help="One of those that doctor lists, or auto; repeatable.",
+    help="Engine to measure: a name that `sgraf-deploy doctor` lists, or auto. Repeat it for "
+    "several.",
 )
-@click.option("--data", type=PATH, metavar="DIR", help="Precomp data: R@K is compared, too.")
-@click.option("--split", metavar="NAME", help="The split of --data.")
-@click.option("--limit-images", type=int, metavar="K", help="Only the first K images of it.")
+@click.option(
+    "--data",
+    type=PATH,
+    metavar="DIR",
+    help="Folder of precomp data to measure on; R@K is then compared, too. Default: random input.",
+)
+@click.option("--split", metavar="NAME", help="Name of the split of --data, such as test.")
+@LIMIT_IMAGES
 @CAPTION_COUNT
 @CAPTION_WORDS
-@click.option("--images", type=COUNT, metavar="N", help="Random images without --data, or 100.")
-@click.option("--captions", type=COUNT, metavar="N", help="Random captions likewise.")
+@click.option(
+    "--images",
+    type=COUNT,
+    metavar="N",
+    help="Number of random images, if there is no --data. Default: 100.",
+)
+@click.option(
+    "--captions",
+    type=COUNT,
+    metavar="N",
+    help="Number of random captions, if there is no --data. Default: 100.",
+)
 @click.option(
     "--repeats",
     type=COUNT,
     metavar="N",
     default=5,
     show_default=True,
-    help="Measured rounds.",
+    help="Number of measured rounds.",
 )
 @click.option(
     "--warmup",
@@ -116,7 +139,7 @@ class Rounds:
     metavar="N",
     default=2,
     show_default=True,
-    help="Rounds before them; the first one's times are reported apart.",
+    help="Number of warm-up rounds before them; the times of the first are reported separately.",
 )
 @click.option(
     "--queries",
@@ -124,8 +147,8 @@ class Rounds:
     metavar="N",
     default=60,
     show_default=True,
-    help="Queries against 10 images for the latency; half as many against 100, a third against "
-    "1,000.",
+    help="Number of queries that measure the latency against 10 images. Half as many run against "
+    "100 images and a third against 1,000.",
 )
 @engine_options
 @subject_options
@@ -134,8 +157,9 @@ class Rounds:
 def bench(*, subject: Subject, compared: Compared, rounds: Rounds) -> None:
     """Measure parity and speed of a BUNDLE's engines against the literal PyTorch reference.
 
-    Without BUNDLE: the only *.sgraf of this folder, else the embedded demo. Exits 1 if a bound
-    is missed. A bundle that is called like a command below is given as ./NAME.
+    Without BUNDLE, the only *.sgraf of this folder is measured, or else the embedded demo with
+    200 of its scenes. The command exits with 1 if a bound is missed. A bundle with the name of a
+    command below is given as ./NAME.
     """
     compared.check(subject)
     subject.check()
@@ -159,7 +183,7 @@ for _subcommand in (scaling, profile, gpu):
 
 
 def _options(bundle: Bundle, subject: Subject, rounds: Rounds) -> BenchOptions:
-    """Engines, threads of them all, and how often."""
+    """The engines, the threads of all of them, and the rounds."""
     from sgraf_deploy.bench.run import BenchOptions
     from sgraf_deploy.bench.speed import SpeedOptions
 
@@ -171,7 +195,7 @@ def _options(bundle: Bundle, subject: Subject, rounds: Rounds) -> BenchOptions:
         threads = given.threads or torch.get_num_threads()
         torch.set_num_threads(threads)
         given = replace(given, threads=threads)
-    except ImportError:  # said, with the command that installs it, where the reference is opened
+    except ImportError:  # opening the reference reports it, with the command that installs it
         pass
     return BenchOptions(engines, given, SpeedOptions(rounds.repeats, rounds.warmup, rounds.queries))
 

@@ -1,4 +1,4 @@
-"""`sgraf-deploy bench gpu`: everything that only a GPU can show."""
+"""`sgraf-deploy bench gpu`: measures everything that needs a GPU, step by step."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import click
 from sgraf_deploy.cli.common import (
     CAPTION_COUNT,
     CAPTION_WORDS,
+    LIMIT_IMAGES,
     PATH,
     check_result_file,
     count,
@@ -35,7 +36,7 @@ _DEMO_IMAGES = 200
 
 
 @click.command(
-    "gpu", cls=CommandWithSubcommands, short_help="Everything that only a GPU can show, in steps."
+    "gpu", cls=CommandWithSubcommands, short_help="Measure everything that needs a GPU, in steps."
 )
 @click.option(
     "--results",
@@ -43,35 +44,58 @@ _DEMO_IMAGES = 200
     default=RESULTS,
     show_default=True,
     metavar="DIR",
-    help="Where gpu.json and summary.json go, and what an earlier run found is read.",
+    help="Folder to write gpu.json and summary.json to, and to read an earlier run's results from.",
 )
-@click.option("--work", type=PATH, metavar="DIR", help="Bundles and data; if absent in --results.")
-@click.option("--prepared", type=PATH, metavar="DIR", help="What `prepare` wrote, as real data.")
+@click.option(
+    "--work",
+    type=PATH,
+    metavar="DIR",
+    help="Folder for bundles and data. Default: work/ inside --results.",
+)
+@click.option(
+    "--prepared",
+    type=PATH,
+    metavar="DIR",
+    help="Folder that `bench gpu prepare` wrote, with a model and real data. Default: the embedded "
+    "demo.",
+)
 @click.option(
     "--engine",
     "engines",
     multiple=True,
     metavar="NAME[:PRECISION]",
-    help="Repeatable; if absent fused, torch, trt and ort-cuda.",
+    help="Engine to measure; repeat it for several. Default: fused, torch, trt and ort-cuda.",
 )
 @click.option(
-    "--module", "modules", type=click.Choice(MODULES), multiple=True, help="If absent both."
+    "--module",
+    "modules",
+    type=click.Choice(MODULES),
+    multiple=True,
+    help="Model to measure; repeat it for several. Default: both.",
 )
 @click.option(
     "--only",
     multiple=True,
     metavar="STEP",
-    help="Only steps of this name, in which * stands for anything, and what they need; repeatable.",
+    help="Run only the steps with this name, in which * matches anything, and the steps that they "
+    "need; repeat it for several. Default: all steps.",
 )
-@click.option("--again", is_flag=True, help="Run steps that failed before once more.")
+@click.option("--again", is_flag=True, help="Run the steps that failed in an earlier run again.")
 @click.option(
     "--minutes",
     type=click.FloatRange(min=0, min_open=True),
     metavar="N",
-    help="Begin no step after so many minutes; one that runs is not ended.",
+    help="Start no step after this many minutes; a step that runs is not interrupted. Default: no "
+    "limit.",
 )
-@click.option("--small", is_flag=True, help="A trial, on a CPU too: sizes that prove nothing.")
-@click.option("--dry-run", is_flag=True, help="List the steps and how long each may take.")
+@click.option(
+    "--small",
+    is_flag=True,
+    help="Try the steps out with small sizes, also on a CPU; the results prove nothing.",
+)
+@click.option(
+    "--dry-run", is_flag=True, help="List the steps and the time limit of each, and run none."
+)
 def gpu(
     *,
     results: Path,
@@ -85,12 +109,12 @@ def gpu(
     small: bool,
     dry_run: bool,
 ) -> None:
-    """Measure every engine on this machine's GPU, and say of every bound whether it is met.
+    """Measure every engine on this machine's GPU, and check every bound.
 
-    Each step is a process of its own with a time limit of at most nine minutes. What it found is
-    written before the next one begins: the same command goes on where an earlier run ended. A
-    bundle folder of the name gpu is measured with `bench ./gpu`. Exits 1 if a bound is missed or
-    a step failed.
+    Each step runs in a process of its own, with a time limit of at most nine minutes. Its result is
+    written before the next step starts, so the same command continues where an earlier run ended.
+    The command exits with 1 if a bound is missed or a step failed. A bundle folder named gpu is
+    measured with `bench ./gpu`.
     """
     from sgraf_deploy.bench.gpu.plan import DEFAULT_ENGINES, PlanOptions, make_plan
     from sgraf_deploy.bench.gpu.run import StepRun, World
@@ -101,7 +125,7 @@ def gpu(
     options = PlanOptions(
         work=(work or results / "work").absolute(),
         engines=engines or DEFAULT_ENGINES,
-        modules=tuple(one for one in MODULES if not modules or one in modules),
+        modules=tuple(module for module in MODULES if not modules or module in modules),
         small=small,
         prepared=None if prepared is None else prepared.absolute(),
         key="demo" if prepared is None else read_index(prepared)[1],
@@ -122,12 +146,12 @@ def gpu(
         again=again,
         minutes=minutes,
     )
-    left = run.run()
-    _conclude(run.state, results, left, minutes)
+    not_started = run.run()
+    _conclude(run.state, results, not_started, minutes)
 
 
-def _conclude(state: State, results: Path, left: list[Step], minutes: float | None) -> None:
-    """Write and show the summary; GateError where something is not as it must be."""
+def _conclude(state: State, results: Path, not_started: list[Step], minutes: float | None) -> None:
+    """Write and show the summary; raise GateError for a failed step or a missed bound."""
     from sgraf_deploy.bench.gpu.summary import FILE, summarise
     from sgraf_deploy.errors import GateError
     from sgraf_deploy.files.writer import write_json
@@ -136,14 +160,14 @@ def _conclude(state: State, results: Path, left: list[Step], minutes: float | No
     write_json(results / FILE, summary, what="summary")
     _show(summary)
     echo(f"wrote {results / 'gpu.json'} and {results / FILE}")
-    if left:
-        names = ", ".join(step.name for step in left)
-        echo(f"stopped: the {minutes:g} minutes are used up; not begun: {names}")
-        echo("the same command goes on from here")
-    broken = [one.step for one in state.records if one.outcome in ("failed", "timed out")]
-    if broken:
-        hint = "their ends of standard error are in gpu.json; --again runs them once more"
-        raise GateError("steps failed", got=", ".join(broken), hint=hint)
+    if not_started:
+        names = ", ".join(step.name for step in not_started)
+        echo(f"stopped: the {minutes:g} minutes are used up; not started: {names}")
+        echo("run the same command again to continue from here")
+    failed = [record.step for record in state.records if record.outcome in ("failed", "timed out")]
+    if failed:
+        hint = "the end of their standard error is in gpu.json; --again runs them again"
+        raise GateError("steps failed", got=", ".join(failed), hint=hint)
     _fail_on_missed(summary)
 
 
@@ -151,23 +175,29 @@ def _fail_on_missed(summary: dict[str, Any]) -> None:
     from sgraf_deploy.errors import GateError
 
     missed = [
-        one["what"]
+        bound["what"]
         for machine in summary["machines"]
-        for one in machine["bounds"]
-        if one["met"] == "missed"
+        for bound in machine["bounds"]
+        if bound["met"] == "missed"
     ]
     if missed:
         raise GateError("bounds are missed", got="; ".join(dict.fromkeys(missed)))
 
 
-@gpu.command(short_help="Say of every bound what several runs found.")
+@gpu.command(short_help="Merge the results of several runs and check every bound.")
 @click.argument("results", type=PATH, nargs=-1, required=True, metavar="RESULTS...")
-@click.option("--json", "json_file", type=PATH, metavar="FILE", help="Also write it here.")
+@click.option(
+    "--json",
+    "json_file",
+    type=PATH,
+    metavar="FILE",
+    help="Also write the summary to this file, as JSON.",
+)
 def summary(*, results: tuple[Path, ...], json_file: Path | None) -> None:
-    """Merge RESULTS, files of `bench gpu` or folders with one, machine by machine.
+    """Merge RESULTS, which are gpu.json files of `bench gpu` or their folders, by machine.
 
-    Of a step that several of them took, the last one's counts. Every bound is met, missed or not
-    run, with the reason. Exits 1 if one is missed.
+    If several of them ran the same step, the last result counts. Every bound is shown as met,
+    missed or not run, with the reason. The command exits with 1 if a bound is missed.
     """
     from sgraf_deploy.bench.gpu.state import read_state
     from sgraf_deploy.bench.gpu.summary import summarise
@@ -181,30 +211,31 @@ def summary(*, results: tuple[Path, ...], json_file: Path | None) -> None:
     _fail_on_missed(merged)
 
 
-@gpu.command(short_help="Collect what a bare machine lacks into one folder.")
+@gpu.command(short_help="Collect a model and data into one folder for a GPU machine.")
 @click.argument("bundle", type=PATH, required=False)
-@click.option(
-    "-o", "--output", type=PATH, required=True, metavar="DIR", help="The folder to write."
-)
+@click.option("-o", "--output", type=PATH, required=True, metavar="DIR", help="Folder to write.")
 @click.option(
     "--checkpoint",
     "checkpoints",
     type=PATH,
     multiple=True,
     metavar="FILE",
-    help="In place of BUNDLE: checkpoints to export, SGR, SAF or both; repeatable.",
+    help="Checkpoint to export, SGR or SAF, instead of a BUNDLE; repeat it for both.",
 )
-@click.option("--vocab", type=PATH, metavar="FILE", help="Their vocabulary.")
-@click.option("--data", type=PATH, metavar="DIR", help="Precomp data.")
-@click.option("--split", metavar="NAME", help="The split of --data.")
-@click.option("--limit-images", type=int, metavar="K", help="Only the first K images of it.")
+@click.option(
+    "--vocab", type=PATH, metavar="FILE", help="Vocabulary that the checkpoints were trained with."
+)
+@click.option("--data", type=PATH, metavar="DIR", help="Folder of precomp data to compare R@K on.")
+@click.option("--split", metavar="NAME", help="Name of the split of --data, such as test.")
+@LIMIT_IMAGES
 @CAPTION_COUNT
 @CAPTION_WORDS
 @click.option(
     "--packages",
     type=PATH,
     metavar="DIR",
-    help="Python packages for that machine, as `pip install --target DIR` puts them.",
+    help="Folder of Python packages for that machine, as `pip install --target DIR` writes it. "
+    "Default: no packages.",
 )
 @click.option(
     "--part-mb",
@@ -212,44 +243,45 @@ def summary(*, results: tuple[Path, ...], json_file: Path | None) -> None:
     default=48,
     show_default=True,
     metavar="N",
-    help="Cut into files of at most so many MB.",
+    help="Largest size of a written file, in MB of 10⁶ bytes; larger content is split.",
 )
-@click.option("--force", is_flag=True, help="Replace what was prepared before.")
+@click.option("--force", is_flag=True, help="Replace a folder that was prepared before.")
 def prepare(*, output: Path, part_mb: int, force: bool, **options: Any) -> None:
-    """Collect a BUNDLE and a split to compare R@K on, for a machine that has neither.
+    """Collect a BUNDLE and a split to compare R@K on, for a GPU machine that has neither.
 
-    Without a BUNDLE or --checkpoint: the embedded demo, 200 of its scenes. Captions are taken along
-    as token ids, so that no tokenizer is needed there. Random models for speed are made there.
+    Without a BUNDLE or --checkpoint, the embedded demo and 200 of its scenes are collected.
+    Captions are stored as token ids, so that the GPU machine needs no tokenizer. The random models
+    for speed are made there.
     """
     from sgraf_deploy.bench.gpu.prepare import prepare as write
 
     with _contents(options) as contents:
         index = write(contents, output, part_bytes=part_mb * 10**6, force=force)
-    found = index.content
-    echo(f"{found['module']}, {found['images']:,} images × {found['captions']:,} captions")
-    for name, size in found["bytes"].items():
+    content = index.content
+    echo(f"{content['module']}, {content['images']:,} images × {content['captions']:,} captions")
+    for name, size in content["bytes"].items():
         if size:
-            kind = f" ({found['regions_dtype']})" if name == "regions.npy" else ""
+            kind = f" ({content['regions_dtype']})" if name == "regions.npy" else ""
             echo(f"{name}{kind}: {megabytes(size)}")
     total = sum(part.bytes for part in index.parts)
     parts = count(len(index.parts), "part")
     echo(f"wrote {output}: {parts}, {megabytes(total)} compressed, and prepared.json")
-    echo("bring all of it into one folder on the machine with a GPU, and run there:")
+    echo("copy all of it into one folder on the machine with a GPU, and run there:")
     echo(f"    sgraf-deploy bench gpu --prepared {output.name}")
 
 
 @contextmanager
 def _contents(options: dict[str, Any]) -> Iterator[Contents]:
-    """What is to be collected; a bundle that is made for it lives as long as the block."""
+    """What is collected; a bundle that is exported for it exists as long as the context."""
     from sgraf_deploy.bench.gpu.prepare import Contents
     from sgraf_deploy.errors import InputError
 
     given = options["bundle"] is not None or bool(options["checkpoints"])
     if options["bundle"] is not None and options["checkpoints"]:
-        raise InputError("BUNDLE and --checkpoint", expected="one of them", got="both")
+        raise InputError("BUNDLE and --checkpoint", expected="only one of them", got="both")
     if given != (options["data"] is not None) or given != (options["split"] is not None):
-        expected = "a BUNDLE or --checkpoint, --data and --split, or none of them"
-        raise InputError("what is compared", expected=expected, got="some of them")
+        expected = "a BUNDLE or --checkpoint together with --data and --split, or none of them"
+        raise InputError("what to prepare", expected=expected, got="only some of them")
     with tempfile.TemporaryDirectory() as folder:
         bundle = _bundle(options, Path(folder) / "model.sgraf")
         split = _split(options, bundle)
@@ -287,7 +319,7 @@ def _split(options: dict[str, Any], bundle: Bundle) -> PrecompSplit:
 
 
 def _list(steps: list[Step]) -> None:
-    """The steps, in order."""
+    """Print the steps in order, each with its time limit and the steps that it needs."""
     rows = [
         (step.name, f"{step.seconds / 60:.0f} min", ", ".join(step.needs), step.shown)
         for step in steps
@@ -295,7 +327,7 @@ def _list(steps: list[Step]) -> None:
     for line in table(rows, ("step", "at most", "needs", "command"), ("at most",)):
         echo(line)
     total = sum(step.seconds for step in steps) / 60
-    echo(f"{len(steps)} steps, {total:.0f} minutes if every one took all that it may")
+    echo(f"{len(steps)} steps, {total:.0f} minutes at most")
 
 
 def _show(summary: dict[str, Any]) -> None:
@@ -304,9 +336,9 @@ def _show(summary: dict[str, Any]) -> None:
     for heading, measured, rows in rows_of(summary):
         echo()
         echo(heading)
-        for step, found in measured:
-            echo(f"  {step}: {found}")
-        for line in table(rows, ("bound", "of", "wanted", "found")):
+        for step, figures in measured:
+            echo(f"  {step}: {figures}")
+        for line in table(rows, ("bound", "of", "required", "measured")):
             echo(line)
 
 

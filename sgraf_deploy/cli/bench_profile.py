@@ -1,4 +1,4 @@
-"""`sgraf-deploy bench profile`: tables of where the scorer's time goes."""
+"""`sgraf-deploy bench profile`: tables of the scorer's time by stage and kind of work."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sgraf_deploy.bench.timings_report import TimingsReport
 
 
-@click.command(short_help="Where the scorer's time goes, stage by stage.")
+@click.command(short_help="Show where the scorer's time goes, stage by stage.")
 @click.option(
     "--engine",
     "engines",
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     metavar="N",
     default=200,
     show_default=True,
-    help="Random images.",
+    help="Number of random images.",
 )
 @click.option(
     "--captions",
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     metavar="N",
     default=1000,
     show_default=True,
-    help="Random captions.",
+    help="Number of random captions.",
 )
 @subject_options
 def profile(*, subject: Subject, images: int, captions: int) -> None:

@@ -1,4 +1,4 @@
-"""What `sgraf-deploy bench` shows: accuracy, parity, speed, latency and memory, in tables."""
+"""What `sgraf-deploy bench` prints: accuracy, parity, speed, latency and memory, in tables."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _RECALLS = ("R@1", "R@5", "R@10")
 
 
 def report_lines(report: BenchReport) -> Iterator[str]:
-    """The report for people: accuracy, parity, speed, latency, memory."""
+    """The report as text: accuracy, parity, speed, latency, memory."""
     yield f"on {report.run['processor']}, {report.run['threads']} threads"
     yield f"literal loop: {report.yardstick}"
     yield ""
     if any(report.reference.values()):
-        yield "R@K; differences from the literal loop in brackets"
+        yield "R@K in percent; differences from the literal loop in brackets"
         yield from recall_table(report)
         yield ""
     yield from parity_lines(report)
@@ -32,25 +32,26 @@ def report_lines(report: BenchReport) -> Iterator[str]:
     yield ""
     yield from latency_lines(report)
     yield from withheld_lines(
-        [ratio for one in report.throughput.speeds for ratio in one.ratios.values()]
-        + [ratio for one in report.latency for ratio in one.ratios.values()]
+        [ratio for speed in report.throughput.speeds for ratio in speed.ratios.values()]
+        + [ratio for latency in report.latency for ratio in latency.ratios.values()]
     )
     if report.memory.peak is not None:
         yield f"peak memory of this process: {megabytes(report.memory.peak)}"
     for engine, sizes in report.device_memory.items():
         if sizes:
             parts = ", ".join(f"{name} {megabytes(size)}" for name, size in sizes.items())
-            yield f"memory on the device, {engine}: {parts}"
+            yield f"memory on the device, engine {engine}: {parts}"
 
 
 def withheld_lines(ratios: Iterable[Ratio]) -> Iterator[str]:
-    """What `unstable` means, if a table says it."""
+    """The meaning of `unstable`, if a table shows it."""
     from sgraf_deploy.bench.measure import UNSTABLE_RATIO, WITHHELD
 
     if any(ratio.withheld for ratio in ratios):
         yield (
-            f"{WITHHELD}: a ratio whose rounds scatter over more than {100 * UNSTABLE_RATIO:.0f} % "
-            "of it; take more --repeats and --queries, on a quiet machine"
+            f"{WITHHELD}: the rounds of this ratio scatter over more than "
+            f"{100 * UNSTABLE_RATIO:.0f} % of it; use more --repeats and --queries, on a quiet "
+            "machine"
         )
 
 
@@ -75,15 +76,15 @@ def _recalls(report: Any, deltas: dict[str, float] | None) -> list[str]:
         for arrow, side in (("i→t", report.image_to_text), ("t→i", report.text_to_image))
         for name in _RECALLS
     } | {"rsum": report.rsum}
-    moved = {name: (deltas or {}).get(name, 0.0) for name in values}
+    changes = {name: (deltas or {}).get(name, 0.0) for name in values}
     return [
-        f"{value:.2f}" + (f" ({moved[name]:+.2f})" if abs(moved[name]) > 1e-9 else "")
+        f"{value:.2f}" + (f" ({changes[name]:+.2f})" if abs(changes[name]) > 1e-9 else "")
         for name, value in values.items()
     ]
 
 
 def parity_lines(report: BenchReport) -> Iterator[str]:
-    """How far the logits are from the literal loop's, and the bounds."""
+    """The differences between the logits and the literal loop's, and the bounds."""
     ranked = any(report.reference.values())
     rows = [
         (engine, *_parity_row(parity, ranked=ranked))
@@ -107,9 +108,9 @@ def _parity_row(parity: Parity, *, ranked: bool) -> tuple[str, ...]:
 
 def speed_lines(report: BenchReport) -> Iterator[str]:
     """Throughput by scope."""
-    found = report.throughput
+    throughput = report.throughput
     rows = []
-    for speed in found.speeds:
+    for speed in throughput.speeds:
         share = speed.percent_of_product_rate
         rows.append(
             (
@@ -120,9 +121,10 @@ def speed_lines(report: BenchReport) -> Iterator[str]:
             )
         )
     yield (
-        f"throughput, medians of {report.run['repeats']} interleaved rounds on {found.images} "
-        f"images × {found.captions} captions; matrix products of {found.product_library}: "
-        f"{found.product_rate / 1e9:,.0f} GFLOP/s ({found.product_dtype})"
+        f"throughput, medians of {report.run['repeats']} interleaved rounds on {throughput.images} "
+        f"images × {throughput.captions} captions; matrix products of "
+        f"{throughput.product_library}: {throughput.product_rate / 1e9:,.0f} GFLOP/s "
+        f"({throughput.product_dtype})"
     )
     units = ("images/s", "captions/s", "pairs/s scored", "pairs/s end to end", "× literal")
     yield from table(rows, ("engine", *units, "of product rate"), (*units, "of product rate"))
@@ -132,27 +134,33 @@ def latency_lines(report: BenchReport) -> Iterator[str]:
     """Milliseconds of one caption against galleries of several sizes."""
     rows = [
         (
-            *(one.engine, f"{one.candidates:,}"),
-            *(*_percentiles(one.score), *_percentiles(one.end_to_end), _coldest(one)),
-            *(each.shown() for each in (one.times_floor, one.times_literal, one.tail)),
+            *(latency.engine, f"{latency.candidates:,}"),
+            *(*_percentiles(latency.score), *_percentiles(latency.end_to_end), _coldest(latency)),
+            *(
+                ratio.shown()
+                for ratio in (latency.times_floor, latency.times_literal, latency.tail)
+            ),
         )
-        for one in report.latency
+        for latency in report.latency
     ]
     if not rows:
         return
     numbers = [f"{scope}{percent}" for scope in ("p", "e2e p") for percent in (50, 95, 99)]
     numbers += ["first", "× floor", "× literal", "tail"]
-    yield "latency of one caption against encoded images, ms: scored, and from its ids (e2e);"
     yield (
-        "× floor: p50 over the arithmetic at the rate of the matrix products; "
-        "tail: p99/p50 over that of a matrix product of the same size, run in between; "
-        "first: the longest of the first queries of each length, which are not among the others"
+        "latency in ms of one caption against encoded images: p for scoring alone, e2e from the "
+        "caption's token ids;"
+    )
+    yield (
+        "× floor: p50 over the time of the arithmetic at the rate of the matrix products; "
+        "tail: p99/p50 over that of a matrix product of the same size, measured in between; "
+        "first: the longest of the first queries of each length, which the percentiles leave out"
     )
     yield from table(rows, ("engine", "images", *numbers), ("images", *numbers))
 
 
-def _coldest(one: Latency) -> str:
-    seconds = [max(timing.seconds) for timing in one.cold.values()]
+def _coldest(latency: Latency) -> str:
+    seconds = [max(timing.seconds) for timing in latency.cold.values()]
     return f"{1e3 * max(seconds):.2f}" if seconds else ""
 
 

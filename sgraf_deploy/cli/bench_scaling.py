@@ -1,4 +1,4 @@
-"""`sgraf-deploy bench scaling`: the sizes that are asked for, tables and the plot."""
+"""`sgraf-deploy bench scaling`: the requested sizes, the tables and the plot."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _SIZE = re.compile(r"([1-9][0-9]*)[x×]([1-9][0-9]*)")
 
 
-@click.command(short_help="Speed and memory as the matrix grows, speed as captions grow.")
+@click.command(short_help="Measure speed and memory as the matrix and the captions grow.")
 @click.option(
     "--engine",
     "engines",
@@ -34,19 +34,30 @@ _SIZE = re.compile(r"([1-9][0-9]*)[x×]([1-9][0-9]*)")
     show_default=True,
     metavar="NAME[:PRECISION]",
     callback=one_engine,
-    help="One of those that doctor lists, or auto.",
+    help="Engine to measure: a name that `sgraf-deploy doctor` lists, or auto.",
 )
 @click.option(
     "--size",
     "texts",
     multiple=True,
     metavar="IMAGESxCAPTIONS",
-    help="In place of sizes from 10⁴ to 10⁷ pairs; repeatable.",
+    help="Size of a matrix to measure, such as 1000x5000; repeat it for several. Default: sizes "
+    "from 10⁴ to 10⁷ pairs.",
 )
-@click.option("--max-pairs", type=COUNT, metavar="N", help="Leave out sizes of more pairs.")
-@click.option("--plot", type=PATH, metavar="FILE.svg", help="Also draw it.")
 @click.option(
-    "--repeats", type=COUNT, metavar="N", default=5, show_default=True, help="Measured rounds."
+    "--max-pairs",
+    type=COUNT,
+    metavar="N",
+    help="Leave out sizes of more than N pairs. Default: no limit.",
+)
+@click.option("--plot", type=PATH, metavar="FILE.svg", help="Also draw the results into this file.")
+@click.option(
+    "--repeats",
+    type=COUNT,
+    metavar="N",
+    default=5,
+    show_default=True,
+    help="Number of measured rounds.",
 )
 @engine_options
 @subject_options
@@ -60,8 +71,8 @@ def scaling(
 ) -> None:
     """Measure an engine's speed and memory as the matrix grows, and its speed as captions grow.
 
-    Regions and captions are random. Without BUNDLE: the only *.sgraf of this folder, else the
-    embedded demo.
+    Regions and captions are random. Without BUNDLE, the only *.sgraf of this folder is measured, or
+    else the embedded demo.
     """
     subject.check()
     from sgraf_deploy.bench.scaling import ScalingOptions, choose_sizes, measure_scaling
@@ -82,21 +93,21 @@ def scaling(
 
 
 def parse_sizes(texts: Sequence[str]) -> tuple[Size, ...]:
-    """Every `IMAGESxCAPTIONS`; InputError names the first that is none."""
+    """Parse every `IMAGESxCAPTIONS`; InputError names the first text that is not of this form."""
     from sgraf_deploy.bench.scaling import Size
     from sgraf_deploy.errors import InputError
 
-    found = []
+    sizes = []
     for text in texts:
         match = _SIZE.fullmatch(text)
         if match is None:
             raise InputError("--size", expected="IMAGESxCAPTIONS like 1000x5000", got=text)
-        found.append(Size(int(match[1]), int(match[2])))
-    return tuple(found)
+        sizes.append(Size(int(match[1]), int(match[2])))
+    return tuple(sizes)
 
 
 def scaling_lines(report: ScalingReport) -> Iterator[str]:
-    """The report for people: the matrix grows, the captions grow."""
+    """The report as text: first the growing matrix, then the growing captions."""
     run = report.run
     fewest, most = run["words_while_the_matrix_grows"]
     yield (
@@ -104,7 +115,7 @@ def scaling_lines(report: ScalingReport) -> Iterator[str]:
         f"{run['workers']} tiles at a time; medians of {run['repeats']} rounds"
     )
     yield ""
-    yield f"the matrix grows: captions of {fewest} to {most} words; MB, of RssAnon at the peak"
+    yield f"the matrix grows: captions of {fewest} to {most} words; memory is the peak of RssAnon"
     yield from size_table(report.sizes)
     yield ""
     size = report.lengths[0].plan
@@ -133,7 +144,7 @@ def size_table(points: Sequence[Point]) -> list[str]:
 
 
 def length_table(points: Sequence[Point]) -> list[str]:
-    """Speed, cost and the arithmetic by words."""
+    """Speed, cost and amount of arithmetic by words per caption."""
     headers = ("words", "pairs/s", "cost per pair", "arithmetic per pair", "GFLOP/s")
     rows = [
         (
@@ -153,7 +164,7 @@ def _bytes(size: int | None) -> str:
 
 
 def write_plot(path: Path, report: ScalingReport) -> None:
-    """Pairs per second over pairs, and over words, side by side."""
+    """Draw pairs per second over the number of pairs, and over words per caption, side by side."""
     from sgraf_deploy.bench.plot import Panel, svg
     from sgraf_deploy.files.writer import write_file
 

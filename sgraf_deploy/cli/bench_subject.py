@@ -1,4 +1,4 @@
-"""What `sgraf-deploy bench` and its subcommands measure, and on what: the options they share."""
+"""The options that `sgraf-deploy bench` and its subcommands share: the bundle and the engines."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ COUNT = click.IntRange(min=1)
 
 
 class Report(Protocol):
-    """What every command of bench makes."""
+    """The report that every command of bench makes."""
 
     def to_json(self) -> dict[str, Any]:
         """The whole report as a JSON object."""
@@ -41,7 +41,7 @@ class Report(Protocol):
 
 @dataclass(frozen=True)
 class Subject:
-    """A bundle, or what stands in for one, and the engines that score it."""
+    """A bundle, or a random model in its place, and the engines that score with it."""
 
     bundle: Path | None
     random: Module | None
@@ -55,15 +55,15 @@ class Subject:
     allow_unverified: bool = False
 
     def check(self) -> None:
-        """Raise InputError for what contradicts itself, and a report that could not be written."""
+        """Raise InputError for contradicting options or a report file that cannot be written."""
         from sgraf_deploy.errors import InputError
 
         if self.random is not None and self.bundle is not None:
-            raise InputError("--random", expected="no BUNDLE beside it", got=self.bundle)
+            raise InputError("--random", expected="no BUNDLE together with it", got=self.bundle)
         check_result_file(self.json_file, "--json")
 
     def engine_options(self) -> EngineOptions:
-        """What engines are opened with."""
+        """The options that engines are opened with."""
         from sgraf_deploy.engines.base import EngineOptions
 
         return EngineOptions(
@@ -75,9 +75,9 @@ class Subject:
         )
 
     def choices(self, bundle: Bundle | None) -> tuple[Choice, ...]:
-        """What is measured; without a bundle, on one that has everything but compiled plans.
+        """The engines to measure; `None` stands for a bundle with every graph but no plans.
 
-        An engine that does not work here is an error, before anything long begins.
+        An engine that does not work here raises UnavailableError, before any long work begins.
         """
         from sgraf_deploy.engines.machine import Machine
         from sgraf_deploy.engines.policy import choose, parse_request
@@ -113,7 +113,7 @@ class Subject:
                 yield export_demo(Path(folder) / "demo.sgraf").bundle, True
 
     def show(self, report: Report, lines: Iterable[str]) -> None:
-        """Write the report if that was asked for; show it in any case."""
+        """Write the report if a file was given, and print it even if writing fails."""
         from sgraf_deploy.files.writer import write_json
 
         try:
@@ -126,14 +126,14 @@ class Subject:
 
 
 def gathered(kind: type[Any], name: str) -> Callable[[F], F]:
-    """A decorator: of the options that it is called with, those of a dataclass arrive as one."""
+    """A decorator that passes the options which a dataclass names as one argument of that class."""
     names = {field.name for field in fields(kind)}
 
     def decorate(command: F) -> F:
         @wraps(command)
         def call(**options: Any) -> Any:
-            own = {key: options.pop(key) for key in names & options.keys()}
-            return command(**options, **{name: kind(**own)})
+            gathered_options = {key: options.pop(key) for key in names & options.keys()}
+            return command(**options, **{name: kind(**gathered_options)})
 
         return call  # type: ignore[return-value]
 
@@ -141,17 +141,28 @@ def gathered(kind: type[Any], name: str) -> Callable[[F], F]:
 
 
 def subject_options(command: F) -> F:
-    """BUNDLE, what stands in for it, and what every command of bench takes; gives a `subject`."""
+    """Add BUNDLE, --random and the options of every command of bench, passed as `subject`."""
     command = gathered(Subject, "subject")(command)
     for option in (
         click.option(
-            "--json", "json_file", type=PATH, metavar="FILE", help="Also write the report here."
+            "--json",
+            "json_file",
+            type=PATH,
+            metavar="FILE",
+            help="Also write the report to this file, as JSON.",
         ),
-        click.option("--threads", type=COUNT, metavar="N", help="CPU threads of every engine."),
+        click.option(
+            "--threads",
+            type=COUNT,
+            metavar="N",
+            help="Number of CPU threads of every engine. Default: PyTorch's number for `bench`, "
+            "the engine's own choice for its subcommands.",
+        ),
         click.option(
             "--random",
             type=click.Choice(MODULES),
-            help="Instead of a BUNDLE: the paper's dimensions and random weights.",
+            help="Measure a model of the paper's dimensions with random weights instead of a "
+            "BUNDLE.",
         ),
         click.argument("bundle", type=PATH, required=False),
     ):
@@ -160,17 +171,22 @@ def subject_options(command: F) -> F:
 
 
 def engine_options(command: F) -> F:
-    """The options that say which engines run in which precision, on which device."""
+    """Add the options for the engines' precision, device, weights and plans."""
     for option in (
         ALLOW_UNVERIFIED,
         ENGINE_DIR,
         CHECKPOINTS,
-        click.option("--device", metavar="NAME", help="cpu, cuda or cuda:N."),
+        click.option(
+            "--device",
+            metavar="NAME",
+            help="Device to run on: cpu, cuda or cuda:N. Default: the engine's own device; for "
+            "auto, a GPU only if compiled plans were verified on it.",
+        ),
         click.option(
             "--precision",
             type=click.Choice(PRECISIONS),
-            help="Of engines that name none; if absent fp32, for GPU engines fp16, if the bundle "
-            "has it.",
+            help="Precision of engines that are given without one. Default: fp32; for GPU engines "
+            "fp16, if the bundle has it.",
         ),
     ):
         command = option(command)
@@ -178,7 +194,7 @@ def engine_options(command: F) -> F:
 
 
 def one_engine(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
-    """The callback of an `--engine` that is given once."""
+    """The callback of an `--engine` that may be given only once."""
     return (value,)
 
 

@@ -28,31 +28,32 @@ CHECKPOINTS = click.option(
     type=PATH,
     multiple=True,
     metavar="FILE",
-    help="Original weights, for a bundle exported with --no-reference; repeatable.",
+    help="Checkpoint with the original weights, needed for a bundle exported with --no-reference. "
+    "Repeat it for each member.",
 )
 ENGINE_DIR = click.option(
     "--engine-dir",
     type=PATH,
     metavar="DIR",
-    help="Folder of compiled TensorRT plans. By default engines/ inside the bundle.",
+    help="Folder with the compiled TensorRT plans. Default: engines/ inside the bundle.",
 )
 ALLOW_UNVERIFIED = click.option(
     "--allow-unverified",
     is_flag=True,
-    help="Open TensorRT plans that you never compared with the reference on this GPU, trusting "
-    "whoever built them. They are compared before they are used.",
+    help="Also open TensorRT plans that were not yet compared with the reference on this GPU. "
+    "They are compared before they are used, but loading one means trusting whoever built it.",
 )
 
 
 def _caption_words(_: click.Context, option: click.Parameter, value: int) -> int | None:
-    """The bound that was asked for, None where 0 lifts it."""
+    """The limit that was asked for; None for 0, which means no limit."""
     from sgraf_deploy.data.bound import LEAST_WORDS
     from sgraf_deploy.errors import InputError
 
     if value == 0:
         return None
     if value < LEAST_WORDS:
-        expected = f"at least {LEAST_WORDS}, or 0 for any number"
+        expected = f"at least {LEAST_WORDS}, or 0 for no limit"
         raise InputError(option.opts[0], expected=expected, got=value)
     return value
 
@@ -64,12 +65,12 @@ CAPTION_WORDS = click.option(
     show_default=True,
     metavar="N",
     callback=_caption_words,
-    help="Refuse captions of more words, <start> and <end> included; 0 lifts the bound.",
+    help="Refuse captions of more than N words, counting <start> and <end>; 0 means no limit.",
 )
 
 
 def scorer_options(command: F) -> F:
-    """The options that say what a scorer runs on, and how long its captions may be."""
+    """Add the options for a scorer's engine, precision and device, and its captions' length."""
     for option in (
         CAPTION_WORDS,
         CHECKPOINTS,
@@ -78,26 +79,28 @@ def scorer_options(command: F) -> F:
         click.option(
             "--device",
             metavar="NAME",
-            help="cpu, cuda or cuda:N; if absent the engine's own, for auto a GPU only if compiled "
-            "engines were verified on it.",
+            help="Device to run on: cpu, cuda or cuda:N. Default: the engine's own device; with "
+            "--engine auto, a GPU only if compiled plans were verified on it.",
         ),
         click.option(
             "--threads",
             type=click.IntRange(min=1),
             metavar="N",
-            help="CPU threads; the engine's own choice if absent.",
+            help="Number of CPU threads. Default: the engine's own choice.",
         ),
         click.option(
             "--precision",
             type=click.Choice(PRECISIONS),
-            help="Which graphs to run; if absent fp32, for GPU engines fp16, if the bundle has it.",
+            help="Precision of the graphs to run. Default: fp32; for GPU engines fp16, if the "
+            "bundle has it.",
         ),
         click.option(
             "--engine",
             default="auto",
             show_default=True,
             metavar="NAME",
-            help="One of those that doctor lists; auto takes the fastest that works here.",
+            help="Engine that runs the model; `sgraf-deploy doctor` lists them, and auto takes the "
+            "fastest that works here.",
         ),
     ):
         command = option(command)
@@ -110,22 +113,35 @@ CAPTION_COUNT = click.option(
     default=CAPTIONS_PER_IMAGE,
     show_default=True,
     metavar="N",
-    help="Captions of each image in the data, one after the other.",
+    help="Number of captions of each image in the data, which follow one another.",
+)
+
+
+LIMIT_IMAGES = click.option(
+    "--limit-images",
+    type=int,
+    metavar="K",
+    help="Use only the split's first K images and their captions. Default: all of them.",
 )
 
 
 def data_options(command: F) -> F:
-    """The options that name a split of a precomp folder."""
+    """Add the options that name a split of a precomp folder."""
     for option in (
         CAPTION_COUNT,
-        click.option("--limit-images", type=int, metavar="K", help="Only the first K images."),
-        click.option("--split", required=True, metavar="NAME", help="dev, test, testall, …"),
+        LIMIT_IMAGES,
+        click.option(
+            "--split",
+            required=True,
+            metavar="NAME",
+            help="Name of the split, such as dev, test or testall.",
+        ),
         click.option(
             "--data",
             type=PATH,
             required=True,
             metavar="DIR",
-            help="Folder with SPLIT_ims.npy and SPLIT_caps.txt.",
+            help="Folder of precomp data, with SPLIT_ims.npy and SPLIT_caps.txt.",
         ),
     ):
         command = option(command)
@@ -133,7 +149,7 @@ def data_options(command: F) -> F:
 
 
 def dimensions(bundle: Bundle) -> tuple[int, int]:
-    """The regions of an image, and the img_dim, that a bundle's models take."""
+    """The regions per image, and their img_dim, that a bundle's models take."""
     return bundle.manifest.regions, bundle.manifest.img_dim
 
 
@@ -149,7 +165,7 @@ def load_scorer(
     allow_unverified: bool,
     max_caption_words: int | None,
 ) -> Scorer:
-    """Load a bundle as the shared options say."""
+    """Load a bundle with the options that `scorer_options` adds."""
     from sgraf_deploy.engines.base import EngineOptions
     from sgraf_deploy.runtime.scorer import load
 
@@ -158,7 +174,7 @@ def load_scorer(
 
 
 def describe_scorer(scorer: Scorer) -> str:
-    """One line: what runs where."""
+    """One line with the bundle, its members, the engine, the precision and the device."""
     name = scorer.bundle.path.name
     members = " + ".join(scorer.members)
     engine = f"engine {scorer.engine_name}, {scorer.executed} on {scorer.device}"
@@ -166,7 +182,7 @@ def describe_scorer(scorer: Scorer) -> str:
 
 
 def check_result_file(path: Path | None, option: str) -> None:
-    """Refuse a file that could not be written, before the work that it is to hold the result of."""
+    """Raise InputError for a result file that could not be written, before the work begins."""
     from sgraf_deploy.errors import InputError
     from sgraf_deploy.files.writer import check_file
 
@@ -177,22 +193,22 @@ def check_result_file(path: Path | None, option: str) -> None:
         if _goes_to(stream, target):
             raise InputError(
                 f"{option} {path}",
-                expected="a file of its own",
-                got="the one that this command's output goes to",
-                hint="choose another name",
+                expected="a file that nothing else is written to",
+                got="the file that this command's output is redirected to",
+                hint="choose another file name",
             )
 
 
 def _goes_to(stream: TextIO, path: Path) -> bool:
-    """Whether an output stream is redirected to a file: replacing that would lose the output."""
+    """Whether an output stream is redirected to this file: replacing it would lose the output."""
     try:
         return os.path.samestat(os.fstat(stream.fileno()), path.stat())
-    except (OSError, ValueError):  # there is no such file yet, or no file behind the stream
+    except (OSError, ValueError):  # the file does not exist, or the stream has no file
         return False
 
 
 def show_finding(finding: Finding) -> None:
-    """A warning on stderr, a note on stdout."""
+    """Print a warning to standard error, or a note to standard output."""
     if finding.is_warning:
         warn(finding.message)
     else:
@@ -200,10 +216,10 @@ def show_finding(finding: Finding) -> None:
 
 
 def megabytes(size: int) -> str:
-    """A size for people, in MB of 10⁶ bytes; in kB below one of them."""
+    """A size in bytes as text: in MB of 10⁶ bytes, or in kB if it is below 1 MB."""
     return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
 
 
-def count(number: int, one: str) -> str:
+def count(number: int, noun: str) -> str:
     """A number with its noun, `1 image` or `1,000 images`."""
-    return f"{number:,} {one}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""`sgraf-deploy demo`."""
+"""`sgraf-deploy demo`: runs the main commands on embedded checkpoints."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from sgraf_deploy.cli.terminal import echo
 FOLDER = Path("sgraf-demo")
 
 SUBSET = 200
-"""Images that the literal loop and fp16-rounded, which are slow, are compared on."""
+"""The number of images that the slow literal loop and fp16-rounded are compared on."""
 
 QUERY = 1
-"""The scene whose first caption is the query."""
+"""The row of the scene whose first caption is the query."""
 
 
-@click.command(short_help="See it all on embedded checkpoints: export, proof, speed, rerank.")
+@click.command(short_help="Run the main commands on embedded checkpoints, as an example.")
 @click.option(
     "-o",
     "--output",
@@ -32,13 +32,14 @@ QUERY = 1
     default=FOLDER,
     show_default=True,
     metavar="DIR",
-    help="Where checkpoints, data and bundle are put.",
+    help="Folder to write the checkpoints, the data and the bundle to.",
 )
 @click.pass_context
 def demo(context: click.Context, *, output: Path) -> None:
     """Run the main commands on two small checkpoints that come with the package.
 
-    They were trained on synthetic scenes; what is shown here are scenes that they never saw.
+    The checkpoints were trained on synthetic scenes; the demo runs export, eval, bench and rerank
+    on scenes that they were not trained on.
     """
     from sgraf_deploy.demo.assets import BUNDLE, CHECKPOINTS, DATA, SPLIT, VOCABULARY, lay_out
 
@@ -56,16 +57,16 @@ def demo(context: click.Context, *, output: Path) -> None:
     _run(context, bench, bundle, *engines, "--data", data, *split, "--limit-images", SUBSET)
     caption, scene = _query(data, SPLIT)
     _run(context, rerank, bundle, "--data", data, *split, "--caption", caption, "--top-k", 3)
-    echo(f"the caption was written of: {scene}")
+    echo(f"the caption describes: {scene}")
     echo()
-    echo(f"That took {time.perf_counter() - start:.0f} s. Next, on your own checkpoint:")
+    echo(f"The demo took {time.perf_counter() - start:.0f} s. Next, on your own checkpoint:")
     echo("    sgraf-deploy export CHECKPOINT --vocab VOCAB.json -o NAME.sgraf")
     echo("    sgraf-deploy eval NAME.sgraf --data DIR --split test")
-    echo("or train one: sgraf-deploy synth -o scenes, then sgraf-deploy train --help")
+    echo("To train one: sgraf-deploy synth -o scenes, then sgraf-deploy train --help")
 
 
 def _run(context: click.Context, command: click.Command, *arguments: object) -> None:
-    """Print a command as it would be typed, and run it."""
+    """Print a command as a user would type it, and run it."""
     given = [str(argument) for argument in arguments]
     echo()
     echo(f"$ sgraf-deploy {shlex.join([command.name or '', *given])}")
@@ -74,7 +75,7 @@ def _run(context: click.Context, command: click.Command, *arguments: object) -> 
 
 
 def _query(data: Path, split: str) -> tuple[str, str]:
-    """A caption of the split, and the scene it belongs to."""
+    """A caption of the split, and the scene that it belongs to."""
     captions = (data / f"{split}_caps.txt").read_text(encoding="utf-8").splitlines()
     scenes = (data / f"{split}_ids.txt").read_text(encoding="utf-8").splitlines()
     return captions[5 * QUERY], scenes[QUERY]

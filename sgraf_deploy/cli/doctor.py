@@ -1,4 +1,4 @@
-"""`sgraf-deploy doctor`."""
+"""`sgraf-deploy doctor`: shows which engines work on this machine."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import click
 from sgraf_deploy.cli.terminal import echo, table
 
 
-@click.command(short_help="Which engines work here, and what would make the others work.")
+@click.command(short_help="Show which engines work here, and how to make the others work.")
 def doctor() -> None:
-    """Say which engines work here, which do not, why, and the command that puts it right."""
+    """Show which engines work on this machine, and how to make the others work.
+
+    For an engine that does not work, the reason is shown and the command that puts it right.
+    """
     from sgraf_deploy.engines.registry import ENGINES, unavailable
     from sgraf_deploy.versions import tool_versions
 
@@ -28,8 +31,8 @@ def doctor() -> None:
         if error is not None:
             missing.setdefault(error.hint, []).append(name)
     for hint, names in missing.items():
-        echo(f"to have {', '.join(names)}: {hint}")
-    auto = ("--engine auto takes {}", "--engine auto finds nothing: {}")
+        echo(f"to use {', '.join(names)}: {hint}")
+    auto = ("--engine auto takes {}", "--engine auto finds no engine: {}")
     compiles = ("compile works, with {}", "compile does not work: {}")
     echo(_answer(_auto, *auto))
     echo(_answer(_instruction_sets, "engine native: {}", "engine native: none, {}"))
@@ -43,27 +46,27 @@ def doctor() -> None:
     echo(f"ONNX Runtime's providers: {_providers()}")
 
 
-def _answer(ask: Callable[[], object], right: str, wrong: str) -> str:
-    """What there is, or why there is none."""
+def _answer(ask: Callable[[], object], available: str, unavailable: str) -> str:
+    """The answer put into the text `available`, or why there is none into `unavailable`."""
     from sgraf_deploy.errors import UnavailableError
 
     try:
-        return right.format(ask())
+        return available.format(ask())
     except UnavailableError as error:
-        return wrong.format(error)
+        return unavailable.format(error)
 
 
 def _auto() -> str:
-    """What `auto` takes for a bundle that has every precision, and no compiled plans."""
+    """What `auto` takes for a bundle that has every precision and no compiled plans."""
     from sgraf_deploy.engines.machine import Machine
     from sgraf_deploy.engines.policy import Request, choose
 
-    found = choose(Request(), Machine())
-    return f"{found.engine}, {found.precision} on {found.device}"
+    choice = choose(Request(), Machine())
+    return f"{choice.engine}, {choice.precision} on {choice.device}"
 
 
 def _compiler() -> str:
-    """The TensorRT that builds, and whether the GPU here runs that."""
+    """The TensorRT that `compile` builds with, and whether the GPU here can run its plans."""
     from sgraf_deploy.engines.trt.library import find_tensorrt
     from sgraf_deploy.engines.trt.rtx import left_out
 
@@ -73,7 +76,7 @@ def _compiler() -> str:
 
 
 def _checkpoints() -> str:
-    """Nothing, where there is a PyTorch that may read them."""
+    """An empty text if there is a PyTorch that may read checkpoints, or else UnavailableError."""
     from sgraf_deploy.model.untrusted import torch_that_reads
 
     torch_that_reads()
@@ -84,8 +87,8 @@ def _instruction_sets() -> str:
     from sgraf_deploy.engines.native.instructions import VARIABLE
     from sgraf_deploy.engines.native.library import instruction_sets
 
-    found = instruction_sets()
-    return f"{found.used} ({found}; {VARIABLE} chooses)"
+    sets = instruction_sets()
+    return f"{sets.used} ({sets}; {VARIABLE} chooses)"
 
 
 def _gpus() -> str:
@@ -97,12 +100,12 @@ def _gpus() -> str:
 
 
 def _providers() -> str:
-    """What the installed ONNX Runtime was built with: engines ort, ort-cuda and ort-trt use it."""
+    """The providers of the installed ONNX Runtime, which engines ort, ort-cuda and ort-trt use."""
     from sgraf_deploy.engines.onnx_runtime import import_onnxruntime
     from sgraf_deploy.errors import UnavailableError
 
     try:
         onnxruntime = import_onnxruntime()
     except UnavailableError:
-        return "none, it is not installed"
+        return "none, because it is not installed"
     return ", ".join(onnxruntime.get_available_providers())

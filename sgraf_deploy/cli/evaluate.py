@@ -1,4 +1,4 @@
-"""`sgraf-deploy eval`."""
+"""`sgraf-deploy eval`: measures R@K on a split."""
 
 from __future__ import annotations
 
@@ -46,25 +46,35 @@ _NUMBERS = ("R@1", "R@5", "R@10", "median rank", "mean rank", "rsum")
     type=click.Choice(["last", "authors"]),
     default="last",
     show_default=True,
-    help="A tied ground truth ranks last, or as the authors' unstable sort leaves it.",
+    help="Rank of a tied ground truth: last among its ties, or as the authors' unstable sort "
+    "leaves it.",
 )
 @click.option(
     "--folds",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Also the mean of N folds of the images, 5 for MSCOCO 1K; N divides their number.",
+    help="Also report the mean over N folds of the images (5 for MSCOCO 1K). The number of images "
+    "must be a multiple of N. Default: no folds.",
 )
 @click.option(
-    "--authors-dev", is_flag=True, help="Cut the split dev to 5,000 captions, as the authors do."
+    "--authors-dev",
+    is_flag=True,
+    help="Use only the first 5,000 captions of the split dev, as the authors' loader does.",
 )
-@click.option("--json", "json_file", type=PATH, metavar="FILE", help="Also write the report here.")
+@click.option(
+    "--json",
+    "json_file",
+    type=PATH,
+    metavar="FILE",
+    help="Also write the report to this file, as JSON.",
+)
 @click.option(
     "--save-similarities",
     "saved",
     type=PATH,
     metavar="FILE.npy",
-    help="Also write the similarities (images, captions) here, float32: the ensemble's, or those "
-    "of the only member.",
+    help="Also write the similarities (images, captions) to this file, in float32. For several "
+    "members they are those of the ensemble.",
 )
 def evaluate(
     *,
@@ -82,8 +92,8 @@ def evaluate(
 ) -> None:
     """Measure R@K of a BUNDLE on a split of precomp data, in both directions.
 
-    Ranks are counted while tiles are scored, and no matrix is held; --ties authors and --folds need
-    every model's matrix of logits in memory.
+    Ranks are counted while the pairs are scored, so that no matrix is kept in memory. Only --ties
+    authors and --folds need every model's matrix of logits in memory.
     """
     from sgraf_deploy.bundle.bundle import Bundle
     from sgraf_deploy.data.precomp import open_precomp
@@ -119,7 +129,7 @@ def evaluate(
         if json_file is not None:
             write_json(json_file, result.to_json(), what="--json")
     finally:
-        # Not even a full disk may lose what took an hour.
+        # A full disk must not lose a result that took an hour.
         for line in () if result is None else _lines(result):
             echo(line)
     for finding in result.of_the_ranks:
@@ -128,17 +138,21 @@ def evaluate(
         echo(f"wrote {written}")
 
 
-def _check_apart(one: Path | None, other: Path | None) -> None:
-    """Refuse one file for two results."""
+def _check_apart(report: Path | None, saved: Path | None) -> None:
+    """Raise InputError if the report and the similarities would be written to the same file."""
     from sgraf_deploy.errors import InputError
 
-    if one is not None and other is not None and os.path.realpath(one) == os.path.realpath(other):
-        raise InputError("--json and --save-similarities", expected="two files", got=one)
+    if report is None or saved is None:
+        return
+    if os.path.realpath(report) == os.path.realpath(saved):
+        raise InputError(
+            "--json and --save-similarities", expected="two different files", got=report
+        )
 
 
 @contextmanager
 def _similarities(path: Path | None, split: PrecompSplit) -> Iterator[NDArray[np.float32] | None]:
-    """A map of the file to be written, its disk space taken; None if there is to be none."""
+    """Yield a memory map of the file to write, its disk space reserved; None without a path."""
     from sgraf_deploy.files.writer import staged_array
 
     if path is None:
@@ -151,12 +165,12 @@ def _similarities(path: Path | None, split: PrecompSplit) -> Iterator[NDArray[np
 
 
 def _announce(cost: Cost) -> None:
-    """One line, before the work."""
+    """Print one line on memory and time before the work begins."""
     memory = cost.memory
     matrices = f"matrices of logits {megabytes(memory.result)}" if memory.result else "no matrix"
     time = "" if cost.seconds is None else f"; takes {duration(cost.seconds)}"
     echo(
-        f"in memory: encoded inputs {megabytes(memory.encoded)}, tiles under way about "
+        f"in memory: encoded inputs {megabytes(memory.encoded)}, tiles in progress about "
         f"{megabytes(memory.tiles)}, {matrices}{time}"
     )
 
@@ -177,10 +191,10 @@ def _lines(result: Evaluation) -> Iterator[str]:
     yield ""
     ties = {
         "last": "a tied ground truth ranks last",
-        "authors": "ties as the authors' sort has them",
+        "authors": "ties rank as the authors' sort leaves them",
     }
     how = ties[next(iter(result.reports.values())).ties]
-    yield f"R@K in percent, ranks from 1 (best); {how}; chance is a random order"
+    yield f"R@K in percent, ranks from 1 (best); {how}; chance is the result of a random order"
     reports = {**result.reports, "chance": chance_level(run["images"], run["captions_per_image"])}
     yield from recall_table(reports)
     if result.fold_reports:
@@ -198,7 +212,7 @@ def _lines(result: Evaluation) -> Iterator[str]:
 
 
 def recall_table(reports: dict[str, RecallReport]) -> list[str]:
-    """R@K in both directions, and rsum, by model."""
+    """R@K in both directions, and rsum, for each model."""
     rows = []
     for name, report in reports.items():
         rows.append([name, "image → text", *_cells(report.image_to_text), f"{report.rsum:.2f}"])

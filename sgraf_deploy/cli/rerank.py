@@ -1,4 +1,4 @@
-"""`sgraf-deploy rerank`."""
+"""`sgraf-deploy rerank`: ranks a split's images or captions for one query."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 @click.command(short_help="Rank a split's images for a caption, or captions for an image.")
 @BUNDLE
 @data_options
-@click.option("--caption", metavar="TEXT", help="Rank the split's images for this caption.")
+@click.option("--caption", metavar="TEXT", help="Caption to rank the split's images for.")
 @click.option(
     "--image",
     type=int,
     metavar="ROW",
-    help="Rank the split's captions for this image, counted from 0.",
+    help="Row of the image, counted from 0, to rank the split's captions for.",
 )
 @click.option(
     "--top-k",
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     default=10,
     show_default=True,
     metavar="K",
-    help="Show the best K.",
+    help="Number of best candidates to show.",
 )
 @scorer_options
 def rerank(
@@ -63,7 +63,7 @@ def rerank(
 ) -> None:
     """Rank a split's images for one caption, or its captions for one image.
 
-    Takes exactly one of --caption and --image.
+    Exactly one of --caption and --image must be given.
     """
     from sgraf_deploy.bundle.bundle import Bundle
     from sgraf_deploy.data.precomp import open_images, open_precomp
@@ -126,17 +126,18 @@ def _captions_for(
     token_ids, _ = _encoded(scorer, split.captions)
     captions = scorer.encode_captions(token_ids, progress=stage("encoding captions"))
     result = scorer.rerank(readable(query), captions, top_k)
-    own = ["*" if split.image_of_caption[row] == image else "" for row in result.indices]
+    marks = ["*" if split.image_of_caption[row] == image else "" for row in result.indices]
     texts = [split.captions[row] for row in result.indices]
     return [
         f"image: row {image}, {_image_name(split, image)}",
-        f"the best {len(result)} of {count(len(split.captions), 'caption')}, * the image's own",
-        *_ranking(result, {"*": own, "caption": texts}),
+        f"the best {len(result)} of {count(len(split.captions), 'caption')}; * marks the image's "
+        "own captions",
+        *_ranking(result, {"*": marks, "caption": texts}),
     ]
 
 
 def _encoded(scorer: Scorer, captions: list[str]) -> tuple[list[NDArray[np.int32]], CaptionStats]:
-    """Captions as ids; what is suspicious about them is shown."""
+    """Captions as token ids, with a warning for whatever is suspicious about them."""
     from sgraf_deploy.data.captions import encode_captions
     from sgraf_deploy.data.checks import caption_findings, word_findings
     from sgraf_deploy.data.vocabulary import Vocabulary
@@ -154,7 +155,7 @@ def _encoded(scorer: Scorer, captions: list[str]) -> tuple[list[NDArray[np.int32
 
 
 def _check_regions(scorer: Scorer, regions: NDArray[Any], name: str) -> None:
-    """Refuse regions that do not fit the bundle; what is suspicious about others is shown."""
+    """Raise DataError for regions that do not fit the bundle, and warn of suspicious ones."""
     from sgraf_deploy.data.checks import region_findings
     from sgraf_deploy.data.regions import check_regions
 

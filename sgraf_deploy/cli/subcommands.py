@@ -1,4 +1,4 @@
-"""A command that also has subcommands: `bench BUNDLE …` beside `bench gpu …`."""
+"""A command that also has subcommands, such as `bench BUNDLE …` and `bench gpu …`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import click
 
 
 class CommandWithSubcommands(click.Group):
-    """Runs a subcommand where the first word is the name of one, and else itself on all words.
+    """Runs a subcommand if the first word is its name, and otherwise itself with all words.
 
-    A file or folder of a subcommand's name is given as `./NAME`. Options of the command stand
-    before no subcommand, which would not know of them. `moved` are options that have become
-    subcommands, by the subcommand's name: one of them is an error that spells the command anew.
+    A file or folder with the name of a subcommand is given as `./NAME`. Options of the command may
+    not stand before a subcommand, which would not receive them. `moved` maps options that have
+    become subcommands to the names of these; using one is an error whose hint is the new command.
     """
 
     allow_extra_args = False
@@ -33,30 +33,30 @@ class CommandWithSubcommands(click.Group):
         parent: click.Context | None = None,
         **extra: Any,
     ) -> click.Context:
-        """The context of what the words ask for, which is the subcommand's own where it is one."""
+        """The context of the subcommand, if the first word names one, or else of this command."""
         subcommand = self.commands.get(args[0]) if args else None
         if subcommand is None:
             return super().make_context(info_name, args, parent, **extra)
-        # A usage line names what is above without its arguments, which it does not take here.
+        # A usage line names the parents without their arguments, which are not taken here.
         above = click.Context(click.Group(self.name), info_name=info_name, parent=parent)
         return subcommand.make_context(args[0], args[1:], parent=above, **extra)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """All words are its own."""
+        """Parse all words as this command's; InputError for an option that was moved."""
         from sgraf_deploy.errors import InputError
 
         for word in args:
             if word in self._moved:
                 name = self._moved[word]
-                rest = [one for one in args if one != word]
+                rest = [other for other in args if other != word]
                 hint = shlex.join([*ctx.command_path.split(), name, *rest])
                 raise InputError(f"option {word}", expected=f"the command {name}", hint=hint)
         return click.Command.parse_args(self, ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command itself: a subcommand has a context of its own."""
+        """Run the command itself: a subcommand is invoked through another context."""
         return click.Command.invoke(self, ctx)
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        """Its own options and arguments."""
+        """The options and arguments of this command, without those of subcommands."""
         return click.Command.collect_usage_pieces(self, ctx)

@@ -1,9 +1,9 @@
-"""What reaches the terminal: the one module that writes to standard output and standard error.
+"""Terminal output: the only module that writes to standard output and standard error.
 
-A file's name, a caption, a word, a tensor's name or somebody else's exception may hold what a
-terminal obeys: an escape sequence, a carriage return, an override of the reading direction. So a
-line is printed with all of that escaped, line feeds included: no value can pass for a line of the
-program's own. Whoever prints several lines calls `echo` several times.
+A file name, a caption, a word, a tensor name or a third-party exception may contain control
+characters that a terminal obeys: an escape sequence, a carriage return, an override of the reading
+direction. Every line is therefore printed with all of these escaped, line feeds included, so that
+no value can pass for a line of the program. To print several lines, call `echo` several times.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ _OBEYED = re.compile(
     "\x00-\x1f\x7f-\x9f"  # C0 and C1 controls and DEL
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # marks, overrides and isolates of direction
     "\u2028\u2029"  # separators of lines and paragraphs
-    "\ud800-\udfff"  # surrogates alone, which no encoding has: bytes of names that are not UTF-8
+    "\ud800-\udfff"  # lone surrogates, which stand for bytes of names that are not UTF-8
     "]"
 )
 
 
 _MINUTE = 60.0
-"""Seconds between two lines of progress; what is done sooner has none."""
+"""Seconds between two lines of progress; work that takes less prints none."""
 
 _SETTLED = 2.0
-"""Seconds until the first, so that it is not a guess from the engine's start."""
+"""Seconds before the first line of progress, so that start-up does not distort its estimate."""
 
 
 def escape(text: object) -> str:
-    r"""The text with what a terminal would obey, or could not show, as `\n`, `\x1b` or `\u202e`."""
+    r"""The text with characters that a terminal obeys or cannot show escaped: `\n`, `\x1b` …"""
     return _OBEYED.sub(lambda match: match[0].encode("unicode_escape").decode(), str(text))
 
 
 def echo(line: object = "", *, err: bool = False) -> None:
     """Print one line, escaped, to standard output or standard error."""
     stream = sys.stderr if err else sys.stdout
-    if stream is not None:  # as in a process without a console
+    if stream is not None:  # it is None in a process without a console
         # Not click.echo: where the encoding is ASCII it writes UTF-8, whose bytes hold C1 controls.
         stream.write(f"{escape(line)}\n")
         stream.flush()
@@ -67,13 +67,13 @@ def warn(message: object) -> None:
 
 
 def echo_json(value: object) -> None:
-    """Print a JSON document, whose own escapes keep every value as it is."""
+    """Print a JSON document; JSON's escapes keep its values unchanged."""
     for line in json.dumps(value, indent=1).split("\n"):
         echo(line)
 
 
 def echo_error(error: BaseException) -> None:
-    """Print where an exception comes from; its lines are indented, as none of the program's is."""
+    """Print an exception's traceback, indented to set it apart from the program's messages."""
     for line in "".join(traceback.format_exception(error)).rstrip("\n").split("\n"):
         echo(f"  {line}", err=True)
 
@@ -81,9 +81,9 @@ def echo_error(error: BaseException) -> None:
 def table(
     rows: Sequence[Sequence[Any]], headers: Sequence[str], right: Sequence[str] = ()
 ) -> list[str]:
-    """The lines of a plain table; columns with a header in `right` end flush.
+    """The lines of a plain table; columns whose header is in `right` are aligned to the right.
 
-    A cell is a value, or a tuple of them that stand one below the other.
+    A cell is a value, or a tuple of values that are printed one below the other.
     """
     from tabulate import tabulate
 
@@ -103,10 +103,11 @@ def _cell(value: object) -> str:
 def progress_bars(
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Callable[[str], Progress]]:
-    """Give a function from a stage's name to its progress callback, whose output goes to stderr.
+    """Yield a function from a stage's name to its progress callback, which prints to stderr.
 
-    On a terminal that is a bar with a time estimate; elsewhere, as in a log, a line when work that
-    will take more than a minute has begun, and one a minute. `clock` is in seconds.
+    On a terminal that is a bar with a time estimate. Elsewhere, for instance in a log, work that
+    will take more than a minute prints a line soon after it begins, and then one line a minute.
+    `clock` gives seconds.
     """
     bars: list[Any] = []
     stream = sys.stderr
@@ -135,12 +136,12 @@ def progress_bars(
 
 
 class _Lines:
-    """Progress where nobody looks at a terminal."""
+    """Progress as lines of text, for an output that is not a terminal."""
 
     def __init__(self, label: str, clock: Callable[[], float]) -> None:
         self._label, self._clock = label, clock
         self._begin = clock()
-        self._told: float | None = None
+        self._last: float | None = None
 
     def __call__(self, done: int, total: int) -> None:
         """Print a line if one is due."""
@@ -149,18 +150,18 @@ class _Lines:
         if not 0 < done < total:
             return
         left = spent * (total - done) / done
-        if self._told is None:
+        if self._last is None:
             due = spent >= _SETTLED and spent + left >= _MINUTE
         else:
-            due = now - self._told >= _MINUTE
+            due = now - self._last >= _MINUTE
         if due:
-            self._told = now
+            self._last = now
             share = f"{done:,} of {total:,} ({done / total:.0%})"
             echo(f"{self._label}: {share}, {duration(left)} left", err=True)
 
 
 def duration(seconds: float) -> str:
-    """A time for people: `about 40 seconds`, `about 9 minutes`, `about 2.5 hours`."""
+    """Seconds as text: `about 40 seconds`, `about 9 minutes`, `about 2.5 hours`."""
     if seconds < 1.5 * _MINUTE:
         number = max(1, round(seconds))
         return f"about {number} second{'' if number == 1 else 's'}"
@@ -175,18 +176,18 @@ def _finish(bars: list[Any]) -> None:
 
 
 def show_any_text() -> None:
-    """Let a terminal whose encoding lacks a character show its number, not a traceback."""
+    """Print the code of a character that the terminal's encoding lacks, in place of a traceback."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 class _Messages(logging.Handler):
-    """Prints what is logged: a warning as a command's own are, the rest by its level."""
+    """Prints log records, each with its level; warnings look like those of the commands."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record, and below it the exception that it was logged with."""
-        with suppress(OSError):  # nobody reads standard error; that must not end the work
+        with suppress(OSError):  # a standard error that nobody reads must not end the work
             echo(f"{record.levelname.capitalize()}: {_message(record)}", err=True)
             if record.exc_info and record.exc_info[1] is not None:
                 echo_error(record.exc_info[1])
@@ -195,13 +196,13 @@ class _Messages(logging.Handler):
 def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
-    except (TypeError, ValueError):  # somebody's arguments do not fit somebody's format
+    except (TypeError, ValueError):  # the record's arguments do not fit its format
         return str(record.msg)
 
 
 @contextmanager
 def shown_messages(*, verbose: bool) -> Iterator[None]:
-    """Show what is logged, from warnings up or all of it, and Python's warnings, once each."""
+    """Print log records, from warnings up or all of them, and Python's warnings, once each."""
     root, handler = logging.getLogger(), _Messages()
     level, show = root.level, warnings.showwarning
     root.addHandler(handler)

@@ -1,4 +1,4 @@
-"""`sgraf-deploy train`."""
+"""`sgraf-deploy train`: trains an SGR or SAF checkpoint."""
 
 from __future__ import annotations
 
@@ -24,49 +24,66 @@ if TYPE_CHECKING:
     from sgraf_deploy.train.trainer import Epoch
 
 F = TypeVar("F", bound=Callable[..., Any])
-_LEAST_ONE = click.IntRange(min=1)
+_COUNT = click.IntRange(min=1)
 
 
 def _number(name: str, kind: Any, default: Any, text: str) -> Callable[[F], F]:
-    shown = {int: "N", float: "X", str: "NAME"}[type(default)]
+    metavar = {int: "N", float: "X", str: "NAME"}[type(default)]
     return click.option(
-        name, type=kind, default=default, show_default=True, metavar=shown, help=text
+        name, type=kind, default=default, show_default=True, metavar=metavar, help=text
     )
 
 
 def _model_options(command: F) -> F:
-    """The dimensions of the model."""
+    """Add the options for the model's dimensions."""
     for option in (
-        click.option("--no-txtnorm", is_flag=True, help="Leave the words unnormalised."),
-        click.option("--no-imgnorm", is_flag=True, help="Leave the regions unnormalised."),
-        click.option("--uni-gru", is_flag=True, help="A GRU in one direction."),
-        _number("--num-layers", _LEAST_ONE, 1, "Layers of the GRU."),
-        _number("--sgr-steps", _LEAST_ONE, 3, "Steps of graph reasoning (SGR)."),
-        _number("--word-dim", _LEAST_ONE, 300, "Size of the word embeddings."),
-        _number("--sim-dim", _LEAST_ONE, 256, "Size of the alignments."),
-        _number("--embed", _LEAST_ONE, 1024, "Size of the joint space."),
+        click.option("--no-txtnorm", is_flag=True, help="Do not l2-normalise the word embeddings."),
+        click.option(
+            "--no-imgnorm", is_flag=True, help="Do not l2-normalise the region embeddings."
+        ),
+        click.option(
+            "--uni-gru", is_flag=True, help="Use a GRU in one direction. Default: in both."
+        ),
+        _number("--num-layers", _COUNT, 1, "Number of layers of the GRU."),
+        _number("--sgr-steps", _COUNT, 3, "Number of graph reasoning steps, for SGR."),
+        _number("--word-dim", _COUNT, 300, "Dimension of the words that the GRU reads."),
+        _number("--sim-dim", _COUNT, 256, "Dimension of the alignments."),
+        _number("--embed", _COUNT, 1024, "Dimension of the joint embedding space."),
     ):
         command = option(command)
     return command
 
 
 def _schedule_options(command: F) -> F:
-    """Loss, optimiser and schedule."""
+    """Add the options for the loss, the optimiser and the schedule."""
     for option in (
-        _number("--seed", int, 0, "Seed of the initial weights, dropout and order."),
-        click.option("--summed", is_flag=True, help="Sum over all negatives to the end."),
+        _number(
+            "--seed", int, 0, "Random seed of the initial weights, the dropout and the data order."
+        ),
+        click.option(
+            "--summed",
+            is_flag=True,
+            help="Sum the loss over all negatives in every epoch. Default: only the hardest "
+            "negatives count, after the warm-up.",
+        ),
         _number(
             "--warmup-epochs",
             click.IntRange(min=0),
             0,
-            "First epochs that sum over all negatives; 1 or 2 keep the loss from collapsing.",
+            "Number of first epochs that sum the loss over all negatives; 1 or 2 keep the loss "
+            "from collapsing.",
         ),
-        _number("--grad-clip", float, 2.0, "Largest norm of the gradient."),
+        _number("--grad-clip", float, 2.0, "Norm that the gradient is clipped to."),
         _number("--margin", float, 0.2, "Margin of the hinge loss."),
-        _number("--lr-update", _LEAST_ONE, 30, "Epochs until the rate is divided by ten."),
-        _number("--learning-rate", float, 2e-4, "Adam's learning rate."),
-        _number("--batch-size", click.IntRange(min=2), 128, "Captions, with an image each."),
-        _number("--epochs", _LEAST_ONE, 40, "Passes over the captions."),
+        _number("--lr-update", _COUNT, 30, "Divide the learning rate by ten every N epochs."),
+        _number("--learning-rate", float, 2e-4, "Initial learning rate of Adam."),
+        _number(
+            "--batch-size",
+            click.IntRange(min=2),
+            128,
+            "Number of captions in a batch, each with its image.",
+        ),
+        _number("--epochs", _COUNT, 40, "Number of passes over the captions."),
     ):
         command = option(command)
     return command
@@ -74,26 +91,48 @@ def _schedule_options(command: F) -> F:
 
 @click.command(short_help="Train an SGR or SAF checkpoint on a precomp folder.")
 @click.argument("data", type=PATH)
-@click.option("--module", type=click.Choice(MODULES), required=True, help="What to train.")
-@click.option("-o", "--output", type=PATH, required=True, metavar="FILE", help="The checkpoint.")
+@click.option("--module", type=click.Choice(MODULES), required=True, help="Model to train.")
+@click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    required=True,
+    metavar="FILE",
+    help="File to write the checkpoint to.",
+)
 @click.option(
     "--vocab",
     type=PATH,
     metavar="FILE",
-    help="An existing vocabulary; if absent one is built and written beside the checkpoint.",
+    help="Existing vocabulary to use. Default: one is built from the training captions and written "
+    "next to the checkpoint.",
 )
-@_number("--min-count", _LEAST_ONE, 4, "How often a word must be seen to be in the vocabulary.")
-@_number("--split", str, "train", "The split to train on.")
-@_number("--val-split", str, "dev", "The split to validate on.")
-@click.option("--val-images", type=_LEAST_ONE, metavar="K", help="Validate on the first K images.")
+@_number(
+    "--min-count", _COUNT, 4, "Occurrences that a word needs to be in a vocabulary built here."
+)
+@_number("--split", str, "train", "Name of the split to train on.")
+@_number("--val-split", str, "dev", "Name of the split to validate on.")
+@click.option(
+    "--val-images",
+    type=_COUNT,
+    metavar="K",
+    help="Validate on only the first K images. Default: all of them.",
+)
 @CAPTION_COUNT
 @CAPTION_WORDS
 @_model_options
 @_schedule_options
-@click.option("--threads", type=_LEAST_ONE, metavar="N", help="CPU threads.")
-@_number("--device", str, "cpu", "cpu, cuda or cuda:N.")
 @click.option(
-    "--force", is_flag=True, help="Replace an existing FILE, and the vocabulary beside it."
+    "--threads",
+    type=_COUNT,
+    metavar="N",
+    help="Number of CPU threads. Default: PyTorch's own choice.",
+)
+@_number("--device", str, "cpu", "Device to train on: cpu, cuda or cuda:N.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Replace an existing checkpoint FILE and the vocabulary next to it.",
 )
 def train(
     *,
@@ -111,10 +150,10 @@ def train(
     force: bool,
     **options: Any,
 ) -> None:
-    """Train SGR or SAF on a precomp folder DATA, keeping the best checkpoint by validation.
+    """Train SGR or SAF on a precomp folder DATA, and keep the checkpoint that validates best.
 
-    The checkpoint has the authors' format, and is written whenever the validation's rsum is the
-    best so far: what is there after an interruption is whole.
+    The checkpoint has the authors' format. It is written whenever the rsum on the validation split
+    is the best so far, so the file is complete even after an interruption.
     """
     from sgraf_deploy.data.precomp import open_precomp
     from sgraf_deploy.data.tokenizer import UNTRAINED, VOCABULARY, Tokenizer
@@ -135,8 +174,8 @@ def train(
         authors_dev=val_split == "dev",
     )
     if vocab is None:
-        splits = Tokenizer(UNTRAINED, max_caption_words)
-        vocabulary = Vocabulary.build(training.captions, splits, min_count=min_count)
+        untrained = Tokenizer(UNTRAINED, max_caption_words)
+        vocabulary = Vocabulary.build(training.captions, untrained, min_count=min_count)
     else:
         vocabulary = Vocabulary.load(vocab)
     tokenizer = Tokenizer(VOCABULARY, max_caption_words, vocabulary)  # as `export` takes it
@@ -146,17 +185,17 @@ def train(
         f"validating on {count(validation.images, 'image')} of {val_split}; "
         f"vocabulary of {vocabulary.size:,} words"
     )
-    data_of = _checked((training, validation), tokenizer, vocabulary, built=vocab is None)
+    checked = _checked((training, validation), tokenizer, vocabulary, built=vocab is None)
     schedule = replace(schedule, vocab_sha256=vocabulary.sha256)
     files = _Files(output, None if vocab else built, force)
-    _run(schedule, data_of, vocabulary, files, threads, device)
+    _run(schedule, checked, vocabulary, files, threads, device)
     echo(f"wrote {output}" + ("" if vocab else f" and {built}"))
     echo(f"next: sgraf-deploy export {output} --vocab {vocab or built}")
 
 
 @dataclass(frozen=True)
 class _Files:
-    """What a training writes: without `force` nothing that is there, or appears meanwhile."""
+    """The files that training writes; without `force`, an existing file is never replaced."""
 
     checkpoint: Path
     vocabulary: Path | None
@@ -170,9 +209,10 @@ def _checked(
     *,
     built: bool,
 ) -> tuple[TrainingData, TrainingData]:
-    """Both splits as a training reads them, the validation's features beside the training's.
+    """Both splits as training data; the validation features are compared with the training ones.
 
-    What is suspicious is shown, but for words that are too rare to be in a vocabulary `built` here.
+    Suspicious data prints a warning, except for words that are too rare to be in a vocabulary
+    `built` here.
     """
     from sgraf_deploy.data.checks import check_split
     from sgraf_deploy.data.regions import region_statistics
@@ -186,8 +226,8 @@ def _checked(
             validation, dimensions, tokenizer, vocabulary, region_statistics(training.regions)
         ),
     )
-    for split, one in zip(splits, checked, strict=True):
-        for finding in one.findings:
+    for split, result in zip(splits, checked, strict=True):
+        for finding in result.findings:
             rare = built and split is training and finding.code == "unknown-words"
             if not rare:
                 show_finding(replace(finding, message=f"split {split.name}: {finding.message}"))
@@ -205,7 +245,7 @@ def _run(
     threads: int | None,
     device: str,
 ) -> None:
-    """Train, printing a line per epoch and saving what is best."""
+    """Train, print a line per epoch and save the best checkpoint."""
     import torch
 
     from sgraf_deploy.engines.torch.engine import parse_device
@@ -223,7 +263,7 @@ def _run(
         if files.vocabulary is not None:
             vocabulary.save(files.vocabulary, replace=replace)
         write_checkpoint(files.checkpoint, checkpoint, replace=replace)
-        replace = True  # From now on it is this training's own.
+        replace = True  # From now on the file is one that this training wrote.
 
     best: dict[str, RecallReport] = {}
 
@@ -240,7 +280,7 @@ def _run(
 
 
 def _print_epoch(epoch: Epoch) -> None:
-    """One line, aligned with those above."""
+    """Print one line, aligned with those above."""
     report = epoch.report
     if epoch.number == 1:
         echo("epoch      loss  rate      rsum  R@1 i→t  R@1 t→i  seconds")
@@ -273,22 +313,22 @@ def _options(data: Path, given: dict[str, Any]) -> TrainOptions:
 
 
 def _check_output(output: Path, built: Path | None, *, force: bool) -> None:
-    """Refuse a result that could not be written, or that is there, before the training."""
+    """Raise InputError, before the training, for a file that exists or could not be written."""
     from sgraf_deploy.cli.common import check_result_file
     from sgraf_deploy.data.vocabulary import Vocabulary
     from sgraf_deploy.errors import DataError, InputError
 
     for path in filter(None, (output, built)):
-        check_result_file(path, "-o" if path is output else "the vocabulary beside it")
+        check_result_file(path, "-o" if path is output else "the vocabulary next to it")
         if path.exists() and not force:
-            hint = "--force replaces it, or choose another -o"
+            hint = "use --force to replace it, or choose another file with -o"
             raise InputError(f"{path} exists already", hint=hint)
     if built is not None and built.exists():
-        # It was not named: --force means a vocabulary, not whatever has the name of one.
+        # The user did not name this file: --force allows replacing a vocabulary, nothing else.
         try:
             Vocabulary.load(built)
         except DataError as error:
-            hint = "move it away, or choose another -o"
+            hint = "move it away, or choose another file with -o"
             raise InputError(f"{built} is not replaced", got=error.reason, hint=hint) from error
 
 

@@ -1,4 +1,4 @@
-"""Caption files, and captions as token ids."""
+"""Reading caption files, and encoding captions as token ids."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sgraf_deploy.data.files import PathLike, read_bytes, split_lines
+from sgraf_deploy.data.files import read_bytes, split_lines
 from sgraf_deploy.data.foreign_text import check_line_ends
 from sgraf_deploy.data.tokenizer import Tokenizer
 from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.errors import DataError
+from sgraf_deploy.files.disk import PathLike
 
 
 @dataclass(frozen=True)
 class CaptionStats:
-    """What encoding found: `tokens` counts words without `<start>` and `<end>`."""
+    """Counts of encoded captions; `tokens` are their words without `<start>` and `<end>`."""
 
     captions: int
     tokens: int
@@ -26,12 +27,12 @@ class CaptionStats:
 
     @property
     def unknown_rate(self) -> float:
-        """The share of the tokens that the vocabulary does not have; 0 without tokens."""
+        """The share of the tokens that are not in the vocabulary; 0 if there are no tokens."""
         return self.unknown / self.tokens if self.tokens else 0.0
 
 
 def read_captions(path: PathLike) -> list[str]:
-    """The captions of a UTF-8 file, one a line, without the white space around them.
+    """The captions of a UTF-8 file, one per line, without surrounding white space.
 
     Raises DataError as `read_lines`, and for lines that end in CR alone.
     """
@@ -46,9 +47,9 @@ def encode_captions(
 ) -> tuple[list[NDArray[np.int32]], CaptionStats]:
     """Token ids (words,) int32 per caption, unpadded, `<start>` and `<end>` included.
 
-    A word outside the vocabulary becomes `<unk>`; a caption of nothing but such words is
-    encoded like any other. Raises DataError that names the index of a caption without words, or
-    with more than the tokenizer reads.
+    A word outside the vocabulary becomes `<unk>`, even if all words of a caption are. Raises
+    DataError that names the index of a caption without words, or with more words than the
+    tokenizer's limit.
     """
     if isinstance(captions, str | bytes):
         raise DataError("captions", expected="a sequence of strings", got="one string")

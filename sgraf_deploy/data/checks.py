@@ -1,7 +1,7 @@
-"""What is suspicious in data that may be used: another vocabulary, captions that are none, zeros.
+"""Checks for suspicious data: a wrong vocabulary, malformed captions, features that are zero.
 
-Nothing here is an error, for each has an innocent form. Every command that reads such data prints
-what is found; what cannot be used at all is refused where it is read.
+None of these is an error, because each can be legitimate: every command that reads such data prints
+the findings. Data that cannot be used at all is refused where it is read.
 """
 
 from __future__ import annotations
@@ -25,24 +25,26 @@ from sgraf_deploy.data.vocabulary import UNKNOWN, Vocabulary
 from sgraf_deploy.errors import BundleError
 
 UNKNOWN_SHARE = 0.05
-"""Of the words; Flickr30K, Flickr8K and MSCOCO have 0.8 to 1.9 % with their own vocabularies."""
+"""The share of unknown words above which there is a warning; Flickr30K, Flickr8K and MSCOCO have
+0.8 to 1.9 % with their own vocabularies."""
 
 FEWEST_WORDS = 100
-"""Below these a share says nothing: two rare words in three captions are no sign of anything."""
+"""With fewer words the share means nothing: three captions may well contain two rare words."""
 
 FORM_SHARE = 0.01
-"""Of the captions: a person puts one of them in quotes, a program all of them."""
+"""The share of malformed captions above which there is a warning: a person quotes a single caption,
+a program all of them."""
 
 FOREIGN_NORM_RATIO = 2.0
-"""Regions whose mean norm is off by more than this factor were likely extracted differently."""
+"""Regions whose mean norm differs by more than this factor were likely extracted differently."""
 
 _SHOWN = 60
-"""How much of an example a message shows, in characters."""
+"""The number of characters of an example that a message shows."""
 
 
 @dataclass(frozen=True, eq=False)
 class CheckedSplit:
-    """A split whose regions fit, its captions as ids (words,) int32 each, and what was found."""
+    """A split that was checked: its captions as ids (words,) int32 each, and the findings."""
 
     token_ids: list[NDArray[np.int32]]
     words: CaptionStats
@@ -51,20 +53,20 @@ class CheckedSplit:
 
 @dataclass(frozen=True)
 class _Form:
-    """A way of writing captions that no person has: what it looks like, and where it comes from."""
+    """A way in which programs, not people, write captions: a description, and its likely cause."""
 
-    looks: str
+    description: str
     pattern: re.Pattern[str]
     cause: str
 
 
 _FORMS = tuple(
-    _Form(looks, re.compile(pattern, re.DOTALL), cause)
-    for looks, pattern, cause in (
+    _Form(description, re.compile(pattern, re.DOTALL), cause)
+    for description, pattern, cause in (
         (
-            "begin with a file's name",
+            "begin with a file name",
             r"\S+\.(?i:jpe?g|png|gif|bmp|tiff?|webp)(?:#\d+)?(?:[\s,;|].*)?",
-            "a list of images and captions, as Flickr's .token files; keep the caption alone",
+            "a list of images and captions, like Flickr's .token files; keep only the caption",
         ),
         (
             "are Python's text of bytes",
@@ -74,37 +76,37 @@ _FORMS = tuple(
         (
             "are JSON",
             r"\{.*\}|\[.*\]",
-            "a dump of records or lists; keep the caption alone",
+            "a dump of records or lists; keep only the caption",
         ),
         (
             "begin with a number and a separator",
             r"\d+\s*[,;|\t].*",
-            "a table with a number first; keep the caption alone",
+            "a table whose first column is a number; keep only the caption",
         ),
         (
             "have several columns",
             r"[^\t]*\t.*",
-            "a table; keep the caption alone",
+            "a table; keep only the caption",
         ),
         (
-            "hold words that a program adds",
+            "contain special words such as <start>",
             r".*<(?i:start|end|pad|unk)>.*",
-            "made ready for a model already; leave out what was added",
+            "already prepared for a model; remove the special words",
         ),
         (
-            "hold HTML",
+            "contain HTML",
             r".*(?:&(?:#\d+|#x[0-9a-fA-F]+|[a-zA-Z]{2,8});|</?[a-zA-Z]+ ?/?>).*",
-            "from a web page; use html.unescape and leave out the tags",
+            "from a web page; use html.unescape and remove the tags",
         ),
         (
-            "hold escapes",
+            "contain escape sequences",
             r""".*\\(?:["'ntr]|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}).*""",
-            "written as in a program's source; decode them",
+            "written as string literals of a program; decode them",
         ),
         (
             "are in quotes",
             r"""".*"|'.*'|“.*”|\u2018.*\u2019|``.*''""",
-            "fields of a table in CSV; take the quotes away",
+            "fields of a CSV table; remove the quotes",
         ),
         (
             "are numbers",
@@ -112,12 +114,12 @@ _FORMS = tuple(
             "token ids or labels; give the words",
         ),
         (
-            "say that nothing is there",
+            "say that the caption is missing",
             r"(?i:nan|none|null|n/?a|<na>|nil|undefined)",
             "missing values that were written out; leave out their images",
         ),
         (
-            "hold the marks of a wrong encoding",
+            "contain signs of a wrong encoding",
             r".*(?:Ã[\x80-\xbf]|â€|Â[\x80-\xbf]).*",
             "UTF-8 that was read as Latin-1 and written again; read it as UTF-8",
         ),
@@ -132,11 +134,11 @@ def check_split(
     vocabulary: Vocabulary,
     statistics: Mapping[str, Any] | None = None,
 ) -> CheckedSplit:
-    """Look at all of a split before anything long begins; its features are read once.
+    """Check a whole split before any long work begins; its features are read once.
 
     `dimensions` are the model's (regions, img_dim), `statistics` those of `region_statistics` at
-    export, if known. Raises DataError for regions that do not fit or are not finite, and for a
-    caption without words.
+    export, if known. Raises DataError for regions that do not fit the model or are not finite, and
+    for a caption without words.
     """
     survey = check_regions(split.regions, *dimensions, f"regions of split {split.name}")
     token_ids, words = encode_captions(split.captions, tokenizer, vocabulary)
@@ -152,10 +154,10 @@ def check_split(
 def region_findings(
     survey: RegionSurvey, statistics: Mapping[str, Any] | None = None
 ) -> tuple[Finding, ...]:
-    """Zeros in place of features, and features of another scale than those at export."""
-    found = []
+    """Findings about features that are zero, or of another scale than those at export."""
+    findings = []
     if survey.zero_images:
-        found.append(
+        findings.append(
             Finding(
                 "zero-images",
                 f"{survey.zero_images:,} of {survey.images:,} images are all zero: did the "
@@ -165,56 +167,57 @@ def region_findings(
     per_image = survey.regions // survey.images
     padding = survey.zero_regions - survey.zero_images * per_image
     if padding:
-        found.append(
+        findings.append(
             Finding(
                 "zero-regions",
-                f"{padding:,} of {survey.regions:,} regions are all zero, as where an image has "
-                f"fewer boxes than {per_image}; they are scored as the reference scores them",
+                f"{padding:,} of {survey.regions:,} regions are all zero, as for images with fewer "
+                f"than {per_image} boxes; they are scored as the reference scores them",
                 is_warning=False,
             )
         )
-    here, there = survey.mean_norm, _mean_norm(statistics)
-    if here and there and not there / FOREIGN_NORM_RATIO <= here <= there * FOREIGN_NORM_RATIO:
-        found.append(
+    actual, exported = survey.mean_norm, _mean_norm(statistics)
+    low, high = exported / FOREIGN_NORM_RATIO, exported * FOREIGN_NORM_RATIO
+    if actual and exported and not low <= actual <= high:
+        findings.append(
             Finding(
                 "foreign-regions",
-                f"the regions' mean norm is {here:.3g}, at export it was {there:.3g}: "
+                f"the regions' mean norm is {actual:.3g}, but it was {exported:.3g} at export: "
                 "were these features extracted in the same way?",
             )
         )
-    return tuple(found)
+    return tuple(findings)
 
 
 def _mean_norm(statistics: Mapping[str, Any] | None) -> float:
-    """What a bundle says of the regions at its export; 0 where it says nothing."""
+    """The regions' mean norm at the bundle's export; 0 if the bundle does not record it."""
     if statistics is None:
         return 0.0
-    found: Any = statistics.get("mean_norm")
-    if type(found) not in (int, float) or not 0 <= found < math.inf:
+    norm: Any = statistics.get("mean_norm")
+    if type(norm) not in (int, float) or not 0 <= norm < math.inf:
         raise BundleError(
             "manifest: region_statistics.mean_norm",
             expected="a number that is not negative",
-            got=repr(found)[:_SHOWN],
+            got=repr(norm)[:_SHOWN],
             hint="export again with `sgraf-deploy export`",
         )
-    return float(found)
+    return float(norm)
 
 
 def caption_findings(captions: Sequence[str]) -> tuple[Finding, ...]:
-    """Captions that are written as no person writes them, by form, each with an example."""
-    examples: dict[_Form, list[str]] = {}
+    """Findings about captions that no person writes this way, by form, with an example each."""
+    by_form: dict[_Form, list[str]] = {}
     for caption in captions:
         form = next((form for form in _FORMS if form.pattern.fullmatch(caption.strip())), None)
         if form is not None:
-            examples.setdefault(form, []).append(caption)
+            by_form.setdefault(form, []).append(caption)
     return tuple(
         Finding(
             "caption-form",
-            f"{len(like):,} of {len(captions):,} captions {form.looks}, for example "
-            f"{_shown(like[0])}: {form.cause}",
+            f"{len(examples):,} of {len(captions):,} captions {form.description}, for example "
+            f"{_shown(examples[0])}: {form.cause}",
         )
-        for form, like in examples.items()
-        if len(like) > FORM_SHARE * len(captions)
+        for form, examples in by_form.items()
+        if len(examples) > FORM_SHARE * len(captions)
     )
 
 
@@ -224,63 +227,66 @@ def word_findings(
     words: CaptionStats,
     vocabulary: Vocabulary,
 ) -> tuple[Finding, ...]:
-    """Too many words that the vocabulary does not have, and captions of nothing else."""
-    found = []
+    """Findings about too many unknown words, and captions with only unknown words."""
+    findings = []
     if words.tokens >= FEWEST_WORDS and words.unknown_rate > UNKNOWN_SHARE:
-        found.append(
+        findings.append(
             Finding(
                 "unknown-words",
-                f"{words.unknown_rate:.1%} of the words are unknown, where 1 to 2 % are usual: is "
-                "this the vocabulary of the training, and were these captions in its language and "
-                "split by its tokenizer?",
+                f"{words.unknown_rate:.1%} of the words are not in the vocabulary, where 1 to 2 % "
+                "are usual: is it the vocabulary that the model was trained with, and are the "
+                "captions in its language and split by its tokenizer?",
             )
         )
-    lost = [row for row, ids in enumerate(token_ids) if _wholly_unknown(ids, vocabulary)]
-    if lost:
-        found.append(
+    unknown = [row for row, ids in enumerate(token_ids) if _wholly_unknown(ids, vocabulary)]
+    if unknown:
+        findings.append(
             Finding(
                 "unknown-captions",
-                f"{len(lost):,} of {len(captions):,} captions have no word that the vocabulary "
-                f"knows, for example {_shown(captions[lost[0]])}: the model sees nothing of them "
-                "but their length",
+                f"{len(unknown):,} of {len(captions):,} captions have no word that is in the "
+                f"vocabulary, for example {_shown(captions[unknown[0]])}: the model sees only "
+                "their length",
                 is_warning=len(captions) == 1,
             )
         )
-    return tuple(found)
+    return tuple(findings)
 
 
 def member_findings(data_names: Mapping[str, str | None]) -> tuple[Finding, ...]:
-    """Members of a bundle that were trained on other data; `data_names` is `opt.data_name` by
-    member, None where a checkpoint does not say."""
+    """Findings about members of a bundle that were trained on different data.
+
+    `data_names` maps a member to its checkpoint's `opt.data_name`, or None if it has none.
+    """
     known = {name: data for name, data in data_names.items() if data is not None}
     if len(set(known.values())) < 2:
         return ()
-    said = ", ".join(f"{name} on {data}" for name, data in known.items())
+    listed = ", ".join(f"{name} on {data}" for name, data in known.items())
     return (
         Finding(
             "members-of-other-data",
-            f"the members were trained on different data ({said}): is their vocabulary the same, "
-            "word by word?",
+            f"the members were trained on different data ({listed}): do they have the same "
+            "vocabulary, word by word?",
         ),
     )
 
 
 def vocabulary_findings(path: Path, data_names: Sequence[str | None]) -> tuple[Finding, ...]:
-    """A vocabulary that is not named as the authors' code names that of the training's data."""
-    known = dict.fromkeys(f"{data}_vocab.json" for data in data_names if data is not None)
-    if not known or path.name in known:
+    """Findings about a vocabulary whose name the authors' code would not give it for this data."""
+    expected = dict.fromkeys(f"{data}_vocab.json" for data in data_names if data is not None)
+    if not expected or path.name in expected:
         return ()
     return (
         Finding(
             "vocabulary-name",
-            f"vocabulary {path} is not named {' or '.join(known)}, as the checkpoint says: is it "
-            "that of the training? The same words in another order would pass the gate",
+            f"vocabulary {path} is not named {' or '.join(expected)}, which the checkpoint's data "
+            "name suggests: is it the vocabulary that the model was trained with? The same words "
+            "in another order would pass the gate",
         ),
     )
 
 
 def _wholly_unknown(token_ids: NDArray[np.int32], vocabulary: Vocabulary) -> bool:
-    """Whether nothing but `<unk>` stands between `<start>` and `<end>`."""
+    """Whether there is only `<unk>` between `<start>` and `<end>`."""
     return bool((token_ids[1:-1] == vocabulary.id(UNKNOWN)).all())
 
 

@@ -1,22 +1,20 @@
-"""Reading text files whole, with errors that name the file and the line."""
+"""Reading whole text files, with errors that name the file and the line."""
 
 from __future__ import annotations
 
 import codecs
-import os
 from pathlib import Path
 
 from sgraf_deploy.data.foreign_text import check_text
 from sgraf_deploy.errors import DataError
-
-PathLike = str | os.PathLike[str]
+from sgraf_deploy.files.disk import PathLike
 
 
 def read_bytes(path: PathLike, what: str, *, at_most: int | None = None) -> bytes:
     """The content of a file; `what` is its role in the message.
 
-    Of a file of more than `at_most` bytes one byte more than that. Raises DataError where the file
-    is missing or unreadable.
+    If the file has more than `at_most` bytes, only one byte more than that is read. Raises
+    DataError if the file is missing or unreadable.
     """
     try:
         with Path(path).open("rb") as file:
@@ -29,15 +27,15 @@ def read_bytes(path: PathLike, what: str, *, at_most: int | None = None) -> byte
 def read_lines(path: PathLike, what: str) -> list[str]:
     """The stripped lines of a UTF-8 file, LF or CRLF, with or without a byte-order mark.
 
-    Blank lines at the end are none. Raises DataError that names the file and, counted from 1, the
-    line that is not UTF-8, is blank or holds a NUL; also for a file without any line, and one that
-    is no such text, which it names.
+    Blank lines at the end are ignored. Raises DataError that names the file and, counted from 1,
+    the line that is not UTF-8, is blank or contains a NUL; also for a file without any line, and
+    for a file of another format, which the error names.
     """
     return split_lines(read_bytes(path, what), path, what)
 
 
 def split_lines(content: bytes, path: PathLike, what: str) -> list[str]:
-    """The same of a file's content that was read already."""
+    """The same for the content of a file that was already read."""
     check_text(content, Path(path), what)
     # Only LF ends a line: str.splitlines would also split at characters inside a caption.
     rows = content.removeprefix(codecs.BOM_UTF8).split(b"\n")
@@ -51,7 +49,7 @@ def split_lines(content: bytes, path: PathLike, what: str) -> list[str]:
             f"{what} {path}, line {lines.index('') + 1}",
             expected="one entry per line",
             got="a blank line",
-            hint="fill it in: the lines are told by their numbers",
+            hint="fill it in, because entries are identified by their line number",
         )
     return lines
 
@@ -69,6 +67,6 @@ def _decode(row: bytes, number: int, path: PathLike, what: str) -> str:
             "iconv -f ISO-8859-1 -t UTF-8 FILE > NEW",
         ) from error
     if "\0" in line:
-        got, hint = "a NUL byte", "take the NUL bytes out: tr -d '\\000' < FILE > NEW"
+        got, hint = "a NUL byte", "remove the NUL bytes: tr -d '\\000' < FILE > NEW"
         raise DataError(where, expected="text", got=got, hint=hint)
     return line

@@ -1,4 +1,4 @@
-"""What is told about data that are used all the same."""
+"""Findings: warnings and notes about data that is used nevertheless."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Code = Literal[
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that should be looked at: a warning, or a note where it is likely as it must be."""
+    """Something that a user should look at: a warning, or a note if it is probably intended."""
 
     code: Code
     message: str

@@ -1,4 +1,4 @@
-"""Files that stand where a `.npy` file of regions should: what they are, and the way out."""
+"""Files in place of a `.npy` file of regions: their formats, and hints for converting them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sgraf_deploy.formats import HEAD, Format, recognise, shown
 
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _MOST_ARRAYS = 5
-"""Of an `.npz` that a message lists."""
+"""The number of arrays of an `.npz` that a message lists."""
 
 _LOADERS = {
     "an HDF5 file": "import h5py, numpy; x = h5py.File({})['NAME'][:]",
@@ -25,7 +25,7 @@ _LOADERS = {
         "import numpy, safetensors.numpy; x = safetensors.numpy.load_file({})['NAME']"
     ),
 }
-"""By the beginning of a format's name how to read an array of it, NAME its name in there."""
+"""The beginning of a format's name -> Python that reads its array NAME into `x`."""
 
 _PYTORCH = "import numpy, torch; x = torch.load({}, map_location='cpu').float().numpy()"
 _OLD_PYTORCH = (b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", b"torch")
@@ -33,7 +33,7 @@ _BASE64 = re.compile(rb"[0-9A-Za-z+/]{200,}={0,2}")
 
 
 def in_file(target: Path, load: str | None = None) -> Remedy:
-    """For an array that `load` (Python, by default of the file itself) puts into `x`."""
+    """The remedy for an array that `load`, by default for the file itself, reads into `x`."""
 
     def remedy(expression: str, *, objects: bool = False) -> str:
         pickled = ", allow_pickle=True" if objects else ""
@@ -44,7 +44,10 @@ def in_file(target: Path, load: str | None = None) -> Remedy:
 
 
 def describe(source: Path, target: Path, model: Dimensions | None) -> Format:
-    """What the file `source` is, and how to make regions at `target` of it; OSError as it comes."""
+    """The format of the file `source`, and a hint for making regions at `target` from it.
+
+    An OSError is not translated.
+    """
     with source.open("rb") as file:
         head = file.read(HEAD)
         if head.startswith(MAGIC):
@@ -62,22 +65,22 @@ def describe(source: Path, target: Path, model: Dimensions | None) -> Format:
 
 
 def _known(head: bytes, source: Path, target: Path, model: Dimensions | None) -> Format:
-    """By its first bytes: other libraries' arrays, archives, pages, pointers."""
+    """Recognise arrays of other libraries, archives, web pages and pointers by first bytes."""
     known, save = recognise(head), _save(target, model)
     if known is None:
-        return Format(f"bytes that begin {shown(head)}", save)
+        return Format(f"bytes that begin with {shown(head)}", save)
     for name, load in _LOADERS.items():
         if known.name.startswith(name):
             line = in_file(target, load.format(quoted(source)))("x")
-            return Format(known.name, f"{line}, NAME being what the array is called there")
+            return Format(known.name, f"{line}, where NAME is the array's name in there")
     hint = known.hint if known.hint and known.name != "an ONNX model" else save
     return Format(known.name, as_name(hint, target.name))
 
 
 def no_regions(path: Path, name: str, model: Dimensions | None) -> DataError:
-    """The error for a file that is no `.npy` file; `name` is its in the message."""
-    found = describe(path, path, model)
-    return DataError(f"{name} is not a .npy file", got=found.name, hint=found.hint)
+    """The error for a file that is not a `.npy` file; `name` is its name in the message."""
+    actual = describe(path, path, model)
+    return DataError(f"{name} is not a .npy file", got=actual.name, hint=actual.hint)
 
 
 def _save(target: Path, model: Dimensions | None) -> str:
@@ -90,7 +93,7 @@ def _pytorch(source: Path, target: Path) -> Format:
 
 
 def _zip(file: BinaryIO, source: Path, target: Path, model: Dimensions | None) -> Format:
-    """An `.npz` with what is in it, PyTorch's own files, or some other archive."""
+    """Describe an `.npz` with its arrays, a file of PyTorch, or any other archive."""
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
@@ -107,7 +110,8 @@ def _zip(file: BinaryIO, source: Path, target: Path, model: Dimensions | None) -
         hint = f"unpack it and save the features as {target.name} with numpy.save"
         return Format(f"a zip archive of {', '.join(names[:_MOST_ARRAYS]) or 'nothing'}", hint)
     listed = ", ".join(
-        f"{key!r} {found.shape} {found.dtype}" for key, found in list(arrays.items())[:_MOST_ARRAYS]
+        f"{key!r} {header.shape} {header.dtype}"
+        for key, header in list(arrays.items())[:_MOST_ARRAYS]
     )
     return Format(f"an .npz archive of {listed}", _npz_hint(arrays, source, target, model))
 
@@ -125,7 +129,7 @@ def _header(archive: zipfile.ZipFile, name: str) -> Header:
 def _npz_hint(
     arrays: dict[str, Header], source: Path, target: Path, model: Dimensions | None
 ) -> str:
-    """The line that saves the one array that a model can read, or says what is wrong with it."""
+    """Python that saves the only array that a model can read, or the reason why there is none."""
 
     def remedy(key: str) -> Remedy:
         pickled = ", allow_pickle=True" if arrays[key].dtype == "|O" else ""
@@ -136,19 +140,19 @@ def _npz_hint(
     if len(fitting) == 1:
         return remedy(fitting[0])("x")
     if len(arrays) == 1:
-        ((key, found),) = arrays.items()
-        fault = _fault(found, model, remedy(key))
+        ((key, header),) = arrays.items()
+        fault = _fault(header, model, remedy(key))
         return (fault and fault.hint) or remedy(key)("x")
-    for key, found in arrays.items():
-        expression = arrangement(found.shape, model)
+    for key, header in arrays.items():
+        expression = arrangement(header.shape, model)
         if expression is not None and not fitting:
             return remedy(key)(expression)
-    return remedy(next(iter(fitting or arrays)))("x") + ", of the array that holds the regions"
+    return remedy(next(iter(fitting or arrays)))("x") + ", for the array with the regions"
 
 
-def _fault(found: Header, model: Dimensions | None, remedy: Remedy) -> DataError | None:
+def _fault(header: Header, model: Dimensions | None, remedy: Remedy) -> DataError | None:
     try:
-        Layout(found.shape, found.dtype).check("array", model, remedy)
+        Layout(header.shape, header.dtype).check("array", model, remedy)
     except DataError as error:
         return error
     return None
@@ -157,11 +161,11 @@ def _fault(found: Header, model: Dimensions | None, remedy: Remedy) -> DataError
 def _base64_table(
     head: bytes, source: Path, target: Path, model: Dimensions | None
 ) -> Format | None:
-    """Features in base64, a line an image, as those of bottom-up attention come."""
+    """Describe features in base64, one line per image, the format of bottom-up attention."""
     line = head.split(b"\n")[0]
     if b"\t" not in line or not _BASE64.fullmatch(line.split(b"\t")[-1].rstrip()):
         return None
-    name = "a table with features in base64 (.tsv), as those of bottom-up attention"
+    name = "a table with features in base64 (.tsv), the format of bottom-up attention"
     if model is None:
         return Format(name, _save(target, model))
     rows = (
@@ -169,5 +173,5 @@ def _base64_table(
         f".reshape({model[0]}, {model[1]}) for line in open({quoted(source)})]"
     )
     load = f"import base64, numpy; x = numpy.stack({rows})"
-    order = "if its images stand in the order of the captions, "
+    order = "if its images are in the order of the captions, "
     return Format(name, order + in_file(target, load)("x"))

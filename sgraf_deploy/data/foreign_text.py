@@ -1,4 +1,4 @@
-"""Files that stand where text of one entry a line should: what they are, and the way out."""
+"""Files in place of text with one entry per line: their formats, and hints for converting them."""
 
 from __future__ import annotations
 
@@ -19,52 +19,52 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "UTF-16"),
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
-"""In this order: one in UTF-32 begins with one in UTF-16."""
+"""In this order, because the mark of UTF-32 begins with that of UTF-16."""
 
 _WIDE = (("UTF-32LE", 4), ("UTF-32BE", 4), ("UTF-16LE", 2), ("UTF-16BE", 2))
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _LONE_CR = re.compile(rb"\r(?!\n)")
 _FEW_RETURNS, _RETURN_SHARE = 1, 0.01
-"""So many CRs within lines, and such a share of the lines, may be part of captions."""
+"""Up to this many CRs within lines, or this share of the lines, may be part of captions."""
 
 _PAGE = (b"<!doctype", b"<html", b"<head", b"<body")
 _MOST_LINES = 100
-"""Of a table, by which the column of its captions is told."""
+"""The number of lines of a table that are read to find the column of its captions."""
 
 
 def check_text(content: bytes, path: Path, what: str) -> None:
-    """Raise DataError for the content of a file that is not lines of UTF-8, and say what it is.
+    """Raise DataError, which names the format, for content that is not lines of UTF-8 text.
 
-    Single lines are not looked at.
+    The single lines are not checked.
     """
     name = path.name
-    found = describe_bytes(content, path, path)
-    if found is not None:
+    actual = describe_bytes(content, path, path)
+    if actual is not None:
         raise DataError(
             f"{what} {path}",
             expected="UTF-8 text, one entry per line",
-            got=found.name,
-            hint=found.hint or f"write {what} to {name}, one a line in UTF-8",
+            got=actual.name,
+            hint=actual.hint or f"write {what} to {name}, one per line in UTF-8",
         )
 
 
 def check_line_ends(content: bytes, path: Path, what: str) -> None:
-    """Raise DataError for lines that end in CR alone: they would be read as one."""
+    """Raise DataError for lines that end with CR only, which would be read as a single line."""
     alone, ends = lone_returns(content), content.count(b"\n")
     if alone > max(_FEW_RETURNS, _RETURN_SHARE * ends):
-        got = f"{alone} lines that end in CR alone among {ends} that end in LF"
+        got = f"{alone} lines that end with CR only, among {ends} that end with LF"
         if alone > ends:
-            got = f"CR alone at the end of {alone + 1} lines, as old Macs wrote them"
+            got = f"{alone + 1} lines that end with CR only, as old Macs wrote them"
         raise DataError(
             f"{what} {path}",
-            expected="lines that end in LF or CRLF",
+            expected="lines that end with LF or CRLF",
             got=got,
-            hint=f"make LF of CR: tr '\\r' '\\n' < FILE > NEW, named {path.name}",
+            hint=f"replace CR with LF: tr '\\r' '\\n' < FILE > NEW, named {path.name}",
         )
 
 
 def describe_bytes(content: bytes, source: Path, target: Path) -> Format | None:
-    """What a file's content is, and how to make the lines of `target` of it; None for text."""
+    """The format of a file's content, and a hint for making `target` from it; None for text."""
     name = target.name
     encoding = _encoding(content)
     if encoding is not None:
@@ -81,7 +81,7 @@ def describe_bytes(content: bytes, source: Path, target: Path) -> Format | None:
 
 
 def _known(known: Format, content: bytes, source: Path, target: Path) -> Format | None:
-    """By its first bytes; None where these are those of any text."""
+    """The format that the first bytes show, with a hint; None if they may be any text."""
     head = content[:HEAD]
     if known.name == "an HTML page" and not any(mark in head.lower() for mark in _PAGE):
         return None
@@ -93,30 +93,30 @@ def _known(known: Format, content: bytes, source: Path, target: Path) -> Format 
 
 
 def describe_other(source: Path, target: Path) -> Format:
-    """What a file of captions under another name is; OSError as it comes."""
+    """The format of a file of captions with another name; an OSError is not translated."""
     content = source.read_bytes()
-    found = describe_bytes(content, source, target)
-    if found is not None:
-        return found
+    described = describe_bytes(content, source, target)
+    if described is not None:
+        return described
     table = _table(content, source, target)
     if table is not None:
         return table
     if content.lstrip()[:1] in (b"{", b"["):
-        return Format("JSON, a document a line")
+        return Format("JSON with one document per line")
     try:
         content.decode("utf-8")
     except UnicodeDecodeError:
-        return Format(f"bytes that begin {shown(content[:HEAD])}")
+        return Format(f"bytes that begin with {shown(content[:HEAD])}")
     return Format("text", f"rename it to {target.name}")
 
 
 def lone_returns(content: bytes) -> int:
-    """How many CRs within lines that end in LF; an editor may show them as ends of lines."""
+    """The number of CRs within lines that end with LF; an editor may show them as line ends."""
     return sum(len(_LONE_CR.findall(row.rstrip())) for row in content.split(b"\n"))
 
 
 def _encoding(content: bytes) -> str | None:
-    """UTF-16 or UTF-32, by the mark at the beginning or by where the zeros stand."""
+    """UTF-16 or UTF-32, recognised by the byte-order mark or by the positions of zeros."""
     for mark, name in _BOMS:
         if content.startswith(mark):
             return name
@@ -135,14 +135,14 @@ def _encoding(content: bytes) -> str | None:
 
 
 def _is_text_with_zeros(head: bytes) -> bool:
-    """Whether the few zeros in it are all that is wrong; in UTF-16 they are half of it, or more
-    is."""
-    text = head.replace(b"\0", b"").decode("utf-8", "replace")[:-1]  # the last may be cut in two
+    """Whether this is UTF-8 text apart from a few zero bytes; UTF-16 has far more of them, or is
+    not UTF-8 without them."""
+    text = head.replace(b"\0", b"").decode("utf-8", "replace")[:-1]  # the last one may be cut
     return 4 * head.count(0) < len(head) and "\ufffd" not in text and not _CONTROLS.search(text)
 
 
 def _json(content: bytes, source: Path, target: Path) -> Format | None:
-    """A JSON document; None where it is lines, each of which may be one."""
+    """Describe a JSON document; None if the content is lines, each of which may be one."""
     try:
         value: Any = json.loads(content)
     except (ValueError, RecursionError):
@@ -158,7 +158,7 @@ def _json(content: bytes, source: Path, target: Path) -> Format | None:
 
 
 def _table(content: bytes, source: Path, target: Path) -> Format | None:
-    """A table in TSV or CSV, by its name or its tabs."""
+    """Describe a table in TSV or CSV, recognised by its name or its tabs."""
     lines = content[: 64 * HEAD].decode("utf-8-sig", "replace").split("\n")[:_MOST_LINES]
     tabs = source.suffix.lower() == ".tsv" or "\t" in lines[0]
     if not tabs and source.suffix.lower() != ".csv":
@@ -181,6 +181,6 @@ def _table(content: bytes, source: Path, target: Path) -> Format | None:
 
 
 def _written(target: Path, text: str, items: str) -> str:
-    """Python that writes `text` of each `x` in `items`, one a line."""
+    """Python that writes `text` for each `x` in `items`, one per line."""
     joined = f"''.join(' '.join({text}.split()) + '\\n' for x in {items})"
     return f"pathlib.Path({quoted(target)}).write_text({joined}, 'utf-8')"

@@ -1,4 +1,4 @@
-"""The layout that a model reads regions in, and how to bring other arrays into it."""
+"""The layout in which a model reads regions, and hints for converting other arrays to it."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ AXES = ("images", "regions", "img_dim")
 
 
 class Remedy(Protocol):
-    """Turns NumPy's expression of an array `x`, which may be one of objects, into what to do."""
+    """Makes a hint from a NumPy expression that converts an array `x`, which may hold objects."""
 
     def __call__(self, expression: str, *, objects: bool = False) -> str:
-        """What to do."""
+        """The hint: the code or the advice that applies the expression."""
 
 
 _READ = frozenset(f"{order}f{size}" for order in "<>=" for size in (2, 4, 8))
-"""What is read, in either byte order; what is no native float16 or float32 is converted."""
+"""The dtypes that are read, in either byte order; all but native float16 and float32 are
+converted."""
 
 _FILLED = (
     "numpy.stack([numpy.pad(numpy.asarray(i, numpy.float32)[:{0}], ((0, max(0, {0} - len(i))), "
     "(0, 0))) for i in x])"
 )
-"""Of images with any number of regions each."""
+"""The expression for images with different numbers of regions."""
 
 
 def of_array(variable: str) -> Remedy:
-    """For an array that is the caller's `variable`."""
+    """The remedy for an array that is the caller's `variable`."""
 
     def remedy(expression: str, *, objects: bool = False) -> str:
         return "give " + re.sub(r"\bx\b", variable, expression)
@@ -44,15 +45,16 @@ def of_array(variable: str) -> Remedy:
 
 @dataclass(frozen=True)
 class Layout:
-    """What an array of regions is: its shape, and its dtype as NumPy writes it."""
+    """The shape of an array of regions, and its dtype as NumPy writes it."""
 
     shape: tuple[int, ...]
     dtype: str
 
     def check(self, name: str, model: Dimensions | None, remedy: Remedy) -> None:
-        """Raise DataError, which begins with `name`, unless a model can read it.
+        """Raise DataError, which begins with `name`, unless a model can read the array.
 
-        Without a `model` any number of regions and any img_dim will do. No images at all will, too.
+        Without a `model`, any number of regions and any img_dim are accepted. An array without
+        images is accepted, too.
         """
         if self.dtype not in _READ:
             raise self._wrong_values(name, model, remedy)
@@ -79,47 +81,47 @@ class Layout:
             hint = "save them as float32: NumPy writes types that it does not know, such as "
             hint += "bfloat16, as raw bytes"
         elif kind == "records of several fields":
-            hint = "save the field of the features alone, as float32"
+            hint = "save only the field with the features, as float32"
         return DataError(name, expected="float32 or float16", got=got, hint=hint)
 
     def _objects(self, name: str, model: Dimensions | None, remedy: Remedy) -> DataError:
-        """What NumPy pickles: nothing is told of it but its shape."""
+        """The error for an array that NumPy pickled, of which only the shape is known."""
         got = f"Python objects ({self.dtype}), shape {self.shape}"
-        takes, trusted = "as many regions of each image", "if you trust who made them, "
+        takes, trusted = "the same number of regions for each image", "if you trust its source, "
         if model is not None:
-            takes = f"{model[0]} regions of each image, which is what the model takes"
+            takes = f"{model[0]} regions for each image, which is what the model takes"
         if not self.shape:
             got += ", such as a dict"
             taken = remedy("x.item()['NAME']", objects=True)
-            hint = f"{trusted}take the array out: {taken}, NAME being what it is called there"
+            hint = f"{trusted}extract the array: {taken}, where NAME is its name in there"
         elif len(self.shape) > 1:
             hint = trusted + remedy("numpy.array(x.tolist(), numpy.float32)", objects=True)
         else:
-            got += ", as where images have different numbers of regions"
-            hint = "keep as many regions of each image"
+            got += ", probably because images have different numbers of regions"
+            hint = "keep the same number of regions for each image"
             if model is not None:
                 filled = remedy(_FILLED.format(model[0]), objects=True)
-                hint = f"{trusted}keep the first {model[0]} regions of each image and fill up "
-                hint += f"with zeros: {filled}"
+                hint = f"{trusted}keep the first {model[0]} regions of each image and pad with "
+                hint += f"zeros: {filled}"
         return DataError(name, expected=f"floats, {takes}", got=got, hint=hint)
 
     def _wrong_shape(self, name: str, model: Dimensions | None, remedy: Remedy) -> DataError:
-        wanted = f"({', '.join(AXES)})"
-        expected = f"{len(AXES)} axes {wanted}"
+        axes = f"({', '.join(AXES)})"
+        expected = f"{len(AXES)} axes {axes}"
         if model is not None:
             name = f"{name} do not fit the model"
-            expected = f"{wanted} = (any, {model[0]}, {model[1]})"
+            expected = f"{axes} = (any, {model[0]}, {model[1]})"
         expression = arrangement(self.shape, model)
         hint = _advice(self.shape, model) if expression is None else remedy(expression)
         if self.shape == model:
-            hint += f" if this is one image; if not, {_advice(self.shape, model)}"
+            hint += f" if this is a single image; otherwise, {_advice(self.shape, model)}"
         return DataError(name, expected=expected, got=self.shape, hint=hint)
 
 
 def arrangement(shape: tuple[int, ...], model: Dimensions | None) -> str | None:
-    """NumPy's expression of an array `x` that has a model's axes; None where there is none.
+    """The NumPy expression that gives an array `x` a model's axes; None if there is none.
 
-    Without a `model` a grid is told by its longest axis.
+    Without a `model`, the longest axis of a grid is taken as its img_dim.
     """
     if model is None:
         if len(shape) != 4 or max(shape[1:]) not in (shape[1], shape[3]):
@@ -146,7 +148,7 @@ def arrangement(shape: tuple[int, ...], model: Dimensions | None) -> str | None:
 
 
 def _of_two(shape: tuple[int, ...], model: Dimensions) -> str | None:
-    """One image without the axis of images, or the regions of each in a row."""
+    """The expression for one image without an image axis, or for flattened regions per image."""
     if shape == model:
         return "x[None]"
     if shape == model[::-1]:
@@ -157,17 +159,17 @@ def _of_two(shape: tuple[int, ...], model: Dimensions) -> str | None:
 
 
 def _advice(shape: tuple[int, ...], model: Dimensions | None) -> str:
-    """What to do about a shape that no rearranging puts right."""
+    """The hint for a shape that cannot be rearranged to fit."""
     needed = "give region features"
     if model is not None:
-        needed += f", {model[0]} vectors of {model[1]} of each image"
+        needed += f", {model[0]} vectors of length {model[1]} for each image"
     if len(shape) == 2:
-        return f"{needed}: these are one vector of each image, as VSE++ takes them"
+        return f"{needed}: these are a single vector for each image, as VSE++ takes them"
     if model is not None and len(shape) == 3:
         if shape[2] != model[1]:
-            return f"extract them as those of the training: vectors of {model[1]}"
+            return f"extract them as for the training: vectors of length {model[1]}"
         return (
-            f"extract {model[0]} regions of each image, as in the training: the model takes no "
+            f"extract {model[0]} regions for each image, as for the training: the model takes no "
             "other number"
         )
     return needed

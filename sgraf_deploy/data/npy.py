@@ -1,6 +1,7 @@
-"""The head of a `.npy` file, of every version that NumPy has written, read without NumPy's help.
+"""The header of a `.npy` file, of every version that NumPy has written, read without NumPy.
 
-NumPy's parser takes what is no array: a shape of (True, 2), a negative one, any dtype at all.
+NumPy's parser accepts headers that describe no array: a shape of (True, 2), a negative shape, any
+dtype at all.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ _VERSIONS = {1: (2, "latin1"), 2: (4, "latin1"), 3: (4, "utf-8")}
 """Format version -> bytes of the header's length, and its encoding."""
 
 _LONGEST = 10_000
-"""Bytes of a header, as NumPy has it: Python's parser is not made for more."""
+"""Most bytes of a header, the same as in NumPy: Python's parser is not made for more."""
 
 _LONG = re.compile(r"(?<=\d)L(?=\s*[,)])")
-"""What Python 2 wrote behind the numbers of a shape."""
+"""The suffix that Python 2 wrote after the numbers of a shape."""
 
 _KINDS = {
     "b": "booleans",
@@ -41,9 +42,10 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Header:
-    """What an array is, and at which byte of the file it begins.
+    """The shape, dtype and order of an array, and the byte of the file at which its data begin.
 
-    `dtype` is as NumPy writes it, `<f4`; for a structured one Python's text of its fields.
+    `dtype` is as NumPy writes it, such as `<f4`; for a structured dtype, Python's text of its
+    fields.
     """
 
     shape: tuple[int, ...]
@@ -53,21 +55,21 @@ class Header:
 
     @property
     def kind(self) -> str:
-        """What the array is of, in words."""
+        """The kind of the array's values, in words."""
         return kind_of(self.dtype)
 
 
 def kind_of(dtype: str) -> str:
-    """What a dtype as NumPy writes it holds, in words."""
-    found = re.fullmatch(r"[<>=|]?([a-zA-Z])\d*(?:\[.*\])?", dtype)
+    """The kind of values of a dtype as NumPy writes it, in words."""
+    match = re.fullmatch(r"[<>=|]?([a-zA-Z])\d*(?:\[.*\])?", dtype)
     other = "records of several fields" if dtype.startswith(("[", "{")) else "an unknown dtype"
-    return _KINDS.get(found[1] if found else "", other)
+    return _KINDS.get(match[1] if match else "", other)
 
 
 def read_header(file: BinaryIO, name: str) -> Header:
-    """The header of a file that begins with MAGIC; `name` is the file's in messages.
+    """Read the header of a file that begins with MAGIC; `name` is the file's name in messages.
 
-    Raises DataError for one that is cut off, of an unknown version or no header.
+    Raises DataError for a header that is truncated, invalid or of an unknown version.
     """
     file.seek(len(MAGIC))
     version = file.read(2)
@@ -79,21 +81,22 @@ def read_header(file: BinaryIO, name: str) -> Header:
     content = file.read(min(length, _LONGEST + 1))
     if len(version) < 2 or (len(content) < length <= _LONGEST) or not length:
         got, hint = "a file that ends in its header", "copy or download it again"
-        raise DataError(f"{name} is truncated", expected="a whole .npy file", got=got, hint=hint)
-    found = None if length > _LONGEST else _parse(content, encoding)
-    if found is None:
+        expected = "a complete .npy file"
+        raise DataError(f"{name} is truncated", expected=expected, got=got, hint=hint)
+    parsed = None if length > _LONGEST else _parse(content, encoding)
+    if parsed is None:
         raise DataError(
             f"{name} is not a .npy file",
-            expected="a header of shape, dtype and order",
+            expected="a header with shape, dtype and order",
             got=repr(content[:60]),
             hint="write it with numpy.save",
         )
-    shape, dtype, fortran_order = found
+    shape, dtype, fortran_order = parsed
     return Header(shape, dtype, fortran_order, file.tell())
 
 
 def _parse(content: bytes, encoding: str) -> tuple[tuple[int, ...], str, bool] | None:
-    """Shape, dtype and order; None for what is no header."""
+    """The shape, dtype and order; None if the content is not a header."""
     try:
         text = content.decode(encoding).strip()
         fields = ast.literal_eval(_LONG.sub("", text))

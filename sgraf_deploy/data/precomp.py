@@ -11,26 +11,27 @@ from numpy.typing import NDArray
 
 from sgraf_deploy.config import CAPTIONS_PER_IMAGE
 from sgraf_deploy.data.captions import read_captions
-from sgraf_deploy.data.files import PathLike, read_lines
+from sgraf_deploy.data.files import read_lines
 from sgraf_deploy.data.findings import Finding
 from sgraf_deploy.data.layout import Dimensions
 from sgraf_deploy.data.regions import conversion_findings, open_regions
 from sgraf_deploy.data.split_files import CAPTIONS, IMAGES, NAMES, find_split, list_splits
 from sgraf_deploy.data.stored_rows import once_in_runs, once_per_image
 from sgraf_deploy.errors import DataError, InputError
+from sgraf_deploy.files.disk import PathLike
 
 __all__ = ["PrecompSplit", "list_splits", "open_images", "open_precomp"]
 
 AUTHORS_DEV_CAPTIONS = 5000
-"""What the authors' loader cuts the dev split to, to make validation quick."""
+"""The captions of the dev split that the authors' loader keeps, to make validation fast."""
 
 
 @dataclass(frozen=True, eq=False)
 class PrecompSplit:
-    """One split: every image once, its captions one after the other.
+    """One split: every image once, and its captions one after the other.
 
     regions: (images, regions, img_dim) of any float dtype, memory-mapped; image_of_caption:
-    (captions,) int32; ids: the images' names, None where the folder has none. `findings` are about
+    (captions,) int32; ids: the images' names, or None if the folder has none. `findings` are about
     the files themselves.
     """
 
@@ -48,7 +49,7 @@ class PrecompSplit:
         return len(self.regions)
 
     def first(self, images: int) -> PrecompSplit:
-        """The first images, at most all of them, with their captions."""
+        """The first `images` images, which must not be more than there are, with their captions."""
         captions = images * self.captions_per_image
         return replace(
             self,
@@ -70,11 +71,11 @@ def open_precomp(
 ) -> PrecompSplit:
     """Open `{split}_ims.npy` (mapped, not read), `{split}_caps.txt` and, if any, `{split}_ids.txt`.
 
-    Features may be stored once per image or once per caption, as the authors' loader takes them.
-    `model` is the regions and the img_dim that a model takes. `authors_dev` cuts the split `dev` to
-    5,000 captions, `limit_images` any split to its first images. Raises DataError for missing
+    Features may be stored once per image or once per caption, as the authors' loader accepts them.
+    `model` gives the regions and the img_dim that a model takes. `authors_dev` cuts the split `dev`
+    to 5,000 captions, `limit_images` any split to its first images. Raises DataError for missing
     files, features that do not fit the model, counts that do not match, repeated features that
-    differ, and a limit out of range. Values are checked by `check_regions`.
+    differ, and a limit that is out of range. `check_regions` checks the values.
     """
     root = Path(folder)
     _check_count(captions_per_image)
@@ -83,13 +84,14 @@ def open_precomp(
     captions = read_captions(captions_file)
     files = images_file, captions_file
     regions = once_per_image(stored, len(captions), captions_per_image, files)
-    owners = np.arange(len(captions), dtype=np.int32) // np.int32(captions_per_image)
-    opened = _named(
-        PrecompSplit(split, regions, captions, owners, captions_per_image=captions_per_image), root
+    image_of = np.arange(len(captions), dtype=np.int32) // np.int32(captions_per_image)
+    opened = _with_names(
+        PrecompSplit(split, regions, captions, image_of, captions_per_image=captions_per_image),
+        root,
     )
     if authors_dev:
         if split != "dev":
-            raise DataError("the authors' cut", expected="the split dev", got=split)
+            raise DataError("the cut of --authors-dev", expected="the split dev", got=split)
         most = max(1, AUTHORS_DEV_CAPTIONS // captions_per_image)
         opened = opened.first(min(opened.images, most))
     return _first(opened, root, limit_images)
@@ -103,9 +105,10 @@ def open_images(
     model: Dimensions | None = None,
     limit_images: int | None = None,
 ) -> PrecompSplit:
-    """The same without captions, whose file need not be there.
+    """The same without captions, whose file may be missing.
 
-    Features that are stored once per caption are told by their values. Raises as `open_precomp`.
+    Features that are stored once per caption are recognised by their values. Raises like
+    `open_precomp`.
     """
     root = Path(folder)
     _check_count(captions_per_image)
@@ -113,7 +116,7 @@ def open_images(
     regions = once_in_runs(open_regions(images_file, model), captions_per_image)
     none = np.empty(0, dtype=np.int32)
     opened = PrecompSplit(split, regions, [], none, captions_per_image=captions_per_image)
-    return _first(_named(opened, root), root, limit_images)
+    return _first(_with_names(opened, root), root, limit_images)
 
 
 def _check_count(captions_per_image: int) -> None:
@@ -128,14 +131,14 @@ def _first(split: PrecompSplit, root: Path, limit: int | None) -> PrecompSplit:
     if not 1 <= limit <= split.images:
         raise DataError(
             f"limit of images for split {split.name} of {root}",
-            expected=f"1 … {split.images}, the images that there are",
+            expected=f"1 … {split.images}, the number of images",
             got=limit,
         )
     return split.first(limit)
 
 
-def _named(split: PrecompSplit, root: Path) -> PrecompSplit:
-    """A split with what its files show besides: the images' names, and what is to be said."""
+def _with_names(split: PrecompSplit, root: Path) -> PrecompSplit:
+    """The split with its images' names, and with findings about its files."""
     findings = conversion_findings(split.regions, f"the regions of split {split.name}")
     path = root / f"{split.name}{NAMES}"
     ids = None
@@ -143,13 +146,13 @@ def _named(split: PrecompSplit, root: Path) -> PrecompSplit:
         try:
             ids = _read_names(path, split.images, split.captions_per_image)
         except DataError as error:
-            message = f"the images' names are left out: {error.reason}"
+            message = f"the images' names are ignored: {error.reason}"
             findings += (Finding("names-left-out", message),)
     return replace(split, ids=ids, findings=findings)
 
 
 def _read_names(path: Path, images: int, per_image: int) -> list[str]:
-    """The images' names; a name may be repeated once per caption, as the features may."""
+    """The images' names; like the features, they may be stored once per caption."""
     names = read_lines(path, "image names")
     if len(names) == images * per_image:
         once = names[::per_image]

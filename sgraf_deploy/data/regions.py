@@ -11,29 +11,29 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sgraf_deploy.data.files import PathLike
 from sgraf_deploy.data.findings import Finding
 from sgraf_deploy.data.foreign_regions import in_file, no_regions
 from sgraf_deploy.data.layout import Dimensions, Layout, of_array
 from sgraf_deploy.data.npy import MAGIC, read_header
 from sgraf_deploy.errors import DataError
+from sgraf_deploy.files.disk import PathLike
 
 CHUNK_BYTES = 32 * 2**20
-"""How much of the features a check or a statistic looks at in one go."""
+"""Bytes of the features that a check or a statistic reads at a time."""
 
-_AS_THEY_ARE = (np.dtype(np.float32), np.dtype(np.float16))
-"""What a model reads without a conversion to tell of: native float32, and float16, for which
-float32 is made of a few images at a time."""
+_UNCONVERTED = (np.dtype(np.float32), np.dtype(np.float16))
+"""The dtypes that a model reads without a conversion worth a note: native float32, and float16,
+which is converted to float32 for a few images at a time."""
 
 
 class StoredRegions(np.memmap[Any, np.dtype[Any]]):
-    """Regions of a file, as it has them: whoever opens it says what there is to say of them."""
+    """Regions as they are stored in a file; its opener reports the findings about them."""
 
 
 def open_regions(path: PathLike, model: Dimensions | None = None) -> StoredRegions:
     """Map a `.npy` file read-only: (images, regions, img_dim) of any float dtype of 2 to 8 bytes.
 
-    `model` are the regions and the img_dim that a model takes. Raises DataError for a missing or
+    `model` gives the regions and the img_dim that a model takes. Raises DataError for a missing or
     truncated file, one that is not `.npy`, another layout, another dtype (objects are never
     unpickled) and an axis of length 0.
     """
@@ -65,27 +65,27 @@ def open_regions(path: PathLike, model: Dimensions | None = None) -> StoredRegio
 
 
 def _check_alone(file: Path, end: int, name: str) -> None:
-    """Raise DataError for a file with another array behind the first, which nobody would read."""
+    """Raise DataError for a file with a second array after the first, which would be ignored."""
     with file.open("rb") as opened:
         opened.seek(end)
         if opened.read(len(MAGIC)) == MAGIC:
             raise DataError(
                 name,
                 expected="one array",
-                got=f"another one behind it, at byte {end}",
-                hint="read them one after the other with numpy.load, and save them with "
-                "numpy.concatenate as one",
+                got=f"a second one after it, at byte {end}",
+                hint="read them one after the other with numpy.load, join them with "
+                "numpy.concatenate and save the result",
             )
 
 
 def is_converted(dtype: np.dtype[Any]) -> bool:
-    """Whether values of this dtype are made float32 before a model reads them."""
-    return dtype not in _AS_THEY_ARE
+    """Whether values of this dtype are converted to float32 before a model reads them."""
+    return dtype not in _UNCONVERTED
 
 
 def readable(regions: NDArray[Any]) -> NDArray[Any]:
-    """Regions of any float dtype as a model reads them: float16 and float32 as they are, others as
-    float32. What that cannot hold becomes infinite."""
+    """Regions of any float dtype as a model reads them: float16 and float32 unchanged, other dtypes
+    as float32, where values that are too large become infinite."""
     if not is_converted(regions.dtype):
         return np.asarray(regions)
     with np.errstate(over="ignore"):
@@ -93,26 +93,26 @@ def readable(regions: NDArray[Any]) -> NDArray[Any]:
 
 
 def conversion_findings(regions: NDArray[Any], name: str) -> tuple[Finding, ...]:
-    """A note where regions are converted as they are read."""
+    """A note if regions are converted while they are read."""
     if not is_converted(regions.dtype):
         return ()
-    how = "they are converted to float32 as they are read, which costs time"
+    how = "they are converted to float32 while they are read, which costs time"
     kind = conversion_name(regions.dtype)
     return (Finding("converted-regions", f"{name} are {kind}; {how}", is_warning=False),)
 
 
 def conversion_name(dtype: np.dtype[Any]) -> str:
-    """A dtype in words, with its byte order where that is not this machine's."""
+    """A dtype in words, with its byte order if that is not this machine's."""
     other = "" if dtype.isnative else ", big-endian" if dtype.str[0] == ">" else ", little-endian"
     return f"{dtype.newbyteorder('=').name}{other}"
 
 
 @dataclass(frozen=True)
 class RegionSurvey:
-    """What one pass over region features saw.
+    """Counts and a mean from one pass over region features.
 
-    `zero_regions` are those whose every value is zero, `zero_images` the images of nothing else;
-    `mean_norm` is the mean l2 norm of the other regions, 0 if there are none.
+    `zero_regions` counts regions whose values are all zero, `zero_images` images with only such
+    regions; `mean_norm` is the mean l2 norm of the other regions, 0 if there are none.
     """
 
     images: int
@@ -125,7 +125,7 @@ class RegionSurvey:
 def check_regions(
     regions: NDArray[Any], config_regions: int, config_img_dim: int, name: str
 ) -> RegionSurvey:
-    """Refuse features that do not fit the model or are not finite, and survey them in that pass.
+    """Refuse features that do not fit the model or are not finite, and survey them in one pass.
 
     regions: (images, regions, img_dim) of any float dtype of 2 to 8 bytes, read a bounded chunk at
     a time. Raises DataError that begins with `name` and gives the shapes, or the first image with a
@@ -136,7 +136,8 @@ def check_regions(
     norms = 0.0
     for start, stored in _chunks(regions):
         chunk = readable(stored)
-        # In float64 no square of a finite value overflows, and none of another than zero is zero.
+        # In float64 the square of a finite value never overflows, nor does that of a nonzero
+        # value become zero.
         squares = np.einsum("ijk,ijk->ij", chunk, chunk, dtype=np.float64)  # (images, regions)
         if not np.isfinite(squares).all():
             raise not_finite(stored, start, name)
@@ -150,7 +151,7 @@ def check_regions(
 
 
 def check_layout(regions: NDArray[Any], model: Dimensions, name: str) -> Layout:
-    """The layout of an array; DataError, which begins with `name`, where a model cannot read it."""
+    """The layout of an array; DataError, beginning with `name`, if a model cannot read it."""
     dtype = regions.dtype.str if regions.dtype.names is None else str(regions.dtype.descr)
     layout = Layout(regions.shape, dtype)
     layout.check(name, model, of_array("regions"))
@@ -161,21 +162,21 @@ def not_finite(chunk: NDArray[Any], start: int, name: str) -> DataError:
     """The error for the first value of a chunk, whose first image is `start`, that is not finite
     as a model reads it."""
     image, region, value = (int(i) for i in np.argwhere(~np.isfinite(readable(chunk)))[0])
-    found = float(chunk[image, region, value])
-    beyond = ", more than float32 can hold" if math.isfinite(found) else ""
+    actual = float(chunk[image, region, value])
+    beyond = ", more than float32 can hold" if math.isfinite(actual) else ""
     return DataError(
         f"{name}: image {start + image} (counted from 0), region {region}",
         expected="finite values",
-        got=f"{found:g}{beyond}",
+        got=f"{actual:g}{beyond}",
     )
 
 
 def region_statistics(regions: NDArray[Any], limit: int = 1000) -> dict[str, int | float]:
-    """Statistics of at most `limit` evenly spread images, to recognise foreign features by.
+    """Statistics of at most `limit` evenly spread images, to recognise foreign features.
 
-    `images` is how many were looked at, `mean_norm` the mean l2 norm of a region that is not all
-    zero, the rest is over all values. Sums are in float64. Raises DataError where one of them is
-    not finite.
+    `images` is the number of images that were read, `mean_norm` the mean l2 norm of the regions
+    that are not all zero; the other statistics are over all values. Sums are in float64. Raises
+    DataError for a value that is not finite.
     """
     rows = spread(len(regions), limit)
     count = norms = total = squares = 0.0
@@ -206,7 +207,7 @@ def region_statistics(regions: NDArray[Any], limit: int = 1000) -> dict[str, int
 
 
 def spread(length: int, limit: int) -> NDArray[np.int64]:
-    """Evenly spread indices below `length`, from the first: at most `limit`, at least one."""
+    """Evenly spread indices below `length`, beginning with 0: at most `limit`, at least one."""
     count = min(length, max(1, limit))
     return np.arange(count, dtype=np.int64) * (length - 1) // max(1, count - 1)
 

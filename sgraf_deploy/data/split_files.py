@@ -1,4 +1,4 @@
-"""Which splits a `*_precomp` folder has, and what stands there in place of a file that is not."""
+"""The splits of a `*_precomp` folder, and descriptions of files that have a wrong name."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ import difflib
 from pathlib import Path
 
 from sgraf_deploy.data import foreign_regions, foreign_text
-from sgraf_deploy.data.files import PathLike
 from sgraf_deploy.data.layout import Dimensions
 from sgraf_deploy.errors import DataError
+from sgraf_deploy.files.disk import PathLike
 from sgraf_deploy.formats import Format
 
 IMAGES = "_ims.npy"
 CAPTIONS = "_caps.txt"
 NAMES = "_ids.txt"
 
-_BEGINNINGS = {IMAGES: ("_im", "_feat"), CAPTIONS: ("_cap", ".")}
-"""What other files of the same purpose are called behind the split's name."""
+_ALTERNATIVES = {IMAGES: ("_im", "_feat"), CAPTIONS: ("_cap", ".")}
+"""How the names of other files with the same purpose go on after the split's name."""
 
-_ALIKE = (
+_SYNONYMS = (
     {"dev", "val", "valid", "validation"},
     {"test", "testall", "testing"},
     {"train", "trn", "training"},
 )
-"""Names that people give to the same split."""
+"""Names that are common for the same split."""
 
 
 def list_splits(folder: PathLike, ends: tuple[str, ...] = (IMAGES, CAPTIONS)) -> list[str]:
-    """The splits of which a folder has these files, sorted.
+    """The splits that have all of these files in a folder, sorted.
 
-    Raises DataError where there is no such folder.
+    Raises DataError if the folder cannot be read.
     """
     names = _names(Path(folder), ends)
     splits = (name.removesuffix(ends[0]) for name in names if name.endswith(ends[0]))
@@ -39,7 +39,7 @@ def list_splits(folder: PathLike, ends: tuple[str, ...] = (IMAGES, CAPTIONS)) ->
 def find_split(
     root: Path, split: str, ends: tuple[str, ...], model: Dimensions | None
 ) -> tuple[Path, ...]:
-    """The files of a split; DataError names one that is missing and what there is instead."""
+    """The files of a split; DataError names the missing ones and what there is instead."""
     splits = list_splits(root, ends)
     files = tuple(root / f"{split}{end}" for end in ends)
     if split in splits:
@@ -47,11 +47,11 @@ def find_split(
     missing = [file.name for file in files if not file.exists()]
     got = f"the splits {', '.join(splits)}" if splits else "no split at all"
     others = _others(root, split, ends, model)
-    hint = next((found.hint for _, found in others if found.hint), None)
+    hint = next((kind.hint for _, kind in others if kind.hint), None)
     if others:
-        got = f"{' and '.join(f'{path.name}, {found.name}' for path, found in others)}; {got}"
+        got = f"{' and '.join(f'{path.name}, {kind.name}' for path, kind in others)}; {got}"
     elif likely := _likely(split, splits):
-        hint = f"name the split that there is: {likely}"
+        hint = f"use the split that exists: {likely}"
     raise DataError(
         f"data folder {root} has no split {split!r}",
         expected=" and ".join(missing) or f"a split in {root} itself",
@@ -75,26 +75,26 @@ def _names(root: Path, ends: tuple[str, ...]) -> set[str]:
 def _others(
     root: Path, split: str, ends: tuple[str, ...], model: Dimensions | None
 ) -> list[tuple[Path, Format]]:
-    """Files that seem to be meant for those that are missing, with what they are."""
-    found = []
+    """Files that are probably meant to be the missing ones, each with its format."""
+    others = []
     for end in ends:
         target = root / f"{split}{end}"
         if target.exists():
             continue
         used = {f"{name}{end}" for name in list_splits(root, ends)}
         names = sorted(_names(root, ends) - used)
-        beginnings = [f"{split}{each}".lower() for each in _BEGINNINGS[end]]
-        there = (name for start in beginnings for name in names if name.lower().startswith(start))
-        name = next(there, None)
+        beginnings = [f"{split}{suffix}".lower() for suffix in _ALTERNATIVES[end]]
+        likely = (name for start in beginnings for name in names if name.lower().startswith(start))
+        name = next(likely, None)
         if name is not None:
-            found.append((root / name, _describe(root / name, target, end, model)))
-    return found
+            others.append((root / name, _describe(root / name, target, end, model)))
+    return others
 
 
 def _describe(source: Path, target: Path, end: str, model: Dimensions | None) -> Format:
     if source.is_dir():
-        hint = f"write what is in it to {target.name}, in the order of the captions"
-        return Format("a folder", hint if end == IMAGES else f"write them to {target.name}")
+        order = ", in the order of the captions" if end == IMAGES else ""
+        return Format("a folder", f"write its content to {target.name}{order}")
     try:
         if end == IMAGES:
             return foreign_regions.describe(source, target, model)
@@ -106,7 +106,7 @@ def _describe(source: Path, target: Path, end: str, model: Dimensions | None) ->
 def _likely(split: str, splits: list[str]) -> str | None:
     """The split that was probably meant."""
     wanted = split.lower()
-    for names in _ALIKE:
+    for names in _SYNONYMS:
         if wanted in names:
             for name in splits:
                 if name.lower() in names:

@@ -1,10 +1,11 @@
-"""From a caption to its words, as NLTK's word_tokenize splits them, without NLTK's data.
+"""Splits a caption into words as NLTK's word_tokenize does, but without NLTK's data.
 
 The published vocabularies were made by `nltk.word_tokenize(caption.lower())`, which splits
-sentences by a trained Punkt model that is downloaded apart. Two variants replace that one part by
-an untrained Punkt, which needs no data and so gives the same words everywhere. Of lower-case text
-the trained model knows little more than abbreviations, and those that it met while a vocabulary
-was made are words of it: `mr.`, `st.`, `u.s.`. The default variant reads them there.
+sentences with a trained Punkt model that must be downloaded separately. Two variants replace only
+that model by an untrained Punkt, which needs no data and so gives the same words everywhere. For
+lower-case text the trained model adds little more than abbreviations, and those that occurred when
+a vocabulary was made are words of it: `mr.`, `st.`, `u.s.`. The variant `nltk-vocabulary-punkt`
+takes them from there.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ if TYPE_CHECKING:
     from sgraf_deploy.data.vocabulary import Vocabulary
 
 VOCABULARY = "nltk-vocabulary-punkt"
-"""An untrained Punkt that takes the vocabulary's words which end in a period as abbreviations."""
+"""An untrained Punkt whose abbreviations are the vocabulary's words that end with a period."""
 UNTRAINED = "nltk-untrained-punkt"
-"""Without any abbreviation, for captions that a vocabulary is made of, and for older bundles."""
+"""An untrained Punkt without abbreviations, for building a vocabulary and for older bundles."""
 TRAINED = "nltk-punkt"
-"""NLTK's own, whose data are downloaded apart."""
+"""NLTK's trained Punkt, whose data must be downloaded separately."""
 TOKENIZERS = (VOCABULARY, UNTRAINED, TRAINED)
 
-# Such a caption is one sentence of words and nothing in it is rewritten, apart from the
-# contractions below and the last period, which is split off: NLTK's thirty patterns are spared.
+# Such a caption is a single sentence of words, and NLTK changes nothing in it apart from the
+# contractions below and the last period, which is split off: its thirty patterns can be skipped.
 _PLAIN = re.compile(r"([a-z0-9]+(?:(?: +|-)[a-z0-9]+)*) *(\.?)")
 _CONTRACTIONS = re.compile("cannot|gimme|gonna|gotta|lemme|wanna")
 
@@ -39,9 +40,9 @@ class _Splitter(Protocol):
 
 
 class _NoContext(dict[str, int]):
-    """What an untrained Punkt knows of any word, which is nothing.
+    """The orthographic context of an untrained Punkt: 0 for every word.
 
-    Punkt's own default dict would keep every word that it is asked about, without end.
+    Punkt's default dict would store every word that is looked up, and grow without end.
     """
 
     def __missing__(self, word: str) -> int:
@@ -49,7 +50,7 @@ class _NoContext(dict[str, int]):
 
 
 class Tokenizer:
-    """Splits captions into lower-case words; `variant` is what a manifest records."""
+    """Splits captions into lower-case words; `variant` is the name that a manifest records."""
 
     variant: str
 
@@ -59,12 +60,12 @@ class Tokenizer:
         max_words: int | None = MAX_WORDS,
         vocabulary: Vocabulary | None = None,
     ) -> None:
-        """Load the variant's parts of NLTK, for captions of at most so many words.
+        """Load the variant's parts of NLTK, for captions of at most `max_words` words.
 
-        `max_words` counts `<start>` and `<end>`; None lifts it. `vocabulary` is what the words will
-        be looked up in; variant `nltk-vocabulary-punkt` needs it. Raises InputError for an unknown
-        variant, a vocabulary that is lacking or no bound, UnavailableError where the variant's data
-        are missing.
+        `max_words` counts `<start>` and `<end>`; None means no limit. `vocabulary` is that in which
+        the words will be looked up; the variant `nltk-vocabulary-punkt` needs it. Raises InputError
+        for an unknown variant, a missing vocabulary or an invalid limit, and UnavailableError if
+        the variant's data are missing.
         """
         check_variant(variant)
         self.variant = variant
@@ -80,10 +81,10 @@ class Tokenizer:
         self._words = _words()
 
     def tokenize(self, caption: str, name: str | None = None) -> list[str]:
-        """The words of a caption, in order; none for an empty or blank one.
+        """The words of a caption, in order; an empty list for an empty or blank caption.
 
-        Raises DataError, which begins with `name`, for a caption that is longer than the bound, or
-        that takes NLTK's patterns longer than their time limit.
+        Raises DataError, which begins with `name`, for a caption that is longer than the limit, or
+        for which NLTK's patterns exceed their time limit.
         """
         name = name or f"a caption of {len(caption):,} characters that starts with {caption[:40]!r}"
         self._bound.check_text(caption, name)
@@ -105,23 +106,23 @@ class Tokenizer:
         except TimeoutError as error:
             raise DataError(
                 name,
-                expected="a caption that NLTK can split in its time limit",
+                expected="a caption that NLTK can split within its time limit",
                 got=f"{len(text):,} characters",
                 hint="shorten it",
             ) from error
 
 
 def check_variant(variant: str) -> None:
-    """InputError, which names those that there are, for a tokenizer that is unknown."""
+    """Raise InputError, which names the known variants, for an unknown tokenizer."""
     if variant not in TOKENIZERS:
         raise InputError("unknown tokenizer", expected=" or ".join(TOKENIZERS), got=variant)
 
 
 def abbreviations(words: Iterable[str]) -> frozenset[str]:
-    """Punkt's abbreviation types of a vocabulary: its words that end in a period, without that.
+    """A vocabulary's abbreviations for Punkt: its words that end with a period, without the period.
 
-    Not such as `...` and `road..`, which Punkt never takes for one, and not numbers, which it knows
-    by itself.
+    Words such as `...` and `road..` are left out, because Punkt never takes them for abbreviations,
+    and so are numbers, which Punkt recognises without help.
     """
     return frozenset(
         word[:-1]

@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from sgraf_deploy.data.files import PathLike, read_bytes
+from sgraf_deploy.data.files import read_bytes
 from sgraf_deploy.errors import DataError
+from sgraf_deploy.files.disk import PathLike
 from sgraf_deploy.files.writer import write_file
 from sgraf_deploy.formats import HEAD, recognise, scan_pickles
 from sgraf_deploy.schema import SHOWN, Document, parse
@@ -22,9 +23,9 @@ UNKNOWN = "<unk>"
 SPECIAL_WORDS = (PAD, START, END, UNKNOWN)
 
 _KEYS = ("word2idx", "idx2word", "idx")
-_TRAINING = "use the vocabulary file of the checkpoint's training, NAME_precomp_vocab.json"
+_TRAINING = "use the vocabulary that the checkpoint was trained with, NAME_precomp_vocab.json"
 _AS_AUTHORS = (
-    "if its ids are those of the checkpoint's training, write all three with Python: "
+    "if its ids are those that the checkpoint was trained with, write all three with Python: "
     "import json, pathlib; v = json.loads(pathlib.Path('FILE').read_text('utf-8')); w = {}; "
     "pathlib.Path('vocab.json').write_text(json.dumps({{'word2idx': w, "
     "'idx2word': {{str(i): x for x, i in w.items()}}, 'idx': len(w)}}))"
@@ -34,7 +35,7 @@ DOCUMENT = Document("vocabulary", DataError, _TRAINING, most_bytes=64 * 2**20, b
 
 
 class Splitter(Protocol):
-    """What splits captions into words; see `data.tokenizer.Tokenizer`."""
+    """Splits captions into words; see `data.tokenizer.Tokenizer`."""
 
     def tokenize(self, caption: str, name: str | None = None) -> list[str]:
         """The words of a caption, in order; errors begin with `name`."""
@@ -46,7 +47,7 @@ class Vocabulary:
     def __init__(self, words: Iterable[str], *, name: str = "vocabulary") -> None:
         """Take the words in the order of their ids.
 
-        Raises DataError, which begins with `name`, for a repeated word or a missing special one.
+        Raises DataError, which begins with `name`, for a repeated word or a missing special word.
         """
         self.words = tuple(words)
         self._ids: dict[str, int] = {}
@@ -54,8 +55,8 @@ class Vocabulary:
             if not isinstance(word, str):
                 raise DataError(f"{name}: word {index}", expected="a string", got=_brief(word))
             if word in self._ids:
-                twice = f"{self._ids[word]} and {index}"
-                raise DataError(f"{name}: the word {_brief(word)}", expected="one id", got=twice)
+                ids = f"{self._ids[word]} and {index}"
+                raise DataError(f"{name}: the word {_brief(word)}", expected="one id", got=ids)
             self._ids[word] = index
         missing = [word for word in SPECIAL_WORDS if word not in self._ids]
         if missing:
@@ -85,9 +86,10 @@ class Vocabulary:
     def build(
         cls, captions: Iterable[str], tokenizer: Splitter, *, min_count: int = 4
     ) -> Vocabulary:
-        """The special words, then those that the captions have so many times, as they appear.
+        """The special words, then those that occur at least `min_count` times, in order of
+        appearance.
 
-        Raises DataError where no word is that frequent, and as the tokenizer does.
+        Raises DataError if no word is that frequent, and whatever the tokenizer raises.
         """
         counts = Counter(
             word
@@ -96,13 +98,14 @@ class Vocabulary:
         )
         words = [word for word, count in counts.items() if count >= min_count]
         if not words:
-            got = f"the most frequent has {max(counts.values(), default=0)}"
-            raise DataError("vocabulary", expected=f"words seen {min_count} times", got=got)
+            got = f"at most {max(counts.values(), default=0)} occurrences of any word"
+            expected = f"words that occur at least {min_count} times"
+            raise DataError("vocabulary", expected=expected, got=got)
         return cls([*SPECIAL_WORDS, *(word for word in words if word not in SPECIAL_WORDS)])
 
     @classmethod
     def from_json(cls, value: object, *, name: str = "vocabulary") -> Vocabulary:
-        """Read `to_json`'s object back; DataError, which begins with `name`, for any defect."""
+        """Read the object of `to_json`; raises DataError, beginning with `name`, for any defect."""
         if not isinstance(value, dict) or set(value) != set(_KEYS):
             got, hint = _other_form(value)
             raise DataError(f"{name}: keys", expected=", ".join(_KEYS), got=got, hint=hint)
@@ -119,12 +122,12 @@ class Vocabulary:
 
     @property
     def size(self) -> int:
-        """How many words there are, the special ones included."""
+        """The number of words, including the special ones."""
         return len(self.words)
 
     @property
     def sha256(self) -> str:
-        """The hash of the words in the order of their ids, whatever file they were read from."""
+        """The hash of the words in the order of their ids; it does not depend on the file."""
         canonical = json.dumps(self.words, ensure_ascii=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
@@ -133,25 +136,25 @@ class Vocabulary:
         return len(self.words)
 
     def __contains__(self, word: object) -> bool:
-        """Whether the word has an id of its own."""
+        """Whether the vocabulary has the word."""
         return word in self._ids
 
     def id(self, word: str) -> int:
-        """The id of a word, that of `<unk>` for one that is not in the vocabulary."""
+        """The id of a word, or that of `<unk>` if the vocabulary does not have it."""
         return self._ids.get(word, self._ids[UNKNOWN])
 
     @property
     def capitalised(self) -> tuple[str, ...]:
-        """The words that no caption has, since captions are read in lower case."""
+        """The words with capitals; no caption contains them, because it is read in lower case."""
         return tuple(word for word in self.words if word != word.lower())
 
     def check_case(self, path: PathLike) -> None:
-        """Raise DataError where most words are in capitals: every caption would be unknown."""
+        """Raise DataError if most words have capitals, so that most captions would be unknown."""
         words = self.capitalised
         if 2 * len(words) > len(self.words):
             raise DataError(
                 f"vocabulary {path}",
-                expected="words in lower case, as captions are read",
+                expected="words in lower case, like captions",
                 got=f"{len(words)} of {len(self.words)} with capitals, such as {words[0]!r}",
                 hint=_TRAINING,
             )
@@ -161,7 +164,7 @@ class Vocabulary:
         return [self._ids[START], *map(self.id, tokens), self._ids[END]]
 
     def to_json(self) -> dict[str, Any]:
-        """The authors' format: `word2idx`, `idx2word` with string keys, `idx`, by rising id."""
+        """The authors' format: `word2idx`, `idx2word` with string keys, `idx`; ids ascend."""
         return {
             "word2idx": {word: index for index, word in enumerate(self.words)},
             "idx2word": {str(index): word for index, word in enumerate(self.words)},
@@ -169,20 +172,20 @@ class Vocabulary:
         }
 
     def save(self, path: PathLike, *, replace: bool = True) -> None:
-        """Write the authors' format as JSON, whole or not at all.
+        """Write the authors' format as JSON, atomically.
 
-        Raises DataError where the file cannot be written, or is there and not to be replaced.
+        Raises DataError if the file cannot be written, or exists and `replace` is off.
         """
         text = json.dumps(self.to_json())
         write_file(path, text, what="vocabulary", error=DataError, replace=replace)
 
 
 def _no_json(content: bytes, path: PathLike, error: Exception) -> DataError:
-    """The error for a file that is no JSON: what it is instead and how to make it one."""
+    """The error for a file that is not JSON, with its actual format and how to convert it."""
     pickles = scan_pickles(io.BytesIO(content))
     if pickles.found:
         kind = _brief(pickles.names[0]) if pickles.names else "plain values"
-        got = f"a pickle, of {kind}, which is not read"
+        got = f"a pickle of {kind}, which is not read"
         return DataError(
             f"vocabulary {path}", expected="JSON in UTF-8", got=got, hint=_converting(path)
         )
@@ -195,8 +198,8 @@ def _no_json(content: bytes, path: PathLike, error: Exception) -> DataError:
 
 
 def _converting(path: PathLike) -> str:
-    """The three lines that make JSON of a pickled vocabulary and run nothing of it."""
-    # A message is one line, in which several spaces would be one.
+    """A hint with Python code that converts a pickled vocabulary to JSON without running it."""
+    # A message is a single line, in which repeated spaces would become one.
     name = repr(str(path)).replace("  ", r"\x20\x20")
     blank = "type(name, (), {'__new__': lambda cls, *a: object.__new__(cls)})"
     lines = (
@@ -206,11 +209,11 @@ def _converting(path: PathLike) -> str:
         "pathlib.Path('vocab.json').write_text(json.dumps({k: (v if isinstance(v, dict) else "
         f"vars(v))[k] for k in {_KEYS!r}}}))",
     )
-    return f"make JSON of it with Python: {'; '.join(lines)}"
+    return f"convert it to JSON with Python: {'; '.join(lines)}"
 
 
 def _other_form(value: object) -> tuple[str, str]:
-    """What a value without the authors' three keys looks like, and what to do."""
+    """A description of a value that lacks the authors' three keys, and a hint."""
     if isinstance(value, list) and value and all(isinstance(word, str) for word in value):
         return f"a list of {len(value)} words", _AS_AUTHORS.format(
             "{w: i for i, w in enumerate(v)}"
@@ -221,8 +224,8 @@ def _other_form(value: object) -> tuple[str, str]:
     if value and all(type(index) is int for index in value.values()):
         return f"the ids of {len(value)} words: {listed}", _AS_AUTHORS.format("v")
     if set(value) > set(_KEYS):
-        more = ", ".join(_brief(key) for key in value if key not in _KEYS)
-        return f"those and {more}", "leave the others out"
+        extra = ", ".join(_brief(key) for key in value if key not in _KEYS)
+        return f"these and {extra}", "remove the other keys"
     if isinstance(value.get("word2idx"), dict):
         missing = ", ".join(key for key in _KEYS if key not in value)
         return f"{listed}, without {missing}", _AS_AUTHORS.format("v['word2idx']")
@@ -242,18 +245,18 @@ def _words_by_id(word2idx: dict[Any, Any], name: str) -> list[str]:
             expected = f"an id in 0 … {len(word2idx) - 1} for {len(word2idx)} words"
             raise DataError(where, expected=expected, got=_brief(index))
         if index in words:
-            got = f"{index}, which is also {_brief(words[index])}"
-            raise DataError(where, expected="an id of its own", got=got)
+            got = f"{index}, which is also the id of {_brief(words[index])}"
+            raise DataError(where, expected="a different id for every word", got=got)
         words[index] = word
     return [words[index] for index in range(len(words))]
 
 
 def _check_inverse(words: list[str], idx2word: dict[Any, Any], name: str) -> None:
-    """Refuse an `idx2word` that is not the inverse of `word2idx`."""
+    """Raise DataError for an `idx2word` that is not the inverse of `word2idx`."""
     for index, word in enumerate(words):
-        found = idx2word.get(str(index))
-        if found != word:
-            got = "no such key" if str(index) not in idx2word else _brief(found)
+        actual = idx2word.get(str(index))
+        if actual != word:
+            got = "no such key" if str(index) not in idx2word else _brief(actual)
             raise DataError(f"{name}: idx2word[{str(index)!r}]", expected=_brief(word), got=got)
     if len(idx2word) != len(words):
         known = {str(index) for index in range(len(words))}
@@ -266,6 +269,6 @@ def _check_inverse(words: list[str], idx2word: dict[Any, Any], name: str) -> Non
 
 
 def _brief(value: object) -> str:
-    """A value for a message, shortened."""
+    """A value, shortened for a message."""
     text = repr(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"

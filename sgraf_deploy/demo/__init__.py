@@ -1,1 +1,1 @@
-"""The embedded demo: small trained checkpoints, and scenes that they never saw."""
+"""The embedded demo: small trained checkpoints, and scenes that they were not trained on."""

@@ -1,6 +1,6 @@
-"""What the demo is made of: checkpoints and vocabulary from the package, scenes from a seed.
+"""The demo's files: checkpoints and vocabulary from the package, and scenes from a seed.
 
-`make demo-checkpoints` trains the checkpoints anew.
+`make demo-checkpoints` trains the checkpoints again.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 
 CHECKPOINTS = ("sgr.pth.tar", "saf.pth.tar")
 VOCABULARY = "scenes_vocab.json"
-"""As the checkpoints' `data_name` says."""
+"""The name that follows from the checkpoints' `data_name`."""
 
 SPLIT = "test"
 SCENES = 500
-"""Held out: none of them was trained on."""
+"""The number of held-out scenes, none of which was trained on."""
 
 DATA = "scenes"
 BUNDLE = "demo.sgraf"
 
 PACKAGED = Path(__file__).parent / "checkpoints"
-"""The files of the package."""
+"""The folder of the packaged files."""
 
 
 def demo_split(images: int | None = None) -> PrecompSplit:
-    """The held-out scenes, or the first of them, with five captions each."""
+    """The first `images` held-out scenes, or all of them, with five captions each."""
     return scene_split(SceneOptions(), SPLIT, images or SCENES)
 
 
@@ -50,16 +50,16 @@ def export_demo(target: Path) -> Exported:
 
 
 def lay_out(folder: Path) -> None:
-    """Put checkpoints, vocabulary and held-out scenes into a folder of their own.
+    """Write checkpoints, vocabulary and held-out scenes into a folder.
 
-    One that holds an earlier demo is written over. Raises InputError for any other that exists, and
-    for one that has something else under a name of the demo's.
+    The folder of an earlier demo is overwritten. Raises InputError for any other existing folder,
+    and for one that has other content under a name that the demo uses.
     """
     split = demo_split()
     contents = {name: (PACKAGED / name).read_bytes() for name in (*CHECKPOINTS, VOCABULARY)}
     contents |= {f"{DATA}/{name}": text.encode() for name, text in texts_of(split).items()}
     if os.path.lexists(folder):
-        _check_ours(folder, contents)
+        _check_overwritable(folder, contents)
     with os_errors(f"demo {folder}", InputError):
         (folder / DATA).mkdir(parents=True, exist_ok=True)
     for name in (*CHECKPOINTS, VOCABULARY):
@@ -67,24 +67,28 @@ def lay_out(folder: Path) -> None:
     write_split(folder / DATA, split)
 
 
-def _check_ours(folder: Path, contents: dict[str, bytes]) -> None:
-    """Raise InputError unless what an existing folder has under the demo's names is the demo's."""
-    hint = "choose another -o, or remove it"
-    there = {name for name in contents if os.path.lexists(folder / name)}
-    if not there.intersection((*CHECKPOINTS, VOCABULARY)):
-        raise InputError(f"{folder} exists and holds no demo", hint=hint)
-    others = [name for name in contents if name in there and _read(folder / name) != contents[name]]
+def _check_overwritable(folder: Path, contents: dict[str, bytes]) -> None:
+    """Raise InputError unless the files of the demo's names in a folder are those of the demo."""
+    hint = "choose another folder with -o, or remove it"
+    existing = {name for name in contents if os.path.lexists(folder / name)}
+    if not existing.intersection((*CHECKPOINTS, VOCABULARY)):
+        raise InputError(f"{folder} exists and is not the folder of a demo", hint=hint)
+    others = [
+        name
+        for name, content in contents.items()
+        if name in existing and _read(folder / name) != content
+    ]
     texts = [name for name in contents if name.startswith(f"{DATA}/")]
     regions = f"{DATA}/{SPLIT}_ims.npy"
-    # Another NumPy may round regions otherwise: they are the demo's if their texts are.
-    if os.path.lexists(folder / regions) and not set(texts) <= there - set(others):
+    # Another version of NumPy may round regions differently: they are the demo's if the texts are.
+    if os.path.lexists(folder / regions) and not set(texts) <= existing - set(others):
         others.append(regions)
-    if not _is_ours(folder / BUNDLE):
+    if not _is_demo_bundle(folder / BUNDLE):
         others.append(BUNDLE)
     if others:
         raise InputError(
-            f"{folder} is not written over",
-            expected="the demo's own files",
+            f"{folder} is not overwritten",
+            expected="only files that the demo wrote",
             got=foreign(others),
             hint=hint,
         )
@@ -97,8 +101,8 @@ def _read(path: Path) -> bytes | None:
         return None
 
 
-def _is_ours(bundle: Path) -> bool:
-    """Whether a bundle was made of the packaged checkpoints, or there is none."""
+def _is_demo_bundle(bundle: Path) -> bool:
+    """Whether a bundle was made of the packaged checkpoints, or does not exist."""
     if not os.path.lexists(bundle):
         return True
     try:

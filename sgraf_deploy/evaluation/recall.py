@@ -20,6 +20,7 @@ Scores = NDArray[np.floating[Any]]
 """Logits, or similarities, (images, captions) of any float type."""
 
 Indices = NDArray[np.int64]
+
 Ties = Literal["last", "authors"]
 
 BLOCK_ELEMENTS = 1 << 20

@@ -1,1 +1,1 @@
-"""The one writer: a file or a folder appears whole or not at all."""
+"""The only writer: a file or a folder appears complete or not at all."""

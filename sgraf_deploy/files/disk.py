@@ -1,7 +1,7 @@
-"""File system operations of the writers: names beside a target, sync, rename, translated errors.
+"""The disk operations of the writers: hidden names, syncs, renames, and OSErrors translated.
 
 Windows and macOS have no `renameat2`: there `exchange` returns False, and `rename_new` checks first
-and renames after. Windows cannot open a folder: there `sync` leaves folders to the system.
+and renames afterwards. Windows cannot open a folder: there `sync` leaves folders to the system.
 """
 
 from __future__ import annotations
@@ -19,14 +19,17 @@ from typing import Literal
 
 from sgraf_deploy.errors import SgrafDeployError
 
+PathLike = str | os.PathLike[str]
+
 Kind = Literal["tmp", "new", "old"]
-"""tmp: being written, or no longer needed; new: complete, to be moved in; old: the one before."""
+"""`tmp`: being written, or no longer needed. `new`: complete, and about to take the target's place.
+`old`: the former target."""
 
 ANY = "[0-9a-f]{16}"
-"""The pattern of any writer's token."""
+"""Matches the token of every writer."""
 
 _LONGEST_NAME = 200
-"""Bytes of a target's name that the names beside it repeat; a longer one is hashed."""
+"""Most bytes of a target's name that hidden names repeat; a longer name is hashed."""
 
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
@@ -52,33 +55,33 @@ _HINTS = {
 
 
 def kind_of(mode: int) -> str:
-    """The kind of file that has a `st_mode`, in words."""
+    """The kind of file that has this `st_mode`, in words."""
     return next((words for fits, words in _KINDS if fits(mode)), "a device")
 
 
 def hint_for(error: OSError) -> str | None:
-    """A hint for what the system refused, None if there is none."""
+    """The hint for an error of the operating system, if there is one."""
     return _HINTS.get(error.errno or 0)
 
 
 @contextmanager
 def os_errors(what: str, error: type[SgrafDeployError], hint: str | None = None) -> Iterator[None]:
-    """Translate an OSError of the block into `error`: `what` cannot be written, and why."""
+    """Turn an OSError of the block into `error`, which says why `what` cannot be written."""
     try:
         yield
     except OSError as caught:
         reason = caught.strerror or str(caught) or type(caught).__name__
-        found = hint or hint_for(caught)
-        raise error(f"{what} cannot be written", got=reason, hint=found) from caught
+        hint = hint or hint_for(caught)
+        raise error(f"{what} cannot be written", got=reason, hint=hint) from caught
 
 
-def parent_of(given: str | os.PathLike[str], target: Path) -> Path:
-    """The folder of a target as it was given, or in full if a link leads to the target."""
+def parent_of(given: PathLike, target: Path) -> Path:
+    """The folder of a target as it was given; for a link, the full path of the link's target."""
     return target.parent if os.path.islink(given) else Path(given).parent
 
 
 def stem(target: Path) -> str:
-    """The beginning of the names beside a target: its own name, or the hash of a long one."""
+    """The beginning of the hidden names: the target's name, or a hash of one that is too long."""
     encoded = os.fsencode(target.name)
     if len(encoded) <= _LONGEST_NAME:
         return target.name
@@ -86,17 +89,17 @@ def stem(target: Path) -> str:
 
 
 def new_token() -> str:
-    """A random token that no other writer has, in any thread, process or machine."""
+    """A random token that identifies a writer among all threads, processes and machines."""
     return secrets.token_hex(8)
 
 
 def sibling(target: Path, kind: Kind, token: str) -> Path:
-    """A writer's hidden name beside a target."""
+    """A writer's hidden path next to a target."""
     return target.with_name(f".{stem(target)}.{kind}-{token}")
 
 
 def siblings(target: Path, kind: Kind, token: str = ANY) -> list[Path]:
-    """The existing names by `sibling`, of one writer or of any, sorted."""
+    """The existing paths that `sibling` gave, of one writer or of any, sorted."""
     pattern = re.compile(rf"\.{re.escape(stem(target))}\.{kind}-{token}")
     try:
         names = os.listdir(target.parent)
@@ -106,22 +109,22 @@ def siblings(target: Path, kind: Kind, token: str = ANY) -> list[Path]:
 
 
 def give_mode(path: Path, mode: int) -> None:
-    """Set permissions; where that is not allowed the narrower ones stay."""
+    """Set permissions; where that is not allowed, the narrower ones stay."""
     if stat.S_IMODE(path.stat().st_mode) != mode:
         with suppress(PermissionError):
             path.chmod(mode)
 
 
 def rename(source: Path, destination: Path) -> None:
-    """Rename, and sync the folder so that a power failure does not undo it."""
+    """Rename durably: a power failure does not undo it."""
     os.rename(source, destination)
     sync(destination.parent)
 
 
 def rename_new(source: Path, destination: Path) -> None:
-    """Rename to a name that is free; FileExistsError if it is not.
+    """The same to a name that is free; raises FileExistsError if it is not.
 
-    Without `renameat2` another program may still take the name between the check and the rename.
+    Without `renameat2`, another program may still take the name between the check and the rename.
     """
     if not _renameat2(source, destination, _RENAME_NOREPLACE):
         if os.path.lexists(destination):
@@ -131,7 +134,7 @@ def rename_new(source: Path, destination: Path) -> None:
 
 
 def exchange(first: Path, second: Path) -> bool:
-    """Swap two folders in one step; False where the system or the file system cannot.
+    """Swap two folders in one step; False if the operating or file system cannot do that.
 
     Raises OSError if the swap was refused for any other reason.
     """
@@ -155,7 +158,7 @@ def _renameat2(source: Path, destination: Path, flag: int) -> bool:
 
 
 def sync_tree(folder: Path) -> None:
-    """Write a folder and everything below it to the disk; OSError where that fails."""
+    """Sync a folder and everything below it to the disk; raises OSError if that fails."""
 
     def fail(error: OSError) -> None:
         raise error
@@ -167,7 +170,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Write a file or a folder to the disk; OSError where that fails."""
+    """Sync a file or a folder to the disk; raises OSError if that fails."""
     posix = hasattr(os, "O_DIRECTORY")
     if not posix and path.is_dir():
         return
@@ -175,7 +178,7 @@ def sync(path: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some file systems cannot sync a folder; nothing more can be done there.
+        # Some file systems cannot sync a folder, and nothing can be done about it.
         if error.errno not in _NO_SYNC:
             raise
     finally:

@@ -1,19 +1,20 @@
-"""Publishes a folder atomically: every reader finds the old one or the new one, whole.
+"""Publish a folder atomically: a reader finds either the old folder or the new, always complete.
 
-While they are needed, these hidden names lie beside a target `NAME`:
+Next to a target called `NAME` there are, hidden and only as long as they are needed:
 
-    .NAME.sgraf-deploy-lock    flocked by the writer, see `locks`
+    .NAME.sgraf-deploy-lock    locked by the writer, see `locks`
     .NAME.tmp-ID               being written, or no longer needed; the next writer removes it
     .NAME.new-ID               complete, and about to take the place of an existing target
-    .NAME.old-ID               the former target, until the new one has moved in
+    .NAME.old-ID               the former target, until the new one has taken its place
 
-`new` and `old` are used only where two folders cannot be exchanged in one step (on Windows, macOS,
-some network file systems). Their names are the record of the swap: while the target is missing,
-any opening command completes it. Where nothing can be locked (Windows), two writers of a target
-are not kept apart, the last one wins, and what a killed one left stays until somebody removes it.
+`new` and `old` are used only if two folders cannot be exchanged in one step (on Windows, macOS and
+some network file systems). Their names record the swap: while the target is missing, any command
+that opens it completes the swap. Where nothing can be locked (Windows), two writers of a target do
+not exclude each other, the last one wins, and a killed writer's files stay until they are removed
+by hand.
 
-A link is followed: the folder that it leads to is replaced, or made, and the link stays. A replaced
-folder keeps its permissions. `files` does the same for files.
+A link is followed: the folder that it leads to is replaced or created, and the link stays. A
+replaced folder keeps its permissions. `writer` does the same for files.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ RENAME_STEPS = (
     *("marked", "moved-old", "moved-new", "removed-old"),
 )
 STEPS = tuple(dict.fromkeys((*FRESH_STEPS, *EXCHANGE_STEPS, *RENAME_STEPS)))
-"""Every name that `step` is called with, right after what it names has happened."""
+"""Every name that `step` is called with, right after the step has happened."""
 
 SWAP_PATIENCE = 10.0
 """Seconds that a reader waits for a live writer that is between its two renames."""
@@ -63,16 +64,16 @@ WRITER_PATIENCE = 0.2
 
 _POLL = 0.005
 _SHOWN = 10
-"""Foreign files that an error names; it counts all."""
+"""Number of extra files that an error names; it counts all of them."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What a kind of folder is called in messages, its error, and when it may be replaced.
+    """The name of a kind of folder in messages, its error, and the check before a replacement.
 
-    `check` raises for an existing folder that holds anything but what its writer wrote.
+    `check` raises for an existing folder that contains anything but what its writer wrote.
     """
 
     what: str
@@ -89,12 +90,12 @@ def staged_folder(
     step: Callable[[str], None] | None = None,
     exchange: Callable[[Path, Path], bool] | None = None,
 ) -> Iterator[Path]:
-    """Give an empty folder to fill, and move it to `target` when the block ends without error.
+    """Yield an empty folder to fill, and move it to `target` when the block ends without error.
 
-    After an error, KeyboardInterrupt included, the folder is gone and `target` is as it was.
-    `force` replaces an existing folder that `rules.check` lets pass, at the start and at the end;
-    nothing else is ever replaced. `step` is told each of `STEPS` that is reached. Raises
-    `rules.error` if `target` cannot be written, or another writer is at it.
+    After an error, KeyboardInterrupt included, the folder is removed and `target` is unchanged.
+    `force` replaces an existing folder that passes `rules.check` at the start and at the end;
+    nothing else is ever replaced. `step` is called with each of `STEPS` that is reached. Raises
+    `rules.error` if `target` cannot be written, or another writer holds it.
     """
     report = step or (lambda name: None)
     target, named = _resolved(target, rules), f"{rules.what} {target}"
@@ -119,14 +120,14 @@ def staged_folder(
                 _check_target(target, rules, force)
                 _publish(target, token, report, exchange or disk.exchange)
         finally:
-            # Without a lock another writer may be at work: what is not ours stays.
+            # Without a lock another writer may be at work: only this writer's files are removed.
             _settle(target, ANY if lock.excludes else token)
 
 
 def recover(target: Path, error: type[SgrafDeployError] = BundleError) -> None:
-    """Complete the replacement of `target` if its writer died, or is, between the two renames.
+    """Complete the replacement of `target` if its writer died between the two renames.
 
-    Raises `error` if that cannot be done.
+    A live writer between them is waited for. Raises `error` if that cannot be done.
     """
     with os_errors(str(target), error):
         target = Path(os.path.realpath(target))
@@ -145,7 +146,7 @@ def recover(target: Path, error: type[SgrafDeployError] = BundleError) -> None:
 
 
 def foreign(names: Sequence[str]) -> str:
-    """How many foreign files there are, and the names of the first of them."""
+    """The number of extra files, and the names of the first of them."""
     shown = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
     return f"{len(names):,} other file{'' if len(names) == 1 else 's'}: {shown}"
 
@@ -180,7 +181,7 @@ def _publish(
 
 
 def _check_target(target: Path, rules: Rules, force: bool) -> None:
-    """Raise unless there is nothing at the target, or what may be replaced."""
+    """Raise unless there is nothing at the target, or a folder that may be replaced."""
     if not os.path.lexists(target):
         return
     if not target.is_dir():
@@ -189,15 +190,15 @@ def _check_target(target: Path, rules: Rules, force: bool) -> None:
         raise rules.error(f"{target} is {kind}, not a {rules.what} folder", hint=hint)
     rules.check(target)
     if not force:
-        hint = "replace it with --force or choose another name"
+        hint = "replace it with --force, or choose another name"
         raise rules.error(f"{rules.what} {target} exists already", hint=hint)
     if not os.access(target, os.W_OK):
         hint = "check its permissions or choose another name"
-        raise rules.error(f"{rules.what} {target} is protected from writing", hint=hint)
+        raise rules.error(f"{rules.what} {target} is write-protected", hint=hint)
 
 
 def _recorded_swap(target: Path) -> list[Path]:
-    """What may take the place of a missing target, best first."""
+    """The folders that may take the place of a missing target, best first."""
     return [*siblings(target, "new"), *siblings(target, "old")]
 
 
@@ -210,18 +211,18 @@ def _finish_swap(target: Path) -> None:
 
 
 def _settle(target: Path, token: str) -> None:
-    """Leave a whole target and nothing else of the writers of `token`, whatever happened."""
+    """Leave a complete target and no other files of the writers of `token`, after any outcome."""
     try:
         if not os.path.lexists(target):
             for old in siblings(target, "old", token)[:1]:
                 rename(old, target)
         _sweep(target, token)
     except OSError as error:
-        log.warning("could not clean up beside %s: %s", target, error)
+        log.warning("could not clean up next to %s: %s", target, error)
 
 
 def _sweep(target: Path, token: str) -> None:
-    """Remove what writers of `token` left behind; none of them may be at work."""
+    """Remove the leftovers of writers of `token`, none of which may be at work."""
     kinds: tuple[Kind, ...] = ("tmp", "new", "old") if os.path.lexists(target) else ("tmp",)
     for kind in kinds:
         for folder in siblings(target, kind, token):
@@ -229,16 +230,16 @@ def _sweep(target: Path, token: str) -> None:
 
 
 def _discard(folder: Path, target: Path) -> None:
-    """Remove a folder; failing to is a warning, because the target is whole either way."""
-    doomed = folder
+    """Remove a folder; a failure is a warning, because the target is complete either way."""
+    discarded = folder
     try:
         if not folder.name.startswith(f".{stem(target)}.tmp-"):
             # Half removed, it must not look like a folder that could take the target's place.
-            doomed = sibling(target, "tmp", new_token())
-            rename(folder, doomed)
-        shutil.rmtree(doomed)
+            discarded = sibling(target, "tmp", new_token())
+            rename(folder, discarded)
+        shutil.rmtree(discarded)
     except OSError as error:
-        log.warning("could not remove %s: %s", doomed, error)
+        log.warning("could not remove %s: %s", discarded, error)
 
 
 def _resolved(target: Path, rules: Rules) -> Path:
@@ -253,7 +254,7 @@ def _resolved(target: Path, rules: Rules) -> Path:
     if not resolved.parent.is_dir():
         raise rules.error(
             f"{named} cannot be written",
-            expected="a folder to put it in",
+            expected="a parent folder that exists",
             got=f"no folder {parent_of(target, resolved)}",
             hint="create it first",
         )
@@ -262,7 +263,7 @@ def _resolved(target: Path, rules: Rules) -> Path:
 
 @contextmanager
 def _writing(target: Path, rules: Rules) -> Iterator[Lock]:
-    """Hold the target's lock; raises if another writer holds it."""
+    """Hold the target's lock while the block runs; raises if another writer holds it."""
     give_up = time.monotonic() + WRITER_PATIENCE
     with os_errors(f"{rules.what} {target}", rules.error):
         while (lock := take_lock(target)) is None and time.monotonic() < give_up:
@@ -277,5 +278,5 @@ def _writing(target: Path, rules: Rules) -> Iterator[Lock]:
 
 def _busy(target: Path, error: type[SgrafDeployError]) -> SgrafDeployError:
     return error(
-        f"another writer{holder(target)} is at work on {target}", hint="try again when it is done"
+        f"another writer{holder(target)} is writing {target}", hint="try again when it is done"
     )

@@ -1,7 +1,7 @@
-"""Locks that the kernel releases when their owner dies: `flock`, where it exists.
+"""Locks by `flock`, which the kernel releases when their owner dies.
 
-Windows and some network file systems have none. There no writer is excluded and none is known to be
-dead: two writers of one target may both go on, and nothing of another writer is removed.
+Windows and some network file systems have no `flock`. There, no writer is excluded and none is
+known to be dead: two writers of one target may both go on, and neither removes the other's files.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from sgraf_deploy.files.disk import stem
 
 _MARK = b"sgraf-deploy, process "
-"""What a lock file begins with; any other content is somebody else's."""
+"""The beginning of a lock file; a file with other content belongs to another program."""
 
 _LONGEST = 64
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP}
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 def try_lock(descriptor: int) -> bool | None:
     """Lock an open file until all its descriptors are closed.
 
-    False while another holds it, None where files cannot be locked.
+    Returns False while another process holds the lock, and None if files cannot be locked.
     """
     if not _can_lock():
         return None
@@ -53,7 +53,7 @@ def _can_lock() -> bool:
 
 
 def is_at(descriptor: int, path: Path) -> bool:
-    """Whether an open file is the one that is found at a path, links not followed."""
+    """Whether an open file is still the file at a path; links are not followed."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.lstat(path))
     except FileNotFoundError:
@@ -62,7 +62,7 @@ def is_at(descriptor: int, path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Lock:
-    """The lock of a target, a file beside it; without a descriptor where nothing can be locked."""
+    """The lock of a target, a file next to it; `descriptor` is None if files cannot be locked."""
 
     path: Path
     descriptor: int | None
@@ -73,7 +73,7 @@ class Lock:
         return self.descriptor is not None
 
     def drop(self) -> None:
-        """Let go of it, and remove the file if it is still the one that was locked."""
+        """Release the lock, and remove its file if it is still the one that was locked."""
         if self.descriptor is not None:
             _remove(self.descriptor, self.path)
             os.close(self.descriptor)
@@ -85,9 +85,9 @@ def lock_path(target: Path) -> Path:
 
 
 def take_lock(target: Path) -> Lock | None:
-    """Lock a target; None while another process or thread holds it.
+    """Lock a target; None while another process or thread holds the lock.
 
-    A file of that name which this program did not make is left as it is: FileExistsError.
+    Raises FileExistsError for a lock file that another program made, and leaves it unchanged.
     """
     path = lock_path(target)
     if not _can_lock():
@@ -98,7 +98,8 @@ def take_lock(target: Path) -> Lock | None:
         held: bool | None = False
         try:
             held = try_lock(descriptor)
-            # Between the two calls the last holder may have removed the file: it locks no one.
+            # Between the two calls the last holder may have removed the file, which then locks
+            # nothing.
             there = is_at(descriptor, path)
             if held and there:
                 _sign(descriptor, path)
@@ -118,19 +119,19 @@ def take_lock(target: Path) -> Lock | None:
 
 
 def holder(target: Path) -> str:
-    """The process that holds a target's lock as ` (process ID)`, if its file says so."""
+    """The holder of a target's lock, as ` (process ID)`; empty if the lock file does not say."""
     try:
-        found = lock_path(target).read_bytes()[:_LONGEST]
+        content = lock_path(target).read_bytes()[:_LONGEST]
     except OSError:
         return ""
-    number = found.removeprefix(_MARK).strip()
-    return f" (process {int(number)})" if found.startswith(_MARK) and number.isdigit() else ""
+    number = content.removeprefix(_MARK).strip()
+    return f" (process {int(number)})" if content.startswith(_MARK) and number.isdigit() else ""
 
 
 def _sign(descriptor: int, path: Path) -> None:
-    """Write who holds the lock."""
+    """Write this process's id into the lock file."""
     if not _is_ours(descriptor):
-        reason = f"{path.name} beside it is no lock of sgraf-deploy, move it away"
+        reason = f"{path.name} next to it is not a lock of sgraf-deploy, move it away"
         raise FileExistsError(errno.EEXIST, reason, str(path))
     os.ftruncate(descriptor, 0)
     os.lseek(descriptor, 0, os.SEEK_SET)
@@ -138,7 +139,7 @@ def _sign(descriptor: int, path: Path) -> None:
 
 
 def _remove(descriptor: int, path: Path) -> None:
-    """Remove a lock file that is ours and still the one that is open; failing to is a warning."""
+    """Remove an open lock file of this program if it is still at its path; a failure is logged."""
     try:
         if is_at(descriptor, path) and _is_ours(descriptor):
             os.unlink(path)
@@ -147,7 +148,7 @@ def _remove(descriptor: int, path: Path) -> None:
 
 
 def _is_ours(descriptor: int) -> bool:
-    """Whether we wrote a file, or its maker died before it wrote anything."""
+    """Whether this program wrote the file, or its writer died before it wrote anything."""
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         return False
     os.lseek(descriptor, 0, os.SEEK_SET)

@@ -1,12 +1,13 @@
-"""Writes a file atomically: every reader finds the old content or the new, whole.
+"""Write a file atomically: a reader finds either the old content or the new, always complete.
 
-The content goes to a hidden file beside the target, `.NAME.tmp-ID`, which is synced and renamed.
-Its writer holds a lock on it, so the next writer of the same target knows and removes what a dead
-one left. Several writers of one target do not wait for each other: the last one's content stays.
+The content goes to a hidden file next to the target, `.NAME.tmp-ID`, which is synced and renamed.
+Its writer holds a lock on it, so that the next writer of the same target recognises and removes the
+files of dead writers. Several writers of one target do not wait for each other; the last one wins.
 
-A link is followed: its target is replaced, or made, and the link stays. A new file has the
-permissions that the umask leaves, a replaced one keeps its own. A device, a named pipe, a socket, a
-folder and a file that may not be written to are refused. `folders` does the same for folders.
+A link is followed: its target is replaced or created, and the link stays. A new file has the
+permissions that the umask leaves, and a replaced file keeps its permissions. A device, a named
+pipe, a socket, a folder and a file without write permission are refused. `folders` does the same
+for folders.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from sgraf_deploy.errors import InputError, SgrafDeployError
 from sgraf_deploy.files.disk import (
+    PathLike,
     give_mode,
     kind_of,
     new_token,
@@ -41,13 +43,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-PathLike = str | os.PathLike[str]
-
 _ZEROS = 1 << 20
-"""Bytes written at a time where disk space cannot be reserved in another way."""
+"""Number of zero bytes written at a time if disk space cannot be reserved in another way."""
 
 FILE_STEPS = ("created", "written", "synced", "published")
-"""Every name that `step` is called with, right after what it names has happened."""
+"""Every name that `step` is called with, right after the step has happened."""
 
 log = logging.getLogger(__name__)
 
@@ -62,11 +62,11 @@ def staged_file(
     replace: bool = True,
     step: Callable[[str], None] | None = None,
 ) -> Iterator[BinaryIO]:
-    """Give a stream to write to, whose content is at `path` when the block ends without error.
+    """Yield a stream to write to, whose content is at `path` when the block ends without error.
 
-    After an error, KeyboardInterrupt included, `path` is as it was. `what` names the file's role in
-    messages. Without `replace` an existing file is refused. `step` is told each of
-    `FILE_STEPS`. Raises `error` where the file cannot be written, also for an OSError of the block.
+    After an error, KeyboardInterrupt included, `path` is unchanged. `what` names the file's role in
+    messages. Without `replace` an existing file is refused. `step` is called with each of
+    `FILE_STEPS`. Raises `error` if the file cannot be written, also for an OSError of the block.
     """
     report = step or (lambda name: None)
     named = f"{what} {os.fspath(path)}"
@@ -81,7 +81,7 @@ def staged_file(
                 file.flush()
                 os.fsync(file.fileno())
             report("synced")
-            # It may have taken hours, and something else may be there now.
+            # Writing may have taken hours, so the target is checked again.
             _, mode = check_file(target, what=what, error=error, replace=replace)
             if mode is not None:
                 give_mode(temporary, mode)
@@ -101,10 +101,10 @@ def staged_array(
     what: str = "file",
     error: type[SgrafDeployError] = InputError,
 ) -> Iterator[NDArray[np.float32]]:
-    """Give a memory map, float32 of `shape`, that is the `.npy` file at `path` when the block ends.
+    """Yield a memory map, float32 of `shape`, which is the `.npy` file at `path` after the block.
 
-    As `staged_file`; its disk space is taken at once, so that it cannot run out while the map is
-    filled. Raises `error` also where there is too little.
+    Like `staged_file`, but all disk space is reserved first, so that it cannot run out while the
+    map is filled. Raises `error` also if there is too little disk space.
     """
     import numpy as np
 
@@ -115,29 +115,29 @@ def staged_array(
             start = file.tell()
             named = f"{what} {os.fspath(path)}"
             end = start + 4 * math.prod(shape)
-            _take_space(file, check_file(path)[0].parent, end, named, error)
+            _reserve_space(file, check_file(path)[0].parent, end, named, error)
             array = np.memmap(file, "<f4", "r+", start, shape)
             try:
                 yield array
             except OSError as caught:
-                raise _OthersError(caught) from caught
+                raise _UnrelatedError(caught) from caught
             array.flush()
-    except _OthersError as caught:
+    except _UnrelatedError as caught:
         raise caught.error from None
 
 
-class _OthersError(Exception):
-    """An OSError of the block that is not about the file that the block fills."""
+class _UnrelatedError(Exception):
+    """Wraps an OSError of the block that is not about the file that the block fills."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(error)
         self.error = error
 
 
-def _take_space(
+def _reserve_space(
     file: BinaryIO, folder: Path, size: int, named: str, error: type[SgrafDeployError]
 ) -> None:
-    """Lengthen a file to `size` bytes and reserve them; `error` where the disk has no room."""
+    """Extend a file to its final size and reserve its space; `error` if there is too little."""
     free = shutil.disk_usage(folder).free
     if free < size:
         raise error(
@@ -169,7 +169,7 @@ def write_file(
     hint: str | None = None,
     replace: bool = True,
 ) -> None:
-    """Write a file, text as UTF-8, whole or not at all; `error` where that cannot be done."""
+    """Write a file atomically, text as UTF-8; raises `error` if it cannot be written."""
     try:
         encoded = content if isinstance(content, bytes) else content.encode()
     except UnicodeEncodeError as caught:
@@ -185,7 +185,10 @@ def write_json(
     what: str = "file",
     error: type[SgrafDeployError] = InputError,
 ) -> None:
-    """Write indented JSON, fields in the given order; `error` for a value that JSON cannot hold."""
+    """Write indented JSON, one field per line in the given order.
+
+    Raises `error` for a value that is not JSON and for a file that cannot be written.
+    """
     try:
         text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     except (TypeError, ValueError, RecursionError) as caught:
@@ -200,9 +203,9 @@ def check_file(
     error: type[SgrafDeployError] = InputError,
     replace: bool = True,
 ) -> tuple[Path, int | None]:
-    """The path with links followed, and the permissions of the file there; None if there is none.
+    """The path with links followed, and the permissions of an existing file, or None.
 
-    Raises `error` for what `staged_file` refuses. Nothing is changed.
+    Raises `error` for every path that `staged_file` refuses. Nothing is changed on the disk.
     """
     named = f"{what} {os.fspath(path)}"
     with os_errors(named, error):
@@ -222,15 +225,15 @@ def check_file(
         except ValueError as caught:
             raise error(f"{what} {os.fspath(path)!r} cannot be written", got=caught) from caught
     if mode is not None and not stat.S_ISREG(mode):
-        got, other = kind_of(mode), "choose another name"
-        raise error(f"{named} cannot be written", expected="a file", got=got, hint=other)
+        got, hint = kind_of(mode), "choose another name"
+        raise error(f"{named} cannot be written", expected="a file", got=got, hint=hint)
     if mode is not None and not replace:
         raise error(f"{named} exists already", hint="choose another name or move it away")
-    for place in (target.parent, *([] if mode is None else [target])):
-        if not os.access(place, os.W_OK):
+    for written in (target.parent, *([] if mode is None else [target])):
+        if not os.access(written, os.W_OK):
             raise error(
                 f"{named} cannot be written",
-                got=f"no permission to write to {place}",
+                got=f"no permission to write to {written}",
                 hint="check its permissions or choose another name",
             )
     return target, None if mode is None else mode & 0o777
@@ -238,7 +241,7 @@ def check_file(
 
 @contextmanager
 def _temporary(target: Path, mode: int | None) -> Iterator[tuple[Path, BinaryIO]]:
-    """A file beside the target, locked as long as the block runs; gone after it unless renamed."""
+    """A file next to the target, locked in the block and removed after it unless renamed."""
     temporary, file, lock = _create(target, mode)
     try:
         yield temporary, file
@@ -250,7 +253,7 @@ def _temporary(target: Path, mode: int | None) -> Iterator[tuple[Path, BinaryIO]
 
 
 def _create(target: Path, mode: int | None) -> tuple[Path, BinaryIO, int | None]:
-    """A new file, and a descriptor that holds its lock; None where files cannot be locked."""
+    """A new file, and a descriptor that holds its lock, or None if files cannot be locked."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     # A file that replaces a private one is private from the start.
     given = 0o666 if mode is None else mode | 0o600
@@ -259,7 +262,7 @@ def _create(target: Path, mode: int | None) -> tuple[Path, BinaryIO, int | None]
         descriptor = os.open(temporary, flags, given)
         try:
             held = try_lock(descriptor)
-            # Before it was locked another writer may have taken it for a dead one's.
+            # Before it was locked, another writer may have taken it for a dead writer's file.
             if held is None or (held and is_at(descriptor, temporary)):
                 lock = os.dup(descriptor) if held else None
                 return temporary, os.fdopen(descriptor, "w+b"), lock
@@ -271,7 +274,7 @@ def _create(target: Path, mode: int | None) -> tuple[Path, BinaryIO, int | None]
 
 
 def _sweep(target: Path) -> None:
-    """Remove what dead writers of the same target left: whatever can be locked."""
+    """Remove the files that dead writers of the same target left: those that can be locked."""
     for path in siblings(target, "tmp"):
         try:
             if not stat.S_ISREG(path.lstat().st_mode):

@@ -1,1 +1,1 @@
-"""What the paper defines: the reference, the folded model, and their checkpoints."""
+"""The model that the paper defines: the reference, the folded model, and their checkpoints."""

@@ -1,4 +1,4 @@
-"""Read and write the authors' checkpoints, and the weights that a bundle keeps for reference."""
+"""Read and write the authors' checkpoints, and the reference weights that a bundle keeps."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
 
 _FLOATS = frozenset({"float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"})
 _INTEGERS = frozenset({"int64", "int32", "int16", "int8", "uint8", "bool"})
-"""What PyTorch may store numbers as; it has more kinds, not all of which it can convert."""
+"""The dtypes of numbers that are accepted; PyTorch has more, not all of which it can convert."""
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
     """One trained member, SGR or SAF, as the authors' code saves it.
 
-    `weights` are float32 by our names, in the order of `expected_shapes`; the BatchNorm counters
-    are int64. `options` are the plain values of `opt`. `inferred` says in a sentence each what
-    the file did not: it is for people to read. `path` and `sha256` are of the file it was read
-    from.
+    `weights` are float32 by this package's names, in the order of `expected_shapes`; the BatchNorm
+    counters are int64. `options` are the plain values of `opt`. `inferred` has a sentence, for
+    people, for each fact that the file does not state. `path` and `sha256` are those of the file
+    that the checkpoint was read from.
     """
 
     config: ModelConfig
@@ -55,12 +55,12 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
-    """Read a checkpoint, which is untrusted: nothing that it holds is run.
+    """Read a checkpoint, which is untrusted: no code in it is run.
 
-    `key` leads to the model, dotted, in a file that holds it elsewhere than under `model`.
-    Raises CheckpointError if it is not one of the authors', is damaged, names what could run
-    code, or if its tensors and options do not make a model; UnavailableError without a PyTorch
-    that is safe to read it with.
+    `key` is the dotted path of the model in a file that does not have it under `model`. Raises
+    CheckpointError if the file is not a checkpoint of the authors' code, is damaged, names
+    something that could run code, or if its tensors and options do not make a model;
+    UnavailableError if there is no PyTorch that can read it safely.
     """
     path = Path(path)
     try:
@@ -71,10 +71,10 @@ def read_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
 
 
 def write_checkpoint(path: str | Path, checkpoint: Checkpoint, *, replace: bool = True) -> None:
-    """Write a checkpoint in the authors' format, whole or not at all.
+    """Write a checkpoint in the authors' format, atomically.
 
     Raises CheckpointError if its weights do not fit its config, or the file cannot be written, or
-    is there and not to be replaced; UnavailableError without PyTorch.
+    exists and `replace` is off; UnavailableError without PyTorch.
     """
     torch = import_torch()
     check_weights(checkpoint.weights, checkpoint.config, describe)
@@ -93,7 +93,7 @@ def write_checkpoint(path: str | Path, checkpoint: Checkpoint, *, replace: bool 
         "opt": argparse.Namespace(**options),
         "Eiters": checkpoint.iterations or 0,
     }
-    # torch would name what is in a file after the file: the same weights then differ by its name.
+    # Given a path, torch stores the file's name inside, so equal weights would give unequal files.
     with staged_file(path, what="checkpoint", error=CheckpointError, replace=replace) as file:
         try:
             torch.save(payload, file)
@@ -102,9 +102,9 @@ def write_checkpoint(path: str | Path, checkpoint: Checkpoint, *, replace: bool 
 
 
 def read_reference(path: str | Path, config: ModelConfig) -> dict[str, NDArray[Any]]:
-    """The weights that `write_reference` wrote, in the order of `expected_shapes`; no torch.
+    """Read the weights that `write_reference` wrote, in the order of `expected_shapes`; no torch.
 
-    Raises CheckpointError if they are not the usable weights of a model of `config`.
+    Raises CheckpointError if they are not the valid weights of a model of `config`.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
@@ -114,16 +114,16 @@ def read_reference(path: str | Path, config: ModelConfig) -> dict[str, NDArray[A
         check_weights(weights, config)
     except CheckpointError as error:
         raise error.at(path) from error
-    # A type that numpy lacks is a KeyError.
+    # A dtype that numpy lacks raises a KeyError.
     except (OSError, SafetensorError, KeyError) as error:
         raise CheckpointError(
-            f"{path}: cannot be read", expected="safetensors of a model's weights", got=error
+            f"{path}: cannot be read", expected="a model's weights as safetensors", got=error
         ) from error
     return ordered(weights, config)
 
 
 def write_reference(path: str | Path, weights: Mapping[str, NDArray[Any]]) -> None:
-    """Write weights by our names as safetensors, whole or not at all; no torch.
+    """Write weights by this package's names as safetensors, atomically; no torch.
 
     Raises CheckpointError if the file cannot be written.
     """
@@ -173,7 +173,7 @@ def _add_counters(tensors: dict[str, torch.Tensor]) -> list[str]:
     missing = [f"{owner}{COUNTER}" for owner in owners if f"{owner}{COUNTER}" not in tensors]
     for name in missing:
         tensors[name] = torch.zeros((), dtype=torch.int64)
-    return [f"{COUNTER} 0 for {len(missing)} BatchNorms without it"] if missing else []
+    return [f"{COUNTER} 0 for {len(missing)} BatchNorms that lack it"] if missing else []
 
 
 def _conversions(tensors: Mapping[str, torch.Tensor]) -> list[str]:
@@ -188,13 +188,13 @@ def _conversions(tensors: Mapping[str, torch.Tensor]) -> list[str]:
 
 
 def _array(name: str, tensor: torch.Tensor) -> NDArray[Any]:
-    """The tensor's numbers in an array of their own."""
+    """A copy of the tensor's numbers as an array."""
     import torch
 
     # Strides of 0 let a few stored bytes stand for terabytes.
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise CheckpointError(
-            f"{describe(name)} is larger than what the file stores of it",
+            f"{describe(name)} is larger than its stored data",
             expected=f"{tensor.numel() * tensor.element_size()} bytes",
             got=tensor.untyped_storage().nbytes(),
         )
@@ -207,7 +207,7 @@ def _array(name: str, tensor: torch.Tensor) -> NDArray[Any]:
 
 
 def _whole(name: str, value: object) -> int | None:
-    """An integer, None for what is none; CheckpointError for one that no manifest could hold."""
+    """An integer, or None for another type; CheckpointError for one of more than 64 bits."""
     if not isinstance(value, int) or isinstance(value, bool):
         return None
     if not -(2**63) <= value < 2**63:
@@ -232,7 +232,7 @@ def _text(name: str, value: object) -> str | None:
 
 
 def _refusal(error: RuntimeError) -> OSError:
-    """What the system refused, which torch follows up with an error of its own."""
+    """The system's OSError that caused torch's RuntimeError, or one with torch's message."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__context__

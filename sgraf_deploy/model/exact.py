@@ -1,8 +1,8 @@
-"""A model's own arithmetic, whatever its caller has set in PyTorch to have products faster.
+"""Run a model in exact arithmetic, whatever faster arithmetic its caller has enabled in PyTorch.
 
 Float32 is float32: no TensorFloat-32 in CUDA's matrix products, in cuDNN's convolutions or in its
-RNN, where PyTorch has it on by default, and no bfloat16 in oneDNN's. Products of halves are summed
-in float32. Nothing is cast by autocast. cuDNN itself stays as on or off as it was.
+RNN, where PyTorch enables it by default, and no bfloat16 in oneDNN's. Products of halves are summed
+in float32. Autocast is off. Whether cuDNN itself is enabled is not changed.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 GENERAL = ("generic", "all"), ("cuda", "all"), ("mkldnn", "all")
-"""Settings that count where an operation has none of its own, the most general first."""
+"""Settings that apply if an operation has no setting of its own, the most general first."""
 
 OPERATIONS = tuple(
     (backend, operation)
     for backend in ("cuda", "mkldnn")
     for operation in ("matmul", "conv", "rnn")
 )
-"""Settings of one kind of operation; `cuda` is cuBLAS for `matmul`, and else cuDNN."""
+"""Settings of one kind of operation; `cuda` is cuBLAS for `matmul`, and cuDNN for the others."""
 
 BELOW_FLOAT32 = frozenset({"tf32", "bf16"})
 
@@ -37,18 +37,18 @@ _DEVICES = ("cpu", "cuda")
 
 @dataclass
 class _Settings:
-    """A caller's; as PyTorch has them at first."""
+    """A caller's settings; the defaults are those of PyTorch."""
 
     precisions: list[tuple[str, str, str]] = field(default_factory=list)
-    """Backend, operation and what is stored, the most general first."""
+    """Backend, operation and precision, the most general first."""
     old_cudnn: bool = False
     old_matmul: str = "highest"
     reduction: tuple[bool, bool] = (True, True)
     """Whether products of halves may sum in half, and whether they may be split along the sum."""
     accumulation: bool = False
 
-    def put_back(self) -> None:
-        """The records of the older switches first: they write precisions, too."""
+    def restore(self) -> None:
+        """Restore these settings; the older switches first, because they write precisions, too."""
         _C._set_cublas_allow_fp16_accumulation(self.accumulation)
         _C._set_cublas_allow_fp16_reduced_precision_reduction(*self.reduction)
         if self.old_cudnn:
@@ -60,12 +60,12 @@ class _Settings:
 
 
 class ExactArithmetic:
-    """Keeps a process's products exact while any thread is inside.
+    """Keeps a process's products exact while any thread is inside the context.
 
-    PyTorch's settings are the process's. Of two threads that changed and put them back at
-    overlapping times, the first to leave would change the other's, and the last would leave the
-    caller's changed. What somebody else sets while a thread is inside is put back as well. Autocast
-    is each thread's own.
+    PyTorch's settings belong to the process. If two threads changed and restored them at
+    overlapping times, the first to leave would change them for the other, and the last would leave
+    the caller's settings changed. So they are counted here. Settings that others change meanwhile
+    are overwritten at the end, too. Autocast is a setting of the thread.
     """
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class ExactArithmetic:
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
-        """The first to enter sets everything; the last to leave puts back what was set."""
+        """The first thread to enter sets everything; the last to leave restores the settings."""
         cast = [device for device in _DEVICES if torch.is_autocast_enabled(device)]
         with self._lock:
             if self._inside == 0:
@@ -91,14 +91,14 @@ class ExactArithmetic:
             with self._lock:
                 self._inside -= 1
                 if self._inside == 0:
-                    self._callers.put_back()
+                    self._callers.restore()
 
 
 exact_arithmetic = ExactArithmetic()
 
 
 def exactly(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, run without gradients and in exact arithmetic."""
+    """A decorator that runs a function without gradients and in exact arithmetic."""
 
     @wraps(function)
     def run(*arguments: P.args, **named: P.kwargs) -> R:
@@ -110,29 +110,29 @@ def exactly(function: Callable[P, R]) -> Callable[P, R]:
 
 @dataclass(frozen=True)
 class Observed:
-    """What PyTorch is set to at a moment."""
+    """PyTorch's settings at one moment."""
 
     below_float32: tuple[str, ...]
-    """The operations on float32 that may compute in less, as `cuda matmul tf32`."""
+    """The float32 operations that may compute in less than float32, such as `cuda matmul tf32`."""
     cudnn: bool
     """Whether cuDNN may be used."""
 
 
 def observe() -> Observed:
-    """As PyTorch's own operations would find it now."""
-    found = ((*each, _precision(*each)) for each in OPERATIONS)
-    below = tuple(" ".join(each) for each in found if each[2] in BELOW_FLOAT32)
+    """The settings that PyTorch's operations would use now."""
+    settings = ((*operation, _precision(*operation)) for operation in OPERATIONS)
+    below = tuple(" ".join(setting) for setting in settings if setting[2] in BELOW_FLOAT32)
     return Observed(below, bool(torch.backends.cudnn.enabled))
 
 
 def _set_exact() -> _Settings:
-    """Set everything; return what was set.
+    """Set exact arithmetic, and return the previous settings.
 
-    PyTorch 2.9 and later keep a precision for each kind of operation. That alone decides what is
-    computed, whoever set it and how, and reads as it is stored only while those more general than
-    it say nothing. The older switches (`allow_tf32`, `set_float32_matmul_precision`) write these
-    and a record of their own; their getters raise where the record says otherwise, so it is kept
-    in step.
+    PyTorch 2.9 and later keep a precision for each kind of operation. It alone decides how the
+    operation computes, and its getter returns the stored value only while the more general settings
+    are unset. The older switches (`allow_tf32`, `set_float32_matmul_precision`) write these
+    precisions and also a record of their own. Their getters raise if the record contradicts the
+    precisions, so it is kept in step.
     """
     callers = _Settings()
     try:
@@ -144,7 +144,7 @@ def _set_exact() -> _Settings:
                 callers.precisions.append((backend, operation, _precision(backend, operation)))
                 _C._set_fp32_precision_setter(backend, operation, exact)
         if _old_cudnn() is None if old_cudnn is None else old_cudnn:
-            _C._set_cudnn_allow_tf32(False)  # It leaves two settings unset, which says the same.
+            _C._set_cudnn_allow_tf32(False)  # It unsets two precisions, which means the same.
             callers.old_cudnn = True
         old_matmul = torch.get_float32_matmul_precision()
         if old_matmul != "highest":
@@ -153,18 +153,18 @@ def _set_exact() -> _Settings:
         _C._set_cublas_allow_fp16_reduced_precision_reduction(False, callers.reduction[1])
         _C._set_cublas_allow_fp16_accumulation(False)
     except BaseException:
-        callers.put_back()
+        callers.restore()
         raise
     return callers
 
 
 def _precision(backend: str, operation: str) -> str:
-    """`none`, `ieee`, `tf32` or `bf16`: a setting's own, or the next more general one's."""
+    """`none`, `ieee`, `tf32` or `bf16`: that of the setting, or of the next more general one."""
     return _C._get_fp32_precision_getter(backend, operation)
 
 
 def _old_cudnn() -> bool | None:
-    """The record of the older switch; None where it says otherwise than the newer settings."""
+    """The record of the older switch; None if it contradicts the newer settings."""
     try:
         return bool(_C._get_cudnn_allow_tf32())
     except RuntimeError:

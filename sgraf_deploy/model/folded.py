@@ -1,9 +1,10 @@
 """The folded model: the paper's mathematics with the exact rewrites, over any `Ops`.
 
-Same value as `reference`, less work: what depends on one image or one caption alone is computed
-in its encoder, BatchNorms and SGR's key products are folded into weights (`folding`), and only
-node 0 of the last SGR step is computed. Padded words never reach a norm, a mean, a softmax or a
-sum. Shapes: `images` N, `regions` R, `captions` C, `words` L, `embed` D, `sim_dim` S.
+It has the same value as `reference` with less work: everything that depends on only one image or
+only one caption is computed in its encoder, BatchNorms and SGR's key products are folded into
+weights (`folding`), and only node 0 of the last SGR step is computed. Padded words never reach a
+norm, a mean, a softmax or a sum. Shapes: `images` N, `regions` R, `captions` C, `words` L, `embed`
+D, `sim_dim` S.
 """
 
 from __future__ import annotations
@@ -20,28 +21,28 @@ from sgraf_deploy.model.folding import FoldedWeights, Linear, ReasoningStep
 from sgraf_deploy.model.ops import Ops, V
 
 MASKED = 1e9
-"""Taken from the softmax scores of padding: its weight underflows to exactly 0 in float32."""
+"""Subtracted from the softmax scores of padding: its weight underflows to exactly 0 in float32."""
 
 EMBED_BLOCK = 512
-"""In float32 the scorer takes the embedding axis in pieces of so many columns.
+"""In float32 the scorer processes the embedding axis in blocks of this many columns.
 
-A piece of the contexts stays in a core's cache, and the product with the alignment's weights does
-not read rows 4 KiB apart, which compete for the same places of it (measured on a CPU: SGR 8 %
-faster, SAF 15 %).
+A block of the contexts fits into a core's cache, and the product with the alignment's weights does
+not read rows that are 4 KiB apart, which compete for the same cache sets (measured on a CPU: SGR is
+8 % faster, SAF 15 %).
 """
 
 
 LARGEST_SQUARE = 4.0
-"""Of a context's difference from its word: both are within -1 and 1, the one by its norm, the other
-as a state of the GRU."""
+"""The bound of the squared difference of a context and its word: both are within -1 … 1, the
+context by its norm and the word as a state of the GRU."""
 
 
 @dataclass(frozen=True)
 class Encoded(Generic[V]):
-    """What the scorers read: embeddings as the encoders stored them, and word counts (C,).
+    """The inputs of the scorers: embeddings as the encoders stored them, and word counts (C,).
 
     `region_gram` (N, R, R) are the products of an image's regions with each other, float32; None
-    where nobody computed them, or needs them.
+    if they were not computed or are not needed.
     """
 
     region_embeddings: V
@@ -53,7 +54,7 @@ class Encoded(Generic[V]):
 
     @classmethod
     def of(cls, images: tuple[V, ...], texts: tuple[V, ...], lengths: V) -> Encoded[V]:
-        """From what the encoders returned."""
+        """The inputs of the scorers from the outputs of the encoders."""
         gram = images[2] if len(images) > 2 else None
         return cls(images[0], images[1], texts[0], texts[1], lengths, gram)
 
@@ -183,7 +184,7 @@ class FoldedModel(Generic[V]):
     def _local_alignments(self, weights: V, regions: list[V], words: list[V]) -> V:
         """Alignments (N, C*L, S) of every word with its context, block by block of `embed`.
 
-        In float32 the weights (N, C*L, R) make contexts of norm 1 already.
+        In float32 the weights (N, C*L, R) are already scaled so that contexts have norm 1.
         """
         ops, linear = self.ops, self.weights.local_alignment
         if ops.halves:
@@ -204,17 +205,17 @@ class FoldedModel(Generic[V]):
         return self._sum(ops.matmul(block, ops.transpose(block, 0, 2, 1)) for block in regions)
 
     def _normalise(self, weights: V, gram: V) -> V:
-        """Weights (N, C*L, R) over the norm of their contexts, which is that of a G a.
+        """Weights (N, C*L, R) divided by the norm of their contexts, the square root of aT G a.
 
-        Less work than two passes over the contexts, and no block of a context needs the others. In
-        half precision the scale would exceed float16's range beside an all-zero image.
+        This is less work than two passes over the contexts, and no block of a context needs the
+        others. In half precision the scale would exceed float16's range for an all-zero image.
         """
         ops = self.ops
         squared = ops.relu(ops.inner(ops.matmul(weights, gram), weights))
         return ops.div(weights, ops.unsqueeze(self._norm(squared)))
 
     def _blocks(self, x: V) -> list[V]:
-        """The last axis, `embed`, in pieces of EMBED_BLOCK; whole in half precision."""
+        """The last axis, `embed`, in blocks of EMBED_BLOCK; a single block in half precision."""
         if self.ops.halves or self.config.embed <= EMBED_BLOCK:
             return [x]
         return self.ops.split(x, EMBED_BLOCK, self.config.embed)
@@ -228,7 +229,8 @@ class FoldedModel(Generic[V]):
         return self._l2norm(self._linear(square, linear, bound=bound))
 
     def _align_local(self, difference: V) -> V:
-        """Of contexts and their words: most of the scorer's arithmetic, in FP8 where asked for."""
+        """Alignments of contexts with their words: most of the scorer's arithmetic, and the only
+        product that may be in FP8."""
         return self._align(difference, self.weights.local_alignment, bound=LARGEST_SQUARE)
 
     def _logits(self, nodes: V, mask: V) -> V:
@@ -272,7 +274,7 @@ class FoldedModel(Generic[V]):
         return self.ops.concat([self.ops.first(mask, 1), mask], 1)
 
     def _padding_penalty(self, mask: V) -> V:
-        """(C, n) of 1 and 0 -> (C, 1, n) of 0 and a score no softmax sees."""
+        """(C, n) of 1 and 0 -> (C, 1, n) of 0 and a score that gets no weight in a softmax."""
         ops = self.ops
         penalty = ops.mul(ops.sub(mask, self._scalar("one", 1.0)), self._scalar("masked", MASKED))
         return ops.reshape(penalty, ops.size(mask, 0), 1, -1)
@@ -293,7 +295,7 @@ class FoldedModel(Generic[V]):
     def _norm(self, squared: V) -> V:
         """Square root plus epsilon.
 
-        Without a last axis of size 1: ONNX Runtime is slow to combine that with a scalar.
+        `squared` has no last axis of size 1, which ONNX Runtime is slow to combine with a scalar.
         """
         return self.ops.add(self.ops.sqrt(squared), self._scalar("epsilon", EPSILON))
 

@@ -1,4 +1,4 @@
-"""Fold a checkpoint's weights into those that the exact rewrites need; numpy only.
+"""Fold a checkpoint's weights into the weights of the exact rewrites; numpy only.
 
 Products of weights and BatchNorm folds are formed in float64 and rounded to float32 once.
 """
@@ -39,13 +39,13 @@ class ReasoningStep:
 
 @dataclass(frozen=True)
 class FoldedWeights:
-    """Everything that the folded model multiplies and adds, float32."""
+    """All weights of the folded model, float32."""
 
     config: ModelConfig
     projection: Linear
     image_local: Linear
     image_local_scale: Weight
-    """(regions, 1): the region BatchNorm stays a scale and shift per region."""
+    """(regions, 1): the region BatchNorm remains a scale and a shift per region."""
     image_local_shift: Weight
     image_mean: Linear
     image_attention: Linear

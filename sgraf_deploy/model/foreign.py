@@ -1,7 +1,7 @@
-"""What a pickle names, and stand-ins for the classes of others, so that none of them is needed.
+"""The names in a pickle, and stand-ins for classes of other code, which need not be installed.
 
-A stand-in takes the place of a class or function that only the training's code has: the unpickler
-makes instances of it that hold nothing and do nothing, and the real one is never looked up.
+A stand-in replaces a class or function that only the training code has: the unpickler makes
+instances of it that store nothing and do nothing, and the real one is never looked up.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _KNOWN = re.compile(
     r"|numpy\.dtype|numpy\._?core\.multiarray\.scalar|_codecs\.encode"
     r"|builtins\.(set|bytearray|complex)"
 )
-"""What the unpickler itself takes or refuses by its own rules."""
+"""Names that the unpickler itself accepts or refuses."""
 
 _VALUES = re.compile(
     r"(pathlib|datetime|decimal|fractions|uuid|enum|zoneinfo|ipaddress|typing|collections"
@@ -28,7 +28,7 @@ _VALUES = re.compile(
     r"|abc|time|calendar|re|copyreg|pathlib\._local)\.\w+"
     r"|builtins\.(object|frozenset|range|slice|tuple|list|dict|int|float|str|bool|bytes|type)"
 )
-"""What plain values of the standard library are made of; the rest of it could run code."""
+"""Names of plain values of the standard library; its other names could run code."""
 
 _LONGEST = 200
 _MAKERS = {"_reconstruct", "_reconstructor", "__newobj__", "__newobj_ex__"}
@@ -36,20 +36,20 @@ _MAKERS = {"_reconstruct", "_reconstructor", "__newobj__", "__newobj_ex__"}
 
 
 def foreign_names(names: Sequence[str]) -> list[str]:
-    """Those of a pickle's names that a stand-in may take the place of."""
+    """The names of a pickle that a stand-in may replace."""
     return [name for name in _unknown(names) if is_inert(name)]
 
 
 def refused_names(names: Sequence[str]) -> list[str]:
-    """Those that nothing may take the place of: they could run code."""
+    """The names of a pickle that no stand-in may replace, because they could run code."""
     return [python3_name(name) for name in _unknown(names) if not is_inert(name)]
 
 
 def is_inert(name: str) -> bool:
-    """Whether a class or function belongs to somebody's code or is a harmless value's.
+    """Whether a class or function is of third-party code or of a harmless standard value.
 
-    The others, those of the standard library that could run code, have no place in a checkpoint,
-    and nothing may stand in for what makes one of PyTorch's tensors of a kind of its own.
+    The others, those of the standard library that could run code, do not belong in a checkpoint.
+    Functions that rebuild special kinds of PyTorch's tensors must not be replaced either.
     """
     name = python3_name(name)
     top, last = name.split(".", 1)[0], name.rpartition(".")[2]
@@ -59,12 +59,12 @@ def is_inert(name: str) -> bool:
 
 
 class Foreign:
-    """Stands in for instances of somebody else's class: takes everything and keeps nothing."""
+    """Stands in for instances of a third-party class: accepts everything and stores nothing."""
 
     of = ""
 
     def __new__(cls, *arguments: Any, **_: Any) -> Foreign:
-        """An instance, of the class in the first argument where that is what was called."""
+        """An instance; for a function that makes one, of the class in its first argument."""
         made: type[Foreign] = cls
         if cls.of.rpartition(".")[2] in _MAKERS and arguments:
             first = arguments[0]
@@ -73,13 +73,13 @@ class Foreign:
         return object.__new__(made)
 
     def __init__(self, *_: Any, **__: Any) -> None:
-        """Nothing is kept."""
+        """Store nothing."""
 
     def __setstate__(self, state: object) -> None:
-        """Nothing is kept."""
+        """Store nothing."""
 
     def __setitem__(self, key: object, value: object) -> None:
-        """Nothing is kept."""
+        """Store nothing."""
 
 
 def stand_in(name: str) -> type[Foreign]:
@@ -88,7 +88,7 @@ def stand_in(name: str) -> type[Foreign]:
 
 
 def kind_of(value: object) -> str:
-    """What a message calls the type of a value, the name in the file for a stand-in's."""
+    """The name of a value's type for a message; for a stand-in, the name in the file."""
     if isinstance(value, Foreign):
         return printable(value.of)
     if isinstance(value, type) and issubclass(value, Foreign):
@@ -97,13 +97,13 @@ def kind_of(value: object) -> str:
 
 
 def kind_in(text: str) -> str | None:
-    """The name of the class whose stand-in a message of the unpickler speaks of."""
-    found = re.search(rf"<class '{re.escape(Foreign.__module__)}\.(.+?)'>", text)
-    return found and found[1]
+    """The name of the class whose stand-in a message of the unpickler mentions."""
+    match = re.search(rf"<class '{re.escape(Foreign.__module__)}\.(.+?)'>", text)
+    return match and match[1]
 
 
 def printable(text: str) -> str:
-    """Text of the file's own choice, fit for a terminal and for one line."""
+    """Untrusted text from the file, shortened and escaped for one line of a terminal."""
     return text[:_LONGEST].encode("unicode_escape").decode("ascii")
 
 

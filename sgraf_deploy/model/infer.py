@@ -1,4 +1,4 @@
-"""What a model's weights must look like, and what their shapes tell about the model. No torch."""
+"""The shapes that a model's weights must have, and the config inferred from them. No torch."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from sgraf_deploy.errors import CheckpointError
 
 Axis = tuple[str, int]
 Label = Callable[[str], str]
-"""What a message calls a weight, by our name: `keys.describe`, or `str` for our own files."""
+"""Names a weight in messages: `keys.describe` for checkpoints, `str` for this package's files."""
 
 COUNTER = "num_batches_tracked"
-"""The only integer weights: BatchNorm counts its batches, and nothing reads the count."""
+"""The only integer weights: BatchNorm counts its batches, but the count is never used."""
 
 _STEP = re.compile(r"reasoning\.(\d+)\.")
 _LAYER = re.compile(r"text_encoder\.gru\.\w+_l(\d+)(?:_reverse)?")
@@ -34,14 +34,14 @@ _ANCHORS = {
 
 
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """The name and shape of every weight of a model of `config`, in the order they are stored."""
+    """The name and shape of every weight of a model of `config`, in the order of storage."""
     return {name: tuple(size for _, size in axes) for name, axes in expected_axes(config).items()}
 
 
 def expected_axes(config: ModelConfig) -> dict[str, tuple[Axis, ...]]:
     """`expected_shapes` with a name for every axis."""
     embed, sim_dim = ("embed", config.embed), ("sim_dim", config.sim_dim)
-    one = ("one", 1)
+    single = ("one", 1)
     axes = {
         **_linear("image_encoder.projection", embed, ("img_dim", config.img_dim)),
         "text_encoder.embedding.weight": (
@@ -53,16 +53,17 @@ def expected_axes(config: ModelConfig) -> dict[str, tuple[Axis, ...]]:
         **_norm("image_global.local_norm", ("regions", config.regions)),
         **_linear("image_global.mean", embed, embed),
         **_norm("image_global.mean_norm", embed),
-        **_linear("image_global.attention", one, embed),
+        **_linear("image_global.attention", single, embed),
         **_linear("text_global.local", embed, embed),
         **_linear("text_global.mean", embed, embed),
-        **_linear("text_global.attention", one, embed),
+        **_linear("text_global.attention", single, embed),
         **_linear("local_alignment", sim_dim, embed),
         **_linear("global_alignment", sim_dim, embed),
-        **_linear("similarity", one, sim_dim),
+        **_linear("similarity", single, sim_dim),
     }
     if config.module == "SAF":
-        axes |= _linear("filtration.attention", one, sim_dim) | _norm("filtration.norm", one)
+        axes |= _linear("filtration.attention", single, sim_dim)
+        axes |= _norm("filtration.norm", single)
     for step in range(config.sgr_steps):
         for product in ("query", "key", "update"):
             axes |= _linear(f"reasoning.{step}.{product}", sim_dim, sim_dim)
@@ -77,18 +78,19 @@ def infer_config(
     text_norm: bool = True,
     label: Label = str,
 ) -> ModelConfig:
-    """The config that shapes by our names tell; `module` is for when they name neither or both.
+    """Infer the config from shapes by name; `module` is used if they show neither or both.
 
-    Raises CheckpointError where a weight that tells a dimension is missing or has another rank.
+    Raises CheckpointError if a weight from which a dimension is inferred is missing or has another
+    rank.
     """
-    found = {name.split(".", 1)[0] for name in shapes} & {"reasoning", "filtration"}
-    if len(found) == 1:
-        module = "SGR" if found == {"reasoning"} else "SAF"
+    parts = {name.split(".", 1)[0] for name in shapes} & {"reasoning", "filtration"}
+    if len(parts) == 1:
+        module = "SGR" if parts == {"reasoning"} else "SAF"
     if module is None:
         raise CheckpointError(
-            "the tensors tell no module",
-            expected="those of either SGR or SAF",
-            got="both" if found else "neither",
+            "the module cannot be inferred from the tensors",
+            expected="the tensors of either SGR or SAF",
+            got="both" if parts else "neither",
         )
     sizes = {
         field: _anchored(shapes, name, rank, axis, label)
@@ -101,15 +103,15 @@ def infer_config(
         **sizes,
         num_layers=max(layers, default=0) + 1,
         bidirectional=any(name.endswith("_reverse") for name in shapes),
-        # Without any step's weights one step is missing, which the check of the names reports.
+        # Without the weights of any step, the check of the names reports a missing step.
         sgr_steps=max(steps, default=0) + 1 if module == "SGR" else 0,
         image_norm=image_norm,
         text_norm=text_norm,
     )
 
 
-def telling_weight(field: str) -> str | None:
-    """The weight whose shape tells a field of the config; None where a set of names does."""
+def source_weight(field: str) -> str | None:
+    """The weight from whose shape a field of the config is inferred; None if from names."""
     return _ANCHORS[field][0] if field in _ANCHORS else None
 
 
@@ -131,7 +133,7 @@ def check_shapes(
             raise CheckpointError(
                 f"{label(name)} is unexpected",
                 expected=f"{len(expected)} tensors of a {_summary(config)}",
-                got=f"another one, of shape {tuple(shape)}",
+                got=f"an additional one of shape {tuple(shape)}",
             )
         if tuple(shape) != tuple(size for _, size in expected[name]):
             raise CheckpointError(
@@ -144,9 +146,9 @@ def check_shapes(
 def check_weights(
     weights: Mapping[str, NDArray[Any]], config: ModelConfig, label: Label = str
 ) -> None:
-    """Raise CheckpointError unless `weights` are a model's of `config`, float32 and usable.
+    """Raise CheckpointError unless `weights` are valid float32 weights of a model of `config`.
 
-    Usable: everything finite, no running variance negative. The BatchNorm counters are int64.
+    Valid weights are finite, and no running variance is negative. BatchNorm counters are int64.
     """
     check_shapes({name: weight.shape for name, weight in weights.items()}, config, label)
     for name, weight in weights.items():
@@ -155,13 +157,13 @@ def check_weights(
             raise CheckpointError(
                 f"{label(name)} has the wrong type", expected=dtype, got=weight.dtype
             )
-        broken = int(weight.size - np.count_nonzero(np.isfinite(weight)))
-        if broken:
+        invalid = int(weight.size - np.count_nonzero(np.isfinite(weight)))
+        if invalid:
             raise CheckpointError(
-                f"{label(name)} holds NaN or infinity",
+                f"{label(name)} contains NaN or infinity",
                 expected="finite values",
-                got=f"{broken} of {weight.size} that are not",
-                hint="training diverged: use an earlier checkpoint",
+                got=f"{invalid} of {weight.size} that are not finite",
+                hint="the training diverged: use an earlier checkpoint",
             )
         if name.endswith(".running_var") and weight.min() < 0:
             raise CheckpointError(
@@ -170,7 +172,7 @@ def check_weights(
 
 
 def ordered(weights: Mapping[str, NDArray[Any]], config: ModelConfig) -> dict[str, NDArray[Any]]:
-    """The same weights in the order of `expected_shapes`."""
+    """Sort weights into the order of `expected_shapes`."""
     return {name: weights[name] for name in expected_axes(config)}
 
 

@@ -1,7 +1,7 @@
-"""The one mapping between the state-dict keys of the authors' checkpoints and our names.
+"""The only mapping between the state-dict keys of the authors' checkpoints and our names.
 
-A checkpoint's `model` is a list of three state dicts, the parts. No torch here: the mapping is
-about names and hands the values through, whatever they are.
+A checkpoint's `model` is a list of three state dicts, called parts here. The mapping concerns only
+names and passes any values through, so it needs no torch.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ OPTIONS = {
     "sgr_step": "sgr_steps",
     "module_name": "module",
 }
-"""The authors' option -> the field of our config that it states."""
+"""The authors' option -> the field of our config that it declares."""
 
 NORM_OPTIONS = {"no_imgnorm": "image_norm", "no_txtnorm": "text_norm"}
 """The authors' option -> the field of our config that it negates."""
 
 MOST_NUMBERED = 100
-"""The most steps or layers: the highest number in the keys says how many there must be."""
+"""The largest number of steps or layers; the highest number in the keys gives the count."""
 
 _NUMBER = "0|[1-9][0-9]?"
 _LINEAR = r"weight|bias"
 _NORM = r"weight|bias|running_mean|running_var|num_batches_tracked"
 _GRU = rf"(?:weight|bias)_(?:ih|hh)_l(?:{_NUMBER})(?:_reverse)?"
 
-# Part, their prefix, our prefix, and what may follow either. `{}` stands for a step's number.
+# Part, the authors' prefix, our prefix, and what may follow either; `{}` is a step's number.
 _PREFIXES = (
     ("image", "fc", "image_encoder.projection", _LINEAR),
     ("text", "embed", "text_encoder.embedding", "weight"),
@@ -70,7 +70,7 @@ def _pattern(prefix: str, leaf: str) -> re.Pattern[str]:
 
 
 _BARE = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod)\.(?!$)")
-"""What DataParallel and torch.compile put before a key, or before that of a module within."""
+"""The prefixes that DataParallel and torch.compile add to a key, or to that of a submodule."""
 
 ONLY_SGRAF = "only checkpoints of SGRAF (SGR or SAF) can be read"
 
@@ -87,19 +87,19 @@ _SIBLINGS = tuple(
         (r"(?i:rar_modules|rcr_modules)", "RCAR"),
         (r"transformer\.resblocks|visual\.", "CLIP"),
         (r"cnn\.", "VSE++ with its own CNN"),
-        (r"glove|wemb", "word vectors kept apart from the embedding"),
+        (r"glove|wemb", "word vectors that are stored separately"),
     )
 )
-"""The beginning of a key, and the model of the field that has such."""
+"""The beginning of a key, and the published model that has such keys."""
 
 _THEIRS = [(part, _pattern(theirs, leaf), ours) for part, theirs, ours, leaf in _PREFIXES]
 _OURS = [(_pattern(ours, leaf), part, theirs) for part, theirs, ours, leaf in _PREFIXES]
 
 
 def to_weights(parts: Sequence[Mapping[str, A]]) -> dict[str, A]:
-    """The values of the three parts by our names; `module.` of DataParallel is stripped.
+    """The values of the three parts by our names; DataParallel's prefix `module.` is removed.
 
-    Raises CheckpointError for keys that no SGRAF model has, or one that occurs twice.
+    Raises CheckpointError for keys that no SGRAF model has, and for a key that occurs twice.
     """
     weights: dict[str, A] = {}
     for part, state in zip(PARTS, parts, strict=True):
@@ -111,8 +111,8 @@ def to_weights(parts: Sequence[Mapping[str, A]]) -> dict[str, A]:
             name = names[key] or ""
             if name in weights:
                 raise CheckpointError(
-                    f"the {part} part holds {authors_key(name)[1]} twice",
-                    expected="it with or without the prefix module.",
+                    f"the {part} part has {authors_key(name)[1]} twice",
+                    expected="the key either with or without the prefix module.",
                     got="both",
                 )
             weights[name] = value
@@ -132,7 +132,7 @@ def to_parts(weights: Mapping[str, A]) -> tuple[dict[str, A], dict[str, A], dict
 
 
 def authors_key(name: str) -> tuple[str, str]:
-    """The part and the authors' key of one of our names; CheckpointError if it is none."""
+    """The part and the authors' key of one of our names; CheckpointError for another name."""
     for pattern, part, theirs in _OURS:
         if match := pattern.fullmatch(name):
             return part, _filled(theirs, match)
@@ -140,13 +140,13 @@ def authors_key(name: str) -> tuple[str, str]:
 
 
 def describe(name: str) -> str:
-    """What a message calls one of our names: the part and the authors' key."""
+    """The text for one of our names in messages: the part and the authors' key."""
     part, key = authors_key(name)
     return f"{part} part: {key}"
 
 
 def prefixes(keys: Iterable[str]) -> list[str] | None:
-    """What precedes the authors' keys of each part in one flat dict; None if that is not clear."""
+    """The prefix of each part's keys in a single flat dict; None if they are ambiguous."""
     found: dict[str, set[str]] = {part: set() for part in PARTS}
     for key in keys:
         places = {
@@ -168,21 +168,21 @@ def prefixes(keys: Iterable[str]) -> list[str] | None:
 
 
 def part_of(keys: Iterable[str]) -> str | None:
-    """The part that all of these keys are of; None if there is no such part."""
-    held = list(keys)
+    """The part that has all of these keys; None if there is no such part."""
+    listed = list(keys)
     for part in PARTS:
-        if held and all(_name(part, key) is not None for key in held):
+        if listed and all(_name(part, key) is not None for key in listed):
             return part
     return None
 
 
 def sibling(keys: Iterable[str], parts: int) -> str | None:
-    """What other model of the field these keys are of, if one of them tells."""
-    held = list(keys)
+    """The other published model that these keys belong to; None if it is not known."""
+    listed = list(keys)
     for pattern, model in _SIBLINGS:
-        if any(pattern.search(key) for key in held):
+        if any(pattern.search(key) for key in listed):
             return model
-    bare = {_BARE.sub("", key) for key in held}
+    bare = {_BARE.sub("", key) for key in listed}
     if parts == _TWO and {"fc.weight", "embed.weight", "rnn.weight_ih_l0"} <= bare:
         return f"its two parts are those of SCAN or VSE++{_NO_SIMILARITY}"
     if parts == _TWO and {"fc.weight", "embed.weight"} <= bare:
@@ -191,7 +191,7 @@ def sibling(keys: Iterable[str], parts: int) -> str | None:
 
 
 def _tails(key: str) -> Iterator[str]:
-    """The key, and what follows each of its dots."""
+    """The key, and the rest of it after each of its dots."""
     rest = key
     while rest:
         yield rest
@@ -199,7 +199,7 @@ def _tails(key: str) -> Iterator[str]:
 
 
 def _name(part: str, key: str) -> str | None:
-    """Our name; None for a key that the part of no SGRAF model has."""
+    """Our name of a part's key; None for a key that this part never has."""
     bare = _BARE.sub("", key)
     for owner, pattern, ours in _THEIRS:
         if owner == part and (match := pattern.fullmatch(bare)):
@@ -208,7 +208,7 @@ def _name(part: str, key: str) -> str | None:
 
 
 def _unknown(part: str, keys: Sequence[str], state: Mapping[str, object]) -> CheckpointError:
-    """The error for keys of a part that no SGRAF model has there."""
+    """The error for keys that this part never has."""
     listed = [
         f"{key[:_LONGEST]!r}" + (f" {tuple(shape)}" if shape is not None else "")
         for key in keys[:_LISTED]
@@ -219,9 +219,9 @@ def _unknown(part: str, keys: Sequence[str], state: Mapping[str, object]) -> Che
     known = sibling(keys, len(PARTS))
     hint = f"{known}; {ONLY_SGRAF}" if known else ONLY_SGRAF
     if other := part_of(keys):
-        hint = f"it is of the {other} part: the order is {', '.join(PARTS)}"
+        hint = f"they belong to the {other} part: the order is {', '.join(PARTS)}"
     return CheckpointError(
-        f"the {part} part holds the unknown {noun} {', '.join(listed)}{more}",
+        f"the {part} part has the unknown {noun} {', '.join(listed)}{more}",
         expected="the keys of an SGRAF model",
         hint=hint,
     )

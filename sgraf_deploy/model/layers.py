@@ -16,7 +16,7 @@ from sgraf_deploy.model.constants import EPSILON
 
 
 def l2norm(x: Tensor, dim: int = -1) -> Tensor:
-    """x / (‖x‖₂ + 1e-8) along `dim`; a zero vector stays zero, and passes no gradient on."""
+    """x / (‖x‖₂ + 1e-8) along `dim`; a zero vector stays zero and gets no gradient."""
     if torch.is_grad_enabled() and x.requires_grad:
         normalised: Tensor = _L2Norm.apply(x, dim)  # type: ignore[no-untyped-call]
         return normalised
@@ -28,10 +28,11 @@ def _norm(x: Tensor, dim: int) -> Tensor:
 
 
 class _L2Norm(torch.autograd.Function):
-    """`l2norm` with a gradient that is finite at zero, where that of a square root is not.
+    """`l2norm` with a finite gradient at zero, where the gradient of the square root is infinite.
 
-    The formula's own there is 1e8 times what comes in: regions of zeros, which fill up images with
-    fewer boxes, would be all that a training step heeds. They show nothing, and pass nothing on.
+    The formula's own gradient at zero is 1e8 times the incoming one, so regions of zeros, which pad
+    images with fewer boxes, would dominate a training step. They carry no information and get no
+    gradient.
     """
 
     @staticmethod

@@ -1,14 +1,14 @@
 """The few array operations that the folded model is written in.
 
-One definition of the mathematics (`folded`) is executed by PyTorch (`torch_ops`) and emitted as
-ONNX nodes (`export.onnx_ops`), so that the two cannot drift apart.
+A single definition of the mathematics (`folded`) is executed by PyTorch (`torch_ops`) and emitted
+as ONNX nodes (`export.onnx_ops`), so that the two cannot drift apart.
 
-Precision lives here: `matmul` is the only operation that may run in half precision. Its operands
-are rounded to float16, products are accumulated in float32 and the result is stored as float16;
-every other operation, and a product asked for with `exact`, is float32.
+Precision is decided here: `matmul` is the only operation that may run in half precision. Its
+operands are rounded to float16, products are accumulated in float32 and the result is stored as
+float16. Every other operation, and a product with `exact`, is float32.
 
-Where precision is fp8, products whose operands are bounded (`linear`) have them rounded to FP8
-(E4M3, 4 significant bits), after a division by powers of two; the rest is as in half precision.
+In precision fp8, the operands of products with a bound (`linear`) are divided by powers of two and
+rounded to FP8 (E4M3, 4 significant bits); everything else is as in half precision.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ Weight = NDArray[Any]
 
 E4M3_LARGEST = 448.0
 _SMALLEST_EXPONENT = -14
-"""Of a scale: a smaller one would take the smallest E4M3 values below float16's."""
+"""The smallest exponent of a scale: with a smaller scale, the smallest E4M3 values would underflow
+in float16."""
 
 
 class Ops(Protocol[V]):
@@ -34,7 +35,7 @@ class Ops(Protocol[V]):
         """Whether products that are not `exact` run in half precision."""
 
     def constant(self, name: str, array: Weight) -> V:
-        """A weight or a small constant; float32, or the integer dtype it has."""
+        """A weight or a small constant: float32, or its integer dtype."""
 
     def load(self, stored: V) -> V:
         """A stored embedding (float16 or float32) as float32."""
@@ -48,8 +49,8 @@ class Ops(Protocol[V]):
     def linear(self, x: V, weight: V, bias: V, *, bound: float | None = None) -> V:
         """x @ weight + bias over the last axis: the product as in `matmul`, the sum in float32.
 
-        The bias is a vector, or a value of the result's shape. Where precision is fp8 the product
-        is in FP8 if there is a `bound`, which no |x| exceeds; see `e4m3_scales`.
+        The bias is a vector, or a value of the result's shape. In precision fp8, the product is in
+        FP8 if there is a `bound`, which no |x| exceeds; see `e4m3_scales`.
         """
 
     def add(self, a: V, b: V) -> V:
@@ -86,7 +87,7 @@ class Ops(Protocol[V]):
         """Sum over one axis, which is kept with size 1."""
 
     def inner(self, a: V, b: V) -> V:
-        """Sum of a * b over the last axis, which goes."""
+        """Sum of a * b over the last axis, which is removed."""
 
     def unsqueeze(self, x: V) -> V:
         """Append an axis of size 1."""
@@ -104,7 +105,7 @@ class Ops(Protocol[V]):
         """Join along an axis."""
 
     def split(self, x: V, width: int, total: int) -> list[V]:
-        """Cut the last axis, `total` long, into pieces of `width` and what is left."""
+        """Split the last axis, `total` long, into pieces of `width` and a last, shorter one."""
 
     def first(self, x: V, axis: int) -> V:
         """Index 0 of an axis, which is kept with size 1."""
@@ -118,7 +119,7 @@ class Ops(Protocol[V]):
     def gru(self, x: V, lengths: V, layer: GruLayer) -> V:
         """One layer: (captions, words, input) -> (captions, words, directions * embed), float32.
 
-        Each direction runs over the real words alone; what stands past them is undefined.
+        Each direction runs over the real words only; values past them are undefined.
         """
 
 
@@ -152,8 +153,8 @@ class GruLayer:
 def e4m3_scales(largest: Weight) -> Weight:
     """The powers of two that bring values of at most `largest` into E4M3's range, float32.
 
-    A power of two costs no bit, so that scaled values are exact in float16 and every executor
-    computes the same products.
+    Dividing by a power of two loses no bits, so that scaled values are exact in float16 and every
+    executor computes the same products.
     """
     _, exponents = np.frexp(np.asarray(largest, dtype=np.float32) / np.float32(E4M3_LARGEST))
     scales = np.exp2(np.maximum(exponents, _SMALLEST_EXPONENT))

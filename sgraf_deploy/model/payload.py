@@ -1,4 +1,4 @@
-"""Find the model in what was saved: the three state dicts, wherever training code puts them."""
+"""Find the three state dicts of the model in a saved file, wherever training code puts them."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ _FEWEST_OPTIONS = 3
 
 @dataclass(frozen=True, eq=False)
 class _Place:
-    """Something in the file, the fields around it, and Python for it where the file is `c`."""
+    """A value in the file, the dict that contains it, and Python for it if the file is `c`."""
 
     value: object
-    beside: Mapping[str, Any]
+    fields: Mapping[str, Any]
     code: str
 
 
 @dataclass(frozen=True, eq=False)
 class Payload:
-    """What a checkpoint holds: the three state dicts, and the fields beside them by name.
+    """The content of a checkpoint: the three state dicts, and the other fields by name.
 
-    `notes` says in a sentence each where it is otherwise than the authors' code saves it.
+    `notes` has a sentence for each difference from the way in which the authors' code saves it.
     """
 
     parts: list[dict[str, torch.Tensor]]
@@ -57,9 +57,9 @@ class Payload:
 
 
 def find_payload(loaded: object, path: Path, key: str | None) -> Payload:
-    """The model under `model`, under `key` if one is given, or in the only place where one is.
+    """Find the model under `key` if one is given, else under `model` or in the only other place.
 
-    Raises CheckpointError, without the path, where there is none or more than one.
+    Raises CheckpointError, without the path, if there is no model or more than one.
     """
     if isinstance(loaded, Foreign):
         raise _whole_module("the file is", loaded, path, "{'model': c.state_dict()}")
@@ -71,28 +71,28 @@ def find_payload(loaded: object, path: Path, key: str | None) -> Payload:
         # A whole checkpoint inside another file.
         place = _Place(place.value["model"], place.value, f"{place.code}['model']")
     parts = _parts(place, path)
-    opt, more = _opt(place.beside)
-    return Payload(parts, place.beside, opt, notes + more)
+    opt, more = _opt(place.fields)
+    return Payload(parts, place.fields, opt, notes + more)
 
 
 def _only(loaded: object, path: Path) -> tuple[_Place, list[str]]:
-    """The place of the model and what there is to say about it."""
-    found = list(_places(loaded))
+    """The place of the model, and notes about it."""
+    keys = list(_places(loaded))
     if isinstance(loaded, dict) and "model" in loaded:
-        others = [name for name in found if name != "model"]
-        note = f"not read: {', '.join(others)}, a model, too (export --key NAME takes it)"
+        others = [name for name in keys if name != "model"]
+        note = f"not read: {', '.join(others)}, also a model (export --key NAME takes it)"
         place = _Place(loaded["model"], loaded, "c['model']")
-        return place, [note] if others and "model" in found else []
+        return place, [note] if others and "model" in keys else []
     if _is_model(loaded):
-        return _Place(loaded, {}, "c"), ["the file is a bare list of three state dicts"]
-    if len(found) == 1:
-        return _under(loaded, found[0]), [f"model read from {found[0]!r}"]
-    if found:
+        return _Place(loaded, {}, "c"), ["the file is only a list of three state dicts"]
+    if len(keys) == 1:
+        return _under(loaded, keys[0]), [f"model read from {keys[0]!r}"]
+    if keys:
         raise CheckpointError(
-            "it holds several models",
-            expected="one, under model",
+            "it contains several models",
+            expected="one model, under model",
             got=_contents(loaded),
-            hint=f"export --key NAME takes one of them: {', '.join(found)}",
+            hint=f"export --key NAME takes one of them: {', '.join(keys)}",
         )
     raise _no_model(loaded, path)
 
@@ -103,19 +103,19 @@ def _no_model(loaded: object, path: Path) -> CheckpointError:
     if isinstance(loaded, dict):
         got = f"a dict of {_contents(loaded)}"
         if _is_state(loaded):
-            got = f"a bare state dict of {_contents(loaded)}"
+            got = f"a single state dict of {_contents(loaded)}"
         ways = {name: _regrouped(value, f"c[{name!r}]") for name, value in loaded.items()}
         for what, saved in filter(None, (_regrouped(loaded, "c"), *ways.values())):
             got, hint = what, f"its three parts must be a list: {clean_copy(path, saved)}"
     elif isinstance(loaded, list | tuple):
         got = f"a {type(loaded).__name__} of {len(loaded)}: {_contents(loaded)}"
     return CheckpointError(
-        "it holds no model", expected=_FIELDS, got=got, hint=_named(loaded) or hint
+        "it contains no model", expected=_FIELDS, got=got, hint=_named(loaded) or hint
     )
 
 
 def _parts(place: _Place, path: Path) -> list[dict[str, torch.Tensor]]:
-    """The three state dicts, checked to be dicts of tensors by name."""
+    """The three state dicts, which are checked to be dicts of tensors by name."""
     model = place.value
     if isinstance(model, Foreign):
         raise _whole_module("its model is", model, path, saved_of(f"{place.code}.state_dict()"))
@@ -144,36 +144,37 @@ def _not_three(place: _Place, path: Path) -> CheckpointError:
         got = f"{got} of {len(model)}: {_contents(model)}"
     if isinstance(model, list | tuple) and any(isinstance(part, Foreign) for part in model):
         hint = clean_copy(path, saved_of(f"[p.state_dict() for p in {place.code}]"))
-    elif found := _regrouped(model, place.code):
-        got, hint = found[0], f"its three parts must be a list: {clean_copy(path, found[1])}"
-    others = [name for name in _places(place.beside) if name != "model"]
+    elif regrouped := _regrouped(model, place.code):
+        got, saved = regrouped
+        hint = f"its three parts must be a list: {clean_copy(path, saved)}"
+    others = [name for name in _places(place.fields) if name != "model"]
     if hint is None and others:
-        hint = f"export --key NAME takes a model that is elsewhere in it: {', '.join(others)}"
+        hint = f"export --key NAME takes a model from elsewhere in the file: {', '.join(others)}"
     return CheckpointError(
         "its model", expected=_THREE, got=got, hint=hint or _named(model) or ONLY_SGRAF
     )
 
 
 def _regrouped(model: object, code: str) -> tuple[str, str] | None:
-    """What a dict of the three parts is, by name or in one, and Python that makes a list of it."""
+    """A description of a dict with the three parts, flat or by name, and Python that lists them."""
     if not isinstance(model, dict):
         return None
-    if _is_state(model) and (found := prefixes(model)):
+    if _is_state(model) and (starts := prefixes(model)):
         of_part = f"{{k[len(p):]: v for k, v in {code}.items() if k.startswith(p)}}"
-        parts = f"[{of_part} for p in {tuple(found)!r}]"
-        what = f"one state dict, of {', '.join(map(printable, found))}…"
-        # What is nothing but tensors has no options.
+        parts = f"[{of_part} for p in {tuple(starts)!r}]"
+        what = f"a single state dict of {', '.join(map(printable, starts))}…"
+        # A file with only tensors has no options.
         return what, f"{{'model': {parts}}}" if code == "c" else saved_of(parts)
     named = [(part_of(value), name) for name, value in model.items() if _is_state(value)]
-    found = [name for part in PARTS for of, name in named if of == part]
+    keys = [name for part in PARTS for of, name in named if of == part]
     if sorted(PARTS) != sorted(of for of, _ in named if of is not None):
         return None
-    return f"a dict of {_contents(model)}", saved_of(f"[{code}[k] for k in {tuple(found)!r}]")
+    return f"a dict of {_contents(model)}", saved_of(f"[{code}[k] for k in {tuple(keys)!r}]")
 
 
 def _whole_module(what: str, value: Foreign, path: Path, saved: str) -> CheckpointError:
     return CheckpointError(
-        f"{what} a whole object, not its state dicts",
+        f"{what} a whole object instead of its state dicts",
         expected=_THREE,
         got=f"an instance of {kind_of(value)}",
         hint=clean_copy(path, saved),
@@ -181,59 +182,61 @@ def _whole_module(what: str, value: Foreign, path: Path, saved: str) -> Checkpoi
 
 
 def _opt(fields: Mapping[str, Any]) -> tuple[object, list[str]]:
-    """The options: `opt`, or what is alone in holding them by another name."""
+    """The options: `opt`, or the only other field that looks like them, and notes."""
     if fields.get("opt") is not None:
         return fields["opt"], []
     known = OPTIONS.keys() | NORM_OPTIONS.keys()
-    held = {
+    dicts = {
         name: vars(value) if isinstance(value, argparse.Namespace) else value
         for name, value in fields.items()
         if isinstance(value, argparse.Namespace | dict) and name != "model"
     }
-    found = [name for name, value in held.items() if len(known & value.keys()) >= _FEWEST_OPTIONS]
-    if len(found) == 1:
-        return fields[found[0]], [f"the file has no opt: {found[0]!r} is read as it"]
+    names = [name for name, value in dicts.items() if len(known & value.keys()) >= _FEWEST_OPTIONS]
+    if len(names) == 1:
+        return fields[names[0]], [f"the file has no opt: {names[0]!r} is read in its place"]
     return None, ["the file has no opt"]
 
 
 def _places(loaded: object) -> Iterator[str]:
-    """The keys, dotted, that lead to a model inside of dicts."""
-    waiting = [("", loaded)]
+    """The dotted keys of the models inside of nested dicts."""
+    queue = [("", loaded)]
     seen: set[int] = set()
-    while waiting:
-        prefix, holder = waiting.pop(0)
-        if not isinstance(holder, dict) or prefix.count(".") >= _DEEPEST or id(holder) in seen:
+    while queue:
+        prefix, container = queue.pop(0)
+        if not isinstance(container, dict) or prefix.count(".") >= _DEEPEST:
             continue
-        seen.add(id(holder))
-        for name, value in holder.items():
+        if id(container) in seen:
+            continue
+        seen.add(id(container))
+        for name, value in container.items():
             if isinstance(name, str) and isinstance(value, dict | list | tuple):
                 if _is_model(value):
                     yield printable(f"{prefix}{name}")
-                waiting.append((f"{prefix}{name}.", value))
+                queue.append((f"{prefix}{name}.", value))
 
 
 def _under(loaded: object, key: str) -> _Place:
-    """What lies under a key, or under several, from the outside in, with `.` or `/` between."""
+    """The value under a key, or under several keys, from the outside in, joined by `.` or `/`."""
     fields = loaded if isinstance(loaded, dict) else {}
     for place in _walk(_Place(loaded, fields, "c"), key):
-        return _Place(place.value, {**fields, **place.beside}, place.code)
+        return _Place(place.value, {**fields, **place.fields}, place.code)
     raise CheckpointError(
         f"--key {printable(key)!r}",
-        expected=f"a key that leads to a model: {', '.join(_places(loaded)) or 'there is none'}",
+        expected=f"the key of a model: {', '.join(_places(loaded)) or 'there is none'}",
         got=f"a file of {_contents(loaded)}",
     )
 
 
 def _walk(place: _Place, key: str) -> Iterator[_Place]:
-    holder = place.value
+    container = place.value
     if not key:
         yield place
-    elif isinstance(holder, dict):
-        for name, value in holder.items():
+    elif isinstance(container, dict):
+        for name, value in container.items():
             if isinstance(name, str) and key.startswith(name):
                 rest = key[len(name) :]
                 if not rest or rest[0] in "./":
-                    inner = _Place(value, holder, f"{place.code}[{name!r}]")
+                    inner = _Place(value, container, f"{place.code}[{name!r}]")
                     yield from _walk(inner, rest[1:])
 
 
@@ -252,7 +255,7 @@ def _is_state(value: object) -> TypeGuard[dict[str, Any]]:
 
 
 def is_tensor(value: object) -> bool:
-    """Whether this is a plain tensor in memory: no subclass, and a number for every element."""
+    """Whether this is a plain tensor on the CPU: dense, not quantized and not of a subclass."""
     import torch
 
     if not isinstance(value, torch.Tensor) or type(value) not in (torch.Tensor, torch.nn.Parameter):
@@ -262,7 +265,7 @@ def is_tensor(value: object) -> bool:
 
 
 def _tensor_kind(value: object) -> str | None:
-    """What sets a tensor apart from a plain one, for people; None for what is no tensor."""
+    """A description of a tensor that is not plain, for messages; None for other values."""
     import torch
 
     if not isinstance(value, torch.Tensor):
@@ -274,12 +277,12 @@ def _tensor_kind(value: object) -> str | None:
         "quantized": value.is_quantized,
         str(value.device): value.device.type != "cpu",
     }
-    found = (kind for kind, fits in kinds.items() if fits)
-    return " ".join(["a", *found, type(value).__name__])
+    listed = (kind for kind, fits in kinds.items() if fits)
+    return " ".join(["a", *listed, type(value).__name__])
 
 
 def _named(value: object) -> str | None:
-    """A hint that says what other model's state dicts these are."""
+    """A hint that names the other published model that these state dicts belong to, or None."""
     states = list(value) if isinstance(value, list | tuple) else [value]
     keys = [str(key) for state in states if isinstance(state, dict) for key in state]
     known = sibling(keys, len(states))
@@ -287,20 +290,20 @@ def _named(value: object) -> str | None:
 
 
 def _contents(value: object) -> str:
-    """The keys of a dict or of a list's dicts, each with what it holds; all up to a number."""
+    """The first keys of a dict or of a list's dicts, each with a description of its value."""
     parts = list(value) if isinstance(value, list | tuple) else [value]
     if not all(isinstance(part, dict) for part in parts):
-        return ", ".join(map(_held, parts[:_LISTED])) or "nothing"
+        return ", ".join(map(_summary, parts[:_LISTED])) or "nothing"
     lists = []
     for part in [part for part in parts if isinstance(part, dict)][: len(PARTS) + 1]:
-        entries = [f"{_key(name)} {_held(item)}" for name, item in islice(part.items(), _LISTED)]
+        entries = [f"{_key(name)} {_summary(item)}" for name, item in islice(part.items(), _LISTED)]
         more = [f"and {len(part) - _LISTED} more"] if len(part) > _LISTED else []
         lists.append(", ".join([*entries, *more]) or "nothing")
     return lists[0] if len(lists) == 1 else ", ".join(f"({text})" for text in lists) or "nothing"
 
 
-def _held(value: object) -> str:
-    """A value in a word: a tensor's shape, a container's size, the type of another."""
+def _summary(value: object) -> str:
+    """A short description: a tensor's shape, a container's size, or the type of another value."""
     if is_tensor(value):
         return str(tuple(getattr(value, "shape", ())))
     if isinstance(value, dict | list | tuple):

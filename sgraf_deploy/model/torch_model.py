@@ -12,7 +12,7 @@ from sgraf_deploy.model.torch_ops import Arithmetic, TorchOps
 
 
 class TorchModel(FoldedModel[Tensor]):
-    """See `FoldedModel`; the way to run it for anything that is compared, kept or shown."""
+    """`FoldedModel` in exact arithmetic: use it for all results that are compared or stored."""
 
     def __init__(
         self, weights: FoldedWeights, arithmetic: Arithmetic, device: torch.device

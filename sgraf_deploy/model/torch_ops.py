@@ -1,4 +1,4 @@
-"""`Ops` executed by PyTorch: in float32, in native half, or rounded as a tensor core rounds."""
+"""`Ops` executed by PyTorch: in float32, in native half, or rounded like a tensor core."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch.nn.functional import leaky_relu
 from sgraf_deploy.model.ops import E4M3_LARGEST, GruLayer, Weight, e4m3_scales
 
 Arithmetic = Literal["fp32", "fp16", "fp16-rounded", "fp8-rounded"]
-"""How products run. `fp16-rounded`: operands and stored results rounded to float16, products
-accumulated in float32, which is what a tensor core computes and a CPU has no fast kernel for.
-`fp8-rounded`: the same, but bounded operands rounded to E4M3."""
+"""How products are computed. `fp16-rounded`: operands and stored results are rounded to float16 and
+products accumulated in float32, as on a tensor core; a CPU has no fast kernel for that.
+`fp8-rounded`: the same, but bounded operands are rounded to E4M3."""
 
 
 class TorchOps:
@@ -161,6 +161,6 @@ class TorchOps:
 
 
 def _e4m3(x: Tensor, scale: Tensor) -> Tensor:
-    """The nearest values that E4M3 has, times the scale; saturates whatever PyTorch's cast does."""
+    """Round to the nearest E4M3 values times the scale; saturates, whatever PyTorch's cast does."""
     scaled = (x / scale).clamp(-E4M3_LARGEST, E4M3_LARGEST)
     return scaled.to(torch.float8_e4m3fn).float() * scale

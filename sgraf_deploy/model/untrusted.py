@@ -1,9 +1,10 @@
-"""Read a file that `torch.save` wrote without running anything that it asks for.
+"""Read a file that `torch.save` wrote without running any code that it refers to.
 
-The unpickling is torch's `weights_only` one with an allow-list of what the authors' checkpoints
-hold: tensors, plain containers, `argparse.Namespace` and numpy's scalars. The latter are rebuilt
-here: numpy's own code never sees the file. Classes of the training's code, paths and dates get a
-stand-in that does nothing; a file that names what could run code is refused whole.
+The file is unpickled by torch's `weights_only` loader with an allow-list for the content of the
+authors' checkpoints: tensors, plain containers, `argparse.Namespace` and numpy's scalars. Scalars
+are rebuilt here, without numpy's own code. Classes of the training code, paths and dates are
+replaced by a stand-in that does nothing; a file that names something that could run code is
+refused as a whole.
 """
 
 from __future__ import annotations
@@ -41,10 +42,10 @@ from sgraf_deploy.model.foreign import (
 )
 
 CLEAN = "clean.pth.tar"
-"""What `clean_copy` calls the file that it makes."""
+"""The name of the file that `clean_copy` suggests."""
 
 OLDEST_TORCH = "2.10"
-"""Before it, `weights_only` itself can be made to corrupt memory (CVE-2026-24747)."""
+"""In older versions `weights_only` itself can be made to corrupt memory (CVE-2026-24747)."""
 
 _NAMED = re.compile(r"\bGLOBAL (\S+) (?:was not|whose module)")
 _NUMBER = re.compile("f[248]|[iu][1248]|b1")
@@ -52,7 +53,7 @@ _TEXT_OR_TIME = re.compile(r"[USmM]\d*")
 _LISTED = 3
 _OPCODES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
 
-# torch's allow-list is one per process: what one thread ends, another would miss.
+# torch has a single allow-list per process: a thread that ends its use would end another's, too.
 _LOCK = threading.Lock()
 
 
@@ -60,9 +61,9 @@ def load_untrusted(path: Path) -> tuple[Any, str]:
     """The object that `torch.save` wrote to `path`, tensors on the CPU, and the file's sha256.
 
     Instances of classes that are not on the allow-list are of type `Foreign`. Raises
-    CheckpointError, without the path, if the file is anything else, is damaged, or names what
-    could run code; UnavailableError, before the file is opened, without a PyTorch that is safe
-    to read it with.
+    CheckpointError, without the path, if the file is anything else, is damaged, or names something
+    that could run code; UnavailableError, before the file is opened, if there is no PyTorch that
+    can read it safely.
     """
     torch = torch_that_reads()
     try:
@@ -79,20 +80,20 @@ def load_untrusted(path: Path) -> tuple[Any, str]:
 
 
 def clean_copy(path: Path, saved: str) -> str:
-    """The three lines that read what `path` holds as `c`, trusting it, and save `saved` of it."""
+    """A hint with Python that reads the trusted file `path` as `c` and saves `saved` of it."""
     lines = (
         "import torch",
         f"c = torch.load({quoted(path)}, map_location='cpu', weights_only=False)",
         f"torch.save({saved}, {CLEAN!r})",
     )
     return (
-        "if you trust its maker (reading it so runs what it asks for), save a clean copy with "
-        f"Python where the training's code is: {'; '.join(lines)}"
+        "if you trust its source (reading it this way can run any code), save a clean copy with "
+        f"Python where the training code is installed: {'; '.join(lines)}"
     )
 
 
 def import_torch() -> ModuleType:
-    """The torch module; UnavailableError, with the command that installs it, without it."""
+    """The torch module; raises UnavailableError, with the command that installs it, without it."""
     try:
         import torch
     except ImportError as error:
@@ -103,15 +104,15 @@ def import_torch() -> ModuleType:
 
 
 def torch_that_reads() -> ModuleType:
-    """The torch module, as `import_torch`, if it is safe to read checkpoints with.
+    """The torch module, like `import_torch`, if it can read checkpoints safely.
 
-    An older one than `OLDEST_TORCH` counts as none, and so does a pre-release of that version.
+    A version older than `OLDEST_TORCH` is refused, and so is a pre-release of that version.
     """
     torch = import_torch()
     if torch.torch_version.TorchVersion(torch.__version__) < OLDEST_TORCH:
         raise UnavailableError(
-            "PyTorch for checkpoints, which are untrusted",
-            expected=f"version {OLDEST_TORCH} or later: CVE-2026-24747 is repaired there",
+            "checkpoints, which are untrusted, need a newer PyTorch",
+            expected=f"version {OLDEST_TORCH} or later, where CVE-2026-24747 is fixed",
             got=torch.__version__,
             hint=f"pip install 'torch>={OLDEST_TORCH}'",
         )
@@ -139,7 +140,7 @@ def _load(torch: ModuleType, file: IO[bytes], path: Path) -> Any:
 
     try:
         with _LOCK, warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
-            # Of another pickle protocol, and of `encoding`, which the safe loader does heed.
+            # It warns of other pickle protocols, and of `encoding`, although it does use that.
             warnings.simplefilter("ignore")
             try:
                 return load()
@@ -156,9 +157,9 @@ def _load(torch: ModuleType, file: IO[bytes], path: Path) -> Any:
 def _translated(error: Exception, file: IO[bytes], path: Path) -> CheckpointError:
     text = str(error)
     if named := _NAMED.search(text):
-        # A name at the very end is a cut-off one: every pickle goes on after its names.
-        whole = bool(file.read(1))
-        return refused(named[1]) if whole else damaged("it ends within its pickle")
+        # A name at the very end is truncated: every pickle continues after its names.
+        complete = bool(file.read(1))
+        return refused(named[1]) if complete else damaged("it ends within its pickle")
     if isinstance(error, pickle.UnpicklingError):
         reason = text.rsplit("WeightsUnpickler error:", maxsplit=1)[-1].strip().split("\n")[0]
         hint = "save it again with a current PyTorch and its default pickle protocol"
@@ -166,16 +167,16 @@ def _translated(error: Exception, file: IO[bytes], path: Path) -> CheckpointErro
             reason = f"an instance of {kind}"
             hint = clean_copy(path, saved_of("[dict(part) for part in c['model']]"))
         elif "Only persistent_load of storage" in text:
-            # PyTorch before 1.6 kept the code of a module's class beside it.
+            # PyTorch before 1.6 stored the source code of a module's class with it.
             kinds = foreign_names(scan_pickles(main_pickle(file)).names)
-            reason = f"a whole module, of {', '.join(kinds[:_LISTED])}"
+            reason = f"a whole module of {', '.join(kinds[:_LISTED])}"
             hint = clean_copy(path, "c")
         elif operand := re.search(r"Unsupported operand (\d+)", text):
             reason = f"opcode {_OPCODES.get(int(operand[1]), operand[1])}"
             hint = clean_copy(path, "c")
         return CheckpointError(
             "its pickle cannot be read safely",
-            expected="what torch.save writes by default, of tensors and plain values",
+            expected="tensors and plain values as torch.save writes them by default",
             got=printable(reason),
             hint=hint,
         )
@@ -190,17 +191,17 @@ def saved_of(model: str) -> str:
 
 
 def _plain_dict(*_: object) -> dict[Any, Any]:
-    """Stands in for a dict that knows what its missing values are."""
+    """Stands in for `collections.defaultdict`."""
     return {}
 
 
 def _plain_list(*_: object) -> list[Any]:
-    """Stands in for a queue."""
+    """Stands in for `collections.deque`."""
     return []
 
 
 class _NumpyType:
-    """Stands in for `numpy.dtype` in a pickle: only what a number needs."""
+    """Stands in for `numpy.dtype` in a pickle, with only what a number needs."""
 
     def __init__(self, code: object, *_: object) -> None:
         self.code = code if isinstance(code, str) else ""
@@ -218,10 +219,10 @@ def _numpy_scalar(kind: object, data: object) -> bool | int | float | Foreign:
     if _TEXT_OR_TIME.fullmatch(kind.code):
         return stand_in(f"numpy scalar of type {kind.code}")()
     if kind.dtype is None:
-        raise pickle.UnpicklingError(f"numpy dtype {kind.code!r} is no plain number")
+        raise pickle.UnpicklingError(f"numpy dtype {kind.code!r} is not a plain number")
     size = kind.dtype.itemsize
     if isinstance(data, str):
-        # Python 2's bytes, decoded as whichever encoding the load in progress uses.
+        # Python 2's bytes, decoded with the encoding that the current load uses.
         data = data.encode("latin1" if len(data) == size else "utf-8")
     if not isinstance(data, bytes) or len(data) != size:
         raise pickle.UnpicklingError("a numpy scalar without its bytes")

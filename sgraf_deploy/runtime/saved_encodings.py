@@ -14,7 +14,8 @@ import numpy as np
 from sgraf_deploy.config import Precision
 from sgraf_deploy.engines.buffers import Array
 from sgraf_deploy.errors import DataError, InputError
-from sgraf_deploy.files.writer import PathLike, staged_file
+from sgraf_deploy.files.disk import PathLike
+from sgraf_deploy.files.writer import staged_file
 from sgraf_deploy.runtime.arguments import check_path
 from sgraf_deploy.runtime.array_file import DAMAGE, ArrayFile
 from sgraf_deploy.runtime.encoded import (

@@ -1,1 +1,1 @@
-"""Training on precomp folders: the paper's loss, and checkpoints in the authors' format."""
+"""Training on precomp folders with the paper's loss, to checkpoints in the authors' format."""

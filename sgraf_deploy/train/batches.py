@@ -1,4 +1,4 @@
-"""Captions with their images, in shuffled batches."""
+"""Shuffled batches of captions with their images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TrainingBatch:
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """One split as a training reads it: memory-mapped regions, captions as ids."""
+    """One split as training data: memory-mapped regions, and captions as ids."""
 
     regions: NDArray[Any]
     token_ids: Sequence[NDArray[np.int32]]
@@ -40,19 +40,19 @@ class TrainingData:
 
     @classmethod
     def of(cls, split: PrecompSplit, token_ids: Sequence[NDArray[np.int32]]) -> TrainingData:
-        """A split with its captions as ids (words,) int32 each."""
+        """The training data of a split whose captions are given as ids (words,) int32 each."""
         return cls(split.regions, token_ids, split.image_of_caption, split.captions_per_image)
 
     def batches(
         self, size: int, generator: torch.Generator, device: torch.device
     ) -> Iterator[TrainingBatch]:
-        """Every caption once, in random order, but for those that fill no batch."""
+        """Every caption once in random order; the last ones that fill no batch are left out."""
         order = torch.randperm(len(self.token_ids), generator=generator).numpy()
         for start in range(0, len(order) - size + 1, size):
             yield self.batch(order[start : start + size], device)
 
     def batch(self, captions: NDArray[np.int64], device: torch.device) -> TrainingBatch:
-        """These captions, each with its image."""
+        """A batch of these captions, each with its image."""
         images = self.image_of_caption[captions]
         regions = self.regions[images].astype(np.float32)
         token_ids, lengths = pad([self.token_ids[caption] for caption in captions])

@@ -1,4 +1,4 @@
-"""Why a loss or its gradient is not finite: the first tensor that is not, and whose it is."""
+"""Finds the cause of a loss or gradient that is not finite: the first such tensor, and its row."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from sgraf_deploy.train.batches import TrainingBatch
 from sgraf_deploy.train.forward import batch_logits
 
 LARGE = 1e4
-"""Region features beyond this are not what any detector gives, and the data to blame."""
+"""No detector gives region features beyond this, so the data is the cause."""
 
-_SLOWER = "take a smaller --learning-rate"
+_SLOWER = "use a smaller --learning-rate"
 
 
 @torch.no_grad()
 def not_finite(model: SimilarityModel, batch: TrainingBatch, when: str) -> InputError:
-    """The error for a batch, which is computed once more to find where it goes wrong.
+    """The error for a batch, which is computed again to find the first tensor that is not finite.
 
-    `when` begins the message. A DataError where an image is to blame. The model is of no use any
-    more: its running statistics move.
+    `when` begins the message. It is a DataError if an image is the cause. The model cannot be used
+    afterwards, because its running statistics change.
     """
     for name, weight in model.named_parameters():
         if not _finite(weight):
@@ -47,7 +47,7 @@ def not_finite(model: SimilarityModel, batch: TrainingBatch, when: str) -> Input
 def _steps(
     model: SimilarityModel, batch: TrainingBatch
 ) -> Iterator[tuple[str, Tensor, tuple[str, ...]]]:
-    """What is computed, in order, with what its first axes are."""
+    """The computed tensors in order, each with its name and the names of its first axes."""
     yield "the regions", batch.regions, ("image",)
     regions = model.image_encoder(batch.regions)
     yield "region_embeddings", regions, ("image",)
@@ -58,24 +58,26 @@ def _steps(
 
 
 def _rows(values: Tensor, owners: tuple[str, ...], largest: Tensor) -> dict[str, int]:
-    """By owner the row in the batch of what is not finite.
+    """The row in the batch, by axis, of the values that are not finite.
 
-    A BatchNorm spreads one image's values over all: of several it is the one that stands out.
+    A BatchNorm spreads one image's values over all, so of several images the one with the largest
+    features is chosen.
     """
     axes = len(owners)
-    bad = ~values.isfinite().reshape(*values.shape[:axes], -1).all(dim=-1)
-    places = bad.nonzero()  # (bad items, axes)
+    invalid = ~values.isfinite().reshape(*values.shape[:axes], -1).all(dim=-1)
+    places = invalid.nonzero()  # (invalid items, axes)
     chosen = int(largest[places[:, 0]].argmax()) if owners[0] == "image" else 0
     return dict(zip(owners, places[chosen].tolist(), strict=True))
 
 
 def _blamed(batch: TrainingBatch, largest: Tensor, row: int | None) -> tuple[type[InputError], str]:
-    """An image of enormous features, that in a row or any; or else the learning rate."""
+    """The error class and hint: an image with huge features, in `row` or any, or else the learning
+    rate."""
     row = int(largest.argmax()) if row is None else row
     value = float(largest[row])
     if value <= LARGE:
         return InputError, _SLOWER
-    return DataError, f"look at image {batch.images[row]}, whose regions reach {value:.3g}"
+    return DataError, f"check image {batch.images[row]}, whose regions reach {value:.3g}"
 
 
 def _error(kind: type[InputError], what: str, values: Tensor, hint: str) -> InputError:

@@ -1,8 +1,8 @@
 """The training forward: every image with every caption of a batch, differentiable and batched.
 
-Same values, gradients and BatchNorm statistics as the literal loop (`model.reference.score`) in
-training mode, several captions at a time. Axis names: `images` N, `regions` R, `captions` C,
-`words` L, `nodes` 1 + L, `embed` D, `sim_dim` S.
+It has the same values, gradients and BatchNorm statistics as the literal loop
+(`model.reference.score`) in training mode, but scores several captions at a time. Axis names:
+`images` N, `regions` R, `captions` C, `words` L, `nodes` 1 + L, `embed` D, `sim_dim` S.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sgraf_deploy.model.layers import (
 )
 
 GROUP = 32
-"""Captions, sorted by length, that are scored together: few enough to be padded little."""
+"""Captions, sorted by length, that are scored together: few enough for little padding."""
 
 
 def batch_logits(
@@ -35,7 +35,7 @@ def batch_logits(
 
     regions (images, regions, img_dim) float; token_ids (captions, words) int64, padded with any
     id; lengths (captions,) int64 on the CPU, the real words. In training mode the BatchNorms'
-    running statistics move as in the literal loop: SAF's once per caption, in order.
+    running statistics change as in the literal loop: SAF's once per caption, in order.
     """
     embeddings = model.image_encoder(regions)
     words = model.text_encoder(token_ids, lengths)
@@ -93,7 +93,7 @@ def _group_logits(
     rows: Tensor,
 ) -> Tensor:
     """(N, C, 1 + L, S) and the word mask (C, L) -> logits (N, C)."""
-    real = torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1)  # the global one always is
+    real = torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1)  # the global node always is
     if statistics is not None:
         vector = _filter(model.filtration, nodes, real, statistics, rows)
     else:
@@ -105,7 +105,7 @@ def _group_logits(
 
 
 def _reason(step: GraphReasoning, nodes: Tensor, real: Tensor) -> Tensor:
-    """`GraphReasoning` over the real nodes; what padded ones become is never read."""
+    """`GraphReasoning` over the real nodes; the values of padded nodes are never read."""
     scores = step.query(nodes) @ step.key(nodes).transpose(2, 3)
     edges = torch.softmax(scores.masked_fill(real.unsqueeze(1) == 0, -torch.inf), dim=-1)
     return torch.relu(step.update(edges @ nodes))
@@ -118,7 +118,7 @@ def _filter(
     statistics: _CaptionStatistics,
     rows: Tensor,
 ) -> Tensor:
-    """`AttentionFiltration` with BatchNorm statistics of each caption's own images and nodes."""
+    """`AttentionFiltration` with BatchNorm statistics of the images and nodes of each caption."""
     scores = layer.attention(nodes).squeeze(3)  # (N, C, 1 + L)
     mean, variance = statistics.of(scores, real, rows)
     norm = layer.norm
@@ -128,7 +128,7 @@ def _filter(
 
 
 class _CaptionStatistics:
-    """SAF's BatchNorm: in training every caption is a batch of its own, images x (words + 1)."""
+    """SAF's BatchNorm: in training every caption is a separate batch, images x (words + 1)."""
 
     def __init__(self, layer: AttentionFiltration, captions: int) -> None:
         self._norm = layer.norm
@@ -136,7 +136,7 @@ class _CaptionStatistics:
         self._seen: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def of(self, scores: Tensor, real: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance to normalise scores (N, C, 1 + L) by: (C, 1) each, or the running."""
+        """The mean and variance to normalise scores (N, C, 1 + L): (C, 1), or the running ones."""
         if not self._norm.training:
             return self._norm.get_buffer("running_mean"), self._norm.get_buffer("running_var")
         count = scores.shape[0] * real.sum(dim=1, keepdim=True)
@@ -148,7 +148,7 @@ class _CaptionStatistics:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move the running statistics by every caption, in the batch's order."""
+        """Update the running statistics with every caption, in the batch's order."""
         if not self._seen:
             return
         norm, momentum = self._norm, self._norm.momentum or 0.0

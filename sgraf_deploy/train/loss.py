@@ -1,4 +1,4 @@
-"""The bidirectional hinge loss of the paper, and how to see that it has collapsed."""
+"""The bidirectional hinge loss of the paper, and the detection of its collapse."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ def hinge_loss(similarities: Tensor, margin: float, *, hardest: bool) -> Tensor:
 
 
 def collapsed_loss(batch: int, margin: float) -> float:
-    """The loss on the hardest negatives where every similarity is the same."""
+    """The loss on the hardest negatives if all similarities are equal."""
     return 2.0 * batch * margin
 
 
 @dataclass
 class CollapseWatch:
-    """Tells when the loss has stood at the collapsed value for some time.
+    """Detects that the loss has stayed at the collapsed value for some time.
 
-    Training on the hardest negatives alone often falls there in the first epochs and stays: all
-    similarities become one number, and the gradient vanishes. (The sum over all negatives begins
-    there too, but leaves.)
+    Training on only the hardest negatives often collapses in the first epochs and does not recover:
+    all similarities become equal, and the gradient vanishes. (The sum over all negatives starts at
+    that value, too, but leaves it.)
     """
 
     patience: int = 50
     """Iterations in a row."""
     tolerance: float = 0.01
-    """How close to the collapsed loss, as a share of it."""
+    """The largest distance from the collapsed loss, as a share of it."""
     _recent: deque[bool] = field(default_factory=deque, repr=False)
 
     def collapsed(self, loss: float, batch: int, margin: float) -> bool:
-        """Take an iteration's loss; True once it has been at the collapsed value for long."""
+        """Record an iteration's loss; True if the last `patience` ones had the collapsed value."""
         value = collapsed_loss(batch, margin)
         self._recent.append(abs(loss - value) <= self.tolerance * value)
         if len(self._recent) > self.patience:

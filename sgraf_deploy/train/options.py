@@ -1,4 +1,4 @@
-"""What a training is told: the model's dimensions and the schedule."""
+"""The options of training: the model's dimensions and the schedule."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sgraf_deploy.model.options import Plain
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """The dimensions that the data does not tell; the paper's by default."""
+    """The dimensions that do not follow from the data; the defaults are the paper's."""
 
     module: Module = "SGR"
     embed: int = 1024
@@ -24,19 +24,20 @@ class ModelOptions:
     text_norm: bool = True
 
     def config(self, *, regions: int, img_dim: int, vocab_size: int) -> ModelConfig:
-        """The whole config, with what the data tells; SAF has no steps."""
+        """The complete config, with the dimensions that follow from the data; SAF has no steps."""
         fields = asdict(self) | {"regions": regions, "img_dim": img_dim, "vocab_size": vocab_size}
         return ModelConfig(**fields | {"sgr_steps": self.sgr_steps * (self.module == "SGR")})
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """The schedule; by default that of the authors' code for SGR.
+    """The schedule; the defaults are those of the authors' code for SGR.
 
-    Adam with `learning_rate`, divided by ten every `lr_update` epochs, the gradient clipped to a
-    norm of `grad_clip`. `warmup_epochs` first sum over all negatives, then the hardest alone
-    count, unless `hardest` is off. A `batch_size` of captions with their images; what is left
-    over at the end of an epoch waits for the next one, which is shuffled anew.
+    Adam starts with `learning_rate`, which is divided by ten every `lr_update` epochs; the gradient
+    is clipped to a norm of `grad_clip`. The first `warmup_epochs` sum over all negatives, and then
+    only the hardest count, unless `hardest` is off. A batch has `batch_size` captions with their
+    images. Captions that fill no batch at the end of an epoch are left out of that epoch; every
+    epoch is shuffled again.
     """
 
     model: ModelOptions = field(default_factory=ModelOptions)
@@ -51,10 +52,10 @@ class TrainOptions:
     seed: int = 0
     data_name: str = "precomp"
     vocab_sha256: str | None = None
-    """What an export tells the right vocabulary by, with certainty."""
+    """The hash by which an export recognises the vocabulary of the training."""
 
     def __post_init__(self) -> None:
-        """Raise InputError for a number that makes no training."""
+        """Raise InputError for a number out of range."""
         for name, least in (("epochs", 1), ("batch_size", 2), ("lr_update", 1)):
             _check(name, getattr(self, name), getattr(self, name) >= least, f"at least {least}")
         for name in ("learning_rate", "margin", "grad_clip"):
@@ -62,7 +63,7 @@ class TrainOptions:
         _check("warmup_epochs", self.warmup_epochs, self.warmup_epochs >= 0, "at least 0")
 
     def hardest_in(self, epoch: int) -> bool:
-        """Whether epoch 0, 1, … counts the hardest negatives alone."""
+        """Whether epoch 0, 1, … counts only the hardest negatives."""
         return self.hardest and epoch >= self.warmup_epochs
 
     def learning_rate_in(self, epoch: int) -> float:
@@ -70,7 +71,7 @@ class TrainOptions:
         return float(self.learning_rate * 0.1 ** (epoch // self.lr_update))
 
     def to_opt(self) -> dict[str, Plain]:
-        """The schedule by the names of the authors' options, for the checkpoint."""
+        """The schedule under the names of the authors' options, for the checkpoint."""
         return {
             "margin": self.margin,
             "num_epochs": self.epochs,
@@ -85,6 +86,6 @@ class TrainOptions:
         }
 
 
-def _check(name: str, value: object, right: bool, expected: str) -> None:
-    if not right:
+def _check(name: str, value: object, valid: bool, expected: str) -> None:
+    if not valid:
         raise InputError(name.replace("_", " "), expected=expected, got=value)

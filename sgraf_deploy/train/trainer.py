@@ -1,4 +1,4 @@
-"""The training loop: hinge loss, Adam, validation by rsum, the best checkpoint kept."""
+"""The training loop: hinge loss, Adam, and validation by rsum, which keeps the best checkpoint."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from sgraf_deploy.train.validation import split_logits
 log = logging.getLogger(__name__)
 
 EMBEDDING_RANGE = 0.1
-"""Word embeddings begin uniform within this of zero, as in the authors' code."""
+"""Word embeddings are initialised uniformly in ± this value, as in the authors' code."""
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch came to: its number from 1, mean loss per batch, validation, wall seconds."""
+    """The results of an epoch: its number from 1, mean loss per batch, validation, wall seconds."""
 
     number: int
     loss: float
@@ -43,10 +43,11 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a training tells while it runs.
+    """The callbacks of training.
 
-    `save` is given each checkpoint that is better than all before; `epoch` each epoch's result;
-    `stage` the name of a long stage, for which it returns a progress callback; `warn` a warning.
+    `save` is called with each checkpoint that is better than all before, `epoch` with each epoch's
+    results, `stage` with the name of a long stage, for which it returns a progress callback, and
+    `warn` with a warning.
     """
 
     save: Callable[[Checkpoint], None] = lambda checkpoint: None
@@ -64,11 +65,11 @@ def train(
     hooks: Hooks = Hooks(),
     device: str = "cpu",
 ) -> Checkpoint:
-    """Train one member and return its best checkpoint, by the validation's rsum.
+    """Train one member and return its best checkpoint, by rsum on the validation split.
 
     The same options, data, device and number of threads give the same weights. Raises DataError
-    for data that fill no batch or do not fit together, and as `not_finite` for a loss or a gradient
-    that is not finite.
+    for data that fill no batch or do not fit together, and the error of `not_finite` for a loss or
+    a gradient that is not finite.
     """
     model = new_model(options, vocab_size, training)
     _check_data(options, model, training, validation)
@@ -82,8 +83,8 @@ def train(
 def new_model(options: TrainOptions, vocab_size: int, data: TrainingData) -> SimilarityModel:
     """A model in training mode with the authors' initial weights, from the options' seed.
 
-    Linear layers are Xavier-uniform with zero biases, word embeddings uniform; the GRU keeps
-    PyTorch's own.
+    Linear layers are Xavier-uniform with zero biases, and word embeddings uniform; the GRU keeps
+    PyTorch's initial weights.
     """
     torch.manual_seed(options.seed)
     regions, img_dim = data.regions.shape[1:]
@@ -117,7 +118,7 @@ class _Trainer:
         self._iterations = 0
 
     def run(self, epoch: int, best: Checkpoint | None) -> Checkpoint:
-        """Train epoch 0, 1, …, validate it, and return the best checkpoint, `best` or its own."""
+        """Train and validate epoch 0, 1, …, and return the best checkpoint: `best` or this one."""
         start = self._hooks.clock()
         for group in self._optimizer.param_groups:
             group["lr"] = self._options.learning_rate_in(epoch)
@@ -125,17 +126,17 @@ class _Trainer:
         progress = self._hooks.stage(f"validating {epoch + 1}")
         logits = split_logits(self._model, self._validation, progress)
         report = evaluate(logits, self._validation.captions_per_image)
-        own = self._checkpoint(epoch, report.rsum)
+        current = self._checkpoint(epoch, report.rsum)
         if best is None or best.best_rsum is None or report.rsum > best.best_rsum:
-            best = own
+            best = current
             self._hooks.save(best)
         seconds = self._hooks.clock() - start
         rate = self._options.learning_rate_in(epoch)
-        self._hooks.epoch(Epoch(epoch + 1, loss, rate, report, best is own, seconds))
+        self._hooks.epoch(Epoch(epoch + 1, loss, rate, report, best is current, seconds))
         return best
 
     def _iterate(self, epoch: int) -> float:
-        """One pass over the captions; the mean loss per batch."""
+        """Train for one pass over the captions, and return the mean loss per batch."""
         options = self._options
         device = self._model.similarity.weight.device
         count = len(self._training.token_ids) // options.batch_size
@@ -148,29 +149,29 @@ class _Trainer:
             hardest = options.hardest_in(epoch)
             loss = hinge_loss(torch.sigmoid(logits), options.margin, hardest=hardest)
             loss.backward()  # type: ignore[no-untyped-call]
-            steepness = nn.utils.clip_grad_norm_(self._model.parameters(), options.grad_clip)
+            norm = nn.utils.clip_grad_norm_(self._model.parameters(), options.grad_clip)
             self._iterations += 1
             value = float(loss.detach())
-            if not (math.isfinite(value) and math.isfinite(steepness)):
+            if not (math.isfinite(value) and math.isfinite(norm)):
                 when = f"epoch {epoch + 1}, iteration {self._iterations}"
                 raise not_finite(self._model, batch, when)
             self._optimizer.step()
-            self._look_at(value, hardest)
+            self._warn_of_collapse(value, hardest)
             total += value
             if progress is not None:
                 progress(done, count)
         return total / count
 
-    def _look_at(self, loss: float, hardest: bool) -> None:
-        """Warn, once, of a loss that has collapsed."""
+    def _warn_of_collapse(self, loss: float, hardest: bool) -> None:
+        """Warn once if the loss has collapsed."""
         options = self._options
         size, margin = options.batch_size, options.margin
         if hardest and self._watch.collapsed(loss, size, margin) and not self._warned:
             self._warned = True
             self._hooks.warn(
-                f"the loss has collapsed: for {self._watch.patience} iterations it has stood at "
-                f"2 × batch × margin = {collapsed_loss(size, margin):.4g}, which is what a model "
-                "gives that finds every image and caption equally similar; begin again with more "
+                f"the loss has collapsed: for {self._watch.patience} iterations it has stayed at "
+                f"2 × batch × margin = {collapsed_loss(size, margin):.4g}, the value for a model "
+                "to which every image and caption are equally similar; train again with more "
                 "--warmup-epochs, or a smaller --learning-rate"
             )
 

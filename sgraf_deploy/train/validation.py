@@ -16,7 +16,7 @@ from sgraf_deploy.progress import Progress
 from sgraf_deploy.train.batches import TrainingData, pad
 
 IMAGES, CAPTIONS = 64, 32
-"""A block; captions are sorted by length, so that it is padded little."""
+"""The size of a block; captions are sorted by length, so that a block has little padding."""
 
 
 @exactly

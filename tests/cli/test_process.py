@@ -93,7 +93,7 @@ def test_output_to_a_full_disk_is_one_line(world: World, arguments: list[str]) -
     assert finished.returncode == 2
 
 
-@pytest.mark.parametrize("command", ["eval --help", "verify BUNDLE"])
+@pytest.mark.parametrize("command", ["bench scaling --help", "verify BUNDLE"])
 def test_a_terminal_without_a_character_shows_its_number(world: World, command: str) -> None:
     words = [world.bundle if word == "BUNDLE" else word for word in command.split()]
 

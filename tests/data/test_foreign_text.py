@@ -84,7 +84,7 @@ def test_returns_alone_end_no_lines(tmp_path: Path, end: bytes) -> None:
 def test_a_return_alone_is_told_where_counts_differ(tmp_path: Path) -> None:
     np.save(tmp_path / "dev_ims.npy", np.ones((2, 3, 5), np.float32))
     (tmp_path / "dev_caps.txt").write_bytes(b"one\rtwo\n" + b"three\n" * 8)
-    with refused(DataError, got=naming(2, 9), hint=["CRs", 1, "dev_caps.txt"]):
+    with refused(DataError, got=naming(2, 9), hint=["CR", 1, "dev_caps.txt"]):
         open_precomp(tmp_path, "dev")
 
 

@@ -1,1 +1,1 @@
-"""`sgraf-deploy bench gpu`: everything that only a GPU can show, in steps that can be resumed."""
+"""`sgraf-deploy bench gpu`: measures everything that needs a GPU, in steps that can be resumed."""

@@ -1,4 +1,4 @@
-"""What a GPU must reach, and what of it was: of every bound met, missed or not run."""
+"""The bounds that a GPU must meet, and for each whether it is met, missed or not run."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from sgraf_deploy.config import MODULES
 Met = Literal["met", "missed", "not run"]
 
 TIMES_LITERAL = {"fused": 30.0, "trt": 10.0, "ort-cuda": 10.0}
-"""How many times the literal loop an engine must reach, in shards of 100."""
+"""Engine -> the least speed as a multiple of the literal loop's in shards of 100."""
 
 FUSED_PERCENT = 25.0
-"""Of the float16 matrix-product rate."""
+"""The least speed of engine fused, in percent of the float16 matrix-product rate."""
 
 QUERY_MS, CANDIDATES = 2.0, 1000
-"""p99 of one caption against so many images."""
+"""The largest p99, in milliseconds, of one caption against this many images."""
 
 EVALUATION_SECONDS = {"SAF": 15.0, "SGR": 25.0}
-"""For 5,000 x 25,000 with R@K, in the memory budget that is fastest."""
+"""Most seconds for 5,000 x 25,000 with R@K, in the fastest memory budget."""
 
 MODELS = ("SGR", "SAF", "SGRAF")
 
@@ -32,7 +32,7 @@ _SHARE = "≤ 1 × the bound of the logits"
 
 @dataclass(frozen=True)
 class Verdict:
-    """Of one bound: what was wanted, what was found, and why nothing was."""
+    """The result for one bound: the requirement, the measured value, or the reason for none."""
 
     what: str
     wanted: str
@@ -41,29 +41,28 @@ class Verdict:
     reason: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
+        """The verdict as a JSON object."""
         return asdict(self)
 
 
 class Records:
-    """Records of one machine, the latest of each step."""
+    """The records of one machine, the latest of each step."""
 
     def __init__(self, records: Sequence[Record]) -> None:
-        self._records = list({one.step: one for one in records}.values())
+        self._records = list({record.step: record for record in records}.values())
 
     def of(self, kind: str, **fields: Any) -> list[Record]:
-        """Those of a kind with these fields; `engine` without a precision stands for any."""
+        """The records of a kind with these fields; `engine` without a precision matches any."""
         return [
-            one
-            for one in self._records
-            if one.kind == kind and all(_fits(getattr(one, n), v) for n, v in fields.items())
+            record
+            for record in self._records
+            if record.kind == kind and all(_fits(getattr(record, n), v) for n, v in fields.items())
         ]
 
     def engines(self, kind: str) -> list[str]:
-        """The engines, NAME:PRECISION, of a kind of step."""
-        return list(
-            dict.fromkeys(one.engine for one in self._records if one.kind == kind and one.engine)
-        )
+        """The engines, as NAME:PRECISION, of a kind of step."""
+        engines = (record.engine for record in self._records if record.kind == kind)
+        return list(dict.fromkeys(engine for engine in engines if engine))
 
 
 def _fits(value: Any, wanted: Any) -> bool:
@@ -73,7 +72,7 @@ def _fits(value: Any, wanted: Any) -> bool:
 
 
 def verdicts(records: Records) -> Iterator[Verdict]:
-    """Every bound, in the order of the steps."""
+    """The verdict for every bound, in the order of the steps."""
     what = "gathered rows and counted ranks on the device"
     yield _by_exit(what, "NumPy's values", records.of("kernels"))
     for module in MODULES:
@@ -95,30 +94,34 @@ def _sanitized(records: Records, module: str | None) -> list[Record]:
 
 
 def _fused_values(records: Records, module: str, precision: str) -> Verdict:
-    """Logits of the kernels beside float64's; what is found is a share of the bound."""
+    """Logits of the kernels compared with float64; the value is a share of the bound."""
     what = f"{module} by fused:{precision} against float64"
-    found = records.of("fused-values", module=module)
-    reports = (found[-1].result or {}).get("fused_values", []) if found else []
+    steps = records.of("fused-values", module=module)
+    reports = (steps[-1].result or {}).get("fused_values", []) if steps else []
     for report in reports:
         if report["precision"] == precision:
             met: Met = "met" if report["met"] else "missed"
             share = report["share_of_bound"]
             return Verdict(what, _SHARE, "not finite" if share is None else share, met)
-    reason = _why(found[-1]) if found else NO_STEP
-    return Verdict(what, _SHARE, None, "not run", reason)
+    return Verdict(what, _SHARE, None, "not run", _reason(steps))
 
 
-def _by_exit(what: str, wanted: str, found: list[Record]) -> Verdict:
-    """Met where the step ended well, missed where it says so."""
-    if not found:
+def _by_exit(what: str, wanted: str, steps: list[Record]) -> Verdict:
+    """Met if the step succeeded, missed if it reports a miss."""
+    if not steps:
         return Verdict(what, wanted, None, "not run", NO_STEP)
-    record = found[-1]
+    record = steps[-1]
     if record.outcome == "ok":
         return Verdict(what, wanted, "nothing wrong", "met")
     if record.outcome == "missed":
         named = (record.result or {}).get("failed") or list(record.error[-1:])
         return Verdict(what, wanted, named, "missed")
     return Verdict(what, wanted, None, "not run", _why(record))
+
+
+def _reason(steps: list[Record]) -> str:
+    """The reason why the latest of these steps has no result."""
+    return _why(steps[-1]) if steps else NO_STEP
 
 
 def _why(record: Record) -> str:
@@ -138,10 +141,9 @@ def _recall(records: Records) -> Iterator[Verdict]:
         if precision in ENGINES[name].precisions
     ]
     for engine in dict.fromkeys((*expected, *records.engines("recall"))):
-        found = records.of("recall", engine=engine)
-        parities = (found[-1].result or {}).get("parity", []) if found else []
-        reason = _why(found[-1]) if found else NO_STEP
-        reason = "the bundle of the real data has no such model" if parities else reason
+        steps = records.of("recall", engine=engine)
+        parities = (steps[-1].result or {}).get("parity", []) if steps else []
+        reason = "the bundle of the real data has no such model" if parities else _reason(steps)
         for model in MODELS:
             if model not in [parity["model"] for parity in parities]:
                 yield Verdict(f"{model} by {engine} on real data", wanted, None, "not run", reason)
@@ -152,60 +154,60 @@ def _recall(records: Records) -> Iterator[Verdict]:
 
 
 def _portable(records: Records) -> Verdict:
-    """A question, which is answered either way."""
+    """Whether a portable plan opens; any answer meets the requirement."""
     what, wanted = "does a portable plan of TensorRT for RTX open here", "an answer"
-    found = records.of("portable")
-    result = found[-1].result if found else None
+    steps = records.of("portable")
+    result = steps[-1].result if steps else None
     if result is None:
-        reason = _why(found[-1]) if found else NO_STEP
-        return Verdict(what, wanted, None, "not run", reason)
-    answer = "yes" if result["runs"] else "it opens and does not run" if result["opens"] else "no"
+        return Verdict(what, wanted, None, "not run", _reason(steps))
+    answer = "yes" if result["runs"] else "it opens, but does not run" if result["opens"] else "no"
     return Verdict(what, wanted, f"{answer} (mask {result['mask']})", "met", result["reason"])
 
 
 def _speed(records: Records, module: str) -> Iterator[Verdict]:
     for name, times in TIMES_LITERAL.items():
-        found = records.of("speed", module=module, engine=name)
+        steps = records.of("speed", module=module, engine=name)
         wanted = [(f"≥ {times:g} × the literal loop", _times(times))]
         if name == "fused":
             percent = f"≥ {FUSED_PERCENT:g} % of the float16 product rate"
             wanted.append((percent, _percent))
         wanted.append((f"1 × {CANDIDATES:,}: p99 ≤ {QUERY_MS:g} ms", _query))
         wanted.append(("logits within their bounds", _parity))
-        for text, look in wanted:
-            yield _of_result(f"{module} by {name}", text, found, look)
+        for text, check in wanted:
+            yield _of_result(f"{module} by {name}", text, steps, check)
 
 
-Look = Callable[[dict[str, Any]], tuple[Any, bool] | None]
-"""Of a report: what it found and whether that is enough; None where it says nothing of it."""
+Check = Callable[[dict[str, Any]], tuple[Any, bool] | None]
+"""From a report to the measured value and whether it is enough; None if the report lacks it."""
 
 
-def _of_result(what: str, wanted: str, found: list[Record], look: Look) -> Verdict:
-    if not found:
+def _of_result(what: str, wanted: str, steps: list[Record], check: Check) -> Verdict:
+    if not steps:
         return Verdict(what, wanted, None, "not run", NO_STEP)
-    record = found[-1]
-    seen = None if record.result is None else look(record.result)
-    if seen is None:
-        reason = _why(record) if record.result is None else "the report says nothing of it"
+    record = steps[-1]
+    checked = None if record.result is None else check(record.result)
+    if checked is None:
+        reason = _why(record) if record.result is None else "the report does not contain it"
         return Verdict(what, wanted, None, "not run", reason)
-    return Verdict(what, wanted, seen[0], "met" if seen[1] else "missed")
+    value, enough = checked
+    return Verdict(what, wanted, value, "met" if enough else "missed")
 
 
 def _engine_speed(report: dict[str, Any]) -> dict[str, Any] | None:
-    """The engine's own part of a bench of one engine; none where it only imitates a precision."""
+    """The engine's speed in a bench of one engine; None if it only emulates a precision."""
     names = list(report["run"]["engines"])
     speeds = report["throughput"]["engines"]
-    return next((one for one in speeds if one["engine"] in names), None)
+    return next((speed for speed in speeds if speed["engine"] in names), None)
 
 
-def _times(least: float) -> Look:
-    def look(report: dict[str, Any]) -> tuple[Any, bool] | None:
+def _times(least: float) -> Check:
+    def check(report: dict[str, Any]) -> tuple[Any, bool] | None:
         speed = _engine_speed(report)
         if speed is None:
             return None
         return _ratio(speed, "times_literal", least)
 
-    return look
+    return check
 
 
 def _percent(report: dict[str, Any]) -> tuple[Any, bool] | None:
@@ -214,7 +216,7 @@ def _percent(report: dict[str, Any]) -> tuple[Any, bool] | None:
 
 
 def _ratio(speed: dict[str, Any], name: str, least: float) -> tuple[Any, bool]:
-    """A ratio; one that was withheld as unstable has reached nothing."""
+    """A ratio, and whether it is large enough; one that was withheld as unstable is not."""
     value = speed[name]
     if value is None:
         return speed["withheld"].get(name, "withheld"), False
@@ -236,16 +238,15 @@ def _parity(report: dict[str, Any]) -> tuple[Any, bool]:
 def _evaluation(records: Records, module: str) -> Iterator[Verdict]:
     most = EVALUATION_SECONDS[module]
     for name in TIMES_LITERAL:
-        found = records.of("evaluation", module=module, engine=name)
+        steps = records.of("evaluation", module=module, engine=name)
         what, wanted = f"{module} by {name}, 5,000 × 25,000 with R@K", f"≤ {most:g} s"
-        results = [one.result for one in found if one.result is not None]
+        results = [record.result for record in steps if record.result is not None]
         if not results:
-            reason = _why(found[-1]) if found else NO_STEP
-            yield Verdict(what, wanted, None, "not run", reason)
+            yield Verdict(what, wanted, None, "not run", _reason(steps))
             continue
         seconds = {
-            one["asked_gib"]: one["seconds"]["score"] or one["seconds"]["first_score"]
-            for one in results
+            result["asked_gib"]: result["seconds"]["score"] or result["seconds"]["first_score"]
+            for result in results
         }
         best = min(seconds, key=lambda gib: seconds[gib])
         text = ", ".join(f"{gib} GiB {value:.1f} s" for gib, value in sorted(seconds.items()))

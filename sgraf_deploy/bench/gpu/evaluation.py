@@ -1,7 +1,7 @@
-"""A whole evaluation of random images and captions, ranks counted, in one memory budget.
+"""A whole evaluation of random images and captions with counted ranks, in one memory budget.
 
-Regions are made as they are encoded, since 5,000 images of them take 1.5 GB. The ranks say nothing:
-weights and captions are random.
+Regions are made while they are encoded, because those of 5,000 images take 1.5 GB. The ranks are
+meaningless, because weights and captions are random.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from sgraf_deploy.runtime.scorer import Scorer, load
 CAPTIONS_PER_IMAGE = 5
 IMAGES_AT_A_TIME = 500
 FEWEST, MOST = 8, 20
-"""Words of a caption, `<start>` and `<end>` included: 14 on average."""
+"""The range of words per caption, counting `<start>` and `<end>`: 14 on average."""
 
 LONGEST_FIRST = 120.0
-"""Seconds: an evaluation that takes longer is not run a second time."""
+"""An evaluation that takes more seconds than this is not run a second time."""
 
 _GIB = 2**30
 
@@ -41,10 +41,10 @@ def evaluate_random(
     images: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Any]:
-    """Encode, score and count ranks twice: seconds of each, and of the tiles.
+    """Encode once, score and count ranks twice; return the seconds of each and the tiling.
 
-    The first time includes what an engine compiles, chooses and captures for these tiles; `score`
-    is null where it took so long that there was no second.
+    The first time includes everything that an engine compiles, chooses and captures for these
+    tiles; `score` is the second time, or null if the first took too long for a second.
     """
     lengths = np.random.default_rng(SEED).integers(FEWEST, MOST + 1, images * CAPTIONS_PER_IMAGE)
     encoded, captions, encode = _encoded(bundle, scorer, images, lengths.tolist(), clock)
@@ -75,10 +75,10 @@ def evaluate_random(
         "resident_bytes": resident(),
         "mean_rank": {
             name: {
-                "image_to_text": float(found.image_to_text.mean()) + 1,
-                "text_to_image": float(found.text_to_image.mean()) + 1,
+                "image_to_text": float(ranks.image_to_text.mean()) + 1,
+                "text_to_image": float(ranks.text_to_image.mean()) + 1,
             }
-            for name, found in counts.items()
+            for name, ranks in counts.items()
         },
     }
 
@@ -86,7 +86,7 @@ def evaluate_random(
 def _encoded(
     bundle: Bundle, scorer: Scorer, images: int, lengths: list[int], clock: Callable[[], float]
 ) -> tuple[EncodedImages, EncodedCaptions, float]:
-    """Images, captions, and the seconds that encoding both took."""
+    """The encoded images and captions, and the seconds that encoding both took."""
     rng = np.random.default_rng(SEED)
     token_ids = random_token_ids(bundle, lengths, rng)
     shape = bundle.manifest.regions, bundle.manifest.img_dim
@@ -104,7 +104,7 @@ def _encoded(
 
 
 def usable_budget(gib: int, device: int | None) -> int:
-    """Bytes of a tile: as asked for, at most half of the device's, where that is known."""
+    """Bytes of a tile: `gib` GiB, but at most half of the device's memory, if that is known."""
     return gib * _GIB if device is None else min(gib * _GIB, device // 2)
 
 
@@ -112,15 +112,15 @@ def _job(given: argparse.Namespace) -> dict[str, Any]:
     bundle = Bundle.open(given.bundle)
     budget = usable_budget(given.gib, device_bytes())
     with load(bundle, given.engine, given.precision, memory_budget=budget) as scorer:
-        found = evaluate_random(bundle, scorer, given.images)
-    return {"asked_gib": given.gib, "memory_budget": budget, **found}
+        result = evaluate_random(bundle, scorer, given.images)
+    return {"asked_gib": given.gib, "memory_budget": budget, **result}
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = engine_parser(__doc__ or "")
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--images", type=int, default=5000)
-    parser.add_argument("--gib", type=int, default=1, help="what a tile may take")
+    parser.add_argument("--gib", type=int, default=1, help="largest size of a tile, in GiB")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""What the steps found, a line each: rates, latencies, seconds, kernels."""
+"""The figures of the steps, one line each: rates, latencies, seconds, kernels."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from sgraf_deploy.bench.gpu.state import Record
 
 
 def figures(records: Iterable[Record]) -> Iterator[tuple[str, str]]:
-    """Step and what it found, of those that measure."""
+    """The name and the figures of every step that measures something."""
     for record in records:
-        say = _SAY.get(record.kind)
-        if say is not None and record.result is not None:
-            yield record.step, "; ".join(say(record.result))
+        lines = _LINES.get(record.kind)
+        if lines is not None and record.result is not None:
+            yield record.step, "; ".join(lines(record.result))
 
 
 def _speed(report: dict[str, Any]) -> Iterator[str]:
@@ -51,7 +51,7 @@ def _reference(report: dict[str, Any]) -> Iterator[str]:
     yield f"{report['images']:,} × {report['captions']:,} in {report['seconds']:.1f} s"
 
 
-_SAY: dict[str, Callable[[dict[str, Any]], Iterator[str]]] = {
+_LINES: dict[str, Callable[[dict[str, Any]], Iterator[str]]] = {
     "reference": _reference,
     "speed": _speed,
     "evaluation": _evaluation,

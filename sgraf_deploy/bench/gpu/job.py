@@ -1,4 +1,4 @@
-"""What the steps that are modules of their own share: arguments, a JSON file, errors in a line."""
+"""Helpers of the steps that are modules: arguments, the JSON file, errors in one line."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ Job = Callable[[argparse.Namespace], dict[str, Any] | None]
 def run_job(
     parser: argparse.ArgumentParser, job: Job, arguments: Sequence[str] | None = None
 ) -> int:
-    """Parse, run, and write what was found to `--json`, or to standard output; the exit code.
+    """Parse, run, write the result to `--json` or to standard output, and return the exit code.
 
-    That is 1 where what was found names under `failed` what is not as it must be.
+    The exit code is 1 if `failed` in the result is not empty.
     """
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where the result goes")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="file to write the result to")
     given = parser.parse_args(arguments)
     try:
-        found = job(given)
-        if found is not None and given.json is not None:
-            write_json(given.json, found, what="--json")
+        result = job(given)
+        if result is not None and given.json is not None:
+            write_json(given.json, result, what="--json")
     except SgrafDeployError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
-    if found is not None and given.json is None:
-        json.dump(found, sys.stdout, indent=1)
-    return 1 if found is not None and found.get("failed") else 0
+    if result is not None and given.json is None:
+        json.dump(result, sys.stdout, indent=1)
+    return 1 if result is not None and result.get("failed") else 0
 
 
 def engine_parser(description: str) -> argparse.ArgumentParser:
-    """A parser of the options that name an engine."""
+    """A parser with the options that name an engine and its precision."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--engine", required=True)
     parser.add_argument("--precision", required=True)

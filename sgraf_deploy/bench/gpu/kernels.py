@@ -1,4 +1,4 @@
-"""The kernels of the GPU engines' own, on a device against NumPy: gathered rows, counted ranks."""
+"""Compare the GPU engines' own kernels, gathering rows and counting ranks, with NumPy."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ SHAPES: tuple[tuple[tuple[int, ...], str], ...] = (
     ((50, 3), "int8"),
     ((9,), "int32"),
 )
-"""Arrays whose rows are gathered: of the paper's widths, and of such as divide by nothing."""
+"""Arrays whose rows are gathered: with the paper's widths, and with odd ones."""
 
 IMAGES, PER_IMAGE, TILE = 60, 5, (37, 101)
-"""Of the ranks: neither side divides by the tile's."""
+"""The sizes of the ranks; neither side is a multiple of the tile's."""
 
 ENSEMBLE_SLACK = 1e-6
-"""How far an ensemble's logit may be on the device, times the largest: it is formed in float64
-and rounded there."""
+"""The tolerance for an ensemble's logit on the device, as a share of the largest logit: it is
+formed in float64 and rounded there."""
 
 
 def compare(cuda: Cuda, seed: int = 0) -> dict[str, Any]:
-    """Cases by kernel, and under `failed` those that differ from NumPy."""
+    """The number of cases by kernel, and under `failed` those that differ from NumPy."""
     engine, rng = GpuArrays(cuda, "cuda:0"), np.random.default_rng(seed)
     try:
         gathered, counted = list(_gathers(engine, rng)), list(_ranks(engine, rng))
@@ -45,32 +45,32 @@ def compare(cuda: Cuda, seed: int = 0) -> dict[str, Any]:
         "device": cuda.name,
         "compute_capability": cuda.compute_capability,
         "cases": {"gather": len(gathered), "count_ranks": len(counted)},
-        "failed": [name for name, right in (*gathered, *counted) if not right],
+        "failed": [name for name, equal in (*gathered, *counted) if not equal],
     }
 
 
 def _gathers(engine: GpuArrays, rng: np.random.Generator) -> Iterator[tuple[str, bool]]:
-    """Each case by name, and whether it is right."""
+    """Each case by name, and whether it is equal to NumPy's."""
     for shape, kind in SHAPES:
         source = rng.integers(0, 256, (*shape, np.dtype(kind).itemsize), np.uint8)
         array = source.view(kind)[..., 0]
         resident = engine.put(array)
         for rows in (rng.integers(0, shape[0], 501), rng.integers(0, shape[0], (11, 13))):
-            found = engine.fetch(engine.gather(resident, rows.astype(np.int32)))
-            right = np.array_equal(found.view(np.uint8), array[rows].view(np.uint8))
-            yield f"gather {rows.shape} rows of {shape} {kind}", right
+            actual = engine.fetch(engine.gather(resident, rows.astype(np.int32)))
+            equal = np.array_equal(actual.view(np.uint8), array[rows].view(np.uint8))
+            yield f"gather {rows.shape} rows of {shape} {kind}", equal
 
 
 def _ranks(engine: GpuArrays, rng: np.random.Generator) -> Iterator[tuple[str, bool]]:
-    """Of one, two and three members, with ties, tile by tile."""
+    """The same for ranks of one, two and three members, with ties, counted tile by tile."""
     for members in (1, 2, 3):
         shape = IMAGES, IMAGES * PER_IMAGE
         logits = {
             f"m{index}": np.round(rng.normal(0, 3, shape), 1).astype(np.float32)
             for index in range(members)
         }
-        whole = with_ensemble(logits)
-        thresholds = _thresholds(whole)
+        all_logits = with_ensemble(logits)
+        thresholds = _thresholds(all_logits)
         counter = engine.rank_counter(thresholds)
         for image in range(0, shape[0], TILE[0]):
             for caption in range(0, shape[1], TILE[1]):
@@ -78,35 +78,36 @@ def _ranks(engine: GpuArrays, rng: np.random.Generator) -> Iterator[tuple[str, b
                 tile = (slice(image, image + TILE[0]), columns)
                 counter.add(image, columns, {n: engine.put(x[tile]) for n, x in logits.items()})
         for name, counts in counter.result().items():
-            slack = 0.0 if name in logits else ENSEMBLE_SLACK * float(np.abs(whole[name]).max())
-            right = _is_right(whole[name], thresholds, name, counts, slack)
-            yield f"count_ranks of {name}, {members} members", right
+            matrix = all_logits[name]
+            slack = 0.0 if name in logits else ENSEMBLE_SLACK * float(np.abs(matrix).max())
+            equal = _counts_equal(matrix, thresholds, name, counts, slack)
+            yield f"count_ranks of {name}, {members} members", equal
 
 
 def _thresholds(logits: dict[str, NDArray[np.float32]]) -> Thresholds:
     columns = np.arange(IMAGES * PER_IMAGE)
-    truths = {name: each[columns // PER_IMAGE, columns] for name, each in logits.items()}
-    best = {name: each.reshape(IMAGES, -1).max(axis=1) for name, each in truths.items()}
+    truths = {name: matrix[columns // PER_IMAGE, columns] for name, matrix in logits.items()}
+    best = {name: truth.reshape(IMAGES, -1).max(axis=1) for name, truth in truths.items()}
     return Thresholds(best, truths, PER_IMAGE)
 
 
-def _is_right(
+def _counts_equal(
     logits: NDArray[np.float32], thresholds: Thresholds, name: str, counts: RankCounts, slack: float
 ) -> bool:
-    """Whether every count is NumPy's; those within `slack` of a threshold may count or not."""
+    """Whether every count is equal to NumPy's; logits within `slack` of a threshold may differ."""
     candidates = logits.astype(np.float64)
     columns = np.arange(candidates.shape[1])
     candidates[columns // PER_IMAGE, columns] = -np.inf
-    right = True
-    for matrix, threshold, reached in (
+    equal = True
+    for matrix, threshold, actual in (
         (candidates, thresholds.images[name], counts.image_to_text),
         (candidates.T, thresholds.captions[name], counts.text_to_image),
     ):
         level = threshold[:, None].astype(np.float64)
         fewest = (matrix >= level + slack).sum(axis=1)
         most = (matrix >= level - slack).sum(axis=1)
-        right &= bool(((fewest <= reached) & (reached <= most)).all())
-    return right
+        equal &= bool(((fewest <= actual) & (actual <= most)).all())
+    return equal
 
 
 def _on_the_device(_: argparse.Namespace) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Where the scorer's time on a device goes: PyTorch's profiler, kernel by kernel.
+"""The scorer's time on a device by kernel, measured with PyTorch's profiler.
 
-It sees whatever a process starts on a GPU, Triton's, TensorRT's and ONNX Runtime's kernels, too;
-on a CPU PyTorch's operations alone.
+On a GPU it sees all kernels of the process, including those of Triton, TensorRT and ONNX Runtime;
+on a CPU only PyTorch's operations.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from sgraf_deploy.runtime.scorer import Scorer, load
 
 CAPTIONS_PER_IMAGE = 5
 SHOWN = 12
-"""Kernels that are named, the largest first."""
+"""The number of kernels that are reported, the largest first."""
 
 
 def profile_scorer(bundle: Bundle, scorer: Scorer, images: int) -> dict[str, Any]:
-    """Score a random matrix twice, then under the profiler: milliseconds and calls by kernel."""
+    """Score a random matrix twice, then profile it: milliseconds and calls by kernel."""
     import torch
     from torch.profiler import ProfilerActivity, profile
 
@@ -32,13 +32,14 @@ def profile_scorer(bundle: Bundle, scorer: Scorer, images: int) -> dict[str, Any
         scorer.logits(*encoded)
     on_a_gpu = scorer.device != "cpu"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_a_gpu else [])]
-    with profile(activities=activities) as found:
+    with profile(activities=activities) as profiler:
         scorer.logits(*encoded)
         if on_a_gpu:
             torch.cuda.synchronize()
-    events = [_event(event, on_a_gpu=on_a_gpu) for event in found.key_averages()]
-    timed = sorted((one for one in events if one and one["ms"] > 0), key=lambda one: -one["ms"])
-    total = sum(one["ms"] for one in timed)
+    events = [_kernel(event, on_a_gpu=on_a_gpu) for event in profiler.key_averages()]
+    kernels = [kernel for kernel in events if kernel and kernel["ms"] > 0]
+    kernels.sort(key=lambda kernel: -kernel["ms"])
+    total = sum(kernel["ms"] for kernel in kernels)
     return {
         "engine": scorer.engine_name,
         "executed": scorer.executed,
@@ -46,12 +47,12 @@ def profile_scorer(bundle: Bundle, scorer: Scorer, images: int) -> dict[str, Any
         "images": images,
         "captions": len(inputs.token_ids),
         "total_ms": total,
-        "kernels": [one | {"share": one["ms"] / total} for one in timed[:SHOWN]],
-        "two_largest": [one["name"] for one in timed[:2]],
+        "kernels": [kernel | {"share": kernel["ms"] / total} for kernel in kernels[:SHOWN]],
+        "two_largest": [kernel["name"] for kernel in kernels[:2]],
     }
 
 
-def _event(event: Any, *, on_a_gpu: bool) -> dict[str, Any] | None:
+def _kernel(event: Any, *, on_a_gpu: bool) -> dict[str, Any] | None:
     """A kernel on a GPU, or an operation on the CPU; None for anything else."""
     kind = str(event.device_type).rpartition(".")[2]
     if on_a_gpu != (kind == "CUDA"):

@@ -1,7 +1,7 @@
-"""What steps run on: GPUs, driver, versions, and for everything that is missing the reason.
+"""The machine of the steps: GPUs, driver, versions, and the reasons for everything missing.
 
-`python -m sgraf_deploy.bench.gpu.machine` prints it as JSON, in a process of its own: what it
-imports may break, and the process that runs the steps takes no memory on a GPU.
+`python -m sgraf_deploy.bench.gpu.machine` prints it as JSON. It runs in a process of its own,
+because its imports may crash, and so that the process that runs the steps takes no GPU memory.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from sgraf_deploy.errors import UnavailableError
 from sgraf_deploy.versions import tool_versions
 
 PACKAGES = ("triton", "cuda-bindings", "tensorrt", "tensorrt-rtx-cu13-bindings", "safetensors")
-"""Beside those that every report names."""
+"""Packages whose versions are reported in addition to those of every report."""
 
 SNAPSHOT = (
     *("name", "driver_version", "memory.total", "memory.used", "temperature.gpu", "power.draw"),
     *("power.limit", "clocks.sm", "clocks.max.sm", "clocks.mem", "clocks_event_reasons.active"),
 )
-"""What nvidia-smi is asked for."""
+"""The fields that are queried from nvidia-smi."""
 
 _SECONDS = 20
 
 
 def describe() -> dict[str, Any]:
-    """GPUs, CUDA, processor, versions; and by name why something does not work here.
+    """GPUs, CUDA, processor, versions, and the reasons why something does not work here.
 
-    `missing` knows every engine, `ENGINE@cuda` where one can run elsewhere too, `gpu`,
-    `cuda-bindings`, `compute-sanitizer` and `tensorrt-rtx`; what works is not in it.
+    The keys of `missing` are engines, `ENGINE@cuda` for engines that can also run elsewhere, `gpu`,
+    `cuda-bindings`, `compute-sanitizer` and `tensorrt-rtx`. It has no key for what works.
     """
     versions = tool_versions()
     for package in PACKAGES:
@@ -46,16 +46,16 @@ def describe() -> dict[str, Any]:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    found: dict[str, Any] = {"gpus": [], "cuda": None}
+    gpus: dict[str, Any] = {"gpus": [], "cuda": None}
     missing: dict[str, str] = {}
     try:
         driver = find_driver()
     except UnavailableError as error:
         missing["gpu"] = error.reason
     else:
-        found["cuda"] = driver.cuda
-        found["gpus"] = [f"{gpu.name} ({gpu.compute_capability})" for gpu in driver.gpus]
-    return found | {
+        gpus["cuda"] = driver.cuda
+        gpus["gpus"] = [f"{gpu.name} ({gpu.compute_capability})" for gpu in driver.gpus]
+    return gpus | {
         "processor": processor(),
         "versions": versions,
         "missing": missing | _engines() | _programs(),
@@ -84,17 +84,17 @@ def _programs() -> dict[str, str]:
     ):
         reasons["cuda-bindings"] = f"cuda-bindings is not installed: {CUDA_INSTALL}"
     try:
-        found = find_tensorrt()
+        tensorrt = find_tensorrt()
     except UnavailableError as error:
         reasons["tensorrt-rtx"] = error.reason
     else:
-        if found.flavour != "tensorrt-rtx":
-            reasons["tensorrt-rtx"] = f"the TensorRT of this machine is {found}"
+        if tensorrt.flavour != "tensorrt-rtx":
+            reasons["tensorrt-rtx"] = f"the TensorRT of this machine is {tensorrt}"
     return reasons
 
 
 def snapshot() -> dict[str, Any] | None:
-    """Clocks, temperature and power of the first GPU as nvidia-smi gives them; None without it."""
+    """Clocks, temperature and power of the first GPU from nvidia-smi; None without it."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return None
@@ -112,9 +112,9 @@ def snapshot() -> dict[str, Any] | None:
 
 
 def device_bytes() -> int | None:
-    """The memory of the first GPU as nvidia-smi gives it; None without it."""
-    found = snapshot()
-    number, _, unit = (found or {}).get("memory.total", "").partition(" ")
+    """The memory of the first GPU in bytes, from nvidia-smi; None without it."""
+    values = snapshot() or {}
+    number, _, unit = values.get("memory.total", "").partition(" ")
     return int(number) * 2**20 if number.isdecimal() and unit == "MiB" else None
 
 

@@ -1,4 +1,4 @@
-"""The steps in order: what would make all else worthless first, what takes longest last."""
+"""The steps in order: those that would invalidate all others first, the longest ones last."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from sgraf_deploy.errors import InputError
 
 DEFAULT_ENGINES = ("fused", "torch", "trt", "ort-cuda")
 BUDGETS = (8, 32, 1)
-"""GiB that a tile may take, in the order in which they are most likely to be the fastest."""
+"""The memory budgets of a tile in GiB, those that are probably fastest first."""
 
 COMPARED: tuple[Precision, ...] = ("fp32", "fp16")
 HERE = "sgraf_deploy.bench.gpu"
 
-_WRONG = 86
-"""The exit code of compute-sanitizer where it found something."""
+_SANITIZER_ERROR = 86
+"""The exit code of compute-sanitizer if it found an error."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured, and the dimensions of the random models."""
+    """The sizes of the measurements, and the options for the random models and their plans."""
 
     images: int
     captions: int
@@ -51,11 +51,11 @@ SMALL = Sizes(
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """What is measured: engines as `NAME` or `NAME:PRECISION`, and where files of the run lie.
+    """The engines to measure, as `NAME` or `NAME:PRECISION`, and the folder of the run's files.
 
-    `small` is a trial of the script, on a CPU too, whose sizes prove nothing. `prepared` is a
-    folder of `prepare`, and `key` what tells it from others; without one the embedded demo stands
-    in for real data.
+    `small` is a trial of the script, also on a CPU, whose sizes prove nothing. `prepared` is a
+    folder of `prepare`, and `key` identifies its content; without it the embedded demo is used
+    instead of real data.
     """
 
     work: Path
@@ -67,18 +67,18 @@ class PlanOptions:
 
     @property
     def data(self) -> Path:
-        """Where what was prepared is unpacked."""
+        """The folder that the prepared data is unpacked into."""
         return self.work / f"data-{self.key}"
 
     @property
     def sizes(self) -> Sizes:
-        """How much is measured."""
+        """The sizes of the measurements."""
         return SMALL if self.small else FULL
 
 
 @dataclass(frozen=True)
 class _Engine:
-    """An engine, in which precisions its values are compared, and in which it is timed."""
+    """An engine, the precisions in which it is compared, and the one in which it is timed."""
 
     name: str
     compared: tuple[Precision, ...]
@@ -87,12 +87,12 @@ class _Engine:
 
     @property
     def label(self) -> str:
-        """NAME:PRECISION of what is timed."""
+        """NAME:PRECISION of the timed precision."""
         return f"{self.name}:{self.timed}"
 
 
 def make_plan(options: PlanOptions) -> list[Step]:
-    """Every step in order. Raises InputError for an engine that there is not."""
+    """All steps in order. Raises InputError for an unknown engine."""
     engines = [_engine(text, small=options.small) for text in dict.fromkeys(options.engines)]
     return [
         *_setup(options),
@@ -110,19 +110,23 @@ def _engine(text: str, *, small: bool) -> _Engine:
     if request.engine not in ENGINES:
         raise InputError("--engine", expected=" or ".join(ENGINES), got=request.engine)
     entry = ENGINES[request.engine]
-    runs = [one for one in COMPARED if one in entry.precisions and one not in entry.by_name]
+    precisions = [
+        precision
+        for precision in COMPARED
+        if precision in entry.precisions and precision not in entry.by_name
+    ]
     if request.precision is not None:
-        if request.precision not in runs:
-            raise InputError(f"--engine {text}", expected=f"precision {' or '.join(runs)}")
-        runs = [request.precision]
+        if request.precision not in precisions:
+            raise InputError(f"--engine {text}", expected=f"precision {' or '.join(precisions)}")
+        precisions = [request.precision]
     on_a_gpu = "cuda" in entry.devices and not small
-    timed: Precision = "fp16" if "fp16" in runs and on_a_gpu else runs[0]
+    timed: Precision = "fp16" if "fp16" in precisions and on_a_gpu else precisions[0]
     requires = f"{request.engine}@cuda" if on_a_gpu else request.engine
-    return _Engine(request.engine, tuple(runs), timed, (requires,))
+    return _Engine(request.engine, tuple(precisions), timed, (requires,))
 
 
 def _setup(options: PlanOptions) -> Iterator[Step]:
-    """Real data on this machine."""
+    """Steps that unpack real data on this machine."""
     source = options.prepared
     needs: tuple[str, ...] = ()
     words: tuple[str, ...]
@@ -136,20 +140,26 @@ def _setup(options: PlanOptions) -> Iterator[Step]:
 
 
 def _values_of_kernels(options: PlanOptions, engines: list[_Engine]) -> Iterator[Step]:
-    """Kernels against NumPy and float64, and under compute-sanitizer where it is installed."""
-    sanitizer = ("compute-sanitizer", "--tool", "memcheck", "--error-exitcode", str(_WRONG))
+    """Steps that compare kernels with NumPy and float64, and run them under compute-sanitizer."""
+    sanitizer = (
+        "compute-sanitizer",
+        "--tool",
+        "memcheck",
+        "--error-exitcode",
+        str(_SANITIZER_ERROR),
+    )
     report = _report(options, "kernels")
     kernels = (PYTHON, "-m", f"{HERE}.kernels", "--json", str(report))
     cuda = ("gpu", "cuda-bindings")
     yield Step("kernels", "kernels", kernels, 120, requires=cuda, report=report)
-    timed = next((one.requires for one in engines if one.name == "fused"), None)
-    for module in options.modules if timed else ():
+    fused = next((engine.requires for engine in engines if engine.name == "fused"), None)
+    for module in options.modules if fused else ():
         name = f"fused-values-{module}"
         report = _report(options, name)
         words = _fused(module, *(["--small"] if options.small else ()), "--json", str(report))
         yield Step(
             *(name, "fused-values", words, 300),
-            requires=("gpu", *(timed or ())),
+            requires=("gpu", *(fused or ())),
             report=report,
             module=module,
             engine="fused",
@@ -158,17 +168,17 @@ def _values_of_kernels(options: PlanOptions, engines: list[_Engine]) -> Iterator
     yield Step(
         *("sanitize-kernels", "sanitizer", (*sanitizer, *kernels[:-2]), 240),
         requires=(*program, "cuda-bindings"),
-        missed_exit=_WRONG,
+        missed_exit=_SANITIZER_ERROR,
     )
-    for module in options.modules if timed else ():
+    for module in options.modules if fused else ():
         yield Step(
             *(f"sanitize-fused-{module}", "sanitizer", (*sanitizer, *_fused(module, "--small"))),
             MOST_SECONDS,
-            requires=(*program, *(timed or ())),
+            requires=(*program, *(fused or ())),
             module=module,
             engine="fused",
-            missed_exit=_WRONG,
-            # PyTorch's cache hands out parts of large blocks, in which nothing is out of bounds.
+            missed_exit=_SANITIZER_ERROR,
+            # PyTorch's cache gives out parts of large blocks, within which errors go unnoticed.
             environment=(("PYTORCH_NO_CUDA_MEMORY_CACHING", "1"),),
         )
 
@@ -178,7 +188,7 @@ def _fused(module: Module, *more: str) -> tuple[str, ...]:
 
 
 def _recall(options: PlanOptions, engines: list[_Engine]) -> Iterator[Step]:
-    """R@K on real data, by every engine and precision, against the literal loop."""
+    """Steps that compare R@K of every engine and precision with the literal loop on real data."""
     reference = options.work / f"reference-{options.key}.npz"
     module, data = (PYTHON, "-m", f"{HERE}.values"), str(options.data)
     words: tuple[str, ...]
@@ -216,7 +226,7 @@ def _recall(options: PlanOptions, engines: list[_Engine]) -> Iterator[Step]:
 
 
 def _portable(options: PlanOptions, engines: list[_Engine]) -> Iterator[Step]:
-    """Whether a plan of TensorRT for RTX that was built for no GPU in particular opens here."""
+    """A step that tries whether a portable plan of TensorRT for RTX opens on this GPU."""
     if any(engine.name == "trt" for engine in engines):
         report = _report(options, "portable")
         words = (PYTHON, "-m", f"{HERE}.portable", "--json", str(report))
@@ -225,12 +235,12 @@ def _portable(options: PlanOptions, engines: list[_Engine]) -> Iterator[Step]:
 
 
 def _speed(options: PlanOptions, module: Module, engines: list[_Engine]) -> Iterator[Step]:
-    """A random model at the paper's dimensions; its speed and latency beside the literal loop."""
+    """Steps that measure speed and latency of a random model and of the literal loop."""
     bundle, sizes = _bundle(options, module), options.sizes
     words = (PYTHON, "-m", f"{HERE}.random_bundle", module, str(bundle.parent), *sizes.model)
     yield Step(f"export-{module}", "setup", words, 400, makes=bundle, module=module)
     counts = ("--images", str(sizes.images), "--captions", str(sizes.captions))
-    often = ("--repeats", str(sizes.repeats), "--queries", str(sizes.queries))
+    rounds = ("--repeats", str(sizes.repeats), "--queries", str(sizes.queries))
     for engine in engines:
         needs = _needs(module, engine)
         for name in needs[1:]:
@@ -242,7 +252,7 @@ def _speed(options: PlanOptions, module: Module, engines: list[_Engine]) -> Iter
         yield Step(
             name,
             "speed",
-            (*words, *counts, *often, "--json", str(report)),
+            (*words, *counts, *rounds, "--json", str(report)),
             MOST_SECONDS,
             requires=engine.requires,
             needs=needs,
@@ -254,7 +264,7 @@ def _speed(options: PlanOptions, module: Module, engines: list[_Engine]) -> Iter
 
 @dataclass(frozen=True)
 class _Job:
-    """A module that is run on every random bundle with every engine."""
+    """A module to run on every random bundle with every engine."""
 
     kind: str
     module: str
@@ -263,7 +273,7 @@ class _Job:
     gib: int | None = None
 
     def step(self, options: PlanOptions, module: Module, engine: _Engine) -> Step:
-        """It, on one of them."""
+        """The step that runs it on one bundle with one engine."""
         budget = "" if self.gib is None else f"-{self.gib}GiB"
         name = f"{self.kind}-{module}-{engine.name}-{engine.timed}{budget}"
         report = _report(options, name)
@@ -281,7 +291,7 @@ class _Job:
 
 
 def _evaluations(options: PlanOptions, engines: list[_Engine]) -> Iterator[Step]:
-    """A whole evaluation, budget by budget."""
+    """Steps that run a whole evaluation in each memory budget."""
     images = ("--images", str(options.sizes.evaluated_images))
     for gib in BUDGETS:
         job = _Job("evaluation", "evaluation", (*images, "--gib", str(gib)), 400, gib)
@@ -289,15 +299,15 @@ def _evaluations(options: PlanOptions, engines: list[_Engine]) -> Iterator[Step]
 
 
 def _profiles(options: PlanOptions, engines: list[_Engine]) -> Iterator[Step]:
-    """Where the time goes, kernel by kernel; the profiler sees PyTorch and GPUs alone."""
+    """Steps that measure the time by kernel; the profiler sees only PyTorch and GPUs."""
     images = ("--images", str(options.sizes.profiled_images))
     job = _Job("profile", "largest_kernels", images, 300)
-    seen = [engine for engine in engines if "cuda" in ENGINES[engine.name].devices]
-    yield from (job.step(options, module, engine) for module in options.modules for engine in seen)
+    on_gpus = [engine for engine in engines if "cuda" in ENGINES[engine.name].devices]
+    yield from (job.step(options, m, engine) for m in options.modules for engine in on_gpus)
 
 
 def _needs(module: Module, engine: _Engine) -> tuple[str, ...]:
-    """What must be there before an engine can run a random bundle."""
+    """The steps that an engine needs before it can run a random bundle."""
     compiled = (f"compile-{module}",) if ENGINES[engine.name].compiled else ()
     return (f"export-{module}", *compiled)
 
@@ -321,7 +331,7 @@ def _compile(
 
 
 def _bundle(options: PlanOptions, module: Module) -> Path:
-    """Where `random_bundle` puts it."""
+    """The path where `random_bundle` writes it."""
     size = "small" if options.small else "paper"
     return options.work / f"{size}-{module}" / f"random-{module}.sgraf"
 

@@ -1,7 +1,7 @@
-"""Whether a plan that TensorRT for RTX built for no GPU in particular opens and runs on this one.
+"""Try whether a portable plan, which TensorRT for RTX built for any GPU, runs on this one.
 
-No list of NVIDIA's says so of every compute capability. The plan is one matrix product in
-float16, and what is asked is TensorRT, not this package's own rules.
+NVIDIA's documentation does not say so for every compute capability. The plan is a single matrix
+product in float16, and TensorRT itself is asked, not the rules of this package.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from sgraf_deploy.errors import DeviceError
 
 SIDE = 64
 _MASK = slice(0x20, 0x28)
-"""Of a plan's header: the compute capabilities that it was built for, as bits."""
+"""The bytes of a plan's header with the compute capabilities that it was built for, as bits."""
 
 
 def build_product(tensorrt: TensorRT, weights: np.ndarray[Any, Any], logger: Any) -> bytes:
-    """A plan of x @ weights, all float16 (SIDE, SIDE); DeviceError with TensorRT's reason."""
+    """Build a plan of x @ weights, all float16 (SIDE, SIDE); DeviceError has TensorRT's reason."""
     trt = tensorrt.module
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -42,29 +42,29 @@ def build_product(tensorrt: TensorRT, weights: np.ndarray[Any, Any], logger: Any
 
 
 def try_plan(tensorrt: TensorRT, cuda: Cuda | None = None) -> dict[str, Any]:
-    """Build, open and, on a GPU, run the plan; what worked, and why the first thing did not."""
+    """Build, open and, with a GPU, run the plan; return what worked and the reason if not."""
     logger, rng = tensorrt.logger(), np.random.default_rng(0)
     x, weights = (rng.standard_normal((SIDE, SIDE)).astype(np.float16) for _ in range(2))
     plan = build_product(tensorrt, weights, logger)
     mask = int.from_bytes(plan[_MASK], "little")
-    found: dict[str, Any] = {"tensorrt": str(tensorrt), "mask": hex(mask), "bytes": len(plan)}
-    found |= {"opens": False, "runs": None, "largest_difference": None, "reason": None}
+    result: dict[str, Any] = {"tensorrt": str(tensorrt), "mask": hex(mask), "bytes": len(plan)}
+    result |= {"opens": False, "runs": None, "largest_difference": None, "reason": None}
     engine = tensorrt.module.Runtime(logger).deserialize_cuda_engine(plan)
     context = None if engine is None else engine.create_execution_context()
     if context is None:
-        return found | {"reason": logger.recent()}
-    found["opens"] = True
+        return result | {"reason": logger.recent()}
+    result["opens"] = True
     if cuda is None:
-        return found
+        return result
     y = _run(GpuArrays(cuda, "cuda:0"), context, x)
     if y is None:
-        return found | {"runs": False, "reason": logger.recent()}
+        return result | {"runs": False, "reason": logger.recent()}
     expected = x.astype(np.float32) @ weights.astype(np.float32)
-    return found | {"runs": True, "largest_difference": float(np.abs(y - expected).max())}
+    return result | {"runs": True, "largest_difference": float(np.abs(y - expected).max())}
 
 
 def _run(engine: GpuArrays, context: Any, x: np.ndarray[Any, Any]) -> Any:
-    """y as float32; None where TensorRT refuses."""
+    """Run the plan and return y as float32; None if TensorRT refuses."""
     try:
         source, target = engine.put(x), engine.empty(x.shape, x.dtype)
         lane = engine.lane()

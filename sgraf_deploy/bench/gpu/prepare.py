@@ -1,8 +1,8 @@
-"""Collects what a bare machine lacks into one folder, in parts that can be carried one by one.
+"""Collects a bundle and data for a GPU machine into one folder, in parts of limited size.
 
-A bundle, a split's regions and its captions as token ids, so that no tokenizer is needed there; and
-any folder of Python packages for that machine, such as TensorRT for RTX. Random models are made
-where they are measured, from a seed.
+It collects a bundle, a split's regions and its captions as token ids, so that the GPU machine needs
+no tokenizer, and optionally a folder of Python packages for that machine, such as TensorRT for RTX.
+Random models are made from a seed on the machine where they are measured.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ from sgraf_deploy.files.writer import staged_file, write_file, write_json
 from sgraf_deploy.schema import encode
 
 PART_BYTES = 48 * 10**6
-"""Below the 64 MiB that a lent machine takes along in one go, beside a working tree."""
+"""The default size of a part: small enough for common limits of 64 MiB per upload."""
 
 SPARES = ("safetensors",)
-"""What engines need beside PyTorch, and a machine that was set up for PyTorch alone may lack. Its
-compiled part runs on any CPython of the platform."""
+"""Packages that engines need besides PyTorch, and that a machine with only PyTorch may lack. Their
+compiled parts run with any CPython of the platform."""
 
 _ENGINES = "engines"
-"""Of a bundle, what is not taken along: plans are built where they run."""
+"""The folder of a bundle that is not collected: plans are built where they run."""
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What is collected; `packages` is a folder as `pip install --target` fills it."""
+    """What to collect; `packages` is a folder that `pip install --target` wrote."""
 
     bundle: Bundle
     split: PrecompSplit
@@ -66,11 +66,11 @@ class Contents:
 def prepare(
     contents: Contents, target: Path, *, part_bytes: int = PART_BYTES, force: bool = False
 ) -> Prepared:
-    """Write a folder of an index and the parts of one archive, whole or not at all.
+    """Write a folder with an index and the parts of one archive, atomically.
 
     Regions keep their dtype, so that R@K is that of the split. Raises DataError for a split that
     does not fit the bundle, BundleError for a bundle without a vocabulary, InputError for a target
-    that is something else, or exists without `force`, and for packages that are no folder.
+    that is not such a folder, or exists without `force`, and for packages that are not a folder.
     """
     if contents.packages is not None and not contents.packages.is_dir():
         raise InputError(f"--packages {contents.packages}", expected="a folder", got="none")
@@ -78,15 +78,15 @@ def prepare(
     regions = readable(contents.split.regions)
     rules = Rules("prepared folder", InputError, _check_replaceable)
     with tempfile.TemporaryDirectory() as name, staged_folder(target, rules, force=force) as folder:
-        loose = Path(name)
-        with staged_file(loose / REGIONS) as file:
+        arrays = Path(name)
+        with staged_file(arrays / REGIONS) as file:
             np.save(file, regions)
-        with staged_file(loose / CAPTIONS) as file:
+        with staged_file(arrays / CAPTIONS) as file:
             lengths = np.array([len(ids) for ids in checked.token_ids], np.int32)
             ids = np.concatenate(checked.token_ids)
             per_image = np.int32(contents.split.captions_per_image)
             np.savez(file, ids=ids, lengths=lengths, captions_per_image=per_image)
-        files = dict(_files(contents, loose))
+        files = dict(_files(contents, arrays))
         parts = _write_archive(files, folder, part_bytes)
         described = _describe(contents, files, str(regions.dtype))
         index = Prepared(SCHEMA, parts, described)
@@ -94,10 +94,10 @@ def prepare(
     return index
 
 
-def _files(contents: Contents, loose: Path) -> Iterator[tuple[str, Path]]:
-    """Every file, by its name in the archive, in an order that is always the same."""
+def _files(contents: Contents, arrays: Path) -> Iterator[tuple[str, Path]]:
+    """Every file with its name in the archive, in a fixed order."""
     for name in (REGIONS, CAPTIONS):
-        yield name, loose / name
+        yield name, arrays / name
     folders = {MODEL: contents.bundle.path, **_spares()}
     if contents.packages is not None:
         folders[PACKAGES] = contents.packages
@@ -112,7 +112,7 @@ def _files(contents: Contents, loose: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _spares() -> dict[str, Path]:
-    """The folders of modules that are installed here, by where they go."""
+    """The folders of the spare packages that are installed here, by their place in the archive."""
     specs = {name: importlib.util.find_spec(name) for name in SPARES}
     return {
         f"{SPARE}/{name}/{name}": Path(spec.origin).parent
@@ -122,11 +122,11 @@ def _spares() -> dict[str, Path]:
 
 
 def _write_archive(files: dict[str, Path], folder: Path, part_bytes: int) -> tuple[Part, ...]:
-    """One compressed tar, cut into parts as it is written."""
+    """Write one compressed tar archive, split into parts while it is written."""
     cut = _Cut(folder, part_bytes)
     with tarfile.open(fileobj=cut, mode="w|", format=tarfile.PAX_FORMAT) as archive:
         for name, path in files.items():
-            entry = tarfile.TarInfo(name)  # Neither times nor owners: same files, same archive.
+            entry = tarfile.TarInfo(name)  # without times and owners: equal files, equal archives
             entry.size, entry.mode = path.stat().st_size, 0o644
             with path.open("rb") as file:
                 archive.addfile(entry, file)
@@ -135,7 +135,7 @@ def _write_archive(files: dict[str, Path], folder: Path, part_bytes: int) -> tup
 
 @dataclass
 class _Cut(io.RawIOBase):
-    """A stream whose content, compressed by xz, becomes files of at most so many bytes."""
+    """A stream whose content is compressed by xz and written to files of at most `part_bytes`."""
 
     folder: Path
     part_bytes: int
@@ -163,7 +163,7 @@ class _Cut(io.RawIOBase):
         self.parts.append(Part(name, hashlib.sha256(content).hexdigest(), size))
 
     def finish(self) -> tuple[Part, ...]:
-        """Write what is left; all parts in order."""
+        """Write the rest, and return all parts in order."""
         self._hold(self.compressor.flush())
         if self.held:
             self._put(len(self.held))
@@ -187,14 +187,14 @@ def _describe(contents: Contents, files: dict[str, Path], dtype: str) -> dict[st
 
 
 def _check_replaceable(folder: Path) -> None:
-    """InputError unless a folder holds what `prepare` wrote, and nothing else."""
+    """Raise InputError unless a folder contains what `prepare` wrote, and nothing else."""
     index, _ = read_index(folder)
     known = {INDEX, *(part.file for part in index.parts)}
-    others = sorted(path.name for path in folder.iterdir() if path.name not in known)
-    if others:
+    extra_files = sorted(path.name for path in folder.iterdir() if path.name not in known)
+    if extra_files:
         raise InputError(
             f"prepared folder {folder} is not replaced",
-            expected="its own files alone",
-            got=", ".join(others[:5]),
-            hint="choose another -o",
+            expected="only files that prepare wrote",
+            got=", ".join(extra_files[:5]),
+            hint="choose another folder with -o",
         )

@@ -1,4 +1,4 @@
-"""A bundle of random weights at the paper's dimensions, made where it is needed, from a seed."""
+"""Write a bundle with random weights at the paper's dimensions, made from a seed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sgraf_deploy.bench.random_model import export_random, model_config, random_
 from sgraf_deploy.config import MODULES
 
 SMALL = {"embed": 64, "sim_dim": 32, "word_dim": 24, "img_dim": 64}
-"""Dimensions of a trial."""
+"""The dimensions of a trial."""
 
 
 def _job(given: argparse.Namespace) -> None:
@@ -23,8 +23,8 @@ def _job(given: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("module", choices=MODULES)
-    parser.add_argument("folder", type=Path, help="where the bundle and its checkpoint go")
-    parser.add_argument("--small", action="store_true", help="other dimensions, for a trial")
+    parser.add_argument("folder", type=Path, help="folder for the bundle and its checkpoint")
+    parser.add_argument("--small", action="store_true", help="use small dimensions, for a trial")
     return parser
 
 

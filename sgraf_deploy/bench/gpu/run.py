@@ -1,4 +1,4 @@
-"""Runs the steps that have not ended, one after the other, and writes the state after each."""
+"""Runs the unfinished steps one after the other, and writes the state after each."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _now() -> str:
 
 @dataclass(frozen=True)
 class World:
-    """What steps touch besides the state: a test gives others."""
+    """The effects of steps besides the state, which tests replace."""
 
     run: Runner = run_command
     snapshot: Callable[[], dict[str, Any] | None] = snapshot
@@ -45,10 +45,10 @@ class World:
 
 @dataclass
 class StepRun:
-    """One call of `bench gpu`.
+    """One run of `bench gpu`.
 
-    `again` runs what failed, too. `minutes` is what the whole may take: no step begins after it.
-    `packages` is a folder of modules that steps may import.
+    `again` also runs the steps that failed. `minutes` is the time limit of the whole run, after
+    which no step is started. `packages` is a folder of modules that steps may import.
     """
 
     steps: Sequence[Step]
@@ -62,14 +62,14 @@ class StepRun:
     _machine: int | None = None
 
     def run(self) -> list[Step]:
-        """Run what there is to run; the steps that are left because the time was up."""
+        """Run the unfinished steps; return those that were not started because the time was up."""
         self.save(self.state)
         begin = self.world.clock()
         for place, step in enumerate(self.steps):
             if self._has_ended(step):
                 continue
             if self.minutes is not None and self.world.clock() - begin >= 60 * self.minutes:
-                return [one for one in self.steps[place:] if not self._has_ended(one)]
+                return [later for later in self.steps[place:] if not self._has_ended(later)]
             self._keep(self._blocked(step) or self._run(step))
         return []
 
@@ -82,7 +82,7 @@ class StepRun:
         return not self.again
 
     def _blocked(self, step: Step) -> Record | None:
-        """Why a step cannot be run: a step that it needs, or something that this machine lacks."""
+        """A record of why a step cannot be run: a step that it needs, or this machine; or None."""
         for need in step.needs:
             record = self.state.record(need)
             if record is None or record.outcome != "ok":
@@ -100,11 +100,11 @@ class StepRun:
     def _run(self, step: Step) -> Record:
         self.tell(f"== {step.name}, at most {step.seconds / 60:.0f} minutes: {step.shown}")
         world = self.world
-        if step.report is not None:  # What an earlier try wrote is not taken for this one's.
+        if step.report is not None:  # An earlier run's report must not be taken for this one's.
             step.report.parent.mkdir(parents=True, exist_ok=True)
             step.report.unlink(missing_ok=True)
         before = world.snapshot()
-        # What is set up may bring packages along: until then nothing is said of the machine.
+        # Setup steps may install packages, so the machine is not described before them.
         machine = None if step.kind == "setup" else self._describe()
         try:
             ended = self._execute(step)
@@ -130,17 +130,17 @@ class StepRun:
         return self.world.run(step.command, step.seconds, environment)
 
     def _describe(self) -> int:
-        """This machine's place in the state; it is looked at once, by the first that asks.
+        """The index of this machine in the state; the machine is described once, when needed.
 
-        Raises UnavailableError where it cannot be described.
+        Raises UnavailableError if it cannot be described.
         """
         if self._machine is None:
             ended = self._execute(DESCRIBE)
             if ended.exit != 0:
                 got = " ".join(ended.last_lines) or f"exit {ended.exit}"
                 raise UnavailableError("this machine cannot be described", got=got)
-            found = parse(ended.stdout, REPORT)
-            self.state, self._machine = self.state.with_machine(found)
+            machine = parse(ended.stdout, REPORT)
+            self.state, self._machine = self.state.with_machine(machine)
         return self._machine
 
     def _keep(self, record: Record) -> None:
@@ -153,13 +153,13 @@ _ENDED: dict[Outcome, str] = {
     "ok": "left nothing",
     "missed": "missed a bound",
     "failed": "failed",
-    "timed out": "took too long",
+    "timed out": "timed out",
     "not run": "was not run",
 }
 
 
 def outcome_line(record: Record) -> str:
-    """How a step ended, in a line."""
+    """One line on how a step ended."""
     parts = [f"{record.step}: {record.outcome}"]
     if record.seconds is not None:
         parts[0] += f" after {record.seconds:.1f} s"
@@ -168,35 +168,35 @@ def outcome_line(record: Record) -> str:
 
 
 def _judge(step: Step, ended: Ended) -> tuple[Outcome, str | None, dict[str, Any] | None]:
-    """How a step ended, why if not well, and what it found."""
+    """The outcome of a step, the reason if it is not ok, and its result."""
     if ended.exit is None:
-        return "timed out", f"it took longer than its {step.seconds} seconds and was ended", None
-    result, wrong = None, None
+        return "timed out", f"it exceeded its limit of {step.seconds} seconds", None
+    result, defect = None, None
     try:
         result = _result(step)
     except SgrafDeployError as error:
-        wrong = error.reason
-    if ended.exit == 0 and wrong is None:
+        defect = error.reason
+    if ended.exit == 0 and defect is None:
         if step.makes is not None and not step.makes.exists():
-            return "failed", f"it left no {step.makes.name}", result
+            return "failed", f"it did not write {step.makes.name}", result
         return "ok", None, result
     if ended.exit == step.missed_exit or (ended.exit == 1 and result is not None):
-        return "missed", "it found a bound that is not met", result
+        return "missed", "it missed a bound", result
     if ended.exit == 0:
-        return "failed", wrong, None
+        return "failed", defect, None
     how = f"exit code {ended.exit}" if ended.exit > 0 else f"signal {-ended.exit}"
     return "failed", how, result
 
 
 def _result(step: Step) -> dict[str, Any] | None:
-    """What a step wrote; InputError for what should be a JSON object and is none."""
+    """The report of a step, None if it writes none; InputError if it is not a JSON object."""
     if step.report is None:
         return None
     try:
         content = REPORT.read(step.report)
     except OSError as error:
         raise InputError("report of the step", got=error.strerror or error) from error
-    found = parse(content, REPORT)
-    if not isinstance(found, dict):
-        raise InputError("report of the step", expected="an object", got="something else")
-    return found
+    report = parse(content, REPORT)
+    if not isinstance(report, dict):
+        raise InputError("report of the step", expected="an object", got="another JSON value")
+    return report

@@ -1,4 +1,4 @@
-"""Runs one command within a time limit; when that is over, or we end, its children end with it."""
+"""Runs one command with a time limit, and ends its children with it or with this process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sgraf_deploy.bench.gpu.unpack import SPARE
 from sgraf_deploy.errors import UnavailableError
 
 ERROR_LINES = 12
-"""Of what a failed command wrote to standard error, its end."""
+"""The number of last lines that are kept of a failed command's standard error."""
 
 _TERMINATED = 128 + signal.SIGTERM
 _PR_SET_PDEATHSIG = 1
@@ -28,7 +28,7 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended; `exit` is None where its time was up, negative after a signal."""
+    """How a command ended; `exit` is None after its time limit, and negative after a signal."""
 
     exit: int | None
     seconds: float
@@ -37,27 +37,27 @@ class Ended:
 
     @property
     def last_lines(self) -> tuple[str, ...]:
-        """The end of standard error, without blank lines."""
+        """The last lines of standard error, without blank lines."""
         lines = [line for line in self.stderr.splitlines() if line.strip()]
         return tuple(lines[-ERROR_LINES:])
 
 
 class Runner(Protocol):
-    """Runs a command; a test's may do anything else."""
+    """Runs a command; tests replace it."""
 
     def __call__(
         self, command: Sequence[str], seconds: float, environment: Mapping[str, str]
     ) -> Ended:
-        """Run it, for at most so many seconds, with these variables besides our own.
+        """Run it for at most `seconds`, with these variables added to this process's.
 
-        Raises UnavailableError where there is no such program.
+        Raises UnavailableError if the program cannot be run.
         """
 
 
 def run_command(command: Sequence[str], seconds: float, environment: Mapping[str, str]) -> Ended:
-    """See `Runner`. The command is a process group of its own, which ends as a whole.
+    """See `Runner`. The command is a process group of its own, which is ended as a whole.
 
-    No session: what a session leaves running outlives the command that a lent machine ran.
+    It is not a session of its own, because processes of a session could outlive this one.
     """
     start = time.monotonic()
     try:
@@ -71,7 +71,7 @@ def run_command(command: Sequence[str], seconds: float, environment: Mapping[str
             errors="replace",
             env={**os.environ, **environment},
             process_group=0,
-            # It calls one function that was loaded before, and this process has no other thread.
+            # It calls a single function that is already loaded, and there is no other thread.
             preexec_fn=_end_with_parent(),  # noqa: PLW1509
         )
     except OSError as error:
@@ -87,7 +87,7 @@ def run_command(command: Sequence[str], seconds: float, environment: Mapping[str
 
 
 def _end_with_parent() -> Callable[[], object] | None:
-    """What a child calls so that Linux ends it with us, even if we are killed; None elsewhere."""
+    """A call for the child that makes Linux end it with its parent, even a killed one; or None."""
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None).prctl
@@ -102,7 +102,7 @@ def _ended_with_us(process: subprocess.Popen[str]) -> Iterator[None]:
         sys.exit(_TERMINATED)
 
     before = None
-    with suppress(ValueError):  # only the main thread hears signals
+    with suppress(ValueError):  # only the main thread can handle signals
         before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
@@ -124,13 +124,13 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def environment_of(packages: Path) -> dict[str, str]:
-    """What every step gets: this package, packages that were prepared, and CUDA's own programs.
+    """The environment of every step: this package, prepared packages, and CUDA's programs.
 
-    Of the modules that were taken along in case, those that Python does not find here.
+    Of the spare packages, it has those that are not installed here.
     """
     spares = sorted((packages.parent / SPARE).glob("*"))
-    lacking = [str(spare) for spare in spares if importlib.util.find_spec(spare.name) is None]
-    paths = [str(packages), *filter(None, sys.path), *lacking]
+    missing = [str(spare) for spare in spares if importlib.util.find_spec(spare.name) is None]
+    paths = [str(packages), *filter(None, sys.path), *missing]
     programs = [os.environ.get("PATH", ""), "/usr/local/cuda/bin"]
     return {
         "PYTHONPATH": os.pathsep.join(paths),

@@ -1,4 +1,4 @@
-"""What was found so far, in one file: every step's record, and the machines that they ran on."""
+"""The results so far, in one file: every step's record, and the machines that they ran on."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ FILE = "gpu.json"
 SCHEMA = 1
 
 Outcome = Literal["ok", "missed", "failed", "timed out", "not run"]
-"""`missed`: the command ran and found a bound that is not met (exit 1). `not run` is tried again
-whenever the steps are run: what it lacked may be there by then."""
+"""`missed`: the command ran and missed a bound (exit 1). A step that was `not run` is tried again
+in every run, because what it lacked may exist by then."""
 
-DOCUMENT = Document("results", InputError, "take the file that bench gpu wrote", 256 * 2**20)
+DOCUMENT = Document("results", InputError, "use a file that bench gpu wrote", 256 * 2**20)
 
 
 @dataclass(frozen=True)
 class Record:
-    """How a step ended.
+    """The record of a step that ended or could not be run.
 
-    `reason` says why it was not run; `error` is the end of what a failed one wrote to standard
-    error; `result` what it found. `gpu_before` and `gpu_after` are the clocks, temperature and
-    power that nvidia-smi gives, None where it is not there. `machine` is a place among the state's.
+    `reason` says why its outcome is not ok; `error` has the last lines of a failed step's standard
+    error; `result` is the step's report. `gpu_before` and `gpu_after` are the clocks, temperature
+    and power from nvidia-smi, None without it. `machine` is an index into the state's machines.
     """
 
     step: str
@@ -49,7 +49,7 @@ class Record:
 
     @classmethod
     def of(cls, step: Step, outcome: Outcome, reason: str | None = None, **more: Any) -> Record:
-        """A record of a step with what is known of it, and None for all else."""
+        """A record of a step with the given fields, and None for all others."""
         fields = dict.fromkeys(
             ("machine", "ended", "exit", "seconds", "gpu_before", "gpu_after", "result")
         )
@@ -69,43 +69,43 @@ class Record:
 
 @dataclass(frozen=True)
 class State:
-    """Everything that a run has found; a later run goes on from it."""
+    """The results of all runs so far; a later run continues from them."""
 
     schema: int
     small: bool
     data: str
-    """What tells the real data from others: `PlanOptions.key`."""
+    """The identity of the real data: `PlanOptions.key`."""
     commands: tuple[str, ...]
     machines: tuple[dict[str, Any], ...]
     records: tuple[Record, ...]
 
     def record(self, step: str) -> Record | None:
-        """A step's, if there is one."""
-        return next((one for one in self.records if one.step == step), None)
+        """The record of a step, if there is one."""
+        return next((record for record in self.records if record.step == step), None)
 
     def with_record(self, record: Record) -> State:
-        """The same with a step's new record at the place of its old one."""
-        records = {one.step: one for one in self.records} | {record.step: record}
+        """A state in which the record replaces the step's old one."""
+        records = {old.step: old for old in self.records} | {record.step: record}
         return replace(self, records=tuple(records.values()))
 
     def with_machine(self, machine: dict[str, Any]) -> tuple[State, int]:
-        """The same with a machine among those that steps ran on, and its place."""
+        """A state that has the machine, and the machine's index."""
         machines = self.machines if machine in self.machines else (*self.machines, machine)
         return replace(self, machines=machines), machines.index(machine)
 
     def with_command(self, command: str) -> State:
-        """The same with a command line among those that ran the steps."""
+        """A state that has the command line."""
         commands = dict.fromkeys((*self.commands, command))
         return replace(self, commands=tuple(commands))
 
 
 def new_state(data: str, *, small: bool) -> State:
-    """Nothing is known yet."""
+    """A state without results."""
     return State(SCHEMA, small, data, (), (), ())
 
 
 def read_state(path: Path) -> State:
-    """A file of an earlier run, or the one in a folder; InputError for what is none."""
+    """Read a file of an earlier run, or the one in a folder; InputError if it is not one."""
     file = path / FILE if path.is_dir() else path
     try:
         value = parse(DOCUMENT.read(file), DOCUMENT)
@@ -118,9 +118,9 @@ def read_state(path: Path) -> State:
 
 
 def resume(folder: Path, data: str, *, small: bool) -> State:
-    """The state in a folder, a new one where there is none.
+    """The state in a folder, or a new one if there is none.
 
-    Raises InputError for one of another size or of other data: a step is not run twice.
+    Raises InputError for a state of other sizes or other data, whose steps cannot be continued.
     """
     if not (folder / FILE).exists():
         return new_state(data, small=small)
@@ -136,7 +136,7 @@ def resume(folder: Path, data: str, *, small: bool) -> State:
 
 
 def save(folder: Path, state: State) -> None:
-    """Write it, whole or not at all."""
+    """Write the state atomically."""
     write_json(folder / FILE, encode(state), what="results")
 
 

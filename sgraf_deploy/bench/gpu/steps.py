@@ -1,4 +1,4 @@
-"""What a step is: a command of its own, how long it may take, and what it waits for."""
+"""A step: a command, its time limit, and the steps and programs that it needs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from sgraf_deploy.errors import InputError
 
 MOST_SECONDS = 540
-"""No step may take longer: lent machines end a command after ten minutes."""
+"""The longest time limit of a step: some machines end a command after ten minutes."""
 
 PYTHON = "python"
 
@@ -21,10 +21,11 @@ PYTHON = "python"
 class Step:
     """One command, run in a process of its own.
 
-    `words` begin with a program; `python` is the interpreter that runs this. `requires` names what
-    `machine.missing` is asked about, `needs` other steps that must have ended well. `makes` is what
-    the step leaves for others: without it the step is run again. The command writes its result, as
-    JSON, to `report`. `kind`, `module`, `engine` and `gib` are what `bounds` looks for.
+    `words` begin with a program; `python` stands for the running interpreter. `requires` has names
+    that must not be in the machine's `missing`, `needs` other steps that must have succeeded.
+    `makes` is the path that the step writes for others; if it is gone, the step is run again. The
+    command writes its result as JSON to `report`. `bounds` selects steps by `kind`, `module`,
+    `engine` and `gib`.
     """
 
     name: str
@@ -40,17 +41,16 @@ class Step:
     gib: int | None = None
     environment: tuple[tuple[str, str], ...] = ()
     missed_exit: int | None = None
-    """The exit code of a program that says so where it has found what it looks for; a step that
-    reports says it with 1."""
+    """The exit code of a program that found an error; for a step with a report that is 1."""
 
     @property
     def command(self) -> list[str]:
-        """What is executed."""
+        """The command line to execute."""
         return [sys.executable if word == PYTHON else word for word in self.words]
 
     @property
     def shown(self) -> str:
-        """The command for people, folders of this machine reduced to their names."""
+        """The command as text, with paths reduced to their names."""
         settings = [f"{name}={value}" for name, value in self.environment]
         return " ".join([*settings, shown_command(self.words)])
 
@@ -61,9 +61,9 @@ def shown_command(words: Iterable[str]) -> str:
 
 
 def select(steps: list[Step], patterns: Collection[str]) -> list[Step]:
-    """The steps that a pattern names (`speed-*`), with those that they need, in order.
+    """The steps that a pattern such as `speed-*` matches, with those that they need, in order.
 
-    Without patterns all of them. Raises InputError for a pattern that names none.
+    Without patterns, all steps. Raises InputError for a pattern that matches none.
     """
     if not patterns:
         return steps
@@ -73,14 +73,14 @@ def select(steps: list[Step], patterns: Collection[str]) -> list[Step]:
             raise InputError(
                 f"--only {pattern}",
                 expected="the name of a step",
-                got="none of that name",
-                hint="--dry-run lists them",
+                got="a pattern that matches no step",
+                hint="use --dry-run to list the steps",
             )
-    waiting = [name for name in by_name if any(fnmatchcase(name, one) for one in patterns)]
+    queue = [name for name in by_name if any(fnmatchcase(name, pattern) for pattern in patterns)]
     chosen: set[str] = set()
-    while waiting:
-        name = waiting.pop()
+    while queue:
+        name = queue.pop()
         if name not in chosen:
             chosen.add(name)
-            waiting.extend(by_name[name].needs)
+            queue.extend(by_name[name].needs)
     return [step for step in steps if step.name in chosen]

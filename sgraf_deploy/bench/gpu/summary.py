@@ -1,4 +1,4 @@
-"""Merges what several runs found, and says of every bound whether it is met, machine by machine."""
+"""Merges the results of several runs, and checks every bound for each machine."""
 
 from __future__ import annotations
 
@@ -11,83 +11,85 @@ from sgraf_deploy.bench.gpu.state import Record, State
 from sgraf_deploy.schema import encode
 
 FILE = "summary.json"
-UNKNOWN = "no machine was looked at"
+UNKNOWN = "unknown machine"
 
 
 def summarise(states: Sequence[State]) -> dict[str, Any]:
-    """Everything of everyone: machines, commands, steps, and the bounds of every machine.
+    """Machines, commands and steps of all runs, and the bounds of every machine.
 
-    Of a step that several runs took, the last one's record counts. A trial's verdicts say that they
-    prove nothing.
+    If several runs have a record of a step, the last one counts. Verdicts of a trial are marked,
+    because they prove nothing.
     """
-    found = []
+    machines = []
     for small in (False, True):
         same = [state for state in states if state.small == small]
         for name, records in _by_machine(same).items():
-            found.append(_of_machine(name, records, same, small=small))
-    return {"machines": found}
+            machines.append(_of_machine(name, records, same, small=small))
+    return {"machines": machines}
 
 
 def _by_machine(states: Sequence[State]) -> dict[str, list[Record]]:
-    """Records by the machine that they were made on; what was not run anywhere is everyone's."""
-    names = list(dict.fromkeys(name_of(machine) for one in states for machine in one.machines))
-    found: dict[str, list[Record]] = {name: [] for name in names or ([UNKNOWN] if states else [])}
+    """Records by the name of their machine; a record without a machine belongs to all of them."""
+    names = list(dict.fromkeys(name_of(machine) for state in states for machine in state.machines))
+    by_name: dict[str, list[Record]] = {n: [] for n in names or ([UNKNOWN] if states else [])}
     for state in states:
         for record in state.records:
-            own = record.machine
-            machines = found if own is None else [name_of(state.machines[own])]
+            index = record.machine
+            machines = by_name if index is None else [name_of(state.machines[index])]
             for name in machines:
-                found[name].append(record)
-    return found
+                by_name[name].append(record)
+    return by_name
 
 
 def name_of(machine: dict[str, Any]) -> str:
-    """A machine by its GPUs, or its processor."""
+    """The name of a machine: its GPUs, or its processor if it has none."""
     return ", ".join(machine["gpus"]) or machine["processor"]
 
 
 def _of_machine(
     name: str, records: list[Record], states: Sequence[State], *, small: bool
 ) -> dict[str, Any]:
-    latest = list({one.step: one for one in records}.values())
+    latest = list({record.step: record for record in records}.values())
     described = [m for state in states for m in state.machines if name_of(m) == name]
     return {
         "machine": name,
         "trial": small,
         "described": described,
-        "commands": list(dict.fromkeys(one for state in states for one in state.commands)),
-        "bounds": [_plain(one, small=small) for one in verdicts(Records(records))],
-        "figures": [{"step": step, "found": found} for step, found in figures(latest)],
-        "steps": [encode(one) | {"result": None} for one in latest],
+        "commands": list(dict.fromkeys(command for state in states for command in state.commands)),
+        "bounds": [_plain(verdict, small=small) for verdict in verdicts(Records(records))],
+        "figures": [{"step": step, "found": text} for step, text in figures(latest)],
+        "steps": [encode(record) | {"result": None} for record in latest],
     }
 
 
 def _plain(verdict: Verdict, *, small: bool) -> dict[str, Any]:
-    found = verdict.to_json()
+    fields = verdict.to_json()
     if small and verdict.met != "not run":
-        found["met"] = f"trial, {verdict.met}"
-    return found
+        fields["met"] = f"trial, {verdict.met}"
+    return fields
 
 
 Rows = list[tuple[str, ...]]
 
 
 def rows_of(summary: dict[str, Any]) -> list[tuple[str, Rows, Rows]]:
-    """For people: of each machine its heading, step and figures; verdict, bound, wanted, found."""
-    found = []
+    """The tables of each machine: its heading, rows of (step, figures), and rows of (verdict,
+    bound, requirement, measured value)."""
+    tables = []
     for machine in summary["machines"]:
         trial = " (a trial of the script: its sizes prove nothing)" if machine["trial"] else ""
-        measured: Rows = [(one["step"], one["found"]) for one in machine["figures"]]
+        measured: Rows = [(step["step"], step["found"]) for step in machine["figures"]]
         rows: Rows = [
-            (one["met"], one["what"], one["wanted"], _shown(one)) for one in machine["bounds"]
+            (bound["met"], bound["what"], bound["wanted"], _shown(bound))
+            for bound in machine["bounds"]
         ]
-        found.append((f"{machine['machine']}{trial}", measured, rows))
-    return found
+        tables.append((f"{machine['machine']}{trial}", measured, rows))
+    return tables
 
 
 def _shown(verdict: dict[str, Any]) -> str:
-    found = verdict["found"]
-    if found is None:
+    value = verdict["found"]
+    if value is None:
         return str(verdict["reason"] or "")
-    text = f"{found:.3g}" if isinstance(found, float) else str(found)
+    text = f"{value:.3g}" if isinstance(value, float) else str(value)
     return text if verdict["reason"] is None else f"{text}: {verdict['reason']}"

@@ -1,4 +1,4 @@
-"""What `bench gpu prepare` put into a folder, brought back: parts joined, hashes compared.
+"""Unpacks a folder of `bench gpu prepare`: compares hashes, joins the parts, reads the data.
 
 `python -m sgraf_deploy.bench.gpu.unpack PREPARED TARGET`
 """
@@ -28,10 +28,10 @@ INDEX = "prepared.json"
 SCHEMA = 1
 
 MODEL, REGIONS, CAPTIONS, PACKAGES = "model.sgraf", "regions.npy", "captions.npz", "packages"
-SPARE = "spare"
-"""A folder for each module that is taken along for machines without it."""
+"""The names in an unpacked folder; packages only if some were given."""
 
-"""What an unpacked folder holds; packages only where some were given."""
+SPARE = "spare"
+"""The folder of packages for machines that lack them, with a folder for each."""
 
 DOCUMENT = Document("prepared", InputError, "prepare it again", 2**20)
 
@@ -40,7 +40,7 @@ _CHUNK = 2**20
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of the archive, small enough to be carried alone."""
+    """A part of the archive."""
 
     file: str
     sha256: str
@@ -49,7 +49,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The index of a prepared folder: the parts in order, and what is in them."""
+    """The index of a prepared folder: the parts in order, and a description of their content."""
 
     schema: int
     parts: tuple[Part, ...]
@@ -60,8 +60,8 @@ class Prepared:
 class RealData:
     """A bundle and the split that it is compared on.
 
-    regions (images, regions, img_dim), mapped; token ids (words,) int32 of every caption, those of
-    an image one after the other.
+    regions (images, regions, img_dim), memory-mapped; token ids (words,) int32 of every caption,
+    with those of an image one after the other.
     """
 
     bundle: Bundle
@@ -71,7 +71,7 @@ class RealData:
 
 
 def read_index(folder: Path) -> tuple[Prepared, str]:
-    """A prepared folder's index, and what tells it from any other; InputError for none."""
+    """A prepared folder's index, and a short hash that identifies it; InputError without one."""
     path = folder / INDEX
     try:
         content = DOCUMENT.read(path)
@@ -87,9 +87,9 @@ def read_index(folder: Path) -> tuple[Prepared, str]:
 
 
 def unpack(folder: Path, target: Path) -> None:
-    """Join the parts and unpack them into a new folder, which is there whole or not at all.
+    """Join the parts and unpack them into a new folder, atomically.
 
-    Raises InputError for parts that are missing or are not those of the index.
+    Raises InputError for parts that are missing or do not match the index.
     """
     index, _ = read_index(folder)
     _check(folder, index.parts)
@@ -105,21 +105,21 @@ def unpack(folder: Path, target: Path) -> None:
 
 
 def _check(folder: Path, parts: tuple[Part, ...]) -> None:
-    """InputError unless every part is there and is what the index says."""
-    absent = [part.file for part in parts if not (folder / part.file).is_file()]
-    if absent:
+    """Raise InputError unless every part exists and matches the index."""
+    missing = [part.file for part in parts if not (folder / part.file).is_file()]
+    if missing:
         raise InputError(
             f"prepared folder {folder}",
             expected=f"{len(parts)} parts",
-            got=f"none of the name {' and '.join(absent)}",
-            hint="bring every part along, into the same folder",
+            got=f"a folder without {' and '.join(missing)}",
+            hint="copy all parts into the same folder",
         )
     for part in parts:
         path = folder / part.file
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != part.sha256:
-            hint = "bring it along once more"
+            hint = "copy it again"
             raise InputError(f"part {path}: sha256", expected=part.sha256, got=digest, hint=hint)
 
 
@@ -153,12 +153,12 @@ def _chunks(folder: Path, parts: tuple[Part, ...]) -> Iterator[bytes]:
 
 
 def read_data(folder: Path) -> RealData:
-    """What was unpacked. Raises InputError, or BundleError, for what is not there or damaged."""
+    """Read unpacked data; InputError or BundleError if it is missing or damaged."""
     bundle = Bundle.open(folder / MODEL)
     try:
         regions = np.load(folder / REGIONS, mmap_mode="r")
-        with np.load(folder / CAPTIONS) as found:
-            ids, lengths, per_image = found["ids"], found["lengths"], found["captions_per_image"]
+        with np.load(folder / CAPTIONS) as arrays:
+            ids, lengths, per_image = arrays["ids"], arrays["lengths"], arrays["captions_per_image"]
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"data {folder} cannot be read", got=error, hint="prepare it again"

@@ -1,7 +1,7 @@
-"""R@K of an engine on real data, against the literal loop on the same device.
+"""Compare R@K of an engine on real data with the literal loop on the same device.
 
-The loop takes longest, so that it runs once: `reference` keeps its logits, `compare` reads them.
-Captions come as token ids, which takes neither a tokenizer nor its package.
+The literal loop is slow, so it runs only once: `reference` saves its logits, and `compare` reads
+them. Captions are token ids, so that no tokenizer is needed.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sgraf_deploy.bench.gpu.job import run_job
 from sgraf_deploy.bench.gpu.unpack import RealData, read_data
 from sgraf_deploy.config import Precision
-from sgraf_deploy.engines.ensemble import Logits
 from sgraf_deploy.engines.torch.literal import GPU_SHARD, LiteralLoop, fastest_device
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.evaluation.chance import chance_findings
@@ -27,11 +27,14 @@ from sgraf_deploy.evaluation.recall import evaluate
 from sgraf_deploy.files.writer import staged_file
 from sgraf_deploy.runtime.scorer import load
 
+LogitsByMember = dict[str, NDArray[np.float32]]
+"""Member -> logits (images, captions)."""
+
 
 def keep_reference(data: RealData, output: Path) -> dict[str, Any]:
-    """Score by the literal loop, keep the logits, and return R@K by model.
+    """Score with the literal loop, save its logits, and return R@K by model.
 
-    `failed` says what makes it no yardstick: arithmetic below float32.
+    `failed` has the reason if the loop did not compute in float32 and is no valid reference.
     """
     device = fastest_device()
     literal = LiteralLoop(data.bundle, device=device)
@@ -58,9 +61,9 @@ def keep_reference(data: RealData, output: Path) -> dict[str, Any]:
 
 
 def compare_engine(
-    data: RealData, engine: str, precision: Precision, expected: dict[str, Logits]
+    data: RealData, engine: str, precision: Precision, expected: LogitsByMember
 ) -> dict[str, Any]:
-    """R@K and parity by model of one engine; `failed` names every bound that is missed."""
+    """R@K and parity of one engine by model; `failed` names every missed bound."""
     with load(data.bundle, engine=engine, precision=precision, max_words=None) as scorer:
         encoded = scorer.encode_images(data.regions), scorer.encode_captions(data.token_ids)
         logits = by_model(scorer.logits(*encoded))
@@ -72,14 +75,14 @@ def compare_engine(
     ]
     return run | {
         "parity": [parity.to_json() for parity in parities],
-        "failed": [f"{one.model}: {bound}" for one in parities for bound in one.missed],
+        "failed": [f"{parity.model}: {bound}" for parity in parities for bound in parity.missed],
     }
 
 
-def _read(path: Path) -> dict[str, Logits]:
+def _read(path: Path) -> LogitsByMember:
     try:
-        with np.load(path) as found:
-            return {name: found[name] for name in found.files}
+        with np.load(path) as arrays:
+            return {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError) as error:
         raise InputError(f"reference {path} cannot be read", got=error) from error
 
@@ -94,9 +97,9 @@ def _job(given: argparse.Namespace) -> dict[str, Any]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("reference", "compare"))
-    parser.add_argument("data", type=Path, help="a folder that was unpacked")
-    parser.add_argument("--output", type=Path, help="where the literal loop's logits go")
-    parser.add_argument("--reference", type=Path, help="where they are")
+    parser.add_argument("data", type=Path, help="unpacked folder")
+    parser.add_argument("--output", type=Path, help="file to write the literal loop's logits to")
+    parser.add_argument("--reference", type=Path, help="file with the literal loop's logits")
     parser.add_argument("--engine")
     parser.add_argument("--precision")
     return parser

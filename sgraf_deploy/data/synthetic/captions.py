@@ -1,4 +1,4 @@
-"""Captions of synthetic scenes: templates with paraphrases, true and never complete."""
+"""Captions of synthetic scenes, from templates with paraphrases: true, but never complete."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sgraf_deploy.data.synthetic.scenes import (
 )
 
 CAPTIONS = 5
-"""Captions per scene."""
+"""The number of captions per scene."""
 
 NOUNS = {
     "ball": ("ball", "sphere"),
@@ -61,7 +61,7 @@ PAIRS = (
     "we see {a} and {b}",
     "{a} can be seen {relation} {b}",
 )
-"""Templates over two objects: what a is to b, or on which side of a stands b."""
+"""Templates over two objects: the relation of a to b, or the side of a on which b is."""
 
 TRIPLES = (
     "{a} , {b} and {c}",
@@ -69,10 +69,10 @@ TRIPLES = (
     "there are {a} , {b} and {c}",
     "{c} beside {a} that is {relation} {b}",
 )
-"""Templates over three; of the third no place is told."""
+"""Templates over three objects; they do not say where the third one is."""
 
-_TELLS_SIZE, _TELLS_MATERIAL, _TELLS_COLOUR = 30, 20, 70
-"""Percent of the noun phrases."""
+_SIZE_PERCENT, _MATERIAL_PERCENT, _COLOUR_PERCENT = 30, 20, 70
+"""Percentages of the noun phrases that name an attribute."""
 
 
 def captions_of(scene: Scene, rng: np.random.Generator) -> list[str]:
@@ -90,27 +90,27 @@ def _caption(scene: Scene, template: str, rng: np.random.Generator) -> str:
         "a": _noun_phrase(a, rng),
         "b": _noun_phrase(b, rng),
         "c": _noun_phrase(chosen[2], rng) if len(chosen) > 2 else "",
-        "relation": _one_of(RELATIONS[relation], rng),
-        "side": _one_of(SIDES[relation], rng),
-        "inverse_side": _one_of(SIDES[INVERSE[relation]], rng),
+        "relation": _choice(RELATIONS[relation], rng),
+        "side": _choice(SIDES[relation], rng),
+        "inverse_side": _choice(SIDES[INVERSE[relation]], rng),
     }
     return template.format(**words).replace(" ,", ",")
 
 
-def _noun_phrase(one: SceneObject, rng: np.random.Generator) -> str:
-    """`a small red ball`: some of the attributes, all of them true."""
+def _noun_phrase(item: SceneObject, rng: np.random.Generator) -> str:
+    """A phrase such as `a small red ball`, with some of the object's attributes."""
     words = []
-    tells = rng.integers(0, 100, 3).tolist()
-    if tells[0] < _TELLS_SIZE:
-        words.append(_one_of(ADJECTIVES[SIZES[one.size]], rng))
-    if tells[1] < _TELLS_COLOUR:
-        words.append(COLOURS[one.colour])
-    if tells[2] < _TELLS_MATERIAL:
-        words.append(_one_of(ADJECTIVES[MATERIALS[one.material]], rng))
-    words.append(_one_of(NOUNS[SHAPES[one.shape]], rng))
+    percents = rng.integers(0, 100, 3).tolist()
+    if percents[0] < _SIZE_PERCENT:
+        words.append(_choice(ADJECTIVES[SIZES[item.size]], rng))
+    if percents[1] < _COLOUR_PERCENT:
+        words.append(COLOURS[item.colour])
+    if percents[2] < _MATERIAL_PERCENT:
+        words.append(_choice(ADJECTIVES[MATERIALS[item.material]], rng))
+    words.append(_choice(NOUNS[SHAPES[item.shape]], rng))
     article = "an" if words[0][0] in "aeiou" else "a"
     return " ".join((article, *words))
 
 
-def _one_of(choices: Sequence[str], rng: np.random.Generator) -> str:
+def _choice(choices: Sequence[str], rng: np.random.Generator) -> str:
     return choices[int(rng.integers(0, len(choices)))]

@@ -1,4 +1,4 @@
-"""Region features of synthetic scenes: noisy views of the objects among distractors."""
+"""Region features of synthetic scenes: noisy views of the objects, and distractors."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from sgraf_deploy.data.synthetic.scenes import (
 Floats = NDArray[np.float32]
 
 VIEWS = 6
-"""Regions on each object; what is left of an image's regions are distractors."""
+"""The number of regions on each object; an image's remaining regions are distractors."""
 
 NORM = 4.0
-"""Of every region, like that of the features of a convolutional network after pooling."""
+"""The norm of every region, similar to that of a convolutional network's pooled features."""
 
 _KINDS = (len(SHAPES), len(COLOURS), len(SIZES), len(MATERIALS))
 _BACKGROUNDS = 6
 _BOUND = 0.15
-"""A view misses an attribute with this probability; the others it has at 0.4 … 1 of its code."""
+"""A view lacks an attribute with this probability, and has it with weight 0.4 … 1 otherwise."""
 _PLACE = 0.8
-"""How much of a region's place is in its feature, beside codes of norm 1."""
+"""The weight of a region's place in its feature, where the codes of attributes have norm 1."""
 
 
 class Codebook:
-    """A random code of norm 1 for each attribute, background and direction, from a seed alone."""
+    """Random codes of norm 1 for attributes, backgrounds and directions, given by a seed."""
 
     def __init__(self, img_dim: int, seed: int) -> None:
         rng = np.random.Generator(np.random.PCG64([seed, 0xC0DE]))
@@ -44,7 +44,7 @@ class Codebook:
         self.places = _unit(rng, 4, img_dim)
 
     def place(self, columns: Floats, rows: Floats) -> Floats:
-        """Places (…,), in cells -> (…, img_dim): linear and square in both directions."""
+        """Map places (…,), in cells, to (…, img_dim): linear and square in both directions."""
         x, y = 2 * columns / (COLUMNS - 1) - 1, 2 * rows / (ROWS - 1) - 1
         terms = np.stack([x, y, x * x - 0.5, y * y - 0.5], axis=-1)
         return (_PLACE * (terms @ self.places)).astype(np.float32)
@@ -55,8 +55,8 @@ def render_regions(
 ) -> NDArray[np.float16]:
     """Features (images, regions, img_dim) float16 of norm 4, in random order per image.
 
-    `noise` is the expected norm of the Gaussian noise on a region, beside codes of norm 1. What is
-    drawn for an image depends on how many images there are.
+    `noise` is the expected norm of the Gaussian noise on a region, where codes have norm 1. The
+    values that are drawn for an image depend on the number of images.
     """
     rng = np.random.Generator(np.random.PCG64([seed, 0xF00D]))
     img_dim = codebook.backgrounds.shape[1]
@@ -66,7 +66,7 @@ def render_regions(
     held = np.where(owner[None, :, None] < 0, -1, objects[:, owner])  # (images, regions, 6)
     shape = held.shape[:2]
     real = held[..., 0] >= 0
-    # A distractor has one weak attribute of no object in particular and any place.
+    # A distractor has a single weak attribute of a random kind, at a random place.
     stray = rng.integers(0, 4, shape)
     features: Floats = np.zeros((*shape, img_dim), dtype=np.float32)
     for kind, codes in enumerate(codebook.attributes):
@@ -92,10 +92,10 @@ def _objects(scenes: Sequence[Scene]) -> NDArray[np.int64]:
     """(images, objects, 6): the fields of every object, -1 where a scene has fewer."""
     table = np.full((len(scenes), MOST_OBJECTS, 6), -1, dtype=np.int64)
     for row, scene in enumerate(scenes):
-        for place, one in enumerate(scene.objects):
+        for place, item in enumerate(scene.objects):
             table[row, place] = (
-                *(one.shape, one.colour, one.size, one.material),
-                *(one.column, one.row),
+                *(item.shape, item.colour, item.size, item.material),
+                *(item.column, item.row),
             )
     return table
 

@@ -1,7 +1,7 @@
 """Synthetic scenes: objects with a shape, a colour, a size and a material, on a grid.
 
-What two objects are to each other follows from where they stand. Everything is drawn from
-`numpy.random.PCG64` by integers, so that a seed gives the same scenes on every machine.
+The relation of two objects follows from their places. Everything is drawn from
+`numpy.random.PCG64` as integers, so that a seed gives the same scenes on every machine.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ COLUMNS, ROWS = 4, 3
 LEAST_OBJECTS, MOST_OBJECTS = 2, 4
 
 SPLITS = {"train": (0, 14), "dev": (14, 15), "test": (15, 16)}
-"""Which sixteenths of all possible scenes belong to a split: none belongs to two of them."""
+"""The range of sixteenths of all possible scenes that belong to each split; they are disjoint."""
 
 INVERSE: dict[Relation, Relation] = {
     "left": "right",
@@ -44,7 +44,7 @@ PHRASES: dict[Relation, str] = {
 
 @dataclass(frozen=True, order=True)
 class SceneObject:
-    """One object, its attributes as places in the lists above; column 0 is left, row 0 on top."""
+    """One object, its attributes as indices into the tuples above; row 0 is the top one."""
 
     shape: int
     colour: int
@@ -58,7 +58,7 @@ class SceneObject:
         return " ".join((*words, SHAPES[self.shape]))
 
     def relation(self, other: SceneObject) -> Relation:
-        """What this object is of the other one, by the axis on which they are further apart."""
+        """The place of this object relative to the other, on the axis with the larger distance."""
         across, down = self.column - other.column, self.row - other.row
         if abs(across) >= abs(down):
             return "left" if across < 0 else "right"
@@ -67,52 +67,54 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """Two to four objects on cells of their own; no two have both shape and colour in common."""
+    """Two to four objects in different cells; no two have both shape and colour in common."""
 
     objects: tuple[SceneObject, ...]
 
     def __str__(self) -> str:
-        """The scene in words: every object, and what the next one is to it."""
+        """The scene in words: every object, and its relation to the next one."""
         first, *others = self.objects
-        parts, before = [str(first)], first
-        for one in others:
-            parts.append(f"{PHRASES[before.relation(one)]} {one}")
-            before = one
+        parts, previous = [str(first)], first
+        for item in others:
+            parts.append(f"{PHRASES[previous.relation(item)]} {item}")
+            previous = item
         return ", ".join([" ".join(parts[:2]), *parts[2:]])
 
     @property
     def split(self) -> str:
-        """The split that the scene belongs to, whatever else is drawn."""
+        """The split that the scene belongs to; it depends on nothing but the scene."""
         digest = hashlib.sha256(repr(sorted(self.objects)).encode("ascii")).digest()
         sixteenth = digest[0] % 16
         return next(name for name, (low, high) in SPLITS.items() if low <= sixteenth < high)
 
 
 def make_scenes(split: str, count: int, seed: int) -> list[Scene]:
-    """So many scenes of a split, no two the same or the same in words; more begin with these.
+    """Draw `count` scenes of a split, no two with the same objects or the same text.
 
-    Raises InputError for an unknown split or fewer than one scene.
+    A larger count begins with the same scenes. Raises InputError for an unknown split or fewer than
+    one scene.
     """
     if split not in SPLITS:
         raise InputError("split of scenes", expected=list(SPLITS), got=split)
     if count < 1:
         raise InputError(f"scenes of split {split}", expected="at least 1", got=count)
     rng = np.random.Generator(np.random.PCG64([seed, *split.encode("ascii")]))
-    found: list[Scene] = []
+    scenes: list[Scene] = []
     taken: set[object] = set()
     for scene in _draw(rng):
-        # Words tell no cells, and the order of the objects is no difference: neither says it all.
+        # Different objects may have the same text, which names no cells, and the same objects may
+        # have different texts, by their order: so both must be new.
         names = {str(scene), tuple(sorted(scene.objects))}
         if scene.split == split and taken.isdisjoint(names):
             taken |= names
-            found.append(scene)
-        if len(found) == count:
+            scenes.append(scene)
+        if len(scenes) == count:
             break
-    return found
+    return scenes
 
 
 def _draw(rng: np.random.Generator) -> Iterator[Scene]:
-    """Random scenes without end."""
+    """Draw random scenes without end."""
     while True:
         count = int(rng.integers(LEAST_OBJECTS, MOST_OBJECTS + 1))
         looks = _distinct(rng, len(SHAPES) * len(COLOURS), count)
@@ -134,8 +136,8 @@ def _object(look: int, other: int, cell: int) -> SceneObject:
 
 
 def _distinct(rng: np.random.Generator, below: int, count: int) -> list[int]:
-    """Different numbers 0 … below - 1."""
-    found: dict[int, None] = {}
-    while len(found) < count:
-        found[int(rng.integers(0, below))] = None
-    return list(found)
+    """Draw `count` different numbers 0 … below - 1."""
+    drawn: dict[int, None] = {}
+    while len(drawn) < count:
+        drawn[int(rng.integers(0, below))] = None
+    return list(drawn)

@@ -16,15 +16,15 @@ from sgraf_deploy.errors import DataError, InputError
 from sgraf_deploy.files.writer import staged_file, write_file
 
 MOST_SCENES = 100_000
-"""Of a split: there are far more, but they are held in memory while they are written."""
+"""The largest split: there are far more scenes, but a split is kept in memory while written."""
 
 MOST_NOISE = 1000.0
-"""Far beyond what leaves anything to see; float32 overflows from 1e19."""
+"""Far more noise than leaves a signal; float32 would overflow from 1e19."""
 
 
 @dataclass(frozen=True)
 class SceneOptions:
-    """What synthetic data are made by; `noise` is relative to an attribute's code."""
+    """The options of synthetic data; `noise` is relative to the norm of an attribute's code."""
 
     seed: int = 0
     img_dim: int = 64
@@ -32,23 +32,23 @@ class SceneOptions:
     noise: float = 1.5
 
     def __post_init__(self) -> None:
-        """Raise InputError for numbers that make no data."""
-        for name, value, right, expected in (
+        """Raise InputError for a number out of range."""
+        for name, value, valid, expected in (
             ("seed", self.seed, 0 <= self.seed < 2**32, "0 … 2^32 - 1"),
             ("img dim", self.img_dim, 8 <= self.img_dim <= 4096, "8 … 4096"),
             ("regions", self.regions, 1 <= self.regions <= 1000, "1 … 1000"),
             ("noise", self.noise, 0 <= self.noise <= MOST_NOISE, f"0 … {MOST_NOISE:g}"),
         ):
-            if not right:
+            if not valid:
                 raise InputError(f"scenes: {name}", expected=expected, got=value)
 
 
 def scene_split(options: SceneOptions, name: str, images: int) -> PrecompSplit:
-    """A split (`train`, `dev` or `test`) of so many scenes; `ids` are the scenes in words.
+    """A split (`train`, `dev` or `test`) of `images` scenes; `ids` are the scenes in words.
 
     The same options and count give the same split, byte for byte, on one machine with one version
-    of NumPy; on another one scenes and captions are the same, and a region may differ in the last
-    bit of its float16. More images begin with the same scenes and captions, under other noise.
+    of NumPy. Elsewhere the scenes and captions are the same, and a region may differ in the last
+    bit of its float16. A larger split begins with the same scenes and captions, with other noise.
     Raises InputError for an unknown split or a count out of range.
     """
     if not 1 <= images <= MOST_SCENES:
@@ -60,14 +60,14 @@ def scene_split(options: SceneOptions, name: str, images: int) -> PrecompSplit:
     codebook = Codebook(options.img_dim, options.seed)
     seed = int(np.random.SeedSequence(seeds).generate_state(1)[0])
     regions = render_regions(scenes, codebook, options.regions, options.noise, seed)
-    owners = np.arange(len(captions), dtype=np.int32) // np.int32(CAPTIONS)
-    return PrecompSplit(name, regions, captions, owners, [str(scene) for scene in scenes])
+    image_of = np.arange(len(captions), dtype=np.int32) // np.int32(CAPTIONS)
+    return PrecompSplit(name, regions, captions, image_of, [str(scene) for scene in scenes])
 
 
 def write_split(folder: Path, split: PrecompSplit) -> None:
     """Write `NAME_ims.npy`, `NAME_caps.txt` and `NAME_ids.txt` into a folder.
 
-    Raises DataError where a file cannot be written.
+    Raises DataError if a file cannot be written.
     """
     with staged_file(folder / f"{split.name}_ims.npy", what="regions", error=DataError) as file:
         np.save(file, split.regions)
@@ -84,6 +84,6 @@ def texts_of(split: PrecompSplit) -> dict[str, str]:
 
 
 def write_splits(folder: Path, options: SceneOptions, sizes: Mapping[str, int]) -> None:
-    """Write several splits, each of so many images, into an existing folder."""
+    """Write several splits into an existing folder; `sizes` maps a split to its images."""
     for name, images in sizes.items():
         write_split(folder, scene_split(options, name, images))
