@@ -1,4 +1,4 @@
-"""What NVIDIA's driver says of this machine's GPUs, asked without any package."""
+"""Asks NVIDIA's driver for this machine's GPUs; no package is needed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sgraf_deploy.errors import UnavailableError
 
 LIBRARY = "libcuda.so.1"
 
-NEEDS_A_GPU = "engines on a GPU need one by NVIDIA and its driver; native and ort need neither"
+NEEDS_A_GPU = "GPU engines need an NVIDIA GPU and its driver; on a CPU use --engine native or ort"
 
 _NAME_BYTES = 128
 _MAJOR, _MINOR = 75, 76
@@ -20,7 +20,7 @@ _MAJOR, _MINOR = 75, 76
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU; its compute capability is `8.9`."""
+    """One GPU: its name, and its compute capability, such as `8.9`."""
 
     name: str
     compute_capability: str
@@ -28,7 +28,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Driver:
-    """The newest CUDA that the driver runs, `13.0`, and its GPUs in order."""
+    """The newest CUDA that the driver runs, such as `13.0`, and its GPUs in order."""
 
     cuda: str
     gpus: tuple[Gpu, ...]
@@ -37,7 +37,7 @@ class Driver:
 def find_driver(load: Callable[[str], Any] = ctypes.CDLL) -> Driver:
     """The driver and its GPUs.
 
-    Raises UnavailableError where there is no driver, it refuses, or it has no GPU.
+    Raises UnavailableError where there is no driver, where a call of it fails, and without a GPU.
     """
     try:
         cuda = load(LIBRARY)
@@ -54,11 +54,11 @@ def find_driver(load: Callable[[str], Any] = ctypes.CDLL) -> Driver:
 
 
 def find_gpu(ordinal: int) -> Gpu:
-    """The GPU of that number; UnavailableError as `find_driver`, and where there are fewer."""
+    """The GPU of that number; UnavailableError as in `find_driver`, and where there are fewer."""
     gpus = find_driver().gpus
     if ordinal >= len(gpus):
         expected = f"0 … {len(gpus) - 1}"
-        raise UnavailableError("number of the GPU", expected=expected, got=ordinal)
+        raise UnavailableError("the number of the GPU", expected=expected, got=ordinal)
     return gpus[ordinal]
 
 
@@ -75,4 +75,4 @@ def _gpu(cuda: Any, ordinal: int) -> Gpu:
 
 def _check(status: int, call: str) -> None:
     if status:
-        raise UnavailableError(f"NVIDIA's driver refuses: {call} gave error {status}")
+        raise UnavailableError(f"NVIDIA's driver: {call} failed with error {status}")

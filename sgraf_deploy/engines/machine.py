@@ -1,4 +1,4 @@
-"""What a bundle can be scored with on this machine: the facts that `policy.choose` asks for."""
+"""The facts about this machine and a bundle that `policy.choose` asks for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sgraf_deploy.config import PRECISIONS, Precision
 from sgraf_deploy.engines.base import EngineOptions
-from sgraf_deploy.engines.registry import unavailable
+from sgraf_deploy.engines.registry import refusal, unavailable
 from sgraf_deploy.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Machine:
-    """See `policy.Facts`. Without a bundle: a bundle that has everything but compiled plans."""
+    """See `policy.Facts`; without a bundle, of one that has everything but compiled plans."""
 
     def __init__(self, bundle: Bundle | None = None, options: EngineOptions | None = None) -> None:
         self._bundle = bundle
@@ -25,7 +25,7 @@ class Machine:
 
     @property
     def name(self) -> str:
-        """What a message calls the bundle."""
+        """The bundle, as messages name it."""
         return "the bundle" if self._bundle is None else f"bundle {self._bundle.path}"
 
     @property
@@ -35,10 +35,11 @@ class Machine:
 
     @property
     def weights(self) -> bool:
-        """Whether there are the original weights, in the bundle or in checkpoints beside it."""
+        """Whether the bundle, or a checkpoint in the options, has the original weights."""
         if self._bundle is None or self._options.checkpoints:
             return True
-        return all(one.reference is not None for one in self._bundle.manifest.members.values())
+        members = self._bundle.manifest.members.values()
+        return all(member.reference is not None for member in members)
 
     @property
     def allow_unverified(self) -> bool:
@@ -46,23 +47,19 @@ class Machine:
         return self._options.allow_unverified
 
     def unavailable(self, engine_name: str, device: str) -> UnavailableError | None:
-        """Why an engine does not work here on a device, or None if it does; imports its package."""
+        """Why an engine does not work here on a device; None if it does. Imports its package."""
         return unavailable(engine_name, device)
 
     def no_gpu(self) -> UnavailableError | None:
-        """Why NVIDIA's driver shows no GPU, or None if it shows one."""
+        """Why NVIDIA's driver shows no GPU; None if it shows one."""
         from sgraf_deploy.engines.gpu import find_driver
 
-        try:
-            find_driver()
-        except UnavailableError as error:
-            return error
-        return None
+        return refusal(find_driver)
 
     def plans(self, device: str) -> Mapping[Precision, bool]:
-        """The precisions with a plan of every graph for that GPU; true if this user verified it.
+        """The precisions with a plan of every graph for that GPU; true if this user verified them.
 
-        Neither the driver nor TensorRT is touched where there is no such set of plans.
+        The driver and TensorRT are asked only where there is such a set of plans.
         """
         from sgraf_deploy.engines.gpu import find_gpu
         from sgraf_deploy.engines.trt.library import find_tensorrt
@@ -78,7 +75,7 @@ class Machine:
 
     @cached_property
     def _compiled(self) -> Mapping[Precision, list[Sidecar]]:
-        """The sidecars of every whole set of plans."""
+        """The sidecars of every complete set of plans."""
         from sgraf_deploy.engines.trt.plan_host import whole_sets
 
         return {} if self._bundle is None else whole_sets(self._bundle, self._options.engine_dir)

@@ -1,14 +1,15 @@
-"""The one seam between the scorer and whatever runs the graphs, and the registry of engines.
+"""The registry of engines: how each is imported, what it runs and where, and what it needs.
 
-An engine opens the graphs of one bundle in one precision, keeps arrays on its device, gathers
-rows of them there and runs graphs on them without a copy to the host in between. Work may be
-asynchronous: only `fetch` waits.
+Whether an engine works here is found out in one way: its `check_available` raises UnavailableError,
+and `unavailable` gives that error as a value.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from sgraf_deploy.config import DEFAULT_PRECISIONS, Precision
@@ -29,20 +30,22 @@ DeviceKind = Literal["cpu", "cuda"]
 
 @dataclass(frozen=True)
 class EngineEntry:
-    """How to import an engine, where and what it runs, and what its user installs to have it."""
+    """How an engine is imported, what it runs and where, and the command that installs it."""
 
     target: str
-    """`module:class`; the class takes (bundle, precision, options)."""
+    """The class, a subclass of `Engine`, as `module:class`."""
     install: str
+    """The command that installs the packages that the engine needs."""
     purpose: str
+    """What the engine is, in a few words for `doctor`."""
     precisions: tuple[Precision, ...] = DEFAULT_PRECISIONS
-    """What it can run; the first of them that a bundle has where nothing is said."""
+    """The precisions that it runs; by default it takes the first of them that the bundle has."""
     devices: tuple[DeviceKind, ...] = ("cpu",)
-    """Where it can run; the first that works where nothing is said."""
+    """The kinds of device that it runs on; by default it takes the first that works."""
     by_name: tuple[Precision, ...] = ()
-    """Of its precisions, those that `auto` does not take it for."""
+    """Those of its precisions that it runs only when asked for by name: `auto` passes it over."""
     weights: bool = False
-    """Whether it runs a bundle's original weights, not its graphs."""
+    """Whether it runs a bundle's original weights instead of its graphs."""
     compiled: bool = False
     """Whether it runs plans that `compile` built."""
 
@@ -58,7 +61,7 @@ ENGINES: dict[str, EngineEntry] = {
         "sgraf_deploy.engines.ort:OrtEngine",
         "pip install 'sgraf-deploy[cpu]'",
         "ONNX Runtime on the bundle's graphs",
-        by_name=("fp16",),  # It computes such graphs in float32, and says so.
+        by_name=("fp16",),  # It computes these graphs in float32, as its `executed` says.
     ),
     "torch": EngineEntry(
         "sgraf_deploy.engines.torch.engine:TorchEngine",
@@ -79,7 +82,7 @@ ENGINES: dict[str, EngineEntry] = {
     "trt": EngineEntry(
         "sgraf_deploy.engines.trt.engine:TrtEngine",
         f"{TENSORRT_INSTALL}; and {CUDA_INSTALL}",
-        "TensorRT, or TensorRT for RTX, on engines that `compile` built",
+        "TensorRT, or TensorRT for RTX, on plans that `compile` built",
         precisions=("fp16", "fp32", "fp8"),
         devices=("cuda",),
         compiled=True,
@@ -103,28 +106,40 @@ ENGINES: dict[str, EngineEntry] = {
         "pip install 'sgraf-deploy[fused]'",
         "scorers as Triton kernels, unconfirmed on a GPU",
         precisions=("fp16", "fp32"),
-        devices=("cuda", "cpu"),  # The latter in Triton's interpreter alone.
+        devices=("cuda", "cpu"),  # On the CPU only in Triton's interpreter.
         weights=True,
     ),
 }
 
 
 def unavailable(name: str, device: str | None = None) -> UnavailableError | None:
-    """Why an engine does not work here, and what puts it right; None if it works.
+    """Why an engine does not work here, with a hint at what puts it right; None if it works.
 
-    On a device, or, where none is given, on every one that it could run on: the reason is then that
-    of the first.
+    Without a device all kinds that the engine runs on are tried, and the reason is that of the
+    first.
     """
-    kinds = ENGINES[name].devices if device is None else (device,)
+    entry = ENGINES[name]
     reasons = []
-    for kind in kinds:
-        try:
-            engine_class(name).check_available("cuda:0" if kind == "cuda" else kind)
-        except UnavailableError as error:
-            reasons.append(UnavailableError(error.reason, hint=error.hint or ENGINES[name].install))
-        else:
+    for kind in entry.devices if device is None else (device,):
+        place = "cuda:0" if kind == "cuda" else kind
+        error = refusal(partial(_check_available, name, place))
+        if error is None:
             return None
+        reasons.append(UnavailableError(error.reason, hint=error.hint or entry.install))
     return reasons[0]
+
+
+def _check_available(name: str, device: str) -> None:
+    engine_class(name).check_available(device)
+
+
+def refusal(check: Callable[[], object]) -> UnavailableError | None:
+    """The UnavailableError that a check raises, as a value; None where it passes."""
+    try:
+        check()
+    except UnavailableError as error:
+        return error
+    return None
 
 
 def engine_class(name: str) -> type[Engine]:
@@ -135,19 +150,17 @@ def engine_class(name: str) -> type[Engine]:
 
 
 def import_package(name: str) -> Any:
-    """Import a module; UnavailableError where it, or what it needs, cannot be."""
+    """Import a module; UnavailableError where it, or something that it needs, is missing."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise UnavailableError(f"Python cannot import {error.name}") from error
     except ImportError as error:
         raise UnavailableError(f"Python cannot import {name}", got=error) from error
-    except OSError as error:  # a package is there, but not a library that it loads
+    except OSError as error:  # The package is there, but not a library that it loads.
         raise UnavailableError(str(error)) from error
 
 
 def open_engine(name: str, bundle: Bundle, precision: Precision, options: EngineOptions) -> Engine:
     """Open an engine of the registry on a bundle; `policy.choose` says which, on what device."""
-    make: Any = engine_class(name)  # A protocol says nothing of constructors.
-    engine: Engine = make(bundle, precision, options)
-    return engine
+    return engine_class(name)(bundle, precision, options)

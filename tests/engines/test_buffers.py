@@ -16,8 +16,8 @@ from support.refusals import holds, naming, refused
 from support.trt_world import TrtWorld
 
 from sgraf_deploy.bundle.bundle import Bundle
-from sgraf_deploy.config import GraphName, GraphSignature, signature
-from sgraf_deploy.engines.base import Engine
+from sgraf_deploy.config import GRAPHS, GraphName, GraphSignature, signature
+from sgraf_deploy.engines.base import Engine, Graph
 from sgraf_deploy.engines.buffers import InputCheck
 from sgraf_deploy.engines.ort_cuda import OrtCudaEngine
 from sgraf_deploy.engines.registry import open_engine
@@ -117,6 +117,13 @@ def test_what_fits_is_run(engine: Engine, graph: GraphName) -> None:
     for spec in found.signature.outputs:
         shape = tuple(axis if isinstance(axis, int) else SIZES[axis] for axis in spec.axes)
         assert engine.fetch(results[spec.name]).shape == shape
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_every_graph_is_run_through_the_one_check(engine: Engine, name: GraphName) -> None:
+    graph = engine.open("sgr", name)
+    assert isinstance(graph, Graph)
+    assert type(graph).run is Graph.run
 
 
 def test_an_unknown_input_is_refused(engine: Engine) -> None:

@@ -1,7 +1,7 @@
-"""The engine `fused`: PyTorch's encoders, and scorers as Triton kernels.
+"""Engine `fused`: PyTorch's encoders, and scorers as Triton kernels.
 
-The kernels are imported when the first scorer is opened: they are made for the GPU or for Triton's
-interpreter (TRITON_INTERPRET=1, set before anything imports triton) at that moment.
+The kernels are imported when the first scorer is opened, and are then made for the GPU or for
+Triton's interpreter (TRITON_INTERPRET=1, set before anything imports triton).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor
 from sgraf_deploy.config import GraphName, ModelConfig, Precision
 from sgraf_deploy.engines.fused.blocks import Blocks
 from sgraf_deploy.engines.fused.fit import Gpu, choose_blocks, find_gpu
+from sgraf_deploy.engines.gpu import NEEDS_A_GPU
 from sgraf_deploy.engines.registry import import_package
 from sgraf_deploy.engines.torch.engine import Function, TorchEngine
 from sgraf_deploy.errors import UnavailableError
@@ -25,32 +26,27 @@ if TYPE_CHECKING:
     from sgraf_deploy.bundle.bundle import Bundle
     from sgraf_deploy.engines.base import EngineOptions
 
-NEEDS_A_GPU = "a GPU by NVIDIA, its driver, and PyTorch built for CUDA; engine ort needs none"
+NEEDS_PYTORCH = f"install PyTorch's CUDA build; {NEEDS_A_GPU}"
 
 CAPABILITY = (8, 0)
-"""Triton supports no older GPU: compiled for 7.5, products in float16 use no tensor core."""
+"""The lowest compute capability that Triton supports; for 7.5 it compiles float16 products without
+tensor cores."""
 
 
 class FusedEngine(TorchEngine):
-    """Encoders and `pair_scorer` as in engine `torch`; the scorer of the matrix is fused.
+    """Engine `torch` with Triton kernels for the scorer of whole tiles.
 
-    fp32, or fp16 with sums in float32. On the CPU it works in Triton's interpreter alone, which
-    tests values and is far too slow for anything else.
+    It runs fp32, or fp16 with sums in float32. On the CPU it works only in Triton's interpreter,
+    which tests values and is far too slow for anything else.
     """
 
     name = "fused"
 
     def __init__(self, bundle: Bundle, precision: Precision, options: EngineOptions) -> None:
         super().__init__(bundle, precision, options)
+        self.check_available(self.device)
         if interpreted():
             self.executed = f"{precision} in Triton's interpreter"
-        elif self._device.type != "cuda":
-            raise UnavailableError(
-                "engine fused",
-                expected="device cuda, or TRITON_INTERPRET=1 in the environment",
-                got=self.device,
-                hint="use --engine torch",
-            )
         gpu = find_gpu(self._device)
         self._blocks = {
             name: _blocks(name, member.config, precision, gpu)
@@ -59,23 +55,28 @@ class FusedEngine(TorchEngine):
 
     @classmethod
     def check_available(cls, device: str) -> None:
-        """UnavailableError without Triton, or a GPU that its kernels run on.
+        """Raise UnavailableError without Triton, or a GPU that its kernels run on.
 
-        On the CPU, unless this process has Triton's interpreter.
+        In Triton's interpreter no GPU is needed.
         """
         import_package("triton.language")
         if interpreted():
             super().check_available(device)
             return
         if device == "cpu":
-            raise UnavailableError("a CPU needs TRITON_INTERPRET=1", hint=NEEDS_A_GPU)
+            raise UnavailableError(
+                "its kernels, which Triton compiles",
+                expected="device cuda, or TRITON_INTERPRET=1 in the environment",
+                got=device,
+                hint="use --engine torch",
+            )
         if not torch.cuda.is_available():
-            raise UnavailableError("PyTorch sees no CUDA GPU", hint=NEEDS_A_GPU)
+            raise UnavailableError("PyTorch sees no CUDA GPU", hint=NEEDS_PYTORCH)
         super().check_available(device)
         found = find_gpu(torch.device(device)).capability
         if found < CAPABILITY:
             raise UnavailableError(
-                "Triton, which compiles its kernels",
+                "its kernels, which Triton compiles",
                 expected=f"a GPU of compute capability {'.'.join(map(str, CAPABILITY))} or above",
                 got=".".join(map(str, found)),
                 hint="use engine trt or torch",
@@ -108,7 +109,7 @@ def _blocks(member: str, config: ModelConfig, precision: Precision, gpu: Gpu) ->
 def interpreted() -> bool:
     """Whether kernels of this process run in Triton's interpreter.
 
-    Triton's own functions tell: the variable may have been set too late for them.
+    Triton's own functions are asked, as the variable may have been set too late for them.
     """
     import triton.language
     from triton.runtime.interpreter import InterpretedFunction

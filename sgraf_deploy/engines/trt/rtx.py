@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from sgraf_deploy.engines.gpu import find_driver
+from sgraf_deploy.engines.registry import refusal
 from sgraf_deploy.engines.trt.library import Flavour, TensorRT
 from sgraf_deploy.errors import UnavailableError
 
@@ -60,8 +63,4 @@ def left_out(tensorrt: TensorRT) -> UnavailableError | None:
         gpu = find_driver().gpus[0]
     except UnavailableError:
         return None
-    try:
-        check_gpu(tensorrt, gpu.compute_capability)
-    except UnavailableError as error:
-        return error
-    return None
+    return refusal(partial(check_gpu, tensorrt, gpu.compute_capability))
