@@ -1,1 +1,1 @@
-"""What runs graphs: one interface, the registry, and an engine a module or package."""
+"""What runs graphs: the base classes, the registry and the policy, and the engines."""

@@ -35,12 +35,12 @@ Specialisation = Literal["lazy", "eager", "none"]
 class EngineOptions:
     """What an engine is opened with.
 
-    `threads` bounds the CPU threads that score; None leaves the number to the engine. `device` is
-    `cpu`, `cuda` or `cuda:N`; `load` names one before it opens an engine (see `policy`).
-    `checkpoints` are files that stand in for `reference/` in a bundle that was exported without it.
-    `engine_dir` is the folder of the compiled plans, where they are not in the bundle. A plan that
-    this user never compared with the reference on this kind of GPU is opened only with
-    `allow_unverified`, and is then compared.
+    `threads` bounds the CPU threads that score (None: the engine's own choice). `device` is `cpu`,
+    `cuda` or `cuda:N`; `load` names one before it opens an engine (see `policy`). `checkpoints` are
+    files that stand in for `reference/` in a bundle that was exported without it.
+    `engine_dir` is where compiled plans are, if not in the bundle; one that this user never
+    compared with the reference on this kind of GPU is opened only if `allow_unverified`, and
+    compared then.
     """
 
     threads: int | None = None

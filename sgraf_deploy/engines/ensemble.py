@@ -17,7 +17,7 @@ from sgraf_deploy.errors import DataError
 Logits = NDArray[np.float32]
 
 BLOCK = 1 << 16
-"""Elements that are worked on at a time, so that temporaries stay small and in cache."""
+"""Elements that are processed at a time, so that temporaries stay small and in cache."""
 
 
 def similarities(logits: NDArray[Any]) -> NDArray[np.float32]:
@@ -75,17 +75,17 @@ def not_a_number(image: int, caption: int) -> DataError:
 
 
 def _combine(members: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """The formula for any number of members; `torch_ranks` and `cuda.kernels` have the same.
+    """The formula for any number of members; `torch.ranks` and `cuda.kernels` repeat it.
 
     The odds that the mean similarity gives are 1 + Σ tanh(xᵢ/2) / Σ sigmoid(-xᵢ). Where an |xᵢ| is
-    large, its tanh is summed as a whole ±1 and what it lacks of that, so that members which are
-    certain of opposite things leave the others' values as they are.
+    large, its tanh is summed as a whole ±1 and what it lacks of that, so that two members of large
+    opposite logits do not cancel what the others add.
     """
     yes: Any = -np.inf
     no: Any = -np.inf
     whole: Any = 0.0
     part: Any = 0.0
-    with np.errstate(divide="ignore", invalid="ignore"):  # log(0) is meant; NaN stays NaN.
+    with np.errstate(divide="ignore", invalid="ignore"):  # log(0) is intended; NaN stays NaN.
         for logits in members:
             sign, size = np.copysign(1.0, logits), np.abs(logits)
             small = np.exp(-size)
@@ -102,7 +102,7 @@ def _combine(members: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
 
 
 def _combine_two(members: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """The same for two, factored; what it gives is kept to the bit, as are the figures of SGRAF.
+    """The same for two members, factored; kept so that SGRAF's figures do not change by a bit.
 
     With m = |a + b| / 2, d = |a - b| / 2 and both signs turned if a + b < 0, it is
     log1p(2 exp(m - d) (1 - exp(-2m)) / (1 + exp(-2d) + 2 exp(-d - m))).
@@ -112,7 +112,7 @@ def _combine_two(members: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     low, high = np.minimum(a * sign, b * sign), np.maximum(a * sign, b * sign)
     far = np.exp(low - high)  # exp(-2d)
     with np.errstate(divide="ignore", invalid="ignore"):
-        # Where a = -b the logarithm is that of 0, which logaddexp turns into 0. NaN stays NaN.
+        # Where a = -b this is log(0), which logaddexp turns into 0. NaN stays NaN.
         odds = low + np.log(-2.0 * np.expm1(-(low + high)) / (1.0 + far + 2.0 * np.exp(-high)))
         combined: NDArray[np.float64] = sign * np.logaddexp(0.0, odds)
     return combined

@@ -1,9 +1,9 @@
-"""Candidates counted against thresholds of which the last bits are known late.
+"""Counts candidates against thresholds whose last bits are known only later.
 
-A ground truth scored alone and in its tile may differ by what the arithmetic rounds. Candidates
-that are better or worse by more than that are counted at once; the few that lie closer are kept
-until the tile's own value is known, so that the counts are those of the whole matrix to the bit:
-equal logits tie, as they do there.
+A ground truth's logit may be rounded differently alone and in its tile. Candidates that differ from
+it by more than that are counted at once. The few that are closer are kept until the tile's own
+value is known, so that the counts are exactly those of the whole matrix: equal logits tie there,
+too.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 from sgraf_deploy.engines.ensemble import Logits
 
 SLACK = 1e-5
-"""How far a pair may be from the same pair in a tile in fp32, as a share of the largest logit.
-Measured: 2e-6 in ONNX Runtime and PyTorch, nothing in engine native."""
+"""How far a pair's logit may be from its logit in a tile, in fp32, as a share of the largest logit.
+Measured: 2e-6 in ONNX Runtime and PyTorch, 0 in engine native."""
 
 ROUNDED_SLACK = 5e-4
-"""The same in less than fp32. Measured: 1e-4 in PyTorch's fp16-rounded."""
+"""The same in lower precisions. Measured: 1e-4 in PyTorch's fp16-rounded."""
 
 SMALLEST_LOGIT = 1e-2
-"""What the largest logit is taken for where it is smaller: terms that cancel have been rounded."""
+"""The least that the largest logit counts as: terms that cancel were rounded as larger ones."""
 
 MOST_KEPT = 1 << 20
-"""Candidates that are kept one by one; more are merged where query and logit are the same."""
+"""Candidates that are kept one by one; beyond, those of one query and logit are merged."""
 
 Counts = NDArray[np.int64]
 Queries = NDArray[np.integer[Any]]
@@ -35,8 +35,11 @@ Queries = NDArray[np.integer[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What a tile holds for some queries: how many candidates are certainly better, and which are
-    close: (close,) the queries and the logits of those."""
+    """What a tile holds for some queries.
+
+    `better` (queries,) counts the candidates that are certainly better; `close_queries` and
+    `close_logits` (close,) are the candidates that are close to the threshold.
+    """
 
     queries: Queries
     better: Counts
@@ -45,10 +48,10 @@ class Look:
 
 
 class NearCounts:
-    """Counts of one direction; `look` needs no lock, `keep` does."""
+    """The counts of one direction; `look` may be called by any thread, `keep` by one at a time."""
 
     def __init__(self, thresholds: Logits, slack: float) -> None:
-        """`thresholds` (queries,) float32: the pairs' logits, within `slack` of the tiles'."""
+        """Take the pairs' logits (queries,) float32, which are within `slack` of the tiles'."""
         self._low, self._high = thresholds - np.float32(slack), thresholds + np.float32(slack)
         self._better = np.zeros(len(thresholds), np.int64)
         self._keys = np.zeros(0, np.uint64)
@@ -57,7 +60,7 @@ class NearCounts:
         self._number = 0
 
     def look(self, queries: Queries, candidates: Logits) -> Look:
-        """Compare candidates (queries, any) float32; -inf is none."""
+        """Compare candidates' logits (queries, any) float32; -inf stands for no candidate."""
         low, high = self._low[queries, None], self._high[queries, None]
         better = np.count_nonzero(candidates > high, axis=1)
         some = np.flatnonzero(np.count_nonzero(candidates >= low, axis=1) > better)
@@ -66,7 +69,7 @@ class NearCounts:
         return Look(queries, better, queries[some[np.nonzero(close)[0]]], part[close])
 
     def keep(self, look: Look) -> None:
-        """Add what a tile holds; every query has its candidates once."""
+        """Add what `look` found in a tile; every candidate is added once."""
         self._better[look.queries] += look.better
         if look.close_queries.size:
             bits = look.close_logits.view(np.uint32).astype(np.uint64)
@@ -78,7 +81,7 @@ class NearCounts:
     def counts(self, thresholds: Logits) -> tuple[Counts, Counts]:
         """How many candidates are no worse than the thresholds (queries,), and how many equal them.
 
-        A threshold farther from the one before than the slack allows is taken at that distance.
+        A threshold that is farther from the first one than the slack is moved to that distance.
         """
         self._merge()
         thresholds = np.clip(thresholds, self._low, self._high)
@@ -93,7 +96,7 @@ class NearCounts:
         return reach, level
 
     def _merge(self) -> None:
-        """One entry for each query and logit, with how often it was there."""
+        """Merge what was kept into one entry for each query and logit, with its number."""
         keys = np.concatenate([self._keys, *self._coming])
         counts = np.ones(len(keys), np.int64)
         counts[: len(self._keys)] = self._counts

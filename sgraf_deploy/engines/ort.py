@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: the bundle's graphs, with NumPy arrays as buffers."""
+"""Engine `ort`: ONNX Runtime on the CPU, on the bundle's graphs and NumPy arrays."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 PROVIDER = "CPUExecutionProvider"
 
 EXECUTED = {"fp32": "fp32", "fp16": "fp32 arithmetic on an fp16 graph"}
-"""ONNX Runtime has no half kernels for a CPU: it converts around every operation."""
+"""ONNX Runtime has no float16 kernels for a CPU: it converts around every operator."""
 
 _OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory", "bad allocation", "out of memory")
 _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int32)": "int32"}
 _FATAL_ONLY = 4
-"""ONNX Runtime's severity: what it would print on stderr reaches the caller as an error."""
+"""A severity of ONNX Runtime, whose errors reach the caller as exceptions instead."""
 
 
 class OrtEngine(Engine):
@@ -117,7 +117,7 @@ class OrtGraph(Graph):
 
 
 def _processors() -> int:
-    """The processors that this process may use."""
+    """The number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -127,7 +127,7 @@ def _open_session(path: Path, threads: int, arena: bool) -> InferenceSession:
     session = open_session(path, session_options(threads, arena), [PROVIDER])
     if session.get_providers() != [PROVIDER]:
         raise UnavailableError(
-            f"ONNX Runtime opened {path} elsewhere",
+            f"ONNX Runtime opened {path} with other providers",
             expected=[PROVIDER],
             got=session.get_providers(),
             hint="pip install 'sgraf-deploy[cpu]'",
@@ -162,7 +162,7 @@ def open_session(
 
 
 def check_interface(session: InferenceSession, signature: GraphSignature, path: Path) -> None:
-    """BundleError if a session's inputs and outputs are not the signature's."""
+    """Raise BundleError if a session's inputs and outputs are not the signature's."""
     for what, specs, found in (
         ("inputs", signature.inputs, session.get_inputs()),
         ("outputs", signature.outputs, session.get_outputs()),
@@ -179,17 +179,17 @@ def check_interface(session: InferenceSession, signature: GraphSignature, path: 
 
 
 def session_options(threads: int, arena: bool) -> SessionOptions:
-    """What a session is opened with; `arena` as in `OrtGraph`."""
+    """The options of a session on the CPU; `arena` as in `OrtGraph`."""
     options: SessionOptions = import_onnxruntime().SessionOptions()
     options.log_severity_level = _FATAL_ONLY
     options.inter_op_num_threads = 1
     # Scorers run thousands of times: without an arena the system maps and clears their
-    # intermediates anew each time, which takes as long again. Encoders would only keep memory
-    # that nothing needs later, and so would patterns, one for each of the many tile shapes.
+    # intermediates each time, which takes as long as the run. Encoders would only keep memory
+    # that is not needed later, and so would memory patterns, one for each of the many shapes.
     options.enable_cpu_mem_arena = arena
     options.enable_mem_pattern = False
     options.intra_op_num_threads = threads
-    # Every session has threads of its own: those of the others must not spin beside them.
+    # Every session has its own threads: those of one must not spin while another runs.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
 
@@ -200,7 +200,7 @@ def _described(name: str, dtype: str, axes: Sequence[str | int]) -> str:
 
 @contextmanager
 def translated(name: str) -> Iterator[None]:
-    """Errors of ONNX Runtime, while it runs a graph of that name, as ours."""
+    """Translate errors of ONNX Runtime while it runs a graph of that name."""
     native = import_state()
     try:
         yield
@@ -213,7 +213,7 @@ def translated(name: str) -> Iterator[None]:
 
 
 def _translated(name: str, error: Exception) -> SgrafDeployError:
-    """An error of ONNX Runtime while running, as ours."""
+    """EngineMemoryError for an error that says so, else InputError."""
     text = str(error)
     if any(mark in text for mark in _OUT_OF_MEMORY):
         return EngineMemoryError(f"graph {name} ran out of memory", got=text)

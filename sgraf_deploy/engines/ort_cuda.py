@@ -1,7 +1,7 @@
-"""ONNX Runtime on a GPU: its CUDA provider, or its TensorRT provider, on the bundle's graphs.
+"""Engines `ort-cuda` and `ort-trt`: ONNX Runtime's CUDA or TensorRT provider on a GPU.
 
 Inputs and outputs are bound where they lie on the device. A session works in one stream, so each
-lane has sessions of its own and nothing waits but `fetch`.
+lane has its own sessions, and only `fetch` waits.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ TENSORRT = "TensorrtExecutionProvider"
 INSTALL = f"pip install 'onnxruntime-gpu[cuda,cudnn]'; and {CUDA_INSTALL}"
 
 HEAVY = frozenset({"MatMul", "FusedMatMul", "Gemm", "FusedGemm", "GRU", "Softmax"})
-"""Operations that must not run on the host; what computes shapes may."""
+"""Operators that must not run on the host; operators that compute shapes may."""
 
 TF32_OVERRIDE = "NVIDIA_TF32_OVERRIDE"
-"""0 keeps every library of NVIDIA from TensorFloat-32. They read it when they are first used."""
+"""At 0, no library of NVIDIA's uses TensorFloat-32; they read it when they are first used."""
 
 AMPERE = 8
 """GPUs of a lower major compute capability have no TensorFloat-32."""
 
 _ERRORS_ONLY = 3
-"""ONNX Runtime's severities; it warns of every shape that it computes on the host."""
+"""A severity of ONNX Runtime, which warns of every shape that it computes on the host."""
 
 log = logging.getLogger(__name__)
 
@@ -90,16 +90,16 @@ class OrtCudaEngine(CudaEngine):
 
     @classmethod
     def check_available(cls, device: str) -> None:
-        """UnavailableError without the provider, the GPU or CUDA's bindings."""
+        """Raise UnavailableError without the provider, the GPU or cuda-bindings."""
         find_provider(cls.provider)
         check_cuda(gpu_ordinal(device, cls.name))
 
     @classmethod
     def check_float32(cls, compute_capability: str) -> None:
-        """UnavailableError where float32 would be TensorFloat-32: nowhere, an option says so."""
+        """Raise UnavailableError where float32 would be TensorFloat-32: an option prevents that."""
 
     def mark_verified(self) -> None:
-        """For this process: the next one may find another driver."""
+        """Remember it for this process: the next one may find another driver."""
         self.unverified = False
 
     def providers(self, lane: Lane) -> list[Provider]:
@@ -113,20 +113,19 @@ class OrtCudaEngine(CudaEngine):
         path = self._bundle.graph_path(member, graph, self._precision)
         found = OrtCudaGraph(self, path, self.signature(member, graph))
         with self._lanes[0]:
-            found.session(self._lanes[0])  # What is wrong with it shows now.
+            found.session(self._lanes[0])  # Errors of the graph show now.
         return found
 
 
 class OrtTensorrtEngine(OrtCudaEngine):
-    """The same through TensorRT, whose engines ONNX Runtime builds and keeps in the user's state.
+    """ONNX Runtime's TensorRT provider, which builds plans and keeps them in the user's state.
 
-    It deserialises what it finds there: such a folder must not come with a bundle.
+    The provider deserialises what it finds there, so that folder must not come with a bundle. It
+    builds again for every shape outside the range that it has met, which makes the first evaluation
+    slow; engine `trt` builds once, for ranges of sizes.
 
-    A shape beyond those that it has met makes it build anew: the first evaluation is slow. Engine
-    `trt` builds once, for ranges of sizes.
-
-    TensorRT uses TensorFloat-32 unless it is told not to, and this provider has no option that
-    does: only the environment can. In fp16 what stays in float32 may be computed in it.
+    TensorRT uses TensorFloat-32 by default, and only the environment can switch it off, as this
+    provider has no option for it. In fp16, what stays in float32 may be computed in TensorFloat-32.
     """
 
     name = "ort-trt"
@@ -134,7 +133,7 @@ class OrtTensorrtEngine(OrtCudaEngine):
 
     @classmethod
     def check_float32(cls, compute_capability: str) -> None:
-        """UnavailableError unless the GPU has no TensorFloat-32, or the environment forbids it."""
+        """Raise UnavailableError unless the GPU or the environment rules out TensorFloat-32."""
         if int(compute_capability.partition(".")[0]) < AMPERE or tf32_forbidden():
             return
         raise UnavailableError(
@@ -145,12 +144,12 @@ class OrtTensorrtEngine(OrtCudaEngine):
         )
 
     def providers(self, lane: Lane) -> list[Provider]:
-        """TensorRT, and CUDA for what it does not take."""
+        """TensorRT, then CUDA for the operators that TensorRT does not take."""
         options = self._common(lane)
         state = state_folder()
         if state is None:
             return [(TENSORRT, options), *super().providers(lane)]
-        # An engine that was built with TensorFloat-32 is none for who forbids it.
+        # A plan that was built with TensorFloat-32 must not run where that is forbidden.
         kind = "exact" if tf32_forbidden() else "tf32"
         folder = state / "onnxruntime" / self._bundle.sha256[:16] / kind
         try:
@@ -199,7 +198,7 @@ class OrtCudaGraph(CudaGraph):
             for name, array in outputs.items():
                 binding.bind_output(name, *where, array.dtype, array.shape, array.pointer)
             options = self._owner.module.RunOptions()
-            # The stream is ours: what reads the outputs stands behind this run in it, or waits.
+            # Whatever reads the outputs is behind this run in the lane's stream, or waits for it.
             options.add_run_config_entry("disable_synchronize_execution_providers", "1")
             session.run_with_iobinding(binding, options)
 
@@ -215,7 +214,7 @@ class OrtCudaGraph(CudaGraph):
         return session
 
     def _check_providers(self, session: Any) -> None:
-        """UnavailableError if ONNX Runtime left the graph, or its work, to the host."""
+        """Raise UnavailableError if ONNX Runtime runs the graph, or parts of it, on the host."""
         wanted, found = self._owner.provider, session.get_providers()
         if found[0] != wanted:
             raise UnavailableError(
@@ -223,7 +222,7 @@ class OrtCudaGraph(CudaGraph):
                 got=", ".join(found),
                 hint=f"its log says why; a missing library comes with {INSTALL}",
             )
-        # Since 1.24 a session says where its nodes went.
+        # Since 1.24 a session says which provider each node was assigned to.
         ask = getattr(session, "get_provider_graph_assignment_info", None)
         parts = [] if ask is None else ask()
         on_the_host = sorted(
@@ -248,7 +247,7 @@ def tf32_forbidden() -> bool:
 
 
 def find_provider(provider: str) -> Any:
-    """The module onnxruntime with this provider; or UnavailableError."""
+    """The module `onnxruntime`; UnavailableError where it lacks this provider."""
     try:
         module = import_onnxruntime()
     except UnavailableError as error:
@@ -266,7 +265,7 @@ def find_provider(provider: str) -> Any:
 def preload_libraries(module: Any) -> None:
     """Load CUDA and cuDNN from pip's packages, where the system's loader does not look.
 
-    ONNX Runtime prints what it does not find, which may well lie elsewhere.
+    ONNX Runtime prints what it does not find there, which is logged: the system may have it.
     """
     preload = getattr(module, "preload_dlls", None)
     if preload is None:

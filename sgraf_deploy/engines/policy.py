@@ -1,7 +1,7 @@
-"""The one policy: on which engine, in which precision and where a bundle is scored.
+"""The one policy: with which engine, in which precision and on which device a bundle is scored.
 
-`choose` is a pure function of what was asked for and of what there is. `machine.Machine` finds out
-the latter, each fact only when it is asked for: some take seconds.
+`choose` is a pure function of the request and of the facts about a bundle and a machine.
+`machine.Machine` finds out each fact only when it is asked for, as some take seconds.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from sgraf_deploy.errors import InputError, UnavailableError
 AUTO = "auto"
 
 ON_A_CPU = ("native", "ort", "torch")
-"""What `auto` tries on a CPU, fastest first."""
+"""The engines that `auto` tries on a CPU, fastest first."""
 ON_A_GPU = ("trt", "torch", "ort-cuda")
-"""What `auto` tries on a GPU that was asked for; `trt` once its plans were verified there."""
+"""The engines that `auto` tries on a GPU that was asked for; `trt` only with verified plans."""
 
 FIRST_GPU = "cuda:0"
 
@@ -29,7 +29,7 @@ _DEVICE = re.compile(r"cpu|cuda(:\d{1,4})?", re.ASCII)
 
 @dataclass(frozen=True)
 class Request:
-    """What a caller asks for; None is no wish."""
+    """What a caller asks for; None leaves the choice to the policy."""
 
     engine: str = AUTO
     precision: Precision | None = None
@@ -38,9 +38,9 @@ class Request:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a bundle is opened with: an engine by name, a precision that it runs, `cpu` or `cuda:N`.
+    """The engine, by name, the precision and the device, `cpu` or `cuda:N`, to open a bundle with.
 
-    All of it can still turn out damaged or too large: opening says so, and nothing else is taken.
+    Opening can still fail, on a damaged file or for want of memory: nothing else is then tried.
     """
 
     engine: str
@@ -49,11 +49,11 @@ class Choice:
 
 
 class Facts(Protocol):
-    """What there is to choose from: a bundle, or any, on this machine."""
+    """What is known about the bundle, or any bundle, and about this machine."""
 
     @property
     def name(self) -> str:
-        """What a message calls the bundle."""
+        """The bundle, as messages name it."""
 
     @property
     def precisions(self) -> Collection[Precision]:
@@ -61,24 +61,24 @@ class Facts(Protocol):
 
     @property
     def weights(self) -> bool:
-        """Whether there are the original weights, in the bundle or in checkpoints beside it."""
+        """Whether the bundle, or a checkpoint in the options, has the original weights."""
 
     @property
     def allow_unverified(self) -> bool:
         """Whether plans may be opened that this user never compared with the reference."""
 
     def unavailable(self, engine: str, device: str) -> UnavailableError | None:
-        """Why an engine does not work here on a device, or None if it does."""
+        """Why an engine does not work here on a device; None if it does."""
 
     def no_gpu(self) -> UnavailableError | None:
-        """Why there is no GPU here at all, or None if there is one."""
+        """Why there is no GPU here at all; None if there is one."""
 
     def plans(self, device: str) -> Mapping[Precision, bool]:
-        """The precisions with a plan of every graph for that GPU; true if this user verified it."""
+        """The precisions that have plans for that GPU; true if this user verified all of them."""
 
 
 def parse_request(text: str, precision: Precision | None, device: str | None) -> Request:
-    """A request from `NAME` or `NAME:PRECISION`; `precision` is for those that name none."""
+    """The request for `NAME`, in `precision`, or `NAME:PRECISION`; InputError for another one."""
     name, colon, own = text.partition(":")
     if not colon:
         return Request(name, precision, device)
@@ -91,17 +91,17 @@ def parse_request(text: str, precision: Precision | None, device: str | None) ->
 
 
 def choose(request: Request, facts: Facts) -> Choice:
-    """The engine, precision and device for a request, as one rule for every caller.
+    """The engine, precision and device for a request: one rule for every caller.
 
-    - `auto` takes the fastest engine that works here and runs the precision: a GPU's only if the
-      GPU was asked for, or this user verified the bundle's plans on it.
-    - An engine by name runs on the first of its devices that works.
-    - Of the bundle's precisions an engine takes the first in its own order; of those that are
-      compiled, for `trt`.
+    - `auto` takes the fastest engine that works here and runs the precision. It takes an engine on
+      a GPU only if the GPU was asked for, or if this user verified the bundle's plans on it.
+    - An engine asked for by name runs on the first of its devices that works.
+    - An engine takes the first precision, in its own order, that the bundle has; `trt` takes the
+      first that there are plans of.
 
-    Raises InputError for an unknown engine, a device of no such name, a precision that the bundle
-    lacks, and for wishes that contradict each other; UnavailableError, with what puts it right,
-    where nothing here can do what was asked for. No other wish is ever fulfilled in its place.
+    Raises InputError for an unknown engine, an unknown device, a precision that the bundle lacks,
+    and for parts of a request that contradict each other; UnavailableError, with a hint at what
+    puts it right, where nothing here can do what was asked for. Nothing is replaced silently.
     """
     device = None if request.device is None else _parse_device(request.device)
     if request.engine != AUTO and request.engine not in ENGINES:
@@ -118,28 +118,28 @@ def choose(request: Request, facts: Facts) -> Choice:
 
 
 def default_precision(engine: str, available: Collection[Precision]) -> Precision | None:
-    """The first in an engine's order of the precisions that are available; None if it runs none."""
+    """The first available precision in an engine's own order; None if it runs none of them."""
     return next((one for one in ENGINES[engine].precisions if one in available), None)
 
 
 def _fastest(precision: Precision | None, device: str | None, facts: Facts) -> Choice:
-    """The first candidate that works; UnavailableError says why each does not."""
+    """The first candidate that works; UnavailableError, which says why each does not."""
     reasons: dict[str, UnavailableError] = {}
     for engine, place in _candidates(device):
         found = _try(Request(engine, precision), place, facts, auto=True)
         if isinstance(found, Choice):
             return found
         if device is not None and ENGINES[engine].compiled:
-            # What keeps it from working here comes before what there is to compile.
+            # That it does not work here matters more than that plans are missing.
             found = facts.unavailable(engine, place) or found
         reasons[engine] = found
     if device is None:
-        del reasons["trt"]  # Nobody asked for a GPU.
+        del reasons["trt"]  # No GPU was asked for.
     wanted = ("" if precision is None else f" that runs {precision}") + (
         "" if device is None else f" on {device}"
     )
     why = "; ".join(f"{name}: {error.reason}" for name, error in reasons.items())
-    ways = sorted(reasons, key=lambda name: ENGINES[name].compiled)  # To compile takes longest.
+    ways = sorted(reasons, key=lambda name: ENGINES[name].compiled)  # Compiling takes longest.
     hint = next((reasons[name].hint for name in ways if reasons[name].hint), None)
     if device not in (None, "cpu") and facts.no_gpu() is not None:
         hint = _without_a_gpu(precision, facts)
@@ -147,14 +147,14 @@ def _fastest(precision: Precision | None, device: str | None, facts: Facts) -> C
 
 
 def _candidates(device: str | None) -> list[tuple[str, str]]:
-    """Engines and where they would run, fastest first."""
+    """The engines that `auto` tries, each with its device, fastest first."""
     if device is None:
         return [("trt", FIRST_GPU), *((name, "cpu") for name in ON_A_CPU)]
     return [(name, device) for name in (ON_A_CPU if device == "cpu" else ON_A_GPU)]
 
 
 def _named(request: Request, device: str | None, facts: Facts) -> Choice:
-    """An engine that was asked for, where it was asked for or where it works."""
+    """The choice for an engine that was asked for by name."""
     name, entry = request.engine, ENGINES[request.engine]
     if device is not None and device.partition(":")[0] not in entry.devices:
         raise InputError(
@@ -188,7 +188,7 @@ def _named(request: Request, device: str | None, facts: Facts) -> Choice:
 
 
 def _without_a_gpu(precision: Precision | None, facts: Facts) -> str:
-    """What works in place of an engine on a GPU that is not there, and how to go on."""
+    """The hint where an engine needs a GPU and there is none: what works, and how to go on."""
     try:
         here = f"use --engine {_fastest(precision, 'cpu', facts).engine}, which works here; "
     except UnavailableError:
@@ -201,7 +201,7 @@ def _without_a_gpu(precision: Precision | None, facts: Facts) -> str:
 
 
 def _instead(precision: Precision | None, device: str, facts: Facts) -> str:
-    """What would work in place of an engine that does not run on a device."""
+    """The hint where an engine does not run on a device: what does."""
     try:
         other = _fastest(precision, device, facts)
     except UnavailableError:
@@ -216,13 +216,13 @@ def _wanted(request: Request, facts: Facts) -> Collection[Precision]:
 def _try(
     request: Request, device: str, facts: Facts, *, auto: bool = False
 ) -> Choice | UnavailableError:
-    """One engine on one device, or why it cannot do there what is asked for."""
+    """The choice of one engine on one device, or why it cannot do there what is asked for."""
     name, entry = request.engine, ENGINES[request.engine]
     available = [one for one in _wanted(request, facts) if not (auto and one in entry.by_name)]
     precision = default_precision(name, available)
     if precision is None:
         runs = [one for one in entry.precisions if not (auto and one in entry.by_name)]
-        return UnavailableError(f"it runs {' and '.join(runs)} alone")
+        return UnavailableError(f"it runs only {' and '.join(runs)}")
     if auto and entry.weights and not facts.weights:
         what = f"{facts.name} was exported without its original weights"
         return UnavailableError(what, hint="give the checkpoint with `--checkpoint FILE`")
@@ -240,10 +240,10 @@ def _try(
 def _unverified(plans: Mapping[Precision, bool]) -> UnavailableError:
     """Why `auto` leaves a bundle's plans alone."""
     if not plans:
-        what = "the bundle has no compiled engines for this GPU"
+        what = "the bundle has no compiled plans for this GPU"
         return UnavailableError(what, hint="build them with `sgraf-deploy compile BUNDLE`")
     return UnavailableError(
-        "the bundle's compiled engines were never compared with the reference on this GPU",
+        "the bundle's compiled plans were never compared with the reference on this GPU",
         hint="compare them: --engine trt --allow-unverified",
     )
 

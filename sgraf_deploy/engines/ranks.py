@@ -1,4 +1,4 @@
-"""What ranks are counted with, tile by tile, and the counter on the host."""
+"""Counts ranks tile by tile: the types of thresholds and counts, and the counter on the host."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ from numpy.typing import NDArray
 
 from sgraf_deploy.engines.buffers import Array, Buffer
 from sgraf_deploy.engines.ensemble import Logits, with_ensemble
-from sgraf_deploy.engines.near_counts import SLACK, SMALLEST_LOGIT, NearCounts
+from sgraf_deploy.engines.near_counts import SLACK, SMALLEST_LOGIT, Counts, NearCounts
 from sgraf_deploy.errors import DataError
-
-Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
 class Thresholds:
-    """What candidates are compared with, by model: the members in order, then their ensemble.
+    """The logits that candidates are compared with, by model: the members, then their ensemble.
 
     `images`: (images,) the best logit of each image's captions; `captions`: (captions,) the logit
     of each caption's image. float32.
@@ -30,19 +28,19 @@ class Thresholds:
     captions: Mapping[str, Logits]
     captions_per_image: int
     slack: float = SLACK
-    """How far they may be from the same pairs in a tile, as a share of the largest."""
+    """How far they may be from the same pairs' logits in a tile, as a share of the largest."""
 
     def slack_of(self, model: str) -> float:
-        """How far that is, as a logit."""
+        """The slack of a model, as a difference of logits."""
         return self.slack * max(SMALLEST_LOGIT, float(np.abs(self.captions[model]).max()))
 
 
 @dataclass(frozen=True, eq=False)
 class RankCounts:
-    """Of one model: candidates, ground truths of the query excepted, that reach its threshold.
+    """One model's counts of candidates, ground truths of the query excepted.
 
-    `image_to_text` (images,) and `text_to_image` (captions,) int64 are zero-based ranks with ties
-    last; `level_…` count the candidates that are exactly as good.
+    `image_to_text` (images,) and `text_to_image` (captions,) int64 count those that are no worse
+    than the threshold: zero-based ranks with ties last. `level_…` count those that equal it.
     """
 
     image_to_text: Counts
@@ -57,19 +55,21 @@ class RankCounter(Protocol):
     def add(
         self, first_image: int, columns: NDArray[np.int32], logits: Mapping[str, Buffer]
     ) -> None:
-        """Compare a tile: every member's logits (images, captions) from image `first_image` on.
+        """Compare a tile: every member's logits (images, captions), on the engine's device.
 
-        DataError for a logit that is not finite, at once or with the result.
+        Its rows are the images from `first_image` on, its columns the captions `columns`
+        (captions,). Raises DataError for a logit that is not finite, at once or with the result.
         """
 
     def result(self) -> dict[str, RankCounts]:
-        """The counts of all tiles by model."""
+        """The counts of all tiles, by model; waits for the device."""
 
 
 class HostRankCounter:
-    """See `RankCounter`: fetches every tile and compares it with NumPy.
+    """See `RankCounter`; fetches every tile and compares it with NumPy.
 
-    Ranks are those of the matrix, whatever rounding makes of a pair that is scored alone.
+    The ranks are those of the whole matrix, even where a ground truth that was scored alone rounds
+    differently.
     """
 
     def __init__(self, fetch: Callable[[Buffer], Array], thresholds: Thresholds) -> None:

@@ -293,8 +293,8 @@ def count_ranks(cuda: FakeCuda, tile: RankTile) -> None:
         values.append(combine_logits(*values))
     models, images, captions = len(values), tile.all_images, tile.all_captions
     columns = cuda.array(tile.columns, (tile.captions,), np.int32)
-    image_bars = cuda.array(tile.image_bars, (models, images), np.float32)
-    caption_bars = cuda.array(tile.caption_bars, (models, captions), np.float32)
+    image_thresholds = cuda.array(tile.image_thresholds, (models, images), np.float32)
+    caption_thresholds = cuda.array(tile.caption_thresholds, (models, captions), np.float32)
     image_counts = cuda.array(tile.image_counts, (models, 2, images), np.int32)
     caption_counts = cuda.array(tile.caption_counts, (models, 2, captions), np.int32)
     for row in range(tile.images):
@@ -306,7 +306,7 @@ def count_ranks(cuda: FakeCuda, tile: RankTile) -> None:
                     wrong[:] = image + 1, caption
                 if caption // tile.captions_per_image == image:
                     continue
-                image_counts[model, 0, image] += value >= image_bars[model, image]
-                image_counts[model, 1, image] += value == image_bars[model, image]
-                caption_counts[model, 0, caption] += value >= caption_bars[model, caption]
-                caption_counts[model, 1, caption] += value == caption_bars[model, caption]
+                image_counts[model, 0, image] += value >= image_thresholds[model, image]
+                image_counts[model, 1, image] += value == image_thresholds[model, image]
+                caption_counts[model, 0, caption] += value >= caption_thresholds[model, caption]
+                caption_counts[model, 1, caption] += value == caption_thresholds[model, caption]

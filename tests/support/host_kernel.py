@@ -29,15 +29,16 @@ static void atomicAdd(int* target, int value) { *target += value; }
 
 CALLS = """
 void launch(
-    const float* const* logits, const int* columns, const float* image_bars,
-    const float* caption_bars, int* image_counts, int* caption_counts, int2* wrong, int members,
-    int first_image, int images, int captions, int all_images, int all_captions, int per_image)
+    const float* const* logits, const int* columns, const float* image_thresholds,
+    const float* caption_thresholds, int* image_counts, int* caption_counts, int2* wrong,
+    int members, int first_image, int images, int captions, int all_images, int all_captions,
+    int per_image)
 {
     for (blockIdx.x = 0; blockIdx.x < gridDim.x; ++blockIdx.x)
         for (threadIdx.x = 0; threadIdx.x < blockDim.x; ++threadIdx.x)
-            count_ranks(logits, columns, image_bars, caption_bars, image_counts, caption_counts,
-                        wrong, members, first_image, images, captions, all_images, all_captions,
-                        per_image);
+            count_ranks(logits, columns, image_thresholds, caption_thresholds, image_counts,
+                        caption_counts, wrong, members, first_image, images, captions, all_images,
+                        all_captions, per_image);
 }
 
 void combine(const float* const* logits, int members, long long count, float* result)
@@ -79,7 +80,7 @@ class HostKernel(FakeCuda):
 
     def count_ranks(self, tile: RankTile, stream: Any) -> None:
         pointers = (
-            *(tile.logits, tile.columns, tile.image_bars, tile.caption_bars),
+            *(tile.logits, tile.columns, tile.image_thresholds, tile.caption_thresholds),
             *(tile.image_counts, tile.caption_counts, tile.wrong),
         )
         sizes = (

@@ -1,1 +1,1 @@
-"""What the GPU engines share: one small interface to CUDA, and memory and streams on top of it."""
+"""What the GPU engines share: a small interface to CUDA, memory, streams and base classes."""

@@ -1,7 +1,7 @@
-"""What the GPU engines need of CUDA, as one interface that a test can implement without a GPU.
+"""The part of CUDA that the GPU engines use, as an interface that tests implement without a GPU.
 
-Pointers, streams, events and graphs are plain integers or whatever the implementation likes; only
-it looks inside. Nothing here waits but `synchronize`.
+Pointers are integers; streams, events and captured graphs are opaque to whoever uses them. Only
+`synchronize` waits.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ CapturedGraph = Any
 
 @dataclass(frozen=True)
 class Gather:
-    """Copy rows of `row_bytes` each: target row i becomes source row `index[i]`.
+    """A copy of rows, `row_bytes` bytes each: target row i becomes source row `index[i]`.
 
-    `index` points at int32 row numbers on the device; the three memories do not overlap.
+    `source`, `index` (rows,) int32 and `target` point to device memory that does not overlap.
     """
 
     source: int
@@ -34,22 +34,22 @@ class Gather:
 
 @dataclass(frozen=True)
 class RankTile:
-    """A tile of logits, of any number of members, and what its candidates are compared with.
+    """A tile of every member's logits, the thresholds of its queries, and the counts to add to.
 
-    All pointers to device memory. `logits`: as many pointers as there are `members`, each to
-    (images, captions) float32; `columns`: (captions,) int32, the captions' places among
-    `all_captions`. `image_bars` (models, all_images)
-    and `caption_bars` (models, all_captions) float32, `image_counts` (models, 2, all_images) and
-    `caption_counts` (models, 2, all_captions) int32: how many reach the threshold, and how many are
-    level with it. The models are the members and, of several, the ensemble. `wrong`: two int32,
-    the image plus 1 and the caption where a logit is not finite.
+    These are pointers to device memory: `logits` to `members` pointers, each to (images, captions)
+    float32; `columns` (captions,) int32, the captions' places among `all_captions`;
+    `image_thresholds` (models, all_images) and `caption_thresholds` (models, all_captions) float32;
+    `image_counts` (models, 2, all_images) and `caption_counts` (models, 2, all_captions) int32, how
+    many candidates are no worse than the threshold, and how many equal it; `wrong` (2,) int32, the
+    image plus 1 and the caption of a logit that is not finite. The models are the members and, of
+    several, their ensemble.
     """
 
     logits: int
     members: int
     columns: int
-    image_bars: int
-    caption_bars: int
+    image_thresholds: int
+    caption_thresholds: int
     image_counts: int
     caption_counts: int
     wrong: int
@@ -64,15 +64,15 @@ class RankTile:
 class Cuda(Protocol):
     """One GPU.
 
-    A thread calls `activate` before anything else, but whatever frees and destroys, and
-    `synchronize`, may be called by any thread at any time: also by one that collects garbage, and
-    when the GPU was let go of already, as at the end of the interpreter; they then do nothing.
-    What frees and destroys raises nothing.
+    A thread calls `activate` before anything else. Only the methods that free and destroy, and
+    `synchronize`, may be called by any thread at any time, also during a garbage collection. After
+    the GPU was released, as at the end of the interpreter, they do nothing. Those that free and
+    destroy raise nothing.
     """
 
     name: str
     compute_capability: str
-    """`9.0`, …"""
+    """Such as `9.0`."""
 
     def activate(self) -> None:
         """Make the GPU the calling thread's."""
@@ -84,37 +84,37 @@ class Cuda(Protocol):
         """Device memory; EngineMemoryError if there is not enough."""
 
     def free(self, pointer: int) -> None:
-        """Give device memory back, which nothing uses any more."""
+        """Free device memory, which nothing uses any more."""
 
     def allocate_pinned(self, size: int) -> Bytes:
-        """Host memory that copies need no detour for; EngineMemoryError if there is none."""
+        """Page-locked host memory, for asynchronous copies; EngineMemoryError if there is none."""
 
     def free_pinned(self, memory: Bytes) -> None:
-        """Give it back."""
+        """Free pinned host memory."""
 
     def create_stream(self) -> Stream:
-        """A queue of work on the GPU."""
+        """A stream: a queue of work on the GPU."""
 
     def destroy_stream(self, stream: Stream) -> None:
-        """Drop a queue that is empty."""
+        """Destroy a stream that is empty."""
 
     def create_event(self) -> Event:
-        """A mark that a stream can pass."""
+        """An event: a mark that a stream can pass."""
 
     def destroy_event(self, event: Event) -> None:
-        """Drop a mark."""
+        """Destroy an event."""
 
     def record(self, event: Event, stream: Stream) -> None:
-        """Put the mark behind everything that is in the stream now."""
+        """Put the event behind everything that is in the stream now."""
 
     def passed(self, event: Event) -> bool:
-        """Whether the stream has passed the mark."""
+        """Whether the stream has passed the event."""
 
     def wait(self, stream: Stream, event: Event) -> None:
-        """Let the stream's later work begin only once the mark is passed; returns at once."""
+        """Let the stream's later work begin only once the event is passed; returns at once."""
 
     def synchronize(self, event: Event) -> None:
-        """Wait until the mark is passed."""
+        """Wait until the event is passed."""
 
     def upload(self, target: int, source: Bytes, stream: Stream) -> None:
         """Copy pinned host memory to the device."""
@@ -126,26 +126,26 @@ class Cuda(Protocol):
         """Copy rows on the device."""
 
     def count_ranks(self, tile: RankTile, stream: Stream) -> None:
-        """Add a tile to the counts."""
+        """Compare a tile with its thresholds, and add to the counts."""
 
     def begin_capture(self, stream: Stream) -> None:
         """Collect what this thread puts into the stream, instead of running it.
 
-        DeviceError where that cannot begin. Then, `end_capture` or `abandon_capture` follows.
+        `end_capture` or `abandon_capture` must follow. Raises DeviceError where it cannot begin.
         """
 
     def end_capture(self, stream: Stream) -> CapturedGraph:
-        """What was collected, ready to be launched.
+        """The captured graph, ready to be launched; the stream is as it was before.
 
-        DeviceError where something that may not be captured invalidated it, or it cannot be
-        launched; nothing of it is left then. The stream is as it was before, in any case.
+        Raises DeviceError where a call that may not be captured invalidated it, or where it cannot
+        be made ready; nothing of it is then left.
         """
 
     def abandon_capture(self, stream: Stream) -> None:
-        """End a capture, drop what was collected, and raise nothing."""
+        """End a capture and drop what was collected; raises nothing."""
 
     def launch(self, graph: CapturedGraph, stream: Stream) -> None:
-        """Run what was collected, at the same addresses."""
+        """Run a captured graph, at the addresses that it was captured with."""
 
     def destroy_graph(self, graph: CapturedGraph) -> None:
-        """Drop it."""
+        """Destroy a captured graph."""

@@ -20,7 +20,7 @@ _MOST_BLOCKS = 4096
 
 
 def check_cuda(ordinal: int = 0) -> Gpu:
-    """The GPU; UnavailableError, with a hint, where `open_cuda` would raise one."""
+    """The GPU of that number, not opened; UnavailableError where `open_cuda` would raise one."""
     gpu = find_gpu(ordinal)
     if (
         importlib.util.find_spec("cuda") is None
@@ -31,7 +31,7 @@ def check_cuda(ordinal: int = 0) -> Gpu:
 
 
 def open_cuda(ordinal: int = 0) -> CudaDriver:
-    """The GPU of that number, in its primary context, which TensorRT and ONNX Runtime use, too.
+    """The GPU of that number, in its primary context, which TensorRT and ONNX Runtime share.
 
     Raises UnavailableError without a driver, a GPU of that number, cuda-bindings or NVRTC.
     """
@@ -48,7 +48,7 @@ def open_cuda(ordinal: int = 0) -> CudaDriver:
 class CudaDriver:
     """See `Cuda`; it retains the GPU's primary context for as long as it lives.
 
-    Where it goes before what was made with it, as garbage may, that goes at the same time.
+    Whatever was made with it and still exists is destroyed with it.
     """
 
     def __init__(self, driver: Any, ordinal: int, name: str, compute_capability: str) -> None:
@@ -141,7 +141,7 @@ class CudaDriver:
 
     def count_ranks(self, tile: RankTile, stream: Any) -> None:  # noqa: D102
         pointers = (
-            *(tile.logits, tile.columns, tile.image_bars, tile.caption_bars),
+            *(tile.logits, tile.columns, tile.image_thresholds, tile.caption_thresholds),
             *(tile.image_counts, tile.caption_counts, tile.wrong),
         )
         sizes = (
@@ -176,12 +176,12 @@ class CudaDriver:
         self._resources.drop("cuGraphExecDestroy", graph)
 
     def _make(self, destroy: str, handle: Any) -> Any:
-        """What the driver made, which `destroy` is called for in time."""
+        """A handle that the driver made, remembered so that `destroy` is called for it in time."""
         self._resources.add(destroy, handle)
         return handle
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        """Call the driver; the one value that it returns, a tuple of several, or None."""
+        """Call the driver; returns the one value that it gives, a tuple of several, or None."""
         status, *values = getattr(self._driver, name)(*arguments)
         self._check(name, status)
         return values[0] if len(values) == 1 else tuple(values) or None

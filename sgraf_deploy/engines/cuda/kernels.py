@@ -1,4 +1,4 @@
-"""What is no graph: copying rows, and counting ranks; NVRTC compiles it for the GPU there is."""
+"""CUDA C kernels outside the graphs, which gather rows and count ranks; compiled with NVRTC."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from sgraf_deploy.engines.registry import CUDA_INSTALL
 from sgraf_deploy.errors import DeviceError, UnavailableError
 
 THREADS = 256
-"""Of a block."""
+"""Threads of a block."""
 
 UNITS = {16: "uint4", 4: "unsigned int", 2: "unsigned short"}
-"""Bytes that a thread copies at a time, the widest that divides a row first."""
+"""By its size in bytes, what a thread copies at a time; the widest that divides a row is taken."""
 
 GATHER = "\n".join(
     f"""
@@ -29,15 +29,15 @@ extern "C" __global__ void gather_{size}(
 
 COUNT_RANKS = r"""
 #define LARGEST 3.4028235e38f
-#define NOTHING (-1.7e308)  // The logarithm of what adds nothing.
+#define NOTHING (-1.7e308)  // Stands for log(0): it adds nothing to a sum of exponentials.
 
 __device__ double log_add_exp(double a, double b)
 {
     return fmax(a, b) + log1p(exp(-fabs(a - b)));
 }
 
-// The logit of the mean of the members' similarities, as engines/ensemble.py has it: the odds are
-// 1 + sum tanh(x/2) / sum sigmoid(-x); a large x gives its tanh as 1 and what it lacks of that.
+// The logit of the mean of the members' similarities, by the formula of engines/ensemble.py: the
+// odds are 1 + sum tanh(x/2) / sum sigmoid(-x); the tanh of a large x is summed as 1 and the rest.
 __device__ float combined(const float* const* logits, int members, long long at)
 {
     double yes = NOTHING, no = NOTHING, whole = 0.0, part = 0.0;
@@ -54,11 +54,11 @@ __device__ float combined(const float* const* logits, int members, long long at)
     return (float)copysign(log_add_exp(0.0, odds), more);
 }
 
-// A block takes one image after the other, and for each the members, then their ensemble: hits of
-// the image are added up in its threads, those of a caption where they belong.
+// A block takes one image after another, and for each image the members, then their ensemble.
+// Counts of the image are summed in its threads first; those of a caption are added in place.
 extern "C" __global__ void count_ranks(
     const float* const* logits, const int* columns,
-    const float* image_bars, const float* caption_bars,
+    const float* image_thresholds, const float* caption_thresholds,
     int* image_counts, int* caption_counts, int2* wrong, int members,
     int first_image, int images, int captions, int all_images, int all_captions, int per_image)
 {
@@ -66,7 +66,7 @@ extern "C" __global__ void count_ranks(
     for (int row = blockIdx.x; row < images; row += gridDim.x) {
         const int image = first_image + row;
         for (int model = 0; model < models; ++model) {
-            const float image_bar = image_bars[(long long)model * all_images + image];
+            const float image_threshold = image_thresholds[(long long)model * all_images + image];
             int reach = 0, level = 0;
             for (int place = threadIdx.x; place < captions; place += blockDim.x) {
                 const int caption = columns[place];
@@ -74,20 +74,21 @@ extern "C" __global__ void count_ranks(
                 const float value =
                     model < members ? logits[model][at] : combined(logits, members, at);
                 if (!(fabsf(value) <= LARGEST)) {
-                    int2 pair;  // Stored at once: threads that find others must not mix theirs in.
+                    int2 pair;  // One store, so that threads cannot mix two pairs.
                     pair.x = image + 1;
                     pair.y = caption;
                     *wrong = pair;
                 }
                 if (caption / per_image == image)
                     continue;
-                const float caption_bar = caption_bars[(long long)model * all_captions + caption];
+                const float caption_threshold =
+                    caption_thresholds[(long long)model * all_captions + caption];
                 int* counts = caption_counts + 2LL * model * all_captions + caption;
-                reach += value >= image_bar;
-                level += value == image_bar;
-                if (value >= caption_bar)
+                reach += value >= image_threshold;
+                level += value == image_threshold;
+                if (value >= caption_threshold)
                     atomicAdd(counts, 1);
-                if (value == caption_bar)
+                if (value == caption_threshold)
                     atomicAdd(counts + all_captions, 1);
             }
             int* counts = image_counts + 2LL * model * all_images + image;
@@ -104,12 +105,12 @@ SOURCE = GATHER + COUNT_RANKS
 
 
 def unit_of(*sizes: int) -> int:
-    """The widest unit that divides every size and address."""
+    """The size of the widest unit that divides every size and address, in bytes."""
     return next(unit for unit in UNITS if all(size % unit == 0 for size in sizes))
 
 
 def compile_kernels(compute_capability: str) -> bytes:
-    """The kernels' machine code for one GPU, `8.9`; needs no GPU.
+    """The kernels' machine code for GPUs of a compute capability, such as `8.9`; needs no GPU.
 
     Raises UnavailableError without NVRTC, DeviceError for a GPU that this NVRTC does not know.
     """
@@ -126,7 +127,8 @@ def compile_kernels(compute_capability: str) -> bytes:
         text = bytearray(size)
         _call(nvrtc.nvrtcGetProgramLog, program, text)
         reason = text.decode(errors="replace").strip("\0 \n") or status.name
-        raise DeviceError(f"NVRTC cannot compile for a GPU of {compute_capability}", got=reason)
+        what = f"NVRTC cannot compile for compute capability {compute_capability}"
+        raise DeviceError(what, got=reason)
     (size,) = _call(nvrtc.nvrtcGetCUBINSize, program)
     code = bytearray(size)
     _call(nvrtc.nvrtcGetCUBIN, program, code)

@@ -1,8 +1,8 @@
-"""Lanes: a stream each, with the host memory that its copies pass through.
+"""Lanes: a CUDA stream each, with the pinned host memory that its copies pass through.
 
-Work is put into a lane's stream and forgotten, but what it reads and writes is kept alive until
-the stream has passed it. One thread at a time uses a lane; work of one lane waits for that of
-another only where it reads what the other writes.
+Work is put into a lane's stream without waiting for it, and what it reads and writes is kept alive
+until the stream has passed it. One thread at a time uses a lane. Work of one lane waits for that of
+another only where it uses what the other writes.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from sgraf_deploy.engines.cuda.memory import Allocation, DeviceArray, Mark, Pool
 from sgraf_deploy.errors import EngineMemoryError
 
 STAGING_BYTES = 8 * 2**20
-"""A copy to or from the device passes through pinned memory in pieces of at most so much."""
+"""A copy to or from the device passes through pinned memory in pieces of at most so many bytes."""
 
 MOST_IN_FLIGHT = 64
-"""Pieces of work that may be under way: more would only keep memory from being used again."""
+"""The most pieces of work in a lane at a time: more would only keep memory from being reused."""
 
 
 class Pinned:
-    """Pinned memory that goes back to its pool when nothing refers to it."""
+    """Pinned memory that returns to its pool when nothing refers to it."""
 
     __slots__ = ("_block", "_pool", "_size", "memory")
 
     def __init__(self, pool: Pool[Bytes], size: int) -> None:
-        """Take memory; EngineMemoryError if there is none."""
+        """Take `size` bytes; EngineMemoryError if there are none."""
         self._block, self._size = pool.take(size)
         self._pool = pool
         self.memory = self._block[:size]
@@ -64,12 +64,12 @@ class Lane:
         self._lock.release()
 
     def empty(self, shape: Sequence[int], dtype: np.dtype[Any]) -> DeviceArray:
-        """An array whose values are whatever was there."""
+        """An array of arbitrary values; EngineMemoryError where it does not fit."""
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         return DeviceArray(self._allocate(size), 0, tuple(shape), dtype)
 
     def scratch(self, size: int) -> int:
-        """The lane's own memory for intermediates, at least so much of it."""
+        """The address of the lane's memory for intermediates, of at least `size` bytes."""
         if self._scratch is None or self._scratch_bytes < size:
             self.drain()
             self._scratch = None  # Freed first: both at once may not fit.
@@ -84,7 +84,7 @@ class Lane:
         writes: Sequence[DeviceArray] = (),
         keep: Sequence[object] = (),
     ) -> Mark:
-        """Put what `call` begins into the stream; the mark behind it.
+        """Put what `call` starts into the stream; returns a mark behind it.
 
         What it reads and writes, and `keep`, stays alive until the mark is passed.
         """
@@ -94,7 +94,7 @@ class Lane:
                 self._cuda.wait(self.stream, written.event)
         try:
             call()
-        finally:  # Also after an error: something may be in the stream.
+        finally:  # After an error too, as something may be in the stream.
             mark = Mark(self._cuda, self, self.stream)
             self._flights.append((mark, (*reads, *writes, *keep)))
             for array in writes:
@@ -103,7 +103,7 @@ class Lane:
         return mark
 
     def put(self, array: NDArray[Any]) -> DeviceArray:
-        """Copy a host array to the device; its memory may be used again at once."""
+        """Copy a host array to the device; the array's memory may be changed at once."""
         target = self.empty(array.shape, array.dtype)
         source = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         for start in range(0, source.nbytes, STAGING_BYTES):
@@ -115,7 +115,7 @@ class Lane:
         return target
 
     def gather(self, source: DeviceArray, rows: NDArray[np.int32]) -> DeviceArray:
-        """Copies of rows; the result's shape is rows.shape + row shape."""
+        """Copies of rows, of shape rows.shape + row shape."""
         target = self.empty((*rows.shape, *source.shape[1:]), source.dtype)
         if target.nbytes:
             index = self.put(rows)
@@ -126,24 +126,24 @@ class Lane:
         return target
 
     def download(self, source: DeviceArray, start: int) -> tuple[Mark, Pinned]:
-        """Begin to copy a piece of an array, from byte `start` on; it is there behind the mark."""
+        """Start copying a piece of an array from byte `start` on; the mark is behind the copy."""
         staging = Pinned(self._pinned, min(STAGING_BYTES, source.nbytes - start))
         pointer = source.pointer + start
         call = partial(self._cuda.download, staging.memory, pointer, self.stream)
         return self.enqueue(call, reads=(source,), keep=(staging,)), staging
 
     def wait(self) -> None:
-        """Wait for what was put into the stream, also by a call of `enqueue` that goes on."""
+        """Wait for what is in the stream, also of a call of `enqueue` that has not returned."""
         mark = Mark(self._cuda, self, self.stream)
         self._cuda.synchronize(mark.event)
 
     def drain(self) -> None:
-        """Wait for all work, and let go of what it has used."""
+        """Wait for all work, and release what it used."""
         while self._flights:
             self._land()
 
     def close(self) -> None:
-        """Wait, and drop the stream."""
+        """Wait for all work, and destroy the stream."""
         with self:
             self.drain()
             self._scratch = None
@@ -153,11 +153,11 @@ class Lane:
         try:
             return Allocation(self._memory, size)
         except EngineMemoryError:
-            self.drain()  # What is under way here may hold what is missing.
+            self.drain()  # Work in this lane may hold what is missing.
             return Allocation(self._memory, size)
 
     def settle(self) -> None:
-        """Let go of what the work that is done has used."""
+        """Release what finished work used."""
         while self._flights and (
             len(self._flights) > MOST_IN_FLIGHT or self._cuda.passed(self._flights[0][0].event)
         ):

@@ -1,4 +1,4 @@
-"""Arrays on a GPU, and the pools that their memory comes from and goes back to."""
+"""Arrays on a GPU, and the pools that their memory is taken from and returned to."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ SMALLEST_BLOCK = 512
 
 
 class Pool(Generic[T]):
-    """Blocks of memory that are kept for the next one of about the same size.
+    """Blocks of memory that are kept, once free, for the next request of about the same size.
 
-    The first of the blocks that fit is given, so that equal requests get equal blocks and what was
-    captured at an address can be launched again. Threads may share a pool.
+    Of the free blocks that fit, the one at the lowest address is given: equal requests then get
+    equal addresses, at which a captured graph can be launched again. Threads may share a pool.
     """
 
     def __init__(
         self, allocate: Callable[[int], T], free: Callable[[T], None], address: Callable[[T], int]
     ) -> None:
-        """`allocate` raises EngineMemoryError when there is nothing left."""
+        """`allocate` raises EngineMemoryError where the memory does not suffice."""
         self._allocate, self._free, self._address = allocate, free, address
         self._kept: dict[int, list[T]] = defaultdict(list)
         self._lock = RLock()  # A garbage collection inside may give a block back.
@@ -39,9 +39,10 @@ class Pool(Generic[T]):
         self.in_use = 0
         """Bytes that were taken and not given back."""
         self.peak = 0
+        """The most bytes that were ever in use."""
 
     def take(self, size: int) -> tuple[T, int]:
-        """A block of at least `size` bytes, and its size."""
+        """A block of at least `size` bytes, and its size; EngineMemoryError if there is none."""
         rounded = block_size(size)
         with self._lock:
             kept = self._kept[rounded]
@@ -61,7 +62,7 @@ class Pool(Generic[T]):
         try:
             return self._allocate(size)
         except EngineMemoryError:
-            self.trim()  # What is kept in other sizes may be what is missing.
+            self.trim()  # Blocks kept for other sizes may hold what is missing.
             return self._allocate(size)
 
     def give(self, block: T, size: int) -> None:
@@ -74,7 +75,7 @@ class Pool(Generic[T]):
         self._free(block)
 
     def trim(self) -> None:
-        """Free every block that is kept."""
+        """Free every block that is kept and not in use."""
         with self._lock:
             blocks = [block for kept in self._kept.values() for block in kept]
             self._kept.clear()
@@ -82,26 +83,26 @@ class Pool(Generic[T]):
             self._free(block)
 
     def close(self) -> None:
-        """Free what is kept, now and when more is given back."""
+        """Free the kept blocks, and from now on every block that is given back."""
         with self._lock:
             self._closed = True
         self.trim()
 
 
 def _first(addresses: Iterable[int]) -> int:
-    """The place of the lowest."""
+    """The index of the lowest address."""
     return min(enumerate(addresses), key=lambda found: found[1])[0]
 
 
 def block_size(size: int) -> int:
-    """Rounded up to an eighth of a power of two: at most an eighth is wasted."""
+    """Bytes rounded up to an eighth of a power of two, so that at most an eighth is wasted."""
     size = max(size, SMALLEST_BLOCK)
     step = max(SMALLEST_BLOCK, 1 << (size.bit_length() - 4))
     return math.ceil(size / step) * step
 
 
 class Mark:
-    """A place in a stream that others can wait for; its event is dropped with it."""
+    """A place in a lane's stream that others can wait for; its event is destroyed with it."""
 
     __slots__ = ("_cuda", "event", "lane")
 
@@ -112,14 +113,14 @@ class Mark:
         cuda.record(self.event, stream)
 
     def __del__(self) -> None:
-        if hasattr(self, "event"):  # There may have been none to be had.
+        if hasattr(self, "event"):  # Creating it may have failed.
             self._cuda.destroy_event(self.event)
 
 
 class Allocation:
-    """Device memory that goes back to its pool once no array and no work refers to it.
+    """Device memory that returns to its pool once no array and no work refers to it.
 
-    `written` is where the stream that wrote it last was done.
+    `written` marks the end of the work that wrote it last; None if nothing did.
     """
 
     __slots__ = ("_pool", "_size", "pointer", "written")
@@ -131,7 +132,7 @@ class Allocation:
         self._pool = pool
 
     def __del__(self) -> None:
-        if hasattr(self, "_pool"):  # The pool may have had nothing left.
+        if hasattr(self, "_pool"):  # Taking the memory may have failed.
             self._pool.give(self.pointer, self._size)
 
 
@@ -144,25 +145,25 @@ class DeviceArray:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     extremes: Extremes | None = None
-    """The lowest and the highest number, where the host put integers there and knows them."""
+    """The lowest and the highest number, of integers that the host put there."""
 
     @property
     def pointer(self) -> int:
-        """Where it begins."""
+        """The address of the first value."""
         return self.allocation.pointer + self.offset
 
     @property
     def row_bytes(self) -> int:
-        """The size of one row."""
+        """The size of one row, in bytes."""
         return math.prod(self.shape[1:]) * self.dtype.itemsize
 
     @property
     def nbytes(self) -> int:
-        """The size of all."""
+        """The size of all rows, in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def rows(self, rows: slice) -> DeviceArray:
-        """Rows start … stop - 1, in the same memory."""
+        """Rows start … stop - 1, in the same memory; InputError for another step than 1."""
         start, stop, step = rows.indices(self.shape[0])
         if step != 1:
             raise InputError("rows of a device array", expected="a slice of step 1", got=rows)
@@ -172,4 +173,4 @@ class DeviceArray:
 
 
 DEVICE = BufferKind(DeviceArray, HOST.dtypes, lambda array: array.extremes)
-"""Arrays on a GPU, which are always contiguous."""
+"""Buffers of the engines on a GPU; these arrays are always contiguous."""

@@ -1,4 +1,4 @@
-"""Ranks counted on the GPU: tiles of logits stay there, counts alone come back."""
+"""Counts ranks on the GPU: tiles of logits stay there, and only the counts are fetched."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sgraf_deploy.engines.ranks import RankCounts, Thresholds, not_finite
 
 
 class Device(Protocol):
-    """What the counter needs of an engine on a GPU."""
+    """What the counter uses of `GpuArrays`."""
 
     cuda: Cuda
 
@@ -35,7 +35,7 @@ class Device(Protocol):
 class DeviceRankCounter:
     """See `engines.ranks.RankCounter`.
 
-    Every lane has counts of its own, so that none waits for another.
+    Every lane has its own counts, so that none waits for another.
     """
 
     def __init__(self, engine: Device, thresholds: Thresholds) -> None:
@@ -64,8 +64,8 @@ class DeviceRankCounter:
                 logits=pointers.pointer,
                 members=len(tiles),
                 columns=places.pointer,
-                image_bars=self._thresholds[0].pointer,
-                caption_bars=self._thresholds[1].pointer,
+                image_thresholds=self._thresholds[0].pointer,
+                caption_thresholds=self._thresholds[1].pointer,
                 image_counts=counts[0].pointer,
                 caption_counts=counts[1].pointer,
                 wrong=counts[2].pointer,
@@ -94,7 +94,7 @@ class DeviceRankCounter:
         }
 
     def _of(self, lane: Lane) -> list[DeviceArray]:
-        """A lane's counts by image and by caption, and what is wrong; zeros at first."""
+        """A lane's counts by image and by caption, and its logit that is not finite."""
         with self._lock:
             found = self._counts.get(lane)
             if found is None:

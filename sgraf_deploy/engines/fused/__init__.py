@@ -1,1 +1,1 @@
-"""The scorer as Triton kernels: no (pairs, words, embed) value ever reaches global memory."""
+"""Engine `fused`: scorers as Triton kernels, whose (pairs, words, embed) values stay on chip."""

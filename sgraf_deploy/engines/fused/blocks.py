@@ -1,24 +1,24 @@
-"""How large a piece of the work one program of a kernel takes."""
+"""The sizes of the pieces of work that one program of a kernel takes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 SMALLEST = 16
-"""A tensor core's product has at least so many rows, columns and terms."""
+"""The fewest rows, columns and terms of a tensor core's product."""
 
 ALIGNMENT = 16
-"""Rows of sums start at a multiple of so many values: what Triton compiles kernels anew for."""
+"""Rows of sums start at a multiple of so many values; for others Triton compiles kernels again."""
 
 
 def padded(size: int) -> int:
-    """The power of two that a size is padded to."""
+    """The power of two that a size is padded to, at least `SMALLEST`."""
     return max(SMALLEST, 1 << (size - 1).bit_length())
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Rows of words, of pairs and of nodes per program, and terms of a product per step."""
+    """The rows of words, pairs and nodes per program, and the terms of a product per step."""
 
     raw_rows: int
     raw_columns: int
@@ -26,7 +26,7 @@ class Blocks:
     pairs: int
     nodes: int
     keys: int
-    """Nodes that a program's nodes meet at a time, where a caption has more than `nodes`."""
+    """Nodes that a program reads at a time as keys, where a caption has more than `nodes`."""
     embed: int
     sim_dim: int
     messages: int = 16
@@ -39,7 +39,7 @@ class Blocks:
     stages: int = 3
 
     def smaller(self) -> Blocks:
-        """Half as many rows and terms, where there are more than the fewest."""
+        """Blocks of half as many rows and terms, but no fewer than `SMALLEST`."""
         names = ("raw_rows", "raw_columns", "words", "pairs", "nodes", "keys", "embed", "sim_dim")
         halves = {name: max(SMALLEST, getattr(self, name) // 2) for name in names}
         return replace(self, stages=2, **halves)
@@ -47,5 +47,5 @@ class Blocks:
 
 HALF = Blocks(128, 128, 128, 128, 64, 32, embed=64, sim_dim=64)
 SHORTER_STEPS = replace(HALF, pairs=64, embed=32, sim_dim=32)
-"""For GPUs of 99 KiB. No fewer rows of words, since every program reads all weights."""
+"""For GPUs of 99 KiB; it keeps the rows of words, since every program reads all weights."""
 FLOAT = Blocks(64, 64, 32, 32, 32, 16, embed=32, sim_dim=32, stages=2)

@@ -1,7 +1,7 @@
-"""Which blocks a GPU gets for a model: the largest whose kernels fit its shared memory.
+"""Chooses the blocks for a model on a GPU: the largest whose kernels fit its shared memory.
 
-How much kernels take follows from the blocks. That it is no less than what Triton takes is tested
-on its compiled kernels: to compile them all takes a minute, which is too long to ask first.
+The memory that kernels take is computed from the blocks, since compiling them all to find out takes
+a minute. Tests check on the compiled kernels that Triton takes no more.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from sgraf_deploy.errors import UnavailableError
 KIB = 1024
 
 BARRIERS = KIB
-"""What compute capability 10.0 synchronises its tensor cores by: at most so many bytes."""
+"""The most bytes that compute capability 10.0 takes to synchronise its tensor cores."""
 
 
 @dataclass(frozen=True)
 class Gpu:
     """What decides which blocks fit: a GPU's compute capability, and its shared memory in bytes.
 
-    The latter is what one program may take: CUDA's "shared memory per block, opt-in".
+    `shared_memory` is the most that one program may take: CUDA's "shared memory per block, opt-in".
     """
 
     capability: tuple[int, int]
@@ -34,7 +34,7 @@ class Gpu:
 
     @property
     def reads_operands_there(self) -> bool:
-        """Whether its tensor cores read a product's operands from shared memory."""
+        """Whether the tensor cores read a product's operands from shared memory."""
         return (9, 0) <= self.capability < (12, 0)
 
 
@@ -43,18 +43,18 @@ HOPPER = Gpu((9, 0), 227 * KIB)
 
 
 def find_gpu(device: torch.device) -> Gpu:
-    """What PyTorch says of a CUDA device; on the CPU, where kernels are interpreted, `HOPPER`."""
+    """The limits of a CUDA device; on the CPU, where kernels are interpreted, `HOPPER`."""
     if device.type == "cpu":
         return HOPPER
     properties: Any = torch.cuda.get_device_properties(device)
-    # Its stubs leave the attribute out; PyTorch's own compiler reads it on GPUs by NVIDIA.
+    # PyTorch's stubs leave the attribute out; its own compiler reads it on NVIDIA GPUs.
     return Gpu((properties.major, properties.minor), properties.shared_memory_per_block_optin)
 
 
 def choose_blocks(config: ModelConfig, precision: Precision, gpu: Gpu = HOPPER) -> Blocks:
-    """The largest blocks whose kernels' shared memory a GPU has.
+    """The largest blocks whose kernels fit a GPU's shared memory.
 
-    Raises UnavailableError with both figures where not even the smallest do.
+    Raises UnavailableError, with both sizes, where not even the smallest fit.
     """
     for blocks in _candidates(config, precision):
         needed = max(shared_bytes(blocks, config, precision, gpu).values())
@@ -69,7 +69,7 @@ def choose_blocks(config: ModelConfig, precision: Precision, gpu: Gpu = HOPPER) 
 
 
 def _candidates(config: ModelConfig, precision: Precision) -> Iterator[Blocks]:
-    """From large to small, as few rows of a wide model as its sums leave registers for."""
+    """Blocks from large to small; a wide model gets fewer rows, as its sums take more registers."""
     widest = max(padded(config.sim_dim) // 256, padded(config.regions) // 128, 1)
     sizes = [HALF, SHORTER_STEPS] if precision == "fp16" else [FLOAT]
     while sizes[-1] != sizes[-1].smaller():
@@ -87,9 +87,9 @@ def _candidates(config: ModelConfig, precision: Precision) -> Iterator[Blocks]:
 def shared_bytes(
     blocks: Blocks, config: ModelConfig, precision: Precision, gpu: Gpu
 ) -> dict[str, int]:
-    """At most so much shared memory per program, by kernel with products; no others take more.
+    """The most shared memory that a program takes, in bytes, by kernel with matrix products.
 
-    Tests compare it with what Triton's compiled kernels take.
+    Other kernels take less. Tests compare it with what Triton's compiled kernels take.
     """
     shapes = _Shapes(blocks, padded(config.sim_dim), padded(config.regions), precision, gpu)
     found = {
@@ -105,7 +105,7 @@ def shared_bytes(
 
 @dataclass(frozen=True)
 class _Shapes:
-    """Bytes of the arrays that a kernel holds in shared memory at one time."""
+    """The bytes of the arrays that a kernel holds in shared memory at one time."""
 
     blocks: Blocks
     sim_dim: int
@@ -115,18 +115,18 @@ class _Shapes:
 
     @property
     def size(self) -> int:
-        """Bytes of one operand's value."""
+        """The bytes of one operand's value."""
         return 2 if self.precision == "fp16" else 4
 
     @property
     def is_direct(self) -> bool:
-        """Whether products read their operands from there; float32 has no tensor cores."""
+        """Whether products read operands from shared memory; float32 uses no tensor cores."""
         return self.gpu.reads_operands_there and self.precision == "fp16"
 
     def loop(self, step: int, computed: int = 0) -> int:
-        """Of a loop over blocks of operands, `step` values each, and `computed` beside them.
+        """The bytes of a loop over blocks of `step` operands, with `computed` values beside them.
 
-        The next `stages` - 1 blocks are on their way; while the tensor cores read one, it stays.
+        The next `stages` - 1 blocks are being loaded; one that the tensor cores read must stay.
         """
         blocks = self.blocks.stages - (0 if self.is_direct else 1)
         return self.size * (blocks * step + computed)

@@ -1,4 +1,4 @@
-"""How padded captions become packed rows, and packed rows become programs; numpy and torch."""
+"""Tables that pack the words of padded captions into rows, and split rows into programs."""
 
 from __future__ import annotations
 
@@ -11,39 +11,43 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 ALIGNMENT = 4
-"""Tables share one copy to the device; each starts at a multiple of so many int32, 16 bytes, or
-Triton would compile kernels anew for every pattern of alignments."""
+"""All tables are copied to the device together, and each starts at a multiple of so many int32, or
+16 bytes: Triton would compile kernels again for every other pattern of alignments."""
 
 
 @dataclass(frozen=True)
 class Packing:
-    """Tables of one tile's captions, int32 on the device; T words in all, C captions.
+    """The tables of one tile's captions, int32 on the device; T words in all, C captions.
 
-    Word row `t` is word `t` of all captions in a row. Node rows are, caption by caption, the
-    global alignment and then the words'.
+    Word rows are the real words of all captions, one caption after another. Node rows are, caption
+    by caption, the global alignment and then those of the words.
     """
 
     lengths: Tensor
     first_word: Tensor
-    """(C,) word rows."""
+    """(C,) the first word row of each caption."""
     first_node: Tensor
-    """(C,) node rows."""
+    """(C,) the first node row of each caption."""
     word_source: Tensor
-    """(T,) rows of the padded words (C*L, D)."""
+    """(T,) the row of each word among the padded words (C*L, D)."""
     word_caption: Tensor
+    """(T,) the caption of each word row."""
     word_node: Tensor
+    """(T,) the node row of each word row."""
     node_caption: Tensor
-    """(T + C,)."""
+    """(T + C,) the caption of each node row."""
     tile_first: Tensor
-    """(tiles,) node rows: SGR's nodes in pieces, of whole captions unless one alone is longer."""
+    """(tiles,) the first node row of each piece: whole captions, or part of a longer one."""
     tile_end: Tensor
+    """(tiles,) the node row behind each piece."""
     tile_first_key: Tensor
-    """(tiles,) node rows: all nodes of a tile's captions."""
+    """(tiles,) the first node row of the captions of each piece."""
     tile_end_key: Tensor
+    """(tiles,) the node row behind those captions."""
 
 
 def pack(lengths: NDArray[np.int32], words: int, block_nodes: int, device: torch.device) -> Packing:
-    """The tables for captions (C,) of so many real words, padded to `words`."""
+    """The tables for captions of `lengths` (C,) real words, padded to `words`."""
     captions = np.arange(len(lengths))
     first_word = np.cumsum(lengths) - lengths
     word_caption = np.repeat(captions, lengths)
@@ -63,7 +67,7 @@ def pack(lengths: NDArray[np.int32], words: int, block_nodes: int, device: torch
 
 
 def _node_tiles(nodes: NDArray[np.int32], block_nodes: int) -> NDArray[np.int64]:
-    """(4, tiles): first and end node rows of every tile, and those of its captions."""
+    """(4, tiles): the first and end node rows of every piece, and those of its captions."""
     tiles: list[tuple[int, int, int, int]] = []
     first = end = 0
     for count in nodes.tolist():

@@ -1,4 +1,4 @@
-"""What the kernels take of a GPU that need not be there: compiled for it, and its tools asked."""
+"""Registers and shared memory of the kernels on a GPU, found by compiling; none is needed."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ GPUS = (
     Gpu((10, 0), 227 * KIB),
     Gpu((12, 0), 99 * KIB),
 )
-"""A100; A10, RTX 30; L4, RTX 40; H100, H200; B200; RTX 50. Shared memory as CUDA's guide says."""
+"""A100; A10, RTX 30; L4, RTX 40; H100, H200; B200; RTX 50. Shared memory is from CUDA's guide."""
 
 _TYPES = {torch.float16: "*fp16", torch.float32: "*fp32", torch.int32: "*i32"}
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What one kernel takes; registers per thread, bytes per program."""
+    """What one kernel takes: registers per thread, and bytes per program."""
 
     kernel: str
     warps: int
@@ -45,16 +45,15 @@ class Resources:
     spilled_bytes: int
     shared_bytes: int
     products: dict[str, int]
-    """How often each tensor-core instruction stands in the code."""
+    """How often each tensor-core instruction occurs in the code."""
 
 
 def kernel_resources(
     config: ModelConfig, precision: Precision, gpu: Gpu, *, words: int
 ) -> list[Resources]:
-    """Compile every kernel that scores captions of up to `words` words on a GPU; needs none.
+    """Compile every kernel that scores captions of up to `words` words, for a GPU; needs none.
 
-    Raises UnavailableError where the kernels were imported with Triton's interpreter on, or do not
-    fit.
+    Raises UnavailableError where the kernels were imported for Triton's interpreter, or do not fit.
     """
     from triton.runtime.interpreter import InterpretedFunction
 
@@ -68,7 +67,7 @@ def kernel_resources(
 def _launches(
     config: ModelConfig, precision: Precision, words: int, blocks: Blocks
 ) -> list[Launch]:
-    """The launches of 16 images and 16 captions, of tensors without content."""
+    """The launches that score 16 images and 16 captions, on empty tensors."""
     launches: list[Launch] = []
     shapes = expected_shapes(config)
     weights = {name: np.ones(shape, dtype=np.float32) for name, shape in shapes.items()}
@@ -106,7 +105,7 @@ def _compile(launch: Launch, gpu: Gpu) -> Resources:
         elif isinstance(value, Tensor) or _is_specialised(parameter, value):
             attributes[(place,)] = [["tt.divisibility", 16]]
     with triton.knobs.compilation.scope(), triton.knobs.nvidia.scope():
-        triton.knobs.compilation.always_compile = True  # What the cache holds has no log.
+        triton.knobs.compilation.always_compile = True  # A cached kernel has no log.
         triton.knobs.nvidia.dump_ptxas_log = True
         with redirect_stdout(StringIO()) as log:
             compiled = triton.compile(

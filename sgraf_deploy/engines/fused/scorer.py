@@ -1,4 +1,4 @@
-"""The order in which the kernels turn encoded images and captions into logits."""
+"""Launches the kernels that turn encoded images and captions into logits, in order."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sgraf_deploy.model.folding import FoldedWeights, Linear, ReasoningStep
 
 @dataclass(frozen=True)
 class Launch:
-    """One kernel, how many programs of it, and its arguments by name."""
+    """One kernel, the number of its programs, and its arguments by name."""
 
     kernel: Any
     programs: int
@@ -50,13 +50,13 @@ def run(launch: Launch) -> None:
 
 @dataclass(frozen=True)
 class _Tile:
-    """What the kernels of one run share: sizes, tables, and the nodes that they fill."""
+    """What the kernels of one run share: sizes, tables, and the nodes that they write."""
 
     images: int
     captions: int
     words: int
     single: bool
-    """Every caption's nodes fit into one block of nodes."""
+    """Whether every caption's nodes fit into one block of nodes."""
     tables: Packing
     nodes: Tensor
 
@@ -72,7 +72,7 @@ class _Tile:
 class FusedScorer:
     """One member's scorer: weights on a device, in the precision of its products.
 
-    `launch` is called with every kernel in turn; biases, the gate and the last layer are float32.
+    `launch` is called with each kernel in turn. Biases, the gate and the last layer are float32.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class FusedScorer:
         }
 
     def __call__(self, encoded: Encoded[Tensor]) -> Tensor:
-        """Logits (N, C) float32 of every image with every caption, embeddings as stored."""
+        """Logits (N, C) float32 of every image with every caption, from embeddings as stored."""
         if self.device.type == "cuda":
             with torch.cuda.device(self.device):
                 return self._score(encoded)
@@ -128,7 +128,7 @@ class FusedScorer:
         return self._weights.filtration is None
 
     def _local(self, tile: _Tile, encoded: Encoded[Tensor], words: Tensor) -> None:
-        """Attention of every word to every region, then the words' alignments."""
+        """Cross attention of every word to every region, then the words' alignments."""
         regions = encoded.region_embeddings.contiguous()
         blocks, count = self.blocks, self.config.regions
         region_rows = tile.images * count
@@ -183,7 +183,7 @@ class FusedScorer:
         )
 
     def _reasoning(self, tile: _Tile, logits: Tensor) -> None:
-        """SGR: every step but the last of all nodes, the last of node 0 alone."""
+        """SGR: every step but the last for all nodes, the last for node 0 alone."""
         nodes, spare = tile.nodes, torch.empty_like(tile.nodes)
         *steps, last = self._weights.reasoning
         tables = tile.tables
@@ -242,7 +242,7 @@ class FusedScorer:
         )
 
     def _filtration(self, tile: _Tile, logits: Tensor) -> None:
-        """SAF: a program per pair."""
+        """SAF, with a program for each pair."""
         if self._weights.filtration is None:
             return
         self._start(

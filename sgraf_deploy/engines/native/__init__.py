@@ -1,1 +1,1 @@
-"""The CPU's scorer in C, compiled when the package is built, and its loader."""
+"""Engine `native`: the scorer in C, compiled when the package is built, and its loader."""

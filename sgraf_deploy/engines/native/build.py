@@ -24,12 +24,12 @@ _X86 = {
     "avx2": ("-march=x86-64-v3",),
     "avx512": ("-march=x86-64-v4", "-mprefer-vector-width=512"),
 }
-"""The scorer is compiled once for each; the machine that runs it chooses."""
+"""The scorer is compiled once for each; the machine that runs it chooses one."""
 _OTHERS: dict[str, tuple[str, ...]] = {"generic": ()}
 
 
 def find_compiler() -> list[str] | None:
-    """The command of the C compiler, `$CC`, else cc, gcc or clang, or None."""
+    """The command of the C compiler: `$CC`, else cc, gcc or clang; None without one."""
     if os.environ.get("CC"):
         return shlex.split(os.environ["CC"])
     return next(([found] for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
@@ -45,8 +45,8 @@ def compile_library(
 ) -> dict[str, str]:
     """Compile the sources into one library, with `extra` flags behind the usual ones.
 
-    Returns the instruction sets that the compiler refuses, and are left out, with what it says.
-    Raises RuntimeError where it cannot compile the generic one.
+    Instruction sets that the compiler refuses are left out, and returned with its messages. Raises
+    RuntimeError where it cannot compile the generic one.
     """
     refused: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -82,6 +82,6 @@ def _run(command: Sequence[Any]) -> None:
 
 
 def _said(command: Sequence[Any]) -> str | None:
-    """What a command that failed said; None for one that did what it should."""
+    """The error output of a command that failed; None for one that succeeded."""
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     return (done.stderr.strip() or "nothing") if done.returncode else None

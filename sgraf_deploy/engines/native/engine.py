@@ -1,7 +1,7 @@
 """Engine `native`, for CPUs: ONNX Runtime runs the encoders, and compiled C the scorers.
 
-A tile's words are transposed once; cross attention, alignments and reasoning then run on a few
-hundred words at a time, whose intermediates never leave a core's cache.
+A tile's words are transposed once. Cross attention, alignments and reasoning then run on a few
+hundred words at a time, whose intermediates stay in a core's cache.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 class NativeEngine(OrtEngine):
     """float32 on the CPU, with the widest instruction set that the processor has.
 
-    Weights come from the bundle's scorer graphs, which must compute what it computes: opening one
-    compares them on a few pairs. A tile is scored by one thread.
+    The weights are those of the bundle's scorer graphs. Opening a graph compares its values with
+    the compiled scorer's on a few pairs. A tile is scored by one thread.
     """
 
     name = "native"
@@ -49,7 +49,7 @@ class NativeEngine(OrtEngine):
         super().check_available(device)
 
     def close(self) -> None:
-        """Drop sessions and weights."""
+        """Release sessions and weights."""
         super().close()
         self._models.clear()
 
@@ -74,7 +74,7 @@ class NativeEngine(OrtEngine):
         return signature(name, config, self._precision, gram=gram)
 
     def _read(self, member: str) -> NativeModel:
-        """A member's weights, from its scorer's graph."""
+        """The compiled model with a member's weights, which are read from its scorer's graph."""
         config = self._bundle.member(member).config
         if config.sgr_steps > MAX_STEPS:
             raise UnavailableError(

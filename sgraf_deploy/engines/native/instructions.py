@@ -1,4 +1,4 @@
-"""Which instruction set the compiled scorer uses: the widest there is, or the one asked for."""
+"""Chooses the compiled scorer's instruction set: the widest, or the one asked for."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from sgraf_deploy.errors import UnavailableError
 
 SETS = ("generic", "avx2", "avx512")
-"""As in `scorer.h`, the wider the later; `generic` is what every processor of a kind runs."""
+"""The instruction sets of `scorer.h`, from narrow to wide; every processor runs `generic`."""
 
 VARIABLE = "SGRAF_DEPLOY_ISA"
-"""The environment variable that asks for one of them; empty is as good as unset."""
+"""The environment variable that asks for one of them; empty counts as unset."""
 
 
 @dataclass(frozen=True)
 class InstructionSets:
-    """What the library was built for, what this processor runs, and which one is asked for."""
+    """The sets that the library was built for, those that this processor runs, and one wanted."""
 
     built: tuple[str, ...]
     runnable: tuple[str, ...]
@@ -23,14 +23,14 @@ class InstructionSets:
 
     @property
     def usable(self) -> tuple[str, ...]:
-        """Those that are built and that this processor runs; `generic` is always among them."""
+        """The sets that are built and that this processor runs; `generic` is always among them."""
         return tuple(name for name in self.built if name in self.runnable)
 
     @property
     def used(self) -> str:
-        """The one asked for, else the widest.
+        """The set that was asked for, else the widest usable one.
 
-        Raises UnavailableError for an unknown one, and one that is not built or does not run here.
+        Raises UnavailableError for a set that is unknown, not built, or does not run here.
         """
         if self.wanted is None:
             return self.usable[-1]
@@ -52,5 +52,5 @@ class InstructionSets:
 
 
 def named(bits: int) -> tuple[str, ...]:
-    """The names of the sets whose bits are set."""
+    """The names of the instruction sets whose bits are set."""
     return tuple(name for place, name in enumerate(SETS) if bits >> place & 1)

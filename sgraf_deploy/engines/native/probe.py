@@ -1,7 +1,7 @@
-"""Whether a scorer graph computes what the compiled scorer computes, seen on a few pairs.
+"""Checks on a few pairs that a scorer graph computes what the compiled scorer computes.
 
-The compiled scorer takes a graph's weights and computes what this program exports. A graph that
-was changed, and its hash with it, would have other values in ONNX Runtime than in C.
+The compiled scorer takes only the weights of a graph, and computes what this program exports. A
+graph that was changed together with its hash would give other values in ONNX Runtime than in C.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ from sgraf_deploy.errors import BundleError, InputError
 Arrays = dict[str, NDArray[Any]]
 
 RELATIVE, ABSOLUTE = 5e-5, 1e-6
-"""Of the largest logit, and beside it: what float32 rounds differently. At most 5e-7 of logits of
-2 to 4 was measured with trained weights, and 2e-7 in all with random ones of embed 16 to 2048; a
-leaky slope of 0.11 for 0.1 changes 4e-6 in the flattest of these and 0.01 in trained models."""
+"""The tolerance for what float32 rounds differently: a share of the largest logit, plus a constant.
+Measured: at most 5e-7 of logits of 2 to 4 with trained weights, and 2e-7 in all with random ones of
+embed 16 to 2048. A leaky slope of 0.11 for 0.1 changes 4e-6 in the flattest of these, and 0.01 in
+trained models."""
 
 LENGTHS = (1, 3, 8)
 SCALES = (1.0, 2.0, 1e-7, 0.0)
-"""Of the images' regions. Where these are tiny the epsilons of the norms count as much as they."""
+"""The scales of the images' regions; where these are tiny, the epsilons of the norms matter."""
 
 
 def check_graph(path: Path, signature: GraphSignature, compiled: Graph) -> None:
@@ -64,8 +65,8 @@ def check_graph(path: Path, signature: GraphSignature, compiled: Graph) -> None:
 def probe(signature: GraphSignature) -> Arrays:
     """Inputs of a scorer or a pair scorer that reach every operation and every branch of it.
 
-    Among the images: one of large regions, the first of them zeros, one of tiny ones, and one of
-    nothing but zeros; captions of one word and more, padded with zeros. The same every time.
+    One image has large regions, the first of them zeros, one has tiny regions, and one only zeros;
+    captions have one word and more, and are padded with zeros. The inputs never change.
     """
     specs = {spec.name: spec for spec in signature.inputs}
     _, regions, embed = specs["region_embeddings"].axes
@@ -92,7 +93,7 @@ def probe(signature: GraphSignature) -> Arrays:
 
 
 def _run(path: Path, signature: GraphSignature, inputs: Mapping[str, Any]) -> NDArray[np.float32]:
-    """The graph's logits in ONNX Runtime, as it stands: optimising it would take longer."""
+    """The graph's logits in ONNX Runtime, not optimised, as that would take longer."""
     onnxruntime = import_onnxruntime()
     options = session_options(threads=1, arena=False)
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

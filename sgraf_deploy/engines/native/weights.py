@@ -1,4 +1,4 @@
-"""Reads the weights of the compiled scorer from a bundle's scorer graph, which is not trusted."""
+"""Reads the compiled scorer's weights from a bundle's scorer graph, which is untrusted input."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXPORT = "export the bundle again with `sgraf-deploy export --force`"
 
 
 def read_weights(path: Path, config: ModelConfig) -> dict[str, NDArray[np.float32]]:
-    """The weights in a scorer's ONNX graph by name, those cut along `embed` joined again.
+    """The weights in a scorer's ONNX graph by name; those split along `embed` are joined again.
 
     Raises BundleError for a file that is no such graph, and for weights that are missing, are not
     float32, have other shapes or fewer numbers than they say, or lie outside the file.
@@ -52,7 +52,7 @@ def _parts(name: str, stored: Mapping[str, TensorProto]) -> Iterator[str]:
 
 
 def _check(what: str, parts: list[TensorProto], shape: tuple[int, ...]) -> None:
-    """What the parts say of themselves, before anything is read or room is made for it."""
+    """Raise BundleError for parts of the wrong type or shape, before any value is read."""
     from onnx import TensorProto
 
     for part in parts:
@@ -79,7 +79,7 @@ def _joined(what: str, parts: list[TensorProto]) -> NDArray[np.float32]:
 
 
 def _shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Every weight that the scorer reads."""
+    """The name and shape of every weight that the scorer reads."""
     square = (config.sim_dim, config.sim_dim)
     layers = {"local_alignment": (config.embed, config.sim_dim), "similarity": (config.sim_dim, 1)}
     layers["global_alignment"] = layers["local_alignment"]

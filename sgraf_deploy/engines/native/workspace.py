@@ -1,11 +1,11 @@
-"""How much memory the compiled scorer works in: what `workspace.h` lays out, at most."""
+"""An upper bound of the compiled scorer's working memory, which `workspace.h` lays out."""
 
 from __future__ import annotations
 
 from sgraf_deploy.config import ModelConfig
 
 KEPT_WORDS = 128
-"""A thread keeps a workspace for captions of so many words, and gives a larger one back."""
+"""A thread keeps a workspace for captions of so many words, and frees a larger one after use."""
 
 _GROUP_WORDS, _GROUP_PAIRS, _PANEL_PAIRS, _QUERIES = 240, 32, 64, 240
 _DEPTH, _BLOCK, _WIDEST, _VECTOR = 132, 6, 64, 16
@@ -19,7 +19,7 @@ _FLOAT = 4
 
 
 def workspace_bytes(config: ModelConfig, words: int) -> int:
-    """At most so many bytes are taken by a thread that scores captions of up to so many words."""
+    """The most bytes that a thread takes to score captions of up to `words` words."""
     words = max(words, KEPT_WORDS)
     nodes, sim_dim = words + 1, -(-config.sim_dim // _BLOCK) * _BLOCK
     pairs, queries = _spare(_PANEL_PAIRS), _spare(min(nodes, _QUERIES))
@@ -35,10 +35,10 @@ def workspace_bytes(config: ModelConfig, words: int) -> int:
 
 
 def _spare(columns: int) -> int:
-    """A buffer's stride: an odd number of cache lines."""
+    """A buffer's stride, in floats: an odd number of cache lines."""
     return 16 * ((columns + _WIDEST + _VECTOR + 15) // 16 | 1)
 
 
 def _columns(stride: int, *rows: int) -> int:
-    """Buffers of one stride, each with the rows that a product may read or write past its end."""
+    """The floats of buffers of one stride, with the rows that a product may touch beyond them."""
     return stride * sum(each + 3 * _BLOCK for each in rows)

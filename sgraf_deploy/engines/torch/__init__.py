@@ -1,1 +1,1 @@
-"""What runs a bundle's original weights in PyTorch."""
+"""Engines `torch` and `torch-reference`: a bundle's original weights in PyTorch."""

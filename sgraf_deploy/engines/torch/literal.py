@@ -26,7 +26,7 @@ SHARD = 100
 """Images x captions that are scored in one go, as the authors do."""
 
 GPU_SHARD = 1000
-"""What keeps a GPU busier."""
+"""A larger shard, which keeps a GPU busier."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,11 +39,11 @@ class LiteralCaptions:
 
 @dataclass(frozen=True)
 class Yardstick:
-    """What the literal loop computed with, as PyTorch said while it ran."""
+    """The arithmetic of the literal loop, as PyTorch reported it while it ran."""
 
     dtype: str
     below_float32: tuple[str, ...]
-    """Operations on float32 that may have computed in less, as `cuda matmul tf32`: none."""
+    """Operations on float32 that may have run in less, such as `cuda matmul tf32`."""
     cudnn: bool | None
     """Whether cuDNN may have run the GRU; None on a CPU."""
     device: str
@@ -52,7 +52,7 @@ class Yardstick:
 
     @property
     def missed(self) -> str | None:
-        """The bound that it missed, as a sentence: then it is none."""
+        """Why it is no valid yardstick, as a sentence; None if it is one."""
         if not self.below_float32:
             return None
         return f"it ran below float32: {', '.join(self.below_float32)}"
@@ -70,7 +70,7 @@ class Yardstick:
 
 
 def fastest_device() -> str | None:
-    """The GPU that PyTorch sees, or None for the CPU; None without PyTorch too."""
+    """`cuda` if PyTorch sees a GPU; None for the CPU, and without PyTorch."""
     try:
         import torch
     except ImportError:
@@ -105,11 +105,11 @@ class LiteralLoop:
             for name, entry in bundle.manifest.members.items()
         }
         self._seen: set[Observed] = set()
-        """At the end of every call, of those in other shards too."""
+        """What was observed at the end of every call, by copies with other shards too."""
 
     @property
     def yardstick(self) -> Yardstick:
-        """What it has computed with so far."""
+        """The arithmetic that it has used so far."""
         import torch
 
         on_gpu = self.device.startswith("cuda")
@@ -126,7 +126,7 @@ class LiteralLoop:
 
     @property
     def inexact(self) -> str | None:
-        """The bound that it missed so far, as a sentence; None while it is a yardstick."""
+        """Why it is no valid yardstick so far, as a sentence; None while it is one."""
         return self.yardstick.missed
 
     def in_shards(self, shard: int) -> LiteralLoop:
@@ -203,7 +203,7 @@ class LiteralLoop:
 
     @contextmanager
     def _exactly(self) -> Iterator[None]:
-        """What runs inside is exact, and is seen to have been."""
+        """Run exactly what is inside, and observe the arithmetic that it used."""
         import torch
 
         from sgraf_deploy.model.exact import exact_arithmetic, observe

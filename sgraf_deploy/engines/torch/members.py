@@ -1,4 +1,4 @@
-"""Where a bundle member's original weights come from."""
+"""Reads a bundle member's original weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ranks counted with PyTorch where the logits are."""
+"""Counts ranks with PyTorch, on the GPU that has the logits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sgraf_deploy.engines.ranks import RankCounts, Thresholds, not_finite
 
 
 class TorchRankCounter:
-    """See `engines.ranks.RankCounter`; nothing waits before the result."""
+    """See `engines.ranks.RankCounter`; only `result` waits for the GPU."""
 
     def __init__(self, thresholds: Thresholds, device: torch.device) -> None:
         self._device, self._per_image = device, thresholds.captions_per_image

@@ -12,7 +12,7 @@ from sgraf_deploy.model.reference import Reference
 
 
 class ReferenceEngine(TensorEngine):
-    """The literal per-caption loop; float32 only, and slow on purpose."""
+    """The literal per-caption loop in float32, slow on purpose: others are compared with it."""
 
     name = "torch-reference"
 

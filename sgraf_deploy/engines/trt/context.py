@@ -1,4 +1,4 @@
-"""One execution context of TensorRT: what it is bound to, a run of it, and a capture of one."""
+"""One execution context of TensorRT: its runs, and their capture as CUDA graphs."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Run:
     tensors: Mapping[str, DeviceArray]
     outputs: frozenset[str]
     scratch: int
-    """Where that memory begins; 0 where a plan needs none."""
+    """The address of that memory; 0 where a plan needs none."""
 
     @property
     def key(self) -> tuple[object, ...]:
-        """Every address and shape: what a captured graph is fixed to."""
+        """Every address and shape, to which a captured graph is fixed."""
         return (self.scratch, *((name, t.pointer, t.shape) for name, t in self.tensors.items()))
 
 
@@ -61,11 +61,11 @@ class TrtContext:
         self._execute()
 
     def capture(self, cuda: Cuda) -> CapturedGraph:
-        """What `run` ran last, as a graph; the context must stay bound as it is while that lives.
+        """The last run, captured as a graph; the context stays bound as it is while that lives.
 
-        A run after a change of shapes or memory does more than it enqueues, so that NVIDIA's
-        samples wait for one before they capture the next. Raises DeviceError, or EngineMemoryError,
-        with the first reason where it cannot be captured; the stream works on in any case.
+        The first run after a change of shapes or memory does more than enqueue kernels, so that
+        NVIDIA's samples wait for it before they capture the next. Raises DeviceError, or
+        EngineMemoryError, where it cannot be captured; the stream can be used in any case.
         """
         self._lane.wait()
         # Only TensorRT for RTX can be asked.
@@ -81,7 +81,7 @@ class TrtContext:
         return cuda.end_capture(self._lane.stream)
 
     def close(self) -> None:
-        """Drop the context, none of whose work is under way."""
+        """Drop the context, which is not running."""
         del self._context
 
     def _execute(self) -> None:

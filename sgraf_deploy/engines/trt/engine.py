@@ -1,7 +1,7 @@
-"""TensorRT, or TensorRT for RTX: compiled plans, run on a GPU without PyTorch.
+"""Engine `trt`: TensorRT, or TensorRT for RTX, runs compiled plans on a GPU, without PyTorch.
 
-A plan is deserialised only after every field of its sidecar was compared with the bundle, the
-GPU and the TensorRT that are there, and only if this user compared its values here or allows it.
+A plan is deserialised only after every field of its sidecar was compared with the bundle, the GPU
+and the installed TensorRT, and only if this user compared its values here or allows it.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class TrtEngine(CudaEngine):
 
     @classmethod
     def check_available(cls, device: str) -> None:
-        """UnavailableError without TensorRT for the GPU, the GPU or CUDA's bindings."""
+        """Raise UnavailableError without a TensorRT for the GPU, the GPU or cuda-bindings."""
         tensorrt = find_tensorrt()
         check_gpu(tensorrt, check_cuda(gpu_ordinal(device, cls.name)).compute_capability)
 
@@ -82,16 +82,16 @@ class TrtEngine(CudaEngine):
         return bool(self._unmarked)
 
     def mark_verified(self) -> None:
-        """Write it into this user's state; a warning where that cannot be done."""
+        """Remember it in this user's state, with a warning where that cannot be written."""
         marks, self._unmarked = self._unmarked, {}
         try:
             for mark in list(marks.values()):  # Another thread may be opening a graph.
                 mark_verified(mark)
         except BundleError as error:
-            log.warning("%s; until then engines need --allow-unverified, and are compared", error)
+            log.warning("%s; until then plans need --allow-unverified, and are compared", error)
 
     def largest(self, graph: GraphName) -> tuple[Mapping[str, int], ...]:
-        """The largest sizes of each profile, of the smallest member."""
+        """By profile, the largest sizes that every member's plan takes."""
         members = list(self._bundle.manifest.members)
         found = [self.open(member, graph).largest for member in members]
         return tuple(
@@ -103,10 +103,10 @@ class TrtEngine(CudaEngine):
         self._bundle.graph_path(member, graph, self._precision)  # The ONNX file has that hash.
         expected = self._host.expected(member, self._precision, graph)
         sidecar, plan = load_plan(self._folder, expected, self._allowed)
-        engine = self._runtime.deserialize_cuda_engine(plan)
-        if engine is None:
+        cuda_engine = self._runtime.deserialize_cuda_engine(plan)
+        if cuda_engine is None:
             raise DeviceError(
-                f"{self._tensorrt} cannot open engine {self._folder / sidecar.plan}",
+                f"{self._tensorrt} cannot open plan {self._folder / sidecar.plan}",
                 got=self._logger.recent(),
                 hint=rebuild(self._tensorrt.flavour, self.cuda.compute_capability),
             )
@@ -115,28 +115,28 @@ class TrtEngine(CudaEngine):
         rtx = None
         if self._tensorrt.compiles_at_run_time:
             how = self._options.specialisation
-            rtx = RtxRuntime(self._tensorrt, engine, how, kernels_path(mark))
-        return TrtGraph(self, engine, sidecar, self.signature(member, graph), rtx)
+            rtx = RtxRuntime(self._tensorrt, cuda_engine, how, kernels_path(mark))
+        return TrtGraph(self, cuda_engine, sidecar, self.signature(member, graph), rtx)
 
     def _allowed(self, sidecar: Sidecar) -> bool:
         return self._options.allow_unverified or is_verified(self._host.mark(sidecar))
 
     @property
     def captures(self) -> bool:
-        """Whether runs that come again are captured as CUDA graphs."""
+        """Whether repeated runs are captured as CUDA graphs."""
         changing = self._tensorrt.compiles_at_run_time and self._options.specialisation == "lazy"
         return self._options.cuda_graphs and not changing
 
     def new_context(
-        self, engine: api.ICudaEngine, rtx: RtxRuntime | None, profile: int, lane: Lane
+        self, cuda_engine: api.ICudaEngine, rtx: RtxRuntime | None, profile: int, lane: Lane
     ) -> TrtContext:
         """An execution context whose intermediates lie in the lane's scratch memory."""
         if rtx is None:
             strategy = self._tensorrt.module.ExecutionContextAllocationStrategy.USER_MANAGED
-            made = engine.create_execution_context(strategy)
+            made = cuda_engine.create_execution_context(strategy)
         else:
-            made = engine.create_execution_context(rtx.config)
-        return TrtContext(made, profile, scratch_bytes(engine, profile), lane, self._logger)
+            made = cuda_engine.create_execution_context(rtx.config)
+        return TrtContext(made, profile, scratch_bytes(cuda_engine, profile), lane, self._logger)
 
 
 class TrtGraph(CudaGraph):
@@ -145,23 +145,25 @@ class TrtGraph(CudaGraph):
     def __init__(
         self,
         owner: TrtEngine,
-        engine: api.ICudaEngine,
+        cuda_engine: api.ICudaEngine,
         sidecar: Sidecar,
         signature: GraphSignature,
         rtx: RtxRuntime | None = None,
     ) -> None:
-        """Take a deserialised engine; DeviceError if its tensors are not the signature's."""
+        """Take a deserialised plan; DeviceError if its tensors are not the signature's."""
         super().__init__(owner, signature)
-        self._owner, self._engine, self._sidecar, self._rtx = owner, engine, sidecar, rtx
+        self._owner, self._cuda_engine = owner, cuda_engine
+        self._sidecar, self._rtx = sidecar, rtx
         self._runs: dict[tuple[Lane, int], TrtRuns] = {}
         self._lock = Lock()
         self._warned = False
-        found = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
+        tensors = range(cuda_engine.num_io_tensors)
+        found = {cuda_engine.get_tensor_name(index) for index in tensors}
         names = {spec.name for spec in (*signature.inputs, *signature.outputs)}
-        if found != names or engine.num_optimization_profiles != len(sidecar.profiles):
+        if found != names or cuda_engine.num_optimization_profiles != len(sidecar.profiles):
             expected = f"{sorted(names)} in {len(sidecar.profiles)} profiles"
-            got = f"{sorted(found)} in {engine.num_optimization_profiles}"
-            raise DeviceError(f"tensors of engine {sidecar.plan}", expected=expected, got=got)
+            got = f"{sorted(found)} in {cuda_engine.num_optimization_profiles}"
+            raise DeviceError(f"tensors of plan {sidecar.plan}", expected=expected, got=got)
         self.largest = largest_sizes(signature, sidecar)
 
     def _prepare(self, lane: Lane, sizes: Sizes) -> Callable[[Arrays, Arrays], object]:
@@ -172,16 +174,16 @@ class TrtGraph(CudaGraph):
         runs.run({**inputs, **outputs}, frozenset(outputs))
 
     def close(self) -> None:
-        """Drop contexts and engine; nothing runs any more."""
+        """Drop the contexts and the plan; nothing runs any more."""
         for runs in self._runs.values():
             runs.close()
         self._runs.clear()
         if self._rtx is not None:
             self._rtx.save()
-        del self._rtx, self._engine
+        del self._rtx, self._cuda_engine
 
     def _profile(self, sizes: Mapping[str, int]) -> int:
-        """The profile that fits most closely."""
+        """The smallest profile that takes these sizes; InputError if there is none."""
         fitting = [
             index
             for index, most in enumerate(self.largest)
@@ -189,7 +191,7 @@ class TrtGraph(CudaGraph):
         ]
         if not fitting:
             raise InputError(
-                f"sizes for engine {self._sidecar.name}",
+                f"sizes for plan {self._sidecar.name}",
                 expected=" or ".join(
                     ", ".join(f"{axis} 1 … {size}" for axis, size in most.items())
                     for most in self.largest
@@ -202,7 +204,7 @@ class TrtGraph(CudaGraph):
     def _in(self, lane: Lane, profile: int) -> TrtRuns:
         found = self._runs.get((lane, profile))
         if found is None:
-            cuda, size = self._owner.cuda, scratch_bytes(self._engine, profile)
+            cuda, size = self._owner.cuda, scratch_bytes(self._cuda_engine, profile)
             make = partial(self._new_context, profile, lane)
             report = self._not_captured if self._owner.captures else None
             found = self._runs[lane, profile] = TrtRuns(cuda, lane, size, make, report)
@@ -210,10 +212,10 @@ class TrtGraph(CudaGraph):
 
     def _new_context(self, profile: int, lane: Lane) -> TrtContext:
         with self._lock:
-            return self._owner.new_context(self._engine, self._rtx, profile, lane)
+            return self._owner.new_context(self._cuda_engine, self._rtx, profile, lane)
 
     def _not_captured(self, reason: SgrafDeployError) -> None:
-        """Warn once of a plan: what holds for one of its contexts mostly holds for the others."""
+        """Warn once for each plan: the reason mostly holds for its other contexts too."""
         with self._lock:
             warned, self._warned = self._warned, True
         if not warned:
@@ -221,6 +223,6 @@ class TrtGraph(CudaGraph):
             log.warning("%s is not captured as a CUDA graph, it runs without: %s", name, reason)
 
 
-def scratch_bytes(engine: api.ICudaEngine, profile: int) -> int:
-    """The memory for intermediates that a context needs of its user in a profile."""
-    return int(engine.get_device_memory_size_for_profile_v2(profile))
+def scratch_bytes(cuda_engine: api.ICudaEngine, profile: int) -> int:
+    """The memory for intermediates, in bytes, that a context in a profile is to be given."""
+    return int(cuda_engine.get_device_memory_size_for_profile_v2(profile))

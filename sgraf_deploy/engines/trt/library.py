@@ -1,4 +1,4 @@
-"""The one way to TensorRT: the API that `tensorrt` and TensorRT for RTX share."""
+"""Finds TensorRT, through the Python API that `tensorrt` and TensorRT for RTX share."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ USED = (
     *("NetworkDefinitionCreationFlag", "LayerType", "DataType", "Runtime", "BuilderFlag"),
     "ExecutionContextAllocationStrategy",
 )
-"""What this package uses of a module; a test compares it with the installed one."""
+"""The names of a module that this package uses; a test looks for them in the installed one."""
 
 USED_OF_RTX = {
     "ICudaEngine": ("create_runtime_config", "create_execution_context"),
@@ -43,11 +43,11 @@ USED_OF_RTX = {
     "DynamicShapesKernelSpecializationStrategy": ("LAZY", "EAGER", "NONE"),
     "CudaGraphStrategy": ("DISABLED",),
 }
-"""The same of what TensorRT for RTX alone has, by class; `IRuntimeConfig` has less elsewhere."""
+"""The same, by class, of what only TensorRT for RTX has; elsewhere `IRuntimeConfig` has less."""
 
 _LIBRARY_PACKAGE = "onnxruntime_ep_nv_tensorrt_rtx"
 _LIBRARIES = ("libcudart.so.13", "libtensorrt_rtx.so.1", "libtensorrt_onnxparser_rtx.so.1")
-"""What the bindings are linked with, in the order in which they need each other."""
+"""The libraries that the bindings are linked with, in the order of their dependencies."""
 
 SILENT = "TensorRT gave no reason"
 
@@ -75,7 +75,7 @@ class TensorRT:
         return self.flavour == "tensorrt-rtx"
 
     def logger(self) -> Any:
-        """A logger that passes on to Python's, and keeps warnings and errors in `lines`."""
+        """A logger that passes on to Python's, and keeps the latest warnings and errors."""
         severity = self.module.ILogger.Severity
 
         class Logger(self.module.ILogger):  # type: ignore[name-defined,misc]  # of the module
@@ -117,7 +117,7 @@ def find_tensorrt() -> TensorRT:
 
 
 def check_capability(precision: Precision, compute_capability: str) -> None:
-    """Raise UnavailableError for FP8 on a GPU that has no products in it."""
+    """Raise UnavailableError for FP8 on a GPU without matrix products in FP8."""
     found = tuple(int(part) for part in compute_capability.split("."))
     if precision == "fp8" and found < FP8_CAPABILITY:
         raise UnavailableError(
@@ -129,9 +129,9 @@ def check_capability(precision: Precision, compute_capability: str) -> None:
 
 
 def _load_libraries() -> None:
-    """Make the libraries of ONNX Runtime's plugin known to the bindings, without importing it.
+    """Load the libraries of ONNX Runtime's plugin for the bindings, without importing it.
 
-    Does nothing where they are not there: the bindings then find their own, or say what is
+    Does nothing where there is no plugin: the bindings then find other libraries, or say what is
     missing.
     """
     spec = importlib.util.find_spec(_LIBRARY_PACKAGE)

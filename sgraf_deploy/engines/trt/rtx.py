@@ -1,4 +1,4 @@
-"""Which GPUs plans of TensorRT for RTX run on: one build is for several kinds, and not for all."""
+"""Which GPUs plans of TensorRT for RTX run on: one build serves several kinds, but not all."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from sgraf_deploy.errors import UnavailableError
 RTX: Flavour = "tensorrt-rtx"
 
 CAPABILITIES = ("8.0", "8.6", "8.9", "12.0", "12.1")
-"""What a plan is built for where no GPU is named, as documented. 7.5 has to be named, and lacks
-the float32 products that every graph has; 9.0 and 10.0 cannot be named."""
+"""The compute capabilities that a plan is built for where none is named, as documented. 7.5 has to
+be named, and lacks the float32 products of every graph; 9.0 and 10.0 cannot be named."""
 
 REBUILD = "build it with `sgraf-deploy compile BUNDLE`"
 INSTEAD = "pip install tensorrt, then build it again with `sgraf-deploy compile BUNDLE`"
 
 _BITS = {0x01: "7.5", 0x02: "8.0", 0x04: "8.6", 0x08: "8.9", 0x10: "12.0", 0x20: "12.1"}
-"""Bits of the mask, each found by a build for that one alone. Plans hold 0x40 too, which no name
-sets: whatever it may stand for does not count."""
+"""The bits of the mask, each found by a build for that compute capability alone. Plans also have
+0x40, which no name sets; its meaning is unknown and it is ignored."""
 _MAGIC = b"vtrt"
 _MASK = slice(0x20, 0x24)
 
@@ -28,7 +28,7 @@ _MASK = slice(0x20, 0x24)
 def plan_capabilities(plan: bytes) -> tuple[str, ...]:
     """The compute capabilities in a plan's header; the documented ones where it has no such header.
 
-    Only the plan of an own build may be asked: a header is easily forged.
+    Only a plan that this process built is to be trusted: a header is easily forged.
     """
     if not plan.startswith(_MAGIC):
         return CAPABILITIES
@@ -37,12 +37,12 @@ def plan_capabilities(plan: bytes) -> tuple[str, ...]:
 
 
 def runs_rtx(flavour: Flavour, compute_capability: str) -> bool:
-    """Whether a TensorRT can build a plan for such a GPU: for RTX, only if it is documented."""
+    """Whether a TensorRT builds plans for such a GPU; for RTX those that are documented."""
     return flavour != RTX or compute_capability in CAPABILITIES
 
 
 def rebuild(flavour: Flavour, compute_capability: str) -> str:
-    """What gives a GPU a plan that it runs: the same build again, or one by another TensorRT."""
+    """The hint at how to build a plan for such a GPU: with the same TensorRT, or with another."""
     return REBUILD if runs_rtx(flavour, compute_capability) else INSTEAD
 
 
@@ -58,7 +58,7 @@ def check_gpu(tensorrt: TensorRT, compute_capability: str) -> None:
 
 
 def left_out(tensorrt: TensorRT) -> UnavailableError | None:
-    """Why the first GPU here runs no plan that is built; None where it does, or there is none."""
+    """Why the first GPU does not run what this TensorRT builds; None if it does, or without one."""
     try:
         gpu = find_driver().gpus[0]
     except UnavailableError:

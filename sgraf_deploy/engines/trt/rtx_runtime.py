@@ -1,10 +1,10 @@
-"""What only TensorRT for RTX has: kernels that are compiled when a plan runs, and kept.
+"""The kernels that TensorRT for RTX compiles when a plan runs, and the cache that keeps them.
 
-A plan of it holds no kernels for one GPU; they are compiled for each context ("just in time"), and
-for each shape again, as `EngineOptions.specialisation` says. What was compiled goes into a runtime
-cache, which is kept for the next process. It is native code that no hash of a bundle or of a plan
-covers: so it lies in the user's own state, never in a bundle or beside a plan, which may have been
-downloaded, and holds for one plan, GPU and version alone.
+Its plans hold no kernels for one GPU. They are compiled just in time for each context, and again
+for each shape, as `EngineOptions.specialisation` says, into a runtime cache that is kept for the
+next process. That is native code that no hash of a bundle or plan covers. So it lies in the user's
+state, never in a bundle or beside a plan, which may have been downloaded, and is used only for the
+same plan, GPU and version.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ log = logging.getLogger(__name__)
 
 
 class RtxRuntime:
-    """How the contexts of one plan are made, and the kernels that they compile."""
+    """The runtime configuration of one plan's contexts, and the kernels that they compile."""
 
     def __init__(
         self, tensorrt: TensorRT, engine: Any, specialisation: Specialisation, path: Path | None
     ) -> None:
-        """Read what is at `path`, if it is of use; None keeps nothing."""
+        """Read the kernels that are kept at `path`; with None nothing is kept."""
         module, self._path = tensorrt.module, path
         self.config = engine.create_runtime_config()
         self.config.set_execution_context_allocation_strategy(
@@ -51,7 +51,7 @@ class RtxRuntime:
             raise DeviceError(f"{tensorrt} does not take a runtime cache")
 
     def save(self) -> None:
-        """Keep what was compiled, if it is more; a warning where that cannot be done."""
+        """Keep what was compiled, if it is new; a warning where it cannot be written."""
         if self._path is None:
             return
         found = cast("api.IHostMemory | None", self._cache.serialize())
@@ -64,12 +64,12 @@ class RtxRuntime:
             log.warning("%s; TensorRT for RTX compiles again in the next process", error)
 
     def _load(self) -> bytes:
-        """What was kept, if it is whole and TensorRT takes it; else nothing, and a warning."""
+        """The kernels that were kept; none, with a warning, if they are damaged or do not fit."""
         if self._path is None:
             return b""
         try:
             content = self._path.read_bytes()
-        except OSError:  # Mostly it is not there; else `save` says what is wrong.
+        except OSError:  # Mostly there is none yet; otherwise `save` says what is wrong.
             return b""
         digest, blob = content[:32], content[32:]
         if hashlib.sha256(blob).digest() == digest and self._cache.deserialize(blob):
@@ -79,7 +79,7 @@ class RtxRuntime:
 
 
 def kernels_path(mark: Mark) -> Path | None:
-    """Where the kernels of a plan are kept, by plan, TensorRT and GPU; None without a state."""
+    """Where a plan's kernels are kept, by plan, TensorRT and GPU; None without a state folder."""
     state = state_folder()
     if state is None:
         return None

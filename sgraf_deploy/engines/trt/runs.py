@@ -13,11 +13,11 @@ from sgraf_deploy.engines.trt.context import Run, TrtContext
 from sgraf_deploy.errors import SgrafDeployError
 
 MOST_CAPTURED = 16
-"""CUDA graphs that are kept, each with a context of its own."""
+"""The most CUDA graphs that are kept, each with a context of its own."""
 
 REMEMBERED = 64
-"""Runs, the latest: one of them that comes again is captured, and a graph that none of them
-launched makes room. Of more repeated runs than graphs, some graphs then stay."""
+"""How many of the latest runs are remembered: a repeated one is captured, and a graph that none of
+them launched makes room for it. With more repeated runs than graphs, some graphs then stay."""
 
 
 @dataclass
@@ -38,7 +38,7 @@ class TrtRuns:
     before it is captured. So a graph has a context of its own, which runs once and is captured, and
     is bound to nothing else while the graph lives; all other runs share another context.
 
-    What cannot be captured is run directly, and no more is captured here.
+    After a run that cannot be captured, which is then run directly, nothing more is captured.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class TrtRuns:
         make: Callable[[], TrtContext],
         report: Callable[[SgrafDeployError], None] | None,
     ) -> None:
-        """`make` makes a context, `report` is told why one cannot be captured; None: none is.
+        """`make` makes a context; `report` is told why one is not captured; None captures none.
 
         Raises what `make` raises.
         """
@@ -77,12 +77,12 @@ class TrtRuns:
             self._run_and_capture(run, self._report)
 
     def close(self) -> None:
-        """Drop graphs and contexts; none of their work is under way."""
+        """Drop graphs and contexts, none of which is running."""
         self._drop_captured()
         self._direct.close()
 
     def _scratch_memory(self) -> int:
-        """The lane's; graphs that were captured with another are of no use any more."""
+        """The lane's scratch memory; graphs captured with another address of it are dropped."""
         scratch = self._lane.scratch(self._scratch_bytes) if self._scratch_bytes else 0
         if scratch != self._scratch:
             self._drop_captured()
@@ -96,7 +96,7 @@ class TrtRuns:
             self._seen.popitem(last=False)
 
     def _has_room(self) -> bool:
-        """Whether there is room for one more graph, or one has not been launched for long."""
+        """Whether there is room for one more graph, or one was not launched for long."""
         if len(self._captured) < MOST_CAPTURED:
             return True
         oldest = next(iter(self._captured.values()))
@@ -119,7 +119,7 @@ class TrtRuns:
             self._captured[run.key] = Captured(graph, context, self._runs)
 
     def _context(self) -> TrtContext:
-        """One that no graph was captured from: a new one, or that of the oldest graph."""
+        """A context that no graph was captured from: a new one, or that of the oldest graph."""
         if len(self._captured) < MOST_CAPTURED:
             return self._make()
         self._lane.drain()  # The graph may still be running.
