@@ -25,6 +25,7 @@ from support.refusals import naming
 import sgraf_deploy
 from sgraf_deploy.bench import measure
 from sgraf_deploy.data.precomp import open_precomp
+from sgraf_deploy.engines.ensemble import ensemble_logits
 from sgraf_deploy.engines.trt import library as tensorrt
 from sgraf_deploy.errors import DataError, GateError
 from sgraf_deploy.evaluation import recall
@@ -45,7 +46,7 @@ def logits_of(world: World, per_image: int) -> np.ndarray[Any, Any]:
     split = open_precomp(world.folder / "precomp", "dev", captions_per_image=per_image)
     with sgraf_deploy.load(world.bundle, engine="ort") as scorer:
         logits = scorer.logits(split.regions, split.captions)
-    return sgraf_deploy.engines.ensemble.ensemble_logits(logits)
+    return ensemble_logits(logits)
 
 
 @pytest.mark.parametrize("per_image", PER_IMAGE)
