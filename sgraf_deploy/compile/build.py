@@ -153,8 +153,7 @@ def build(
     network = builder.create_network(flag)
     parser: api.OnnxParser = trt.OnnxParser(network, logger)
     graph = _graph(planned, content).SerializeToString()
-    parsed = cast(bool, parser.parse(graph))  # tensorrt-stubs mistakes bool for TensorRT's own
-    if not parsed or network.num_layers == 0:
+    if not parser.parse(graph) or network.num_layers == 0:
         raise _unparsed(planned, parser, logger.lines)
     config = _config(trt, builder, workspace)
     inputs = {network.get_input(index).name for index in range(network.num_inputs)}
@@ -197,8 +196,7 @@ def _add_profiles(
         if set(shapes) != inputs:  # TensorRT ignores what it does not know, silently
             raise _unbuilt(planned, f"profile {use.name} is for {sorted(shapes)}", logger.lines)
         for name, (low, best, high) in shapes.items():
-            # tensorrt-stubs knows Dims alone, which tuples are taken for.
-            found.set_shape(name, low, best, high)  # type: ignore[arg-type]
+            found.set_shape(name, low, best, high)
         if config.add_optimization_profile(found) < 0:
             raise _unbuilt(planned, f"profile {use.name} was refused", logger.lines)
 
@@ -207,7 +205,7 @@ def _read_timing(config: api.IBuilderConfig, path: Path) -> None:
     """Give the builder what earlier builds measured; it takes nothing of another GPU's."""
     content = path.read_bytes() if path.is_file() else b""
     cache = cast("api.ITimingCache | None", config.create_timing_cache(content))
-    if cache is None or not cast(bool, config.set_timing_cache(cache, False)):
+    if cache is None or not config.set_timing_cache(cache, False):
         config.set_timing_cache(config.create_timing_cache(b""), False)
 
 
