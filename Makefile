@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 NATIVE := $(VENV)/.native
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# What releases are built with, in an environment of its own.
+DIST_VENV ?= $(VENV)-dist
 
 DEMO_DIR ?= demo-checkpoints
 DEMO_TRAIN := --embed 64 --sim-dim 32 --word-dim 32 --batch-size 32 --epochs 5 --lr-update 4 \
@@ -22,7 +24,7 @@ THREADED := $(addprefix tests/,bundle/test_bundle.py model/test_exact.py model/t
 ROUNDS ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-slow test-random test-threads sanitize check format demo demo-checkpoints
+.PHONY: help test test-slow test-random test-threads sanitize check format demo demo-checkpoints dist
 .DELETE_ON_ERROR:
 
 help:
@@ -34,20 +36,28 @@ help:
 	@echo "make sanitize run engine native's tests with assertions, AddressSanitizer and UBSan, with GCC"
 	@echo "make check    what CI runs: format, lint, strict types, then the tests"
 	@echo "make format   rewrite the sources as 'make check' wants them"
+	@echo "make dist     build the sdist and the wheels of the last commit into dist/, and try each"
 	@echo "make demo-checkpoints   train the embedded checkpoints anew, into $(DEMO_DIR)"
 	@echo "PYTHON=python3.12 and VENV=DIR choose the interpreter and where its packages go"
 
-$(STAMP): pyproject.toml constraints.txt
+define MAKE_VENV
 	@echo "==> checking that $(PYTHON) is Python 3.11 or later"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "$(PYTHON) is not; name one that is: make PYTHON=python3.12"; exit 2; }
-	@echo "==> making $(VENV) from constraints.txt"
-	@$(PYTHON) -m venv --clear $(VENV)
-	@SGRAF_DEPLOY_NATIVE=0 $(PIP) install --quiet --quiet --constraint constraints.txt --editable '.[dev]'
-	@$(PIP) install --quiet --quiet --constraint constraints.txt --no-deps tensorrt-stubs
-	@# Two things in these stubs are no Python: a parameter `in`, and one without a default at the end.
-	@sed -i -e 's/\([(, ]\)in: /\1in_: /g' -e 's/= None, channel_axis: int)/= None, channel_axis: int = 0)/' \
-		$(VENV)/lib/python*/site-packages/tensorrt_bindings/tensorrt.pyi
+	@echo "==> making $(@D) from constraints.txt"
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip install --quiet --quiet --constraint constraints.txt --upgrade pip
+endef
+
+$(STAMP): pyproject.toml constraints.txt
+	$(MAKE_VENV)
+	@SGRAF_DEPLOY_NATIVE=0 $(PIP) install --quiet --quiet --constraint constraints.txt \
+		--editable '.[torch,cpu,rtx,fused]' --group dev
+	@touch $@
+
+$(DIST_VENV)/.stamp: pyproject.toml constraints.txt
+	$(MAKE_VENV)
+	@$(@D)/bin/python -m pip install --quiet --quiet --constraint constraints.txt --group dist
 	@touch $@
 
 # The scorer in C: whenever the rest is installed anew, which removes it, or its sources change.
@@ -88,6 +98,10 @@ test-threads: $(NATIVE)
 sanitize: $(NATIVE)
 	@echo "==> the scorer in C with assertions, under AddressSanitizer and UBSan"
 	@$(BIN)/python tests/sanitize_native.py
+
+dist: $(DIST_VENV)/.stamp
+	@echo "==> what is released, in at most ten minutes"
+	@$(DIST_VENV)/bin/python scripts/dist.py
 
 check: $(NATIVE)
 	@echo "==> format"

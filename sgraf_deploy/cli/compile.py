@@ -84,8 +84,8 @@ _COUNT = click.IntRange(min=1)
     "--data",
     type=PATH,
     metavar="DIR",
-    help="Folder of precomp data. Its longest caption sets --max-words, and where there is a GPU the "
-    "plans must also keep the reference's R@K on it.",
+    help="Folder of precomp data. Its longest caption sets --max-words. On a machine with a GPU "
+    "the plans must also keep the reference's R@K on it.",
 )
 @click.option("--split", metavar="NAME", help="Split of --data to compare R@K on.")
 @click.option(

@@ -160,8 +160,7 @@ def build_plan(
     network = builder.create_network(flag)
     parser: api.OnnxParser = trt.OnnxParser(network, logger)
     graph = _graph(build, content).SerializeToString()
-    parsed = cast(bool, parser.parse(graph))  # tensorrt-stubs mistakes bool for TensorRT's own
-    if not parsed or network.num_layers == 0:
+    if not parser.parse(graph) or network.num_layers == 0:
         raise _unparsed(build, parser, logger.lines)
     config = _config(trt, builder, workspace)
     inputs = {network.get_input(index).name for index in range(network.num_inputs)}
@@ -204,8 +203,7 @@ def _add_profiles(
         if set(shapes) != inputs:  # TensorRT silently ignores inputs that it does not know.
             raise _unbuilt(build, f"profile {use.name} is for {sorted(shapes)}", logger.lines)
         for name, (low, best, high) in shapes.items():
-            # tensorrt-stubs knows Dims alone, which tuples are taken for.
-            found.set_shape(name, low, best, high)  # type: ignore[arg-type]
+            found.set_shape(name, low, best, high)
         if config.add_optimization_profile(found) < 0:
             raise _unbuilt(build, f"profile {use.name} was refused", logger.lines)
 
@@ -214,7 +212,7 @@ def _use_timing_cache(config: api.IBuilderConfig, path: Path) -> None:
     """Give the builder what earlier builds measured; it ignores a cache of another GPU."""
     content = path.read_bytes() if path.is_file() else b""
     cache = cast("api.ITimingCache | None", config.create_timing_cache(content))
-    if cache is None or not cast(bool, config.set_timing_cache(cache, False)):
+    if cache is None or not config.set_timing_cache(cache, False):
         config.set_timing_cache(config.create_timing_cache(b""), False)
 
 

@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import os
-import platform
 import shlex
 import shutil
 import subprocess
+import sysconfig
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,8 +39,12 @@ def find_compiler() -> list[str] | None:
 
 
 def instruction_flags() -> dict[str, tuple[str, ...]]:
-    """The compiler's flags by instruction set, on this architecture."""
-    return _X86 if platform.machine() in ("x86_64", "AMD64") else _OTHERS
+    """The compiler's flags by instruction set, on the architecture that is compiled for.
+
+    That is this machine's; Python's own variable _PYTHON_HOST_PLATFORM, such as linux-aarch64,
+    names another one for a `$CC` that compiles for it.
+    """
+    return _X86 if sysconfig.get_platform().endswith(("x86_64", "amd64")) else _OTHERS
 
 
 def compile_library(
