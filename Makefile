@@ -6,6 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 NATIVE := $(VENV)/.native
+MUTMUT := $(VENV)/.mutmut
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 DEMO_DIR ?= demo-checkpoints
@@ -22,7 +23,7 @@ THREADED := tests/test_bundle.py tests/test_fakes.py tests/model/test_engines.py
 ROUNDS ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-slow test-random test-threads sanitize check format demo demo-checkpoints
+.PHONY: help test test-slow test-random test-threads mutation sanitize check format demo demo-checkpoints
 .DELETE_ON_ERROR:
 
 help:
@@ -31,6 +32,7 @@ help:
 	@echo "make test-slow     run the slow ones, in at most ten minutes"
 	@echo "make test-random   run both in random order; SEED=NUMBER, which is printed, repeats one"
 	@echo "make test-threads  run what uses threads over and over, ROUNDS=10 times in random orders"
+	@echo "make mutation change the code that decides, and list the changes that no test notices"
 	@echo "make sanitize run engine native's tests under AddressSanitizer and UBSan, with GCC"
 	@echo "make check    what CI runs: format, lint, strict types, then the tests"
 	@echo "make format   rewrite the sources as 'make check' wants them"
@@ -54,6 +56,12 @@ $(STAMP): pyproject.toml constraints.txt
 $(NATIVE): hatch_build.py $(wildcard $(addprefix sgraf_deploy/runtime/native/,build.py *.[ch])) $(STAMP)
 	@echo "==> compiling engine native"
 	@$(PIP) install --quiet --quiet --no-deps --editable .
+	@touch $@
+
+# Nothing else needs it.
+$(MUTMUT): $(NATIVE)
+	@echo "==> installing mutmut"
+	@$(PIP) install --quiet --quiet --constraint constraints.txt mutmut
 	@touch $@
 
 demo: $(NATIVE)
@@ -84,6 +92,10 @@ test-threads: $(NATIVE)
 		echo "==> what uses threads, $$round of $(ROUNDS)"; \
 		$(TEST) $(PARALLEL) --quiet -m 'not slow' -p randomly --randomly-seed=$$round $(THREADED) || exit 1; \
 	done
+
+mutation: $(MUTMUT)
+	@echo "==> mutants of the code that decides, up to 40 minutes"
+	@$(BIN)/python tests/mutate.py $(MUTANTS)
 
 sanitize: $(NATIVE)
 	@echo "==> the scorer in C under AddressSanitizer and UBSan"
