@@ -252,14 +252,14 @@ def _sorted_ranks(logits: Logits, captions_per_image: int) -> tuple[Indices, Ind
     # Blocks of columns: one column of a memory map alone would touch a page per image.
     for columns in row_blocks(captions, images):
         block = np.ascontiguousarray(logits[:, columns].T)  # (block, images)
-        for caption, row in zip(range(columns.start, columns.stop), block, strict=True):
+        for caption, row in enumerate(block, columns.start):
             text_to_image[caption] = _positions(row)[caption // captions_per_image]
     return image_to_text, text_to_image
 
 
 def _positions(scores: Logits) -> Indices:
     order = np.argsort(scores.astype(np.float64))[::-1]
-    positions = np.empty(order.size, np.int64)
+    positions = np.empty_like(order)
     positions[order] = np.arange(order.size)
     return positions
 

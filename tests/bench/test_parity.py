@@ -183,6 +183,8 @@ def test_json_says_whether_a_bound_is_met() -> None:
     )
     value = found.to_json()
     assert [bound["met"] for bound in value["bounds"]] == [False, False]
+    assert [bound["value"] for bound in value["bounds"]] == [bound.value for bound in found.bounds]
+    assert value["spearman"] == found.spearman
     assert value["recall"] is None
 
 

@@ -97,6 +97,7 @@ def test_authors_ties_are_those_of_their_sort(
     assert (ranks.image_to_text.tolist(), ranks.text_to_image.tolist()) == sorted_ranks(
         logits, per_image
     )
+    assert ranks.image_to_text.dtype == ranks.text_to_image.dtype == np.int64
     last = rank_matrix(logits, per_image)
     assert (ranks.tied_image_to_text, ranks.tied_text_to_image) == (
         last.tied_image_to_text,
@@ -239,7 +240,15 @@ def test_folds_are_the_diagonal_blocks_and_their_mean() -> None:
             assert mean == pytest.approx(np.mean(figures)), (direction, name)
     assert report.mean.rsum == pytest.approx(np.mean([block.rsum for block in blocks]))
     assert report.mean.tied_text_to_image == sum(block.tied_text_to_image for block in blocks) > 0
+    assert report.mean.tied_image_to_text == sum(block.tied_image_to_text for block in blocks) > 0
     assert len(json.loads(json.dumps(report.to_json()))["folds"]) == 5
+
+
+def test_one_fold_is_the_whole_matrix() -> None:
+    logits = random_logits(4, 5, levels=2)
+    whole = evaluate(logits)
+    assert folds(logits, folds=1).folds == (whole,)
+    assert folds(logits, folds=1).mean == whole
 
 
 def test_folds_keep_the_rule_for_ties() -> None:
@@ -257,7 +266,7 @@ def test_the_fold_count_divides_the_images(count: int) -> None:
 def test_only_reports_of_one_size_have_a_mean() -> None:
     with refused(DataError, got=[(2, 10, "last"), (3, 15, "last")]):
         mean_report([evaluate(random_logits(2)), evaluate(random_logits(3))])
-    with refused(DataError, got="none"):
+    with refused(DataError, expected=naming(), got="none"):
         mean_report([])
 
 
@@ -278,8 +287,14 @@ def test_chance_on_the_paper_sizes() -> None:
     assert report.text_to_image.r1 == pytest.approx(0.1)
     assert report.text_to_image.median_rank == 500
     assert report.image_to_text.r10 == pytest.approx(100 * (1 - (1 - 5 / 5000) ** 10), rel=0.01)
+    assert (report.images, report.captions) == (1000, 5000)
+    assert report.rsum == pytest.approx(report.image_to_text.total + report.text_to_image.total)
     with refused(DataError, expected=naming(), got=naming(0)):
         chance_level(0)
+
+
+def test_an_only_image_is_always_found() -> None:
+    assert chance_level(1, 1).rsum == 600
 
 
 @pytest.mark.parametrize("module", ["SGR", "SAF"])

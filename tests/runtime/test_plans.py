@@ -159,7 +159,7 @@ WRONG: dict[str, list[object]] = {
     "precision": [16, "bf16", None],
     "onnx_sha256": [5, "ab", "AB" * 32, None],
     "plan_sha256": [5, "ab", "../" * 21 + "x", None],
-    "plan_bytes": ["many", 1.5, True, None, [1]],
+    "plan_bytes": ["many", 1.5, True, None, [1], -1],
     "flavour": [5, "onnxruntime", None],
     "version": [1.7, "", "1.7\n", "\x1b]0;owned\x07"],
     "compute_capabilities": [
@@ -170,7 +170,7 @@ WRONG: dict[str, list[object]] = {
         *([{"lengths": [[1], [4], ["8"]]}], [{"lengths": [[1], [4], [8.0]]}]),
         *([{"lengths": [[1], [4], [True]]}], [{"lengths": [[1], [4], [8, 8]]}], [[1, 2, 3]]),
     ],
-    "workspace_bytes": ["2", None, True, 2.0],
+    "workspace_bytes": ["2", None, True, 2.0, -1],
     "layers": [3, ["HALF"], {"HALF": "16"}, {"HALF": True}, None],
 }
 """By field what a file with the right checksum may hold there, and nobody can use."""
@@ -191,6 +191,17 @@ def test_a_field_of_another_kind_is_refused(folder: Path, field: str, value: obj
     assert str(caught.error).isprintable()
 
 
+def test_nothing_is_a_size_too(folder: Path) -> None:
+    empty = replace(SIDECAR, plan_bytes=0, workspace_bytes=0)
+    assert Sidecar.from_bytes(empty.to_bytes()) == empty
+
+
+def test_shapes_of_one_input_have_as_many_axes(folder: Path) -> None:
+    forge(folder, {"profiles": [{"lengths": [[1], [4], [8, 8]]}]})
+    with refused(BundleError, "profiles", "lengths", got=[1, 1, 2]):
+        load(folder)
+
+
 def test_every_field_has_wrong_values_above() -> None:
     assert set(WRONG) == set(SIDECAR.to_json()) - {"checksum"}
 
@@ -205,7 +216,7 @@ def test_a_plan_of_another_name_is_not_read(folder: Path) -> None:
 def test_a_link_out_of_the_folder_is_refused(folder: Path, file: str) -> None:
     (folder / file).rename(folder.parent / "elsewhere")
     (folder / file).symlink_to(folder.parent / "elsewhere")
-    with refused(BundleError, folder / file, expected=naming(), got=naming()):
+    with refused(BundleError, folder / file, expected=naming(), got=naming(), hint=BUILD):
         load(folder)
 
 
@@ -279,7 +290,8 @@ def test_a_truncated_plan_is_caught(folder: Path, size: int) -> None:
     ],
 )
 def test_a_plan_of_something_else_is_refused(folder: Path, field: str, value: str) -> None:
-    with refused(BundleError, folder / SIDECAR.plan, expected=value, got=getattr(SIDECAR, field)):
+    right = getattr(SIDECAR, field)
+    with refused(BundleError, folder / SIDECAR.plan, expected=value, got=right, hint=BUILD):
         load(folder, **{field: value})
 
 
