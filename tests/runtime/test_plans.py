@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -17,11 +18,13 @@ from support.refusals import naming, refused
 from sgraf_deploy.config import GRAPHS, PRECISIONS, member_names
 from sgraf_deploy.errors import BundleError
 from sgraf_deploy.runtime.plans import (
+    DOCUMENT,
     Sidecar,
     engine_folder,
     load_plan,
     plan_name,
     read_sidecar,
+    replace_file,
     write_plan,
 )
 
@@ -47,6 +50,16 @@ def forge(folder: Path, change: dict[str, Any]) -> None:
 
 def test_what_was_written_is_read(folder: Path) -> None:
     assert read_sidecar(folder, "sgr", "fp16", "scorer") == SIDECAR
+    assert load(folder) == PLAN
+
+
+def test_a_sidecar_is_written_a_field_a_line(folder: Path) -> None:
+    assert len((folder / SIDECAR_FILE).read_text().splitlines()) > len(SIDECAR.to_json())
+
+
+def test_the_folders_above_are_made_too(tmp_path: Path) -> None:
+    folder = tmp_path / "shared" / "engines"
+    assert write_plan(folder, PLAN, SIDECAR) == folder / SIDECAR_FILE
     assert load(folder) == PLAN
 
 
@@ -231,7 +244,8 @@ def test_what_is_no_file_is_refused(folder: Path, file: str, kind: str) -> None:
         os.mkfifo(path)  # Reading it would wait forever.
     else:
         path.symlink_to(path)
-    with refused(BundleError, path, got=naming()):
+    reason = os.strerror(errno.ELOOP) if kind == "circle" else naming()
+    with refused(BundleError, path, got=reason, hint=BUILD):
         load(folder)
 
 
@@ -240,6 +254,12 @@ def test_a_huge_sidecar_is_not_read(folder: Path) -> None:
         file.truncate(2**40)
     with refused(BundleError, folder / SIDECAR_FILE, expected=naming(2**20), got=2**40):
         load(folder)
+
+
+def test_as_large_as_a_sidecar_may_be_it_is_read(folder: Path) -> None:
+    content = SIDECAR.to_bytes()
+    (folder / SIDECAR_FILE).write_bytes(content + b" " * (DOCUMENT.most_bytes - len(content)))
+    assert load(folder) == PLAN
 
 
 @pytest.mark.parametrize(
@@ -325,3 +345,15 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with refused(BundleError, tmp_path / "file" / "engines" / SIDECAR_FILE, hint="--engine-dir"):
         write_plan(tmp_path / "file" / "engines", PLAN, SIDECAR)
+
+
+def test_a_file_that_cannot_be_written_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", full)
+    target, reason = tmp_path / SIDECAR.plan, os.strerror(errno.ENOSPC)
+    with refused(BundleError, "engine", target, got=reason, hint="--engine-dir"):
+        replace_file(target, PLAN)
