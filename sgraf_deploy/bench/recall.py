@@ -124,8 +124,8 @@ def rank_matrix(logits: Logits, captions_per_image: int = 5, ties: Ties = "last"
     truths = ground_truths(logits, captions_per_image)
     best, flat = truths.max(axis=1, keepdims=True), truths.reshape(-1)
     image_to_text = np.empty(images, np.int64)
-    text_to_image = np.full(captions, -1, np.int64)  # the ground truth itself is no candidate
-    equals, tied_image_to_text = np.zeros(captions, np.int64), 0
+    text_to_image = np.full(captions, -1)  # the ground truth itself is no candidate
+    equals, tied_image_to_text = np.zeros_like(text_to_image), 0
     for rows in row_blocks(images, captions):
         block, own, bar = np.asarray(logits[rows]), truths[rows], best[rows]
         check_finite(block, rows.start)

@@ -11,6 +11,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -312,15 +313,15 @@ def _ragged_blocks(
     images: int, ordered: NDArray[np.int32], configs: Collection[ModelConfig], limits: TileLimits
 ) -> Iterator[Block]:
     """Blocks of about the same number of words, for an engine that computes no padding."""
-    ends = np.cumsum(ordered, dtype=np.int64)
+    ends = np.cumsum(ordered)
     total, captions = int(ends[-1]), len(ordered)
-    most, least = _pairs_at_length(max(1, round(total / captions)), configs, limits)
+    most, least = _pairs_at_length(round(total / captions), configs, limits)
     words = _share(images * captions, most, least) * total // captions  # of a tile, image by image
     together = limits.advice.words or 1
     count = math.ceil(total / max(together, words // images))
     high = _even_share(images, max(1, words * count // total), limits)
     tiles = count * math.ceil(images / high)
-    if count > 1 and tiles <= SHARES:  # So few tiles are better a power of two.
+    if tiles <= SHARES:  # So few tiles are better a power of two.
         count = 1 << (count.bit_length() - 1)
     while True:
         stops = _even_stops(ends, count)
@@ -329,7 +330,7 @@ def _ragged_blocks(
         if needed <= limits.tile_bytes or count == captions:
             break
         count = min(captions, 2 * count)
-    for start, stop in zip([0, *stops[:-1]], stops, strict=True):
+    for start, stop in pairwise([0, *stops]):
         yield Block(start, stop, int(ordered[stop - 1]), high)
 
 

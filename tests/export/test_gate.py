@@ -254,6 +254,16 @@ def test_the_report_covers_every_member_and_precision(exported: Bundle) -> None:
         "sgr": ["fp32", "fp16"],
         "saf": ["fp32", "fp16"],
     }
+    for found in report["members"].values():
+        assert found["fp32"]["executor"] == executor_name("fp32")
+        assert found["fp16"]["spearman"]["value"] > 0.9999
+
+
+def test_the_member_that_fails_is_named(exported: Bundle) -> None:
+    inputs, references = read_gate(exported.gate_path(), MEMBERS)
+    swapped = {"sgr": references["sgr"], "saf": references["sgr"]}
+    with refused(GateError, "saf", "fp32"):
+        gate_members(exported.path, exported.manifest.members, inputs, swapped)
 
 
 def test_the_gates_inputs_have_what_is_hard() -> None:

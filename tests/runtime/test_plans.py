@@ -347,6 +347,18 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
         write_plan(tmp_path / "file" / "engines", PLAN, SIDECAR)
 
 
+def test_an_older_plan_that_cannot_be_removed_is_an_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(path: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "unlink", denied)
+    newer, reason = replace(SIDECAR, plan_sha256="0" * 64), os.strerror(errno.EACCES)
+    with refused(BundleError, folder / SIDECAR_FILE, got=reason, hint="--engine-dir"):
+        write_plan(folder, PLAN, newer)
+
+
 def test_a_file_that_cannot_be_written_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
