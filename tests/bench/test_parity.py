@@ -69,7 +69,7 @@ def test_fp32_bounds(by: float, missed: set[str]) -> None:
 
 def test_differences_are_taken_in_float64() -> None:
     """In float32 100 million less one is 100 million."""
-    one, other = np.float32([[1.0]]), np.float32([[1e8]])
+    one, other = np.full((1, 1), 1, np.float32), np.full((1, 1), 1e8, np.float32)
     found = compare("SAF", one, other, precision="fp32", captions_per_image=None)
     assert found.largest == found.mean == 1e8 - 1
 

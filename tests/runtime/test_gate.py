@@ -16,6 +16,7 @@ from support.refusals import naming, refused
 
 from sgraf_deploy.config import GraphName, Precision
 from sgraf_deploy.errors import GateError
+from sgraf_deploy.runtime import gate
 from sgraf_deploy.runtime.gate import Arrays, Run, check_values
 from sgraf_deploy.runtime.gate_data import GateInputs, GateReference
 
@@ -23,6 +24,12 @@ IMAGES, CAPTIONS, REGIONS, EMBED = 3, 4, 2, 2
 LENGTHS = np.array([3, 2, 5, 4], np.int32)
 WORDS = 5
 REAL = np.arange(WORDS) < LENGTHS[:, None]  # (captions, words)
+
+
+def eighths(*shape: int) -> NDArray[np.float32]:
+    """0, 1/8, 2/8, …: no two rows alike."""
+    return np.asarray(np.arange(np.prod(shape)).reshape(shape) / 8, np.float32)
+
 
 INPUTS = GateInputs(
     regions=np.tile(np.arange(IMAGES, dtype=np.float32)[:, None, None], (1, REGIONS, 1)),
@@ -32,13 +39,10 @@ INPUTS = GateInputs(
     real=False,
 )
 REFERENCE = GateReference(
-    region_embeddings=np.arange(IMAGES * REGIONS * EMBED, dtype=np.float32).reshape(
-        IMAGES, REGIONS, EMBED
-    )
-    / 16,
-    image_global=np.arange(IMAGES * EMBED, dtype=np.float32).reshape(IMAGES, EMBED) / 8,
-    word_embeddings=np.where(REAL[..., None], np.float32([0.25, -0.5]), np.float32(0)),
-    text_global=np.arange(CAPTIONS * EMBED, dtype=np.float32).reshape(CAPTIONS, EMBED) / 8,
+    region_embeddings=eighths(IMAGES, REGIONS, EMBED) / np.float32(2),
+    image_global=eighths(IMAGES, EMBED),
+    word_embeddings=np.where(REAL[..., None], np.array([0.25, -0.5], np.float32), np.float32(0)),
+    text_global=eighths(CAPTIONS, EMBED),
     logits=np.array([[8.0, -1, 0, 2], [0.5, -16, 4, 1], [3, -2, -4, -0.25]]),
 )
 DEVIATION = float(REFERENCE.logits.std())
@@ -257,6 +261,13 @@ def test_of_real_data_the_order_of_the_logits_counts(real: bool) -> None:
         assert 0.98 < float(str(found.error.got)) < 0.9999
     else:
         assert member.check("fp16")["spearman"]["bound"] is None
+
+
+def test_a_bound_that_is_met_exactly_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    alike = Member(replace(REFERENCE, logits=np.full((IMAGES, CAPTIONS), 0.5)))
+    assert alike.check("fp16")["logits"] == {"value": 0.0, "bound": 0.0}
+    monkeypatch.setattr(gate, "FP16_SPEARMAN", Member().check("fp16")["spearman"]["value"])
+    Member().check("fp16", real=True)
 
 
 @pytest.mark.parametrize("run", range(len(SHAPES)), ids=SHAPES)

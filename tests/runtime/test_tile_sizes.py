@@ -9,6 +9,7 @@ import pytest
 from runtime.onnx_bundles import small_config
 from support.refusals import refused
 
+from sgraf_deploy.config import Module
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.runtime import tiles
 from sgraf_deploy.runtime.engine import LARGEST_TILES, TileAdvice
@@ -36,7 +37,7 @@ def plan_of(images: int, captions: int, limits: TileLimits, lengths: int = WORDS
 
 
 @pytest.mark.parametrize(("module", "floats"), [("SAF", 0), ("SGR", 2 * 2 * 3 * 6**2)])
-def test_the_estimate_counts_what_its_docstring_does(module: str, floats: int) -> None:
+def test_the_estimate_counts_what_its_docstring_does(module: Module, floats: int) -> None:
     config = replace(SMALL, module=module, embed=1024, sim_dim=256, regions=36)
     floats += 2 * 3 * 5 * (3 * 1024 + 3 * 36)  # images x captions x words
     floats += 2 * 3 * 6 * 4 * 256  # one alignment more, the global one
@@ -171,3 +172,5 @@ def test_a_side_of_a_tile_is_an_integer(side: object) -> None:
 
 def test_a_plan_is_for_one_worker_by_itself() -> None:
     assert plan_of(1, 1, TileLimits()).workers == 1
+    lengths = np.full(1, WORDS, np.int32)
+    assert plan_tiles(1, lengths, [SMALL], TileLimits(), workers=3).workers == 3
