@@ -109,7 +109,7 @@ def compare(
     difference = np.abs(np.subtract(logits, reference, dtype=np.float64))
     relative = float((difference / np.maximum(1.0, np.abs(reference))).max())
     similarity = float(np.abs(similarities(logits) - similarities(reference)).max())
-    correlation = spearman(reference.reshape(-1), logits.reshape(-1))
+    correlation = spearman(reference.ravel(), logits.ravel())
     deviation, largest = float(reference.std()), float(difference.max())
     recall = deltas = ranks = None
     points: list[Bound] = []

@@ -122,7 +122,7 @@ def rank_matrix(logits: Logits, captions_per_image: int = 5, ties: Ties = "last"
         raise InputError("ties", expected=get_args(Ties), got=ties)
     images, captions = check_shape(logits, captions_per_image)
     truths = ground_truths(logits, captions_per_image)
-    best, flat = truths.max(axis=1, keepdims=True), truths.reshape(-1)
+    best, flat = truths.max(axis=1, keepdims=True), truths.ravel()
     image_to_text = np.empty(images, np.int64)
     text_to_image = np.full(captions, -1)  # the ground truth itself is no candidate
     equals, tied_image_to_text = np.zeros_like(text_to_image), 0
@@ -230,7 +230,7 @@ def ground_truths(logits: Logits, captions_per_image: int) -> Logits:
     """The logits (images, captions_per_image) of the pairs that belong together."""
     captions = np.arange(logits.shape[1])
     own = np.asarray(logits[captions // captions_per_image, captions])  # (captions,)
-    return own.reshape(-1, captions_per_image)
+    return own.reshape(len(logits), captions_per_image)
 
 
 def row_blocks(rows: int, columns: int) -> Iterator[slice]:

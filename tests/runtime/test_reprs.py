@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from runtime.helpers import CAPTIONS, Faked
 from runtime.onnx_bundles import write_bundle
+from support.refusals import holds
 
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.runtime import EngineOptions, TileShape
@@ -86,6 +87,7 @@ def test_the_rest(faked: MakeFaked, bundle: Bundle, regions: NDArray[np.float32]
     ]
     (text,) = shown(plan)
     assert text.startswith("TilePlan(9 images x 7 captions, ")
+    assert holds(text, f"{plan.tile_bytes / 1e6:.1f} MB")
     shown(rank("text_to_image", logits, 2)[0], TileShape(10**6, 10**6))
     assert shown(EngineOptions(), EngineOptions(2, cuda_graphs=False)) == [
         "EngineOptions()",
