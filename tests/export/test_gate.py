@@ -25,7 +25,7 @@ from support.small_models import SGR
 from sgraf_deploy.bundle import Bundle
 from sgraf_deploy.config import GRAPHS, GraphName, Precision
 from sgraf_deploy.errors import GateError
-from sgraf_deploy.export.executors import executor_name
+from sgraf_deploy.export.executors import executor_name, open_graph
 from sgraf_deploy.export.gate import gate_members, run_gate
 from sgraf_deploy.export.gate_data import reference_outputs, synthetic_inputs
 from sgraf_deploy.export.graphs import build_graph
@@ -103,6 +103,21 @@ def test_whole_graphs_pass(gated: Callable[[str, str], Gated], member: str, prec
         "pair_scorer 1",
         "pair_scorer 14",
     }
+
+
+@two_places
+def test_graphs_run_in_the_executor_that_is_reported(
+    gated: Callable[[str, str], Gated], member: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, opened = gated(member, precision), []
+
+    def spy(path: Path, precision: Precision) -> values.Run:
+        opened.append((path, precision))
+        return open_graph(path, precision)
+
+    monkeypatch.setattr("sgraf_deploy.export.gate.open_graph", spy)
+    whole.run()
+    assert opened == [(whole.paths[name], whole.precision) for name in GRAPHS]
 
 
 @every_place
