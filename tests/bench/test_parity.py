@@ -159,6 +159,8 @@ def test_rsum_may_move_by_four_tenths_of_a_point(ahead: int, missed: set[str]) -
     assert found.deltas["i→t R@1"] == found.deltas["t→i R@1"] == pytest.approx(-0.2)
     assert found.deltas["rsum"] == pytest.approx(-0.4 if ahead == 1 else -0.5)
     assert {name for name in names(found.missed) if "R@" in name or name == "rsum"} == missed
+    limits = [bound.limit for bound in found.bounds if "R@" in bound.name]
+    assert limits == pytest.approx([0.2] * 6)
 
 
 def test_changed_ranks_are_counted_and_in_float32_explained() -> None:
@@ -218,6 +220,8 @@ def test_what_is_no_number_is_null(precision: Precision) -> None:
         (Bound("logits", 0.5, 1.0), True, "logits 0.5 ≤ 1"),
         (Bound("logits", 2.0, 1.0), False, "logits 2 > 1"),
         (Bound("Spearman", 2.0, 1.0, least=True), True, "Spearman 2 ≥ 1"),
+        (Bound("logits", 1.0, 1.0), True, "logits 1 ≤ 1"),
+        (Bound("Spearman", 1.0, 1.0, least=True), True, "Spearman 1 ≥ 1"),
         (Bound("Spearman", 0.5, 1.0, least=True), False, "Spearman 0.5 < 1"),
         (Bound("Spearman", float("nan"), 1.0, least=True), False, "Spearman nan < 1"),
         (Bound("logits", float("nan"), 1.0), False, "logits nan > 1"),
