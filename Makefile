@@ -6,6 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 NATIVE := $(VENV)/.native
+MUTMUT := $(VENV)/.mutmut
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # What releases are built with, in an environment of its own.
 DIST_VENV ?= $(VENV)-dist
@@ -24,7 +25,8 @@ THREADED := $(addprefix tests/,bundle/test_bundle.py model/test_exact.py model/t
 ROUNDS ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-slow test-random test-threads sanitize check format demo demo-checkpoints dist
+.PHONY: help test test-slow test-random test-threads mutation sanitize check format demo demo-checkpoints \
+	dist
 .DELETE_ON_ERROR:
 
 help:
@@ -33,6 +35,7 @@ help:
 	@echo "make test-slow     run the slow ones, in at most ten minutes"
 	@echo "make test-random   run both in random order; SEED=NUMBER, which is printed, repeats one"
 	@echo "make test-threads  run what uses threads over and over, ROUNDS=10 times in random orders"
+	@echo "make mutation change the code that decides, and list the changes that no test notices"
 	@echo "make sanitize run engine native's tests with assertions, AddressSanitizer and UBSan, with GCC"
 	@echo "make check    what CI runs: format, lint, strict types, then the tests"
 	@echo "make format   rewrite the sources as 'make check' wants them"
@@ -66,6 +69,12 @@ $(NATIVE): hatch_build.py $(wildcard $(addprefix sgraf_deploy/engines/native/,bu
 	@$(PIP) install --quiet --quiet --no-deps --editable .
 	@touch $@
 
+# Nothing else needs it.
+$(MUTMUT): $(NATIVE)
+	@echo "==> installing mutmut"
+	@$(PIP) install --quiet --quiet --constraint constraints.txt mutmut
+	@touch $@
+
 demo: $(NATIVE)
 	@$(BIN)/sgraf-deploy demo
 
@@ -94,6 +103,10 @@ test-threads: $(NATIVE)
 		echo "==> what uses threads, $$round of $(ROUNDS)"; \
 		$(TEST) $(PARALLEL) --quiet -m 'not slow' -p randomly --randomly-seed=$$round $(THREADED) || exit 1; \
 	done
+
+mutation: $(MUTMUT)
+	@echo "==> mutants of the code that decides, up to 40 minutes"
+	@$(BIN)/python tests/mutate.py $(MUTANTS)
 
 sanitize: $(NATIVE)
 	@echo "==> the scorer in C with assertions, under AddressSanitizer and UBSan"

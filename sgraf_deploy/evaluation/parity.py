@@ -107,13 +107,15 @@ def compare(
     difference = np.abs(np.subtract(logits, reference, dtype=np.float64))
     relative = float((difference / np.maximum(1.0, np.abs(reference))).max())
     similarity = float(np.abs(similarities(logits) - similarities(reference)).max())
-    correlation = spearman(reference.reshape(-1), logits.reshape(-1))
+    correlation = spearman(reference.ravel(), logits.ravel())
     deviation, largest = float(reference.std()), float(difference.max())
     recall = deltas = ranks = None
+    points: list[Bound] = []
     if captions_per_image is not None:
         before = evaluate(reference, captions_per_image)
         recall = evaluate(logits, captions_per_image)
         deltas = _deltas(before, recall)
+        points = _recall_bounds(recall, deltas)
         # A difference that is measured on these same logits would explain every change.
         widest = max(1.0, float(np.abs(reference).max()))
         bound = FP32_LOGITS * widest if precision == "fp32" else SHARES[precision] * deviation
@@ -125,8 +127,7 @@ def compare(
             bounds.append(Bound("similarities", similarity, FP16_SIMILARITIES))
         elif precision == "fp16":
             bounds.append(Bound("Spearman", correlation, FP16_SPEARMAN, least=True))
-        if recall is not None and deltas is not None:
-            bounds.extend(_recall_bounds(recall, deltas))
+        bounds += points
     else:
         bounds = [
             Bound("logits", relative, FP32_LOGITS),

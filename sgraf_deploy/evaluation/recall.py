@@ -124,10 +124,10 @@ def rank_matrix(logits: Scores, captions_per_image: int = 5, ties: Ties = "last"
         raise InputError("ties", expected=get_args(Ties), got=ties)
     images, captions = check_shape(logits, captions_per_image)
     truths = ground_truths(logits, captions_per_image)
-    best, flat = truths.max(axis=1, keepdims=True), truths.reshape(-1)
+    best, flat = truths.max(axis=1, keepdims=True), truths.ravel()
     image_to_text = np.empty(images, np.int64)
-    text_to_image = np.full(captions, -1, np.int64)  # the ground truth itself is no candidate
-    equals, tied_image_to_text = np.zeros(captions, np.int64), 0
+    text_to_image = np.full(captions, -1)  # the ground truth itself is no candidate
+    equals, tied_image_to_text = np.zeros_like(text_to_image), 0
     for rows in row_blocks(images, captions):
         block, own, bar = np.asarray(logits[rows]), truths[rows], best[rows]
         check_finite(block, rows.start)
@@ -232,7 +232,7 @@ def ground_truths(logits: Scores, captions_per_image: int) -> Scores:
     """The logits (images, captions_per_image) of the pairs that belong together."""
     captions = np.arange(logits.shape[1])
     own = np.asarray(logits[captions // captions_per_image, captions])  # (captions,)
-    return own.reshape(-1, captions_per_image)
+    return own.reshape(len(logits), captions_per_image)
 
 
 def row_blocks(rows: int, columns: int) -> Iterator[slice]:
@@ -254,14 +254,14 @@ def _sorted_ranks(logits: Scores, captions_per_image: int) -> tuple[Indices, Ind
     # Blocks of columns: one column of a memory map alone would touch a page per image.
     for columns in row_blocks(captions, images):
         block = np.ascontiguousarray(logits[:, columns].T)  # (block, images)
-        for caption, row in zip(range(columns.start, columns.stop), block, strict=True):
+        for caption, row in enumerate(block, columns.start):
             text_to_image[caption] = _positions(row)[caption // captions_per_image]
     return image_to_text, text_to_image
 
 
 def _positions(scores: Scores) -> Indices:
     order = np.argsort(scores.astype(np.float64))[::-1]
-    positions = np.empty(order.size, np.int64)
+    positions = np.empty_like(order)
     positions[order] = np.arange(order.size)
     return positions
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,13 +116,13 @@ def _ragged_blocks(
     """Yield blocks of about the same number of words, for an engine that computes no padding."""
     ends = np.cumsum(ordered, dtype=np.int64)
     total, captions = int(ends[-1]), len(ordered)
-    most, least = _pairs_at_length(max(1, round(total / captions)), configs, limits)
+    most, least = _pairs_at_length(round(total / captions), configs, limits)
     words = _share(images * captions, most, least) * total // captions  # of one tile
     together = limits.advice.words or 1
     count = math.ceil(total / max(together, words // images))
     high = _even_share(images, max(1, words * count // total), limits)
     tiles = count * math.ceil(images / high)
-    if count > 1 and tiles <= SHARES:  # See `_even_share`.
+    if tiles <= SHARES:  # See `_even_share`.
         count = 1 << (count.bit_length() - 1)
     while True:
         stops = _even_stops(ends, count)
@@ -130,7 +131,7 @@ def _ragged_blocks(
         if needed <= limits.tile_bytes or count == captions:
             break
         count = min(captions, 2 * count)
-    for start, stop in zip([0, *stops[:-1]], stops, strict=True):
+    for start, stop in pairwise([0, *stops]):
         yield Block(start, stop, int(ordered[stop - 1]), high)
 
 

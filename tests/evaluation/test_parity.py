@@ -49,7 +49,12 @@ def test_equal_logits_meet_every_bound(precision: Precision, per_image: int | No
 
 @pytest.mark.parametrize(
     ("by", "missed"),
-    [(3e-5, set()), (6e-5, {"similarities"}), (2e-3, {"logits", "similarities"})],
+    [
+        (3e-5, set()),
+        (6e-5, {"similarities"}),
+        (1.2e-4, {"logits", "similarities"}),
+        (2e-3, {"logits", "similarities"}),
+    ],
 )
 def test_fp32_bounds(by: float, missed: set[str]) -> None:
     reference = np.zeros((IMAGES, 100), dtype=np.float32) + np.float32(0.1)
@@ -60,6 +65,25 @@ def test_fp32_bounds(by: float, missed: set[str]) -> None:
     assert names(found.missed) == missed
     assert found.largest == pytest.approx(by, rel=1e-2)
     assert found.mean == pytest.approx(by / reference.size, rel=1e-2)
+
+
+def test_differences_are_taken_in_float64() -> None:
+    """In float32 100 million less one is 100 million."""
+    one, other = np.full((1, 1), 1, np.float32), np.full((1, 1), 1e8, np.float32)
+    found = compare("SAF", one, other, precision="fp32", captions_per_image=None)
+    assert found.largest == found.mean == 1e8 - 1
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_what_was_compared_is_told(precision: Precision) -> None:
+    matrix = logits()
+    found = compare("SGR-2", matrix, matrix, precision=precision, captions_per_image=None)
+    assert (found.model, found.deviation) == ("SGR-2", float(matrix.std()))
+    assert [(bound.name, bound.limit) for bound in found.bounds] == {
+        "fp32": [("logits", 1e-4), ("similarities", 1e-5)],
+        "fp16": [("logits / std", 0.05), ("similarities", 2e-3)],
+        "fp8": [("logits / std", 0.25)],
+    }[precision]
 
 
 def test_large_logits_may_differ_by_more() -> None:
@@ -111,6 +135,17 @@ def test_recall_may_move_by_one_query_where_that_is_more_than_the_bound() -> Non
     assert "rsum" in names(second.missed)
 
 
+def test_the_limits_of_recall_are_a_query_each_and_two_of_rsum() -> None:
+    """Of 20 images and 100 captions; with more of either they are fixed numbers of points."""
+    found = compare("SGR", logits(), logits(), precision="fp16", captions_per_image=PER_IMAGE)
+    limits = {bound.name: bound.limit for bound in found.bounds}
+    assert limits == pytest.approx(
+        {"logits / std": 0.05, "Spearman": 0.9999, "rsum": 10.0}
+        | {f"i→t R@{k}": 5.0 for k in (1, 5, 10)}
+        | {f"t→i R@{k}": 1.0 for k in (1, 5, 10)}
+    )
+
+
 @pytest.mark.parametrize(("ahead", "missed"), [(1, set()), (5, {"rsum"})], ids=["0.4", "0.5"])
 def test_rsum_may_move_by_four_tenths_of_a_point(ahead: int, missed: set[str]) -> None:
     """Of 1,000 images with a caption each, where a query that is lost is a tenth of a point."""
@@ -124,6 +159,8 @@ def test_rsum_may_move_by_four_tenths_of_a_point(ahead: int, missed: set[str]) -
     assert found.deltas["i→t R@1"] == found.deltas["t→i R@1"] == pytest.approx(-0.2)
     assert found.deltas["rsum"] == pytest.approx(-0.4 if ahead == 1 else -0.5)
     assert {name for name in names(found.missed) if "R@" in name or name == "rsum"} == missed
+    limits = [bound.limit for bound in found.bounds if "R@" in bound.name]
+    assert limits == pytest.approx([0.2] * 6)
 
 
 def test_changed_ranks_are_counted_and_in_float32_explained() -> None:
@@ -138,6 +175,22 @@ def test_changed_ranks_are_counted_and_in_float32_explained() -> None:
     assert len(full.ranks.unexplained) > 5
     assert "unexplained ranks" in names(full.missed)
     assert "unexplained ranks" not in names(half.bounds)
+    assert full.ranks.largest_difference == pytest.approx(1e-4 * np.abs(reference).max())
+    assert half.ranks.largest_difference == pytest.approx(0.05 * reference.std())
+
+
+@pytest.mark.parametrize(("gap", "missed"), [(1.9e-4, False), (2.1e-4, True)])
+def test_one_rank_too_many_is_missed(gap: float, missed: bool) -> None:
+    """Of logits within 1, which may differ by 1e-4, and two of them by twice as much."""
+    reference = np.full((2, 2), -0.5, np.float32)
+    np.fill_diagonal(reference, [0.5, 0.9])
+    reference[0, 1] = 0.5 - gap
+    other = reference.copy()
+    other[0, 1] = 0.5 + gap
+    found = compare("SGR", reference, other, precision="fp32", captions_per_image=1)
+    assert found.ranks is not None
+    assert [change.direction for change in found.ranks.changes] == ["image_to_text"]
+    assert ("unexplained ranks" in names(found.missed)) == missed
 
 
 def test_a_narrow_gap_explains_a_changed_rank() -> None:
@@ -167,6 +220,8 @@ def test_what_is_no_number_is_null(precision: Precision) -> None:
         (Bound("logits", 0.5, 1.0), True, "logits 0.5 ≤ 1"),
         (Bound("logits", 2.0, 1.0), False, "logits 2 > 1"),
         (Bound("Spearman", 2.0, 1.0, least=True), True, "Spearman 2 ≥ 1"),
+        (Bound("logits", 1.0, 1.0), True, "logits 1 ≤ 1"),
+        (Bound("Spearman", 1.0, 1.0, least=True), True, "Spearman 1 ≥ 1"),
         (Bound("Spearman", 0.5, 1.0, least=True), False, "Spearman 0.5 < 1"),
         (Bound("Spearman", float("nan"), 1.0, least=True), False, "Spearman nan < 1"),
         (Bound("logits", float("nan"), 1.0), False, "logits nan > 1"),
@@ -183,6 +238,8 @@ def test_json_says_whether_a_bound_is_met() -> None:
     )
     value = found.to_json()
     assert [bound["met"] for bound in value["bounds"]] == [False, False]
+    assert [bound["value"] for bound in value["bounds"]] == [bound.value for bound in found.bounds]
+    assert value["spearman"] == found.spearman
     assert value["recall"] is None
 
 

@@ -21,6 +21,7 @@ from sgraf_deploy.evaluation.recall import (
     folds,
     mean_report,
     rank_matrix,
+    row_blocks,
 )
 
 
@@ -41,6 +42,16 @@ def literal_ranks(logits: Scores, per_image: int) -> tuple[list[int], list[int]]
         literal_rank(column, {caption // per_image}) for caption, column in enumerate(columns)
     ]
     return image_to_text, text_to_image
+
+
+def literal_ties(logits: Scores, per_image: int) -> tuple[int, int]:
+    """How many images and captions have a stranger exactly at their best ground truth's logit."""
+    rows, columns = logits.tolist(), logits.T.tolist()
+    own = [row[i * per_image : (i + 1) * per_image] for i, row in enumerate(rows)]
+    return (
+        sum(row.count(max(o)) > o.count(max(o)) for row, o in zip(rows, own, strict=True)),
+        sum(column.count(column[c // per_image]) > 1 for c, column in enumerate(columns)),
+    )
 
 
 def sorted_ranks(logits: Scores, per_image: int) -> tuple[list[int], list[int]]:
@@ -84,6 +95,9 @@ def test_ranks_are_those_of_literal_counting(
     assert (ranks.image_to_text.tolist(), ranks.text_to_image.tolist()) == literal_ranks(
         logits, per_image
     )
+    assert ranks.image_to_text.dtype == ranks.text_to_image.dtype == np.int64
+    tied = ranks.tied_image_to_text, ranks.tied_text_to_image
+    assert tied == literal_ties(logits, per_image)
 
 
 @pytest.mark.parametrize("levels", [None, 2], ids=["distinct", "many-ties"])
@@ -97,6 +111,7 @@ def test_authors_ties_are_those_of_their_sort(
     assert (ranks.image_to_text.tolist(), ranks.text_to_image.tolist()) == sorted_ranks(
         logits, per_image
     )
+    assert ranks.image_to_text.dtype == ranks.text_to_image.dtype == np.int64
     last = rank_matrix(logits, per_image)
     assert (ranks.tied_image_to_text, ranks.tied_text_to_image) == (
         last.tied_image_to_text,
@@ -148,6 +163,10 @@ def test_a_constant_matrix_scores_nothing() -> None:
     assert RecallReport.of(ranks).rsum == 0
 
 
+def test_a_block_of_very_wide_rows_is_one_row() -> None:
+    assert [*row_blocks(3, 2 * recall.BLOCK_ELEMENTS)] == [slice(i, i + 1) for i in range(3)]
+
+
 def test_a_memory_map_ranks_as_the_array_does(tmp_path: Path) -> None:
     logits = random_logits(30)
     np.save(tmp_path / "logits.npy", logits)
@@ -170,18 +189,20 @@ def test_a_logit_that_is_not_finite_is_named(row: int, column: int, bad: float) 
 
 
 @pytest.mark.parametrize(
-    ("logits", "per_image", "named", "got"),
+    ("logits", "per_image", "named", "expected", "got"),
     [
-        (np.zeros((3, 14), np.float32), 5, "3 images", 14),
-        (np.zeros((3, 3), np.float32), 0, "captions", 0),
-        (np.zeros(15, np.float32), 5, "logits", naming("(15,)")),
-        (np.zeros((0, 0), np.float32), 5, "logits", naming("(0, 0)")),
-        (np.zeros((3, 15), np.int64), 5, "logits", naming("int64")),
+        (np.zeros((3, 14), np.float32), 5, "3 images", naming(5, 15), 14),
+        (np.zeros((3, 3), np.float32), 0, "captions", naming(1), 0),
+        (np.zeros(15, np.float32), 5, "logits", naming("images", "captions"), naming("(15,)")),
+        (np.zeros((0, 0), np.float32), 5, "logits", naming(), naming("(0, 0)")),
+        (np.zeros((3, 15), np.int64), 5, "logits", naming(), naming("int64")),
     ],
     ids=["captions", "none-per-image", "flat", "empty", "integers"],
 )
-def test_wrong_shapes_are_refused(logits: Scores, per_image: int, named: str, got: object) -> None:
-    with refused(DataError, named, got=got):
+def test_wrong_shapes_are_refused(
+    logits: Scores, per_image: int, named: str, expected: object, got: object
+) -> None:
+    with refused(DataError, named, expected=expected, got=got):
         rank_matrix(logits, per_image)
 
 
@@ -221,6 +242,7 @@ def test_the_report_adds_up_and_is_json() -> None:
     assert value["text_to_image"]["median_rank"] == report.text_to_image.median_rank
     assert (value["images"], value["captions"], value["ties"]) == (40, 200, "last")
     assert value["tied_text_to_image"] == ranks.tied_text_to_image > 0
+    assert value["tied_image_to_text"] == ranks.tied_image_to_text > 0
 
 
 def test_folds_are_the_diagonal_blocks_and_their_mean() -> None:
@@ -239,7 +261,15 @@ def test_folds_are_the_diagonal_blocks_and_their_mean() -> None:
             assert mean == pytest.approx(np.mean(figures)), (direction, name)
     assert report.mean.rsum == pytest.approx(np.mean([block.rsum for block in blocks]))
     assert report.mean.tied_text_to_image == sum(block.tied_text_to_image for block in blocks) > 0
+    assert report.mean.tied_image_to_text == sum(block.tied_image_to_text for block in blocks) > 0
     assert len(json.loads(json.dumps(report.to_json()))["folds"]) == 5
+
+
+def test_one_fold_is_the_whole_matrix() -> None:
+    logits = random_logits(4, 5, levels=2)
+    whole = evaluate(logits)
+    assert folds(logits, folds=1).folds == (whole,)
+    assert folds(logits, folds=1).mean == whole
 
 
 def test_folds_keep_the_rule_for_ties() -> None:
@@ -257,7 +287,7 @@ def test_the_fold_count_divides_the_images(count: int) -> None:
 def test_only_reports_of_one_size_have_a_mean() -> None:
     with refused(DataError, got=[(2, 10, "last"), (3, 15, "last")]):
         mean_report([evaluate(random_logits(2)), evaluate(random_logits(3))])
-    with refused(DataError, got="none"):
+    with refused(DataError, expected=naming(), got="none"):
         mean_report([])
 
 
@@ -278,8 +308,14 @@ def test_chance_on_the_paper_sizes() -> None:
     assert report.text_to_image.r1 == pytest.approx(0.1)
     assert report.text_to_image.median_rank == 500
     assert report.image_to_text.r10 == pytest.approx(100 * (1 - (1 - 5 / 5000) ** 10), rel=0.01)
+    assert (report.images, report.captions) == (1000, 5000)
+    assert report.rsum == pytest.approx(report.image_to_text.total + report.text_to_image.total)
     with refused(DataError, expected=naming(), got=naming(0)):
         chance_level(0)
+
+
+def test_an_only_image_is_always_found() -> None:
+    assert chance_level(1, 1).rsum == 600
 
 
 @pytest.mark.parametrize("module", ["SGR", "SAF"])

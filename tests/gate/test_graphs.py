@@ -28,7 +28,7 @@ from sgraf_deploy.errors import GateError
 from sgraf_deploy.export.gate_inputs import reference_outputs, synthetic_inputs
 from sgraf_deploy.export.graphs import build_graph
 from sgraf_deploy.gate import values
-from sgraf_deploy.gate.executors import executor_name
+from sgraf_deploy.gate.executors import executor_name, open_graph
 from sgraf_deploy.gate.graphs import gate_members, run_gate
 from sgraf_deploy.gate.inputs import GateInputs, GateReference, read_gate
 from sgraf_deploy.model.folding import fold
@@ -103,6 +103,21 @@ def test_whole_graphs_pass(gated: Callable[[str, str], Gated], member: str, prec
         "pair_scorer 1",
         "pair_scorer 14",
     }
+
+
+@two_places
+def test_graphs_run_in_the_executor_that_is_reported(
+    gated: Callable[[str, str], Gated], member: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, opened = gated(member, precision), []
+
+    def spy(path: Path, precision: Precision) -> values.Run:
+        opened.append((path, precision))
+        return open_graph(path, precision)
+
+    monkeypatch.setattr("sgraf_deploy.gate.graphs.open_graph", spy)
+    whole.run()
+    assert opened == [(whole.paths[name], whole.precision) for name in GRAPHS]
 
 
 @every_place
@@ -254,6 +269,16 @@ def test_the_report_covers_every_member_and_precision(exported: Bundle) -> None:
         "sgr": ["fp32", "fp16"],
         "saf": ["fp32", "fp16"],
     }
+    for found in report["members"].values():
+        assert found["fp32"]["executor"] == executor_name("fp32")
+        assert found["fp16"]["spearman"]["value"] > 0.9999
+
+
+def test_the_member_that_fails_is_named(exported: Bundle) -> None:
+    inputs, references = read_gate(exported.gate_path(), MEMBERS)
+    swapped = {"sgr": references["sgr"], "saf": references["sgr"]}
+    with refused(GateError, "saf", "fp32"):
+        gate_members(exported.path, exported.manifest.members, inputs, swapped)
 
 
 def test_the_gates_inputs_have_what_is_hard() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from support.onnx_bundles import write_bundle
+from support.refusals import holds
 from support.scorers import CAPTIONS, Faked
 
 from sgraf_deploy.bundle.bundle import Bundle
@@ -86,6 +87,7 @@ def test_the_rest(faked: MakeFaked, bundle: Bundle, regions: NDArray[np.float32]
     ]
     (text,) = shown(tiling)
     assert text.startswith("Tiling(9 images x 7 captions, ")
+    assert holds(text, f"{tiling.tile_bytes / 1e6:.1f} MB")
     shown(rank("text_to_image", logits, 2)[0], TileShape(10**6, 10**6))
     assert shown(EngineOptions(), EngineOptions(2, cuda_graphs=False)) == [
         "EngineOptions()",

@@ -64,6 +64,19 @@ def test_an_image_whose_embedding_overflows_is_named(data: TrainingData) -> None
     check_error(error, "region_embeddings", f"image {IMAGE}", hint="3e+38")
 
 
+def test_of_images_that_one_has_spoilt_that_one_is_named(data: TrainingData) -> None:
+    """The sum of its region embeddings overflows, and a BatchNorm makes NaN of every image."""
+    regions = data.regions.copy()
+    regions[IMAGE, :, :4] = 2e38
+    spoilt = replace(data, regions=regions)
+    batch = spoilt.batch(np.array([40, 3, 88, 12]), torch.device("cpu"))
+    assert batch.images[2] == IMAGE
+    options = replace(SMALL, model=replace(SMALL.model, image_norm=False))
+    error = not_finite(new_model(options, 4 + THINGS, spoilt), batch, "here")
+    assert type(error) is DataError
+    check_error(error, "here", "image_global", f"image {IMAGE}", hint=f"image {IMAGE}")
+
+
 def batch_and_model(data: TrainingData) -> tuple[TrainingBatch, SimilarityModel]:
     captions = np.array([40, 3, 88, 12])
     return data.batch(captions, torch.device("cpu")), new_model(SMALL, 4 + THINGS, data)

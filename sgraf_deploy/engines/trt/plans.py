@@ -284,9 +284,9 @@ def largest_sizes(signature: GraphSignature, sidecar: Sidecar) -> tuple[dict[str
 def _read(path: Path, fits: Callable[[int], bool], size: str) -> bytes:
     """The bytes of a regular file in the folder of plans, once it has the right size."""
     try:
-        real = path.resolve(strict=True)
+        real = Path(os.path.realpath(path))
         status = real.stat()
-        if real.parent != path.parent.resolve():
+        if real.parent != Path(os.path.realpath(path.parent)):
             raise _defect(path, "its place", "a file in the folder", "a link out of it")
         if not stat.S_ISREG(status.st_mode):
             raise _defect(path, "its kind", "a file", "something else")
@@ -295,9 +295,10 @@ def _read(path: Path, fits: Callable[[int], bool], size: str) -> bytes:
         return real.read_bytes()
     except FileNotFoundError as error:
         raise BundleError(f"no plan {path}", hint=REBUILD) from error
-    except (OSError, RuntimeError) as error:  # Before Python 3.13 a circle of links is the latter.
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise BundleError(f"plan {path} cannot be read", got=reason, hint=REBUILD) from error
+    except OSError as error:
+        raise BundleError(
+            f"plan {path} cannot be read", got=error.strerror, hint=REBUILD
+        ) from error
 
 
 def _defect(path: Path, what: str, expected: object, got: object) -> BundleError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -16,11 +17,13 @@ from support.sidecars import DIGEST, EXPECTED, PLAN, SIDECAR, SIDECAR_FILE, load
 
 from sgraf_deploy.config import GRAPHS, PRECISIONS, member_names
 from sgraf_deploy.engines.trt.plans import (
+    DOCUMENT,
     Sidecar,
     load_plan,
     plan_folder,
     plan_name,
     read_sidecar,
+    replace_file,
     write_plan,
 )
 from sgraf_deploy.errors import BundleError
@@ -47,6 +50,16 @@ def forge(folder: Path, change: dict[str, Any]) -> None:
 
 def test_what_was_written_is_read(folder: Path) -> None:
     assert read_sidecar(folder, "sgr", "fp16", "scorer") == SIDECAR
+    assert load(folder) == PLAN
+
+
+def test_a_sidecar_is_written_a_field_a_line(folder: Path) -> None:
+    assert len((folder / SIDECAR_FILE).read_text().splitlines()) > len(SIDECAR.to_json())
+
+
+def test_the_folders_above_are_made_too(tmp_path: Path) -> None:
+    folder = tmp_path / "shared" / "engines"
+    assert write_plan(folder, PLAN, SIDECAR) == folder / SIDECAR_FILE
     assert load(folder) == PLAN
 
 
@@ -159,7 +172,7 @@ WRONG: dict[str, list[object]] = {
     "precision": [16, "bf16", None],
     "onnx_sha256": [5, "ab", "AB" * 32, None],
     "plan_sha256": [5, "ab", "../" * 21 + "x", None],
-    "plan_bytes": ["many", 1.5, True, None, [1]],
+    "plan_bytes": ["many", 1.5, True, None, [1], -1],
     "flavour": [5, "onnxruntime", None],
     "version": [1.7, "", "1.7\n", "\x1b]0;owned\x07"],
     "compute_capabilities": [
@@ -170,7 +183,7 @@ WRONG: dict[str, list[object]] = {
         *([{"lengths": [[1], [4], ["8"]]}], [{"lengths": [[1], [4], [8.0]]}]),
         *([{"lengths": [[1], [4], [True]]}], [{"lengths": [[1], [4], [8, 8]]}], [[1, 2, 3]]),
     ],
-    "workspace_bytes": ["2", None, True, 2.0],
+    "workspace_bytes": ["2", None, True, 2.0, -1],
     "layers": [3, ["HALF"], {"HALF": "16"}, {"HALF": True}, None],
 }
 """By field what a file with the right checksum may hold there, and nobody can use."""
@@ -191,6 +204,17 @@ def test_a_field_of_another_kind_is_refused(folder: Path, field: str, value: obj
     assert str(caught.error).isprintable()
 
 
+def test_nothing_is_a_size_too(folder: Path) -> None:
+    empty = replace(SIDECAR, plan_bytes=0, workspace_bytes=0)
+    assert Sidecar.from_bytes(empty.to_bytes()) == empty
+
+
+def test_shapes_of_one_input_have_as_many_axes(folder: Path) -> None:
+    forge(folder, {"profiles": [{"lengths": [[1], [4], [8, 8]]}]})
+    with refused(BundleError, "profiles", "lengths", got=[1, 1, 2]):
+        load(folder)
+
+
 def test_every_field_has_wrong_values_above() -> None:
     assert set(WRONG) == set(SIDECAR.to_json()) - {"checksum"}
 
@@ -205,7 +229,7 @@ def test_a_plan_of_another_name_is_not_read(folder: Path) -> None:
 def test_a_link_out_of_the_folder_is_refused(folder: Path, file: str) -> None:
     (folder / file).rename(folder.parent / "elsewhere")
     (folder / file).symlink_to(folder.parent / "elsewhere")
-    with refused(BundleError, folder / file, expected=naming(), got=naming()):
+    with refused(BundleError, folder / file, expected=naming(), got=naming(), hint=BUILD):
         load(folder)
 
 
@@ -220,7 +244,8 @@ def test_what_is_no_file_is_refused(folder: Path, file: str, kind: str) -> None:
         os.mkfifo(path)  # Reading it would wait forever.
     else:
         path.symlink_to(path)
-    with refused(BundleError, path, got=naming()):
+    reason = os.strerror(errno.ELOOP) if kind == "circle" else naming()
+    with refused(BundleError, path, got=reason, hint=BUILD):
         load(folder)
 
 
@@ -229,6 +254,12 @@ def test_a_huge_sidecar_is_not_read(folder: Path) -> None:
         file.truncate(2**40)
     with refused(BundleError, folder / SIDECAR_FILE, expected=naming(2**20), got=2**40):
         load(folder)
+
+
+def test_as_large_as_a_sidecar_may_be_it_is_read(folder: Path) -> None:
+    content = SIDECAR.to_bytes()
+    (folder / SIDECAR_FILE).write_bytes(content + b" " * (DOCUMENT.most_bytes - len(content)))
+    assert load(folder) == PLAN
 
 
 @pytest.mark.parametrize(
@@ -279,7 +310,8 @@ def test_a_truncated_plan_is_caught(folder: Path, size: int) -> None:
     ],
 )
 def test_a_plan_of_something_else_is_refused(folder: Path, field: str, value: str) -> None:
-    with refused(BundleError, folder / SIDECAR.plan, expected=value, got=getattr(SIDECAR, field)):
+    right = getattr(SIDECAR, field)
+    with refused(BundleError, folder / SIDECAR.plan, expected=value, got=right, hint=BUILD):
         load(folder, **{field: value})
 
 
@@ -313,3 +345,27 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with refused(BundleError, tmp_path / "file" / "engines" / SIDECAR_FILE, hint="--engine-dir"):
         write_plan(tmp_path / "file" / "engines", PLAN, SIDECAR)
+
+
+def test_an_older_plan_that_cannot_be_removed_is_an_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(path: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "unlink", denied)
+    newer, reason = replace(SIDECAR, plan_sha256="0" * 64), os.strerror(errno.EACCES)
+    with refused(BundleError, folder / SIDECAR_FILE, got=reason, hint="--engine-dir"):
+        write_plan(folder, PLAN, newer)
+
+
+def test_a_file_that_cannot_be_written_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", full)
+    target, reason = tmp_path / SIDECAR.plan, os.strerror(errno.ENOSPC)
+    with refused(BundleError, "plan", target, got=reason, hint="--engine-dir"):
+        replace_file(target, PLAN)

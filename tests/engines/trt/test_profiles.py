@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from support.fake_engine import FakeEngine
+from support.onnx_bundles import small_config
 from support.refusals import naming, refused
 from support.scorers import CAPTIONS, assert_similarities, make_regions, make_token_ids
+from support.sidecars import SIDECAR
 
 from sgraf_deploy.bundle.bundle import Bundle
-from sgraf_deploy.config import GraphName
-from sgraf_deploy.errors import DataError
+from sgraf_deploy.config import GraphName, signature
+from sgraf_deploy.engines.trt.plans import Profile, largest_sizes
+from sgraf_deploy.engines.trt.rtx import REBUILD
+from sgraf_deploy.errors import BundleError, DataError
 from sgraf_deploy.runtime import Scorer
 from sgraf_deploy.runtime.tiles import TileLimits
 
@@ -64,3 +70,38 @@ def test_a_caption_beyond_every_profile_names_the_command(bundle: Bundle) -> Non
     with refused(DataError, 1, expected=naming(12), got=13, hint=hint):
         scorer.encode_captions(captions)
     assert not engine.calls
+
+
+ENCODER = signature("text_encoder", small_config(), "fp16")
+BATCH: Profile = {"token_ids": ((1, 2), (8, 16), (64, 32)), "lengths": ((1,), (8,), (64,))}
+QUERY: Profile = {"token_ids": ((1, 2), (1, 16), (1, 87)), "lengths": ((1,), (1,), (1,))}
+
+
+def test_every_profile_has_its_largest_sizes_by_axis() -> None:
+    found = largest_sizes(ENCODER, replace(SIDECAR, profiles=(BATCH, QUERY)))
+    assert found == ({"captions": 64, "words": 32}, {"captions": 1, "words": 87})
+
+
+def test_an_axis_of_one_size_is_none_that_varies() -> None:
+    config = small_config()
+    spec = signature("image_encoder", config, "fp16")
+    shape = (5, config.regions, config.img_dim)
+    sidecar = replace(SIDECAR, profiles=({"regions": (shape, shape, shape)},))
+    assert largest_sizes(spec, sidecar) == ({"images": 5},)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"lengths": BATCH["lengths"]},
+        {**BATCH, "token_ids": BATCH["lengths"]},
+        {**BATCH, "regions": BATCH["lengths"]},
+    ],
+    ids=["one-too-few", "fewer-axes", "one-too-many"],
+)
+def test_profiles_of_other_inputs_are_refused(other: Profile) -> None:
+    sidecar = replace(SIDECAR, profiles=(BATCH, other))
+    found = {name: len(largest) for name, (_, _, largest) in other.items()}
+    right = {"token_ids": 2, "lengths": 1}
+    with refused(BundleError, sidecar.plan, expected=right, got=found, hint=REBUILD):
+        largest_sizes(ENCODER, sidecar)
