@@ -177,15 +177,15 @@ def test_threads_keep_each_other_exact() -> None:
     """The first to leave must not change it for the other, nor the other leave it changed."""
     entered, left, seen = Barrier(2), Event(), []
 
-    def first(*_: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def first(given: torch.Tensor) -> tuple[torch.Tensor, ...]:
         entered.wait(timeout=60)
-        return ()
+        return given, given, given
 
-    def second(*_: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def second(given: torch.Tensor) -> tuple[torch.Tensor, ...]:
         entered.wait(timeout=60)
         assert left.wait(timeout=60)
         seen.append(observe())
-        return ()
+        return given, given, given
 
     before = state()
     with ThreadPoolExecutor(2) as pool:
