@@ -22,7 +22,10 @@ from sgraf_deploy.errors import UnavailableError
 
 LIBRARY = Path(__file__).with_name("libsgraf_scorer.so")
 
-INSTALL = "install a C compiler, then pip install --force-reinstall --no-deps sgraf-deploy"
+INSTALL = (
+    "install a C compiler, then "
+    "pip install --force-reinstall --no-deps --no-binary sgraf-deploy sgraf-deploy"
+)
 
 MAX_STEPS = 16
 
