@@ -12,7 +12,7 @@ from math import prod
 from typing import Protocol
 
 
-class Stage(IntEnum):
+class ScorerStage(IntEnum):
     """Stages in the order of the paper's formulas: a node is in the latest stage of its inputs."""
 
     REST = 0
@@ -36,18 +36,18 @@ class Stage(IntEnum):
 
 
 _LABELS = {
-    Stage.ATTENTION: "attention products",
-    Stage.WORD_ATTENTION: "word attention: norm, softmax",
-    Stage.CONTEXT_NORM: "context norm",
-    Stage.CONTEXT: "context products",
-    Stage.DIFFERENCE: "squared difference",
-    Stage.LOCAL: "local projection and norm",
-    Stage.GLOBAL: "global alignment",
-    Stage.SGR: "SGR steps",
-    Stage.SAF: "SAF gate",
-    Stage.HEAD: "head",
-    Stage.WORDS: "words transposed",
-    Stage.REST: "rest: masks, shapes, pieces",
+    ScorerStage.ATTENTION: "attention products",
+    ScorerStage.WORD_ATTENTION: "word attention: norm, softmax",
+    ScorerStage.CONTEXT_NORM: "context norm",
+    ScorerStage.CONTEXT: "context products",
+    ScorerStage.DIFFERENCE: "squared difference",
+    ScorerStage.LOCAL: "local projection and norm",
+    ScorerStage.GLOBAL: "global alignment",
+    ScorerStage.SGR: "SGR steps",
+    ScorerStage.SAF: "SAF gate",
+    ScorerStage.HEAD: "head",
+    ScorerStage.WORDS: "words transposed",
+    ScorerStage.REST: "rest: masks, shapes, pieces",
 }
 
 PRODUCTS = frozenset({"MatMul", "Gemm", "FusedMatMul", "FusedGemm"})
@@ -59,16 +59,16 @@ MOVES = frozenset(
 """Operations that only move data."""
 
 _WEIGHTS = {
-    "local_alignment.": Stage.LOCAL,
-    "global_alignment.": Stage.GLOBAL,
-    "reasoning.": Stage.SGR,
-    "filtration.": Stage.SAF,
-    "similarity.": Stage.HEAD,
+    "local_alignment.": ScorerStage.LOCAL,
+    "global_alignment.": ScorerStage.GLOBAL,
+    "reasoning.": ScorerStage.SGR,
+    "filtration.": ScorerStage.SAF,
+    "similarity.": ScorerStage.HEAD,
 }
 _INPUTS = {
-    "image_global": Stage.GLOBAL,
-    "text_global": Stage.GLOBAL,
-    "region_gram": Stage.CONTEXT_NORM,
+    "image_global": ScorerStage.GLOBAL,
+    "text_global": ScorerStage.GLOBAL,
+    "region_gram": ScorerStage.CONTEXT_NORM,
 }
 
 
@@ -85,16 +85,16 @@ class Node(Protocol):
     def output(self) -> Sequence[str]: ...  # noqa: D102
 
 
-def stages_of(nodes: Iterable[Node], module: str) -> dict[str, Stage]:
+def stages_of(nodes: Iterable[Node], module: str) -> dict[str, ScorerStage]:
     """The stage of every named node of a scorer; `nodes` are in topological order."""
-    stages: dict[str, Stage] = {**_INPUTS}
+    stages: dict[str, ScorerStage] = {**_INPUTS}
     texts = {"word_embeddings"}
-    aggregation = Stage[module]
+    aggregation = ScorerStage[module]
     by_name = {}
     for node in nodes:
         if node.op_type in MOVES and texts.intersection(node.input):
             texts.update(node.output)
-        stage = _stage(node, [stages.get(value, Stage.REST) for value in node.input], texts)
+        stage = _stage(node, [stages.get(value, ScorerStage.REST) for value in node.input], texts)
         if stage is _NODES:
             stage = aggregation
         stages.update(dict.fromkeys(node.output, stage))
@@ -103,34 +103,34 @@ def stages_of(nodes: Iterable[Node], module: str) -> dict[str, Stage]:
     return by_name
 
 
-_NODES = Stage.SGR
+_NODES = ScorerStage.SGR
 """The stage that takes the joined alignments: SGR's steps, or SAF's gate instead."""
 
 
-def _stage(node: Node, inputs: Sequence[Stage], texts: set[str]) -> Stage:
+def _stage(node: Node, inputs: Sequence[ScorerStage], texts: set[str]) -> ScorerStage:
     for prefix, stage in _WEIGHTS.items():
         if any(value.startswith(prefix) for value in node.input):
             return stage
-    latest, op = max(inputs, default=Stage.REST), node.op_type
+    latest, op = max(inputs, default=ScorerStage.REST), node.op_type
     if op == "Shape":
-        return Stage.REST
+        return ScorerStage.REST
     if op in PRODUCTS:
         return _product_stage(latest, min(inputs), of_texts=bool(texts.intersection(node.input)))
-    if op == "LeakyRelu" and latest == Stage.ATTENTION:
-        return Stage.WORD_ATTENTION
-    if op == "Sub" and latest == Stage.CONTEXT:
-        return Stage.DIFFERENCE
-    if op == "Concat" and Stage.LOCAL in inputs:
+    if op == "LeakyRelu" and latest == ScorerStage.ATTENTION:
+        return ScorerStage.WORD_ATTENTION
+    if op == "Sub" and latest == ScorerStage.CONTEXT:
+        return ScorerStage.DIFFERENCE
+    if op == "Concat" and ScorerStage.LOCAL in inputs:
         return _NODES
     return latest
 
 
-def _product_stage(latest: Stage, earliest: Stage, *, of_texts: bool) -> Stage:
+def _product_stage(latest: ScorerStage, earliest: ScorerStage, *, of_texts: bool) -> ScorerStage:
     """The stage of a product without weights: with words, of regions only, or with attention."""
-    if latest == Stage.REST:
-        return Stage.ATTENTION if of_texts else Stage.CONTEXT_NORM
-    attended = latest in (Stage.WORD_ATTENTION, Stage.CONTEXT_NORM)
-    return Stage.CONTEXT if attended and earliest == Stage.REST else latest
+    if latest == ScorerStage.REST:
+        return ScorerStage.ATTENTION if of_texts else ScorerStage.CONTEXT_NORM
+    attended = latest in (ScorerStage.WORD_ATTENTION, ScorerStage.CONTEXT_NORM)
+    return ScorerStage.CONTEXT if attended and earliest == ScorerStage.REST else latest
 
 
 def product_flop(first: Sequence[int], output: Sequence[int]) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sgraf_deploy.bench.stages import Stage
+from sgraf_deploy.bench.stages import ScorerStage
 from sgraf_deploy.bench.timings_report import KINDS, MemberTimings, StageTime
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.config import ModelConfig
@@ -83,5 +83,5 @@ class ProfiledModel(NativeModel):
         for name in _ORDER:
             place = STAGES.index(name)
             spent = dict(zip(KINDS, self._spent[place].tolist(), strict=True))
-            found.append(StageTime(member, Stage[name], spent, float(self._flop[place])))
+            found.append(StageTime(member, ScorerStage[name], spent, float(self._flop[place])))
         return MemberTimings(tuple(one for one in found if one.total), self._inside, self._runs)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sgraf_deploy.bench.stages import MOVES, PRODUCTS, Stage, product_flop, stages_of
+from sgraf_deploy.bench.stages import MOVES, PRODUCTS, ScorerStage, product_flop, stages_of
 from sgraf_deploy.bench.timings_report import KINDS, MemberTimings, StageTime
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.config import GraphName, GraphSignature
@@ -81,7 +81,7 @@ class _ProfiledScorer(Graph):
         found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
         return found
 
-    def stages(self, module: str) -> dict[str, Stage]:
+    def stages(self, module: str) -> dict[str, ScorerStage]:
         """The stage of every node that ONNX Runtime made of the graph."""
         import onnx
 
@@ -90,11 +90,11 @@ class _ProfiledScorer(Graph):
 
 
 def member_timings(
-    member: str, events: Iterable[Mapping[str, Any]], stages: Mapping[str, Stage]
+    member: str, events: Iterable[Mapping[str, Any]], stages: Mapping[str, ScorerStage]
 ) -> MemberTimings:
     """Sum ONNX Runtime's events by stage; nodes that `stages` does not know are the rest."""
-    spent: dict[Stage, dict[str, float]] = defaultdict(lambda: dict.fromkeys(KINDS, 0.0))
-    flop: dict[Stage, float] = defaultdict(float)
+    spent: dict[ScorerStage, dict[str, float]] = defaultdict(lambda: dict.fromkeys(KINDS, 0.0))
+    flop: dict[ScorerStage, float] = defaultdict(float)
     inside, runs = 0.0, 0
     for event in events:
         if event["cat"] == "Session" and event["name"] == "model_run":
@@ -102,7 +102,7 @@ def member_timings(
             runs += 1
         if event["cat"] != "Node" or not event["name"].endswith(_SUFFIX):
             continue
-        stage = stages.get(event["name"].removesuffix(_SUFFIX), Stage.REST)
+        stage = stages.get(event["name"].removesuffix(_SUFFIX), ScorerStage.REST)
         op, shapes = event["args"]["op_name"], event["args"]
         spent[stage][_kind(op)] += event["dur"] / 1e3
         if op in PRODUCTS:
@@ -111,7 +111,7 @@ def member_timings(
                 for key in ("input_type_shape", "output_type_shape")
             )
             flop[stage] += product_flop(first, output)
-    order = [*(stage for stage in Stage if stage != Stage.REST), Stage.REST]
+    order = [*(stage for stage in ScorerStage if stage != ScorerStage.REST), ScorerStage.REST]
     found = (StageTime(member, stage, spent[stage], flop[stage]) for stage in order)
     return MemberTimings(tuple(one for one in found if one.total), inside, runs)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sgraf_deploy.bench.stages import Stage
+from sgraf_deploy.bench.stages import ScorerStage
 
 KINDS = ("products", "other arithmetic", "moving data")
 """What is done in a stage; the last computes nothing."""
@@ -17,7 +17,7 @@ class StageTime:
     """A stage's milliseconds, all threads together, by kind, and its products' operations."""
 
     member: str
-    stage: Stage
+    stage: ScorerStage
     milliseconds: Mapping[str, float]
     flop: float
 

@@ -18,7 +18,7 @@ from support.small_models import SAF, SGR
 from sgraf_deploy.bench import measure
 from sgraf_deploy.bench.measure import pair_flop
 from sgraf_deploy.bench.run import random_workload
-from sgraf_deploy.bench.stages import PRODUCTS, Stage, product_flop, stages_of
+from sgraf_deploy.bench.stages import PRODUCTS, ScorerStage, product_flop, stages_of
 from sgraf_deploy.bench.timings import check_profiled, measure_timings
 from sgraf_deploy.bench.timings_ort import member_timings
 from sgraf_deploy.bench.timings_report import MemberTimings, ProductSpeed, TimingsReport
@@ -35,7 +35,14 @@ compiled = pytest.mark.skipif(not LIBRARY.exists(), reason="engine native was no
 ONE_THREAD = EngineOptions(threads=1)
 PRODUCT_SPEED = ProductSpeed(4e9, "PyTorch", 2)
 ALIGNED = {
-    *(Stage.ATTENTION, Stage.CONTEXT_NORM, Stage.CONTEXT, Stage.LOCAL, Stage.GLOBAL, Stage.HEAD)
+    *(
+        ScorerStage.ATTENTION,
+        ScorerStage.CONTEXT_NORM,
+        ScorerStage.CONTEXT,
+        ScorerStage.LOCAL,
+        ScorerStage.GLOBAL,
+        ScorerStage.HEAD,
+    )
 }
 
 
@@ -51,16 +58,18 @@ def test_every_product_has_its_stage(config: ModelConfig, embed: int) -> None:
     stages = stages_of(graph.node, config.module)
 
     products = {stages[node.name] for node in graph.node if node.op_type in PRODUCTS}
-    assert products == ALIGNED | {Stage[config.module]}
+    assert products == ALIGNED | {ScorerStage[config.module]}
     by_stage = defaultdict(list)
     for node in graph.node:
-        by_stage[stages.get(node.name, Stage.REST)].append(node.op_type)
-    assert {"LeakyRelu", "Softmax", "Sqrt", "Div"} <= set(by_stage[Stage.WORD_ATTENTION])
-    assert {"Sqrt", "Div"} <= set(by_stage[Stage.CONTEXT_NORM])
-    assert set(by_stage[Stage.DIFFERENCE]) == {"Sub", "Mul", "Reshape"}
-    assert "Sqrt" in by_stage[Stage.LOCAL]
-    assert ("Sigmoid" if config.module == "SAF" else "Softmax") in by_stage[Stage[config.module]]
-    other = Stage.SGR if config.module == "SAF" else Stage.SAF
+        by_stage[stages.get(node.name, ScorerStage.REST)].append(node.op_type)
+    assert {"LeakyRelu", "Softmax", "Sqrt", "Div"} <= set(by_stage[ScorerStage.WORD_ATTENTION])
+    assert {"Sqrt", "Div"} <= set(by_stage[ScorerStage.CONTEXT_NORM])
+    assert set(by_stage[ScorerStage.DIFFERENCE]) == {"Sub", "Mul", "Reshape"}
+    assert "Sqrt" in by_stage[ScorerStage.LOCAL]
+    assert ("Sigmoid" if config.module == "SAF" else "Softmax") in by_stage[
+        ScorerStage[config.module]
+    ]
+    other = ScorerStage.SGR if config.module == "SAF" else ScorerStage.SAF
     assert by_stage[other] == []
 
 
@@ -77,7 +86,7 @@ def test_half_precision_has_stages_too() -> None:
     graph = scorer_graph(SGR, "fp16")
     stages = stages_of(graph.node, "SGR")
     products = {stages[node.name] for node in graph.node if node.op_type in PRODUCTS}
-    assert products == (ALIGNED | {Stage.SGR}) - {Stage.CONTEXT_NORM}
+    assert products == (ALIGNED | {ScorerStage.SGR}) - {ScorerStage.CONTEXT_NORM}
 
 
 def test_the_work_of_a_product() -> None:
@@ -101,16 +110,20 @@ EVENTS = [
     {"cat": "Session", "name": "SequentialExecutor::Execute", "dur": 2990},
     {"cat": "Session", "name": "model_run", "dur": 3000},
 ]
-STAGES = {"a": Stage.ATTENTION, "b": Stage.WORD_ATTENTION, "c": Stage.WORD_ATTENTION}
+STAGES = {
+    "a": ScorerStage.ATTENTION,
+    "b": ScorerStage.WORD_ATTENTION,
+    "c": ScorerStage.WORD_ATTENTION,
+}
 
 
 def test_events_are_summed_by_stage_and_kind() -> None:
     profile = member_timings("sgr", [*EVENTS, *EVENTS], STAGES)
 
     assert [one.stage for one in profile.stages] == [
-        Stage.ATTENTION,
-        Stage.WORD_ATTENTION,
-        Stage.REST,
+        ScorerStage.ATTENTION,
+        ScorerStage.WORD_ATTENTION,
+        ScorerStage.REST,
     ]
     assert [one.total for one in profile.stages] == [4.0, 1.5, 0.25]
     assert profile.stages[1].milliseconds == {
@@ -181,14 +194,14 @@ def test_a_real_profile_does_the_models_arithmetic(exported: Bundle, engine: str
     for name, member in report.members.items():
         config = exported.manifest.members[name].config
         flop = {stage.stage: stage.flop for stage in member.stages}
-        attended = flop[Stage.ATTENTION] + flop[Stage.CONTEXT]
+        attended = flop[ScorerStage.ATTENTION] + flop[ScorerStage.CONTEXT]
         assert attended >= 12 * 30 * pair_flop(replace(config, sim_dim=0), 14) * 0.9
         assert attended <= 12 * 30 * pair_flop(replace(config, sim_dim=0), 20)
-        assert flop[Stage.LOCAL] / flop[Stage.ATTENTION] == pytest.approx(
+        assert flop[ScorerStage.LOCAL] / flop[ScorerStage.ATTENTION] == pytest.approx(
             config.sim_dim / config.regions
         )
-        assert flop[Stage.GLOBAL] == 12 * 30 * 2 * config.embed * config.sim_dim
-        assert flop[Stage[config.module]] > 0
+        assert flop[ScorerStage.GLOBAL] == 12 * 30 * 2 * config.embed * config.sim_dim
+        assert flop[ScorerStage[config.module]] > 0
     found = json.loads(json.dumps(report.to_json()))
     assert (found["run"]["seed"], found["run"]["engine"]) == (0, engine)
     assert found["product_rate"] == 2 * 8**3
