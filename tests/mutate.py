@@ -11,18 +11,22 @@ import resource
 import shutil
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import libcst
 from mutmut.__main__ import cli
 from mutmut.mutation import mutators
 from mutmut.mutation.data import SourceFileMutationData
 from mutmut.mutation.diff_apply import get_diff_for_mutant
+from mutmut.runners.harness import BadTestExecutionCommandsException, PytestRunner
 from mutmut.stats import status_by_exit_code
 from mutmut.utils.file_utils import walk_mutatable_files
 
 PROCESSES = 2
 FOLDER = Path("mutants")
+SUSPICIOUS = 35
 COLUMNS = ("killed", "survived", "no tests", "timeout")
 
 
@@ -30,12 +34,28 @@ def main(names: list[str]) -> None:
     """Run all mutants, or those of these names again, and say how many tests noticed."""
     # Wording is not what tests assert, and keys that are strings fail at once.
     mutators.mutation_operators.remove((libcst.BaseString, mutators.operator_string))
+    PytestRunner.execute_pytest = _not_killed_by_usage(PytestRunner.execute_pytest)
     if names:
         (FOLDER / "mutmut-stats.json").unlink(missing_ok=True)  # Which test meets which function.
     else:
         shutil.rmtree(FOLDER, ignore_errors=True)
     cli(["run", f"--max-children={PROCESSES}", *names], standalone_mode=False)
     _summarise()
+
+
+def _not_killed_by_usage(execute: Callable[..., int]) -> Callable[..., int]:
+    """Have a mutant whose tests pytest could not even find counted as suspicious.
+
+    mutmut raises in the mutant's process, whose exit code is then that of a test that failed.
+    """
+
+    def executed(runner: PytestRunner, parameters: list[str], **options: Any) -> int:
+        try:
+            return execute(runner, parameters, **options)
+        except BadTestExecutionCommandsException:
+            return SUSPICIOUS
+
+    return executed
 
 
 def _summarise() -> None:

@@ -270,7 +270,9 @@ def test_a_bound_that_is_met_exactly_is_met(monkeypatch: pytest.MonkeyPatch) -> 
     Member().check("fp16", real=True)
 
 
-@pytest.mark.parametrize("run", range(len(SHAPES)), ids=SHAPES)
+@pytest.mark.parametrize(
+    "run", range(len(SHAPES)), ids=[shape.replace("×", "x") for shape in SHAPES]
+)
 @pytest.mark.parametrize("wrong", ["values", "nan", "inf", "shape"])
 def test_every_run_is_compared(run: int, wrong: str) -> None:
     """Of each output in turn: what passes once has not passed at every shape."""
