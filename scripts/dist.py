@@ -53,22 +53,26 @@ except UnavailableError:
 """
 
 
+COLUMNS = ("file", "size", "compiler", "install", "demo", "its engine", "native's sets")
+
+
 @dataclass(frozen=True)
 class Trial:
-    """A file that is installed, and what came of it."""
+    """A file that was installed, and what came of it; `demo` in seconds, None where not run."""
 
     file: Path
     compiler: bool
     install: float
+    demo: float | None
     engine: str
-    instructions: str
-    demo: float
+    sets: str
 
     def row(self) -> tuple[str, ...]:
-        """For the table."""
-        seconds = (f"{self.install:.0f} s", f"{self.demo:.0f} s")
+        """The cells of COLUMNS."""
+        demo = "" if self.demo is None else f"{self.demo:.0f} s"
         compiler = "yes" if self.compiler else "no"
-        return (self.file.name, size(self.file), compiler, *seconds, self.engine, self.instructions)
+        install = f"{self.install:.0f} s"
+        return (self.file.name, size(self.file), compiler, install, demo, self.engine, self.sets)
 
 
 def main() -> None:
@@ -91,10 +95,9 @@ def main() -> None:
         tried = [wheel for wheel in wheels if wheel.stem.endswith((here, "any"))]
         trials = [attempt(wheel, folder, compiler=False) for wheel in tried]
         trials.append(attempt(sdist, folder, compiler=True))
-    expected = [*(wheel.stem.endswith(here) for wheel in tried), True]
-    show(trials)
-    for trial, native in zip(trials, expected, strict=True):
-        check((trial.engine == "native") == native, f"{trial.file.name} took {trial.engine}")
+        trials.append(attempt(sdist, folder, compiler=False, demo=False))
+    for line in aligned([COLUMNS, *(trial.row() for trial in trials)]):
+        say(line)
 
 
 def build(folder: Path, target: Path) -> list[Path]:
@@ -170,8 +173,11 @@ def declared(sdist: Path) -> set[str]:
     return set(re.findall(r"^PUBLIC \w+ \**(\w+)\(", text, re.MULTILINE))
 
 
-def attempt(file: Path, folder: Path, *, compiler: bool) -> Trial:
-    """Install a file in an environment of its own, and run the demo there."""
+def attempt(file: Path, folder: Path, *, compiler: bool, demo: bool = True) -> Trial:
+    """Install a file in an environment of its own, and run the demo there.
+
+    Engine native must be there, and be what the demo takes, where it was compiled, and only there.
+    """
     say(f"installing {file.name} {'with' if compiler else 'without'} a C compiler")
     home = folder / f"env-{file.name}"
     venv.create(home, with_pip=True)
@@ -180,17 +186,22 @@ def attempt(file: Path, folder: Path, *, compiler: bool) -> Trial:
     kept = {name: value for name, value in os.environ.items() if name not in unset}
     path = os.pathsep.join([str(home / "bin"), *([kept["PATH"]] if compiler else [])])
     environment = kept | {"PATH": path}
-    pip = [str(home / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install"]
-    wanted = ["--constraint", str(ROOT / "constraints.txt"), f"{file}{EXTRAS}"]
-    install, _ = timed(*pip, "--quiet", *wanted, folder=home, environment=environment)
-    program = str(home / "bin" / "sgraf-deploy")
-    demo, said = timed(program, "demo", folder=home, environment=environment)
-    engine = re.search(r"\), engine (\S+), fp32", said)
-    check(engine is not None, f"the demo of {file.name} names no engine")
-    asked = (str(home / "bin" / "python"), "-c", INSTRUCTIONS)
-    sets = run(*asked, folder=home, environment=environment).strip()
+    python = str(home / "bin" / "python")
+    pip = (python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet")
+    wanted = ("--constraint", str(ROOT / "constraints.txt"), f"{file}{EXTRAS}")
+    install, _ = timed(*pip, *wanted, folder=home, environment=environment)
+    sets = run(python, "-c", INSTRUCTIONS, folder=home, environment=environment).strip()
+    compiled = compiler or file.stem.endswith(platform.machine())
+    check((sets != "none") == compiled, f"{file.name} has engine native for {sets}")
+    took, engine = None, ""
+    if demo:
+        command = str(home / "bin" / "sgraf-deploy"), "demo"
+        took, said = timed(*command, folder=home, environment=environment)
+        found = re.search(r"\), engine (\S+), fp32", said)
+        engine = found[1] if found else "no engine"
+        check((engine == "native") == compiled, f"the demo of {file.name} takes {engine}")
     shutil.rmtree(home)
-    return Trial(file, compiler, install, engine[1] if engine else "", sets, demo)
+    return Trial(file, compiler, install, took, engine, sets)
 
 
 def timed(*command: str, folder: Path, environment: Mapping[str, str]) -> tuple[float, str]:
@@ -207,14 +218,6 @@ def run(*command: str, folder: Path = ROOT, environment: Mapping[str, str] | Non
     )
     check(not done.returncode, f"{' '.join(command)} failed:\n{done.stdout}\n{done.stderr}")
     return done.stdout
-
-
-def show(trials: Sequence[Trial]) -> None:
-    """A table of what was installed."""
-    titles = ("file", "size", "compiler", "install", "demo", "engine", "instruction sets")
-    rows = [titles, *(trial.row() for trial in trials)]
-    for line in aligned(rows):
-        say(line)
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
