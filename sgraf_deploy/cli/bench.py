@@ -13,7 +13,14 @@ from sgraf_deploy.cli.bench_profile import profile
 from sgraf_deploy.cli.bench_report import report_lines
 from sgraf_deploy.cli.bench_scaling import scaling
 from sgraf_deploy.cli.bench_subject import COUNT, Subject, engine_options, gathered, subject_options
-from sgraf_deploy.cli.common import CAPTION_COUNT, CAPTION_WORDS, PATH, dimensions, show_finding
+from sgraf_deploy.cli.common import (
+    CAPTION_COUNT,
+    CAPTION_WORDS,
+    PATH,
+    check_result_file,
+    dimensions,
+    show_finding,
+)
 from sgraf_deploy.cli.subcommands import CommandWithSubcommands
 from sgraf_deploy.cli.terminal import echo, progress_bars, warn
 
@@ -127,11 +134,12 @@ class Rounds:
     help="Queries against 10 images for the latency; half as many against 100, a third against "
     "1,000.",
 )
+@click.option("--plot", type=PATH, metavar="FILE.svg", help="Also draw R@K and speed here.")
 @engine_options
 @subject_options
 @gathered(Compared, "compared")
 @gathered(Rounds, "rounds")
-def bench(*, subject: Subject, compared: Compared, rounds: Rounds) -> None:
+def bench(*, subject: Subject, compared: Compared, rounds: Rounds, plot: Path | None) -> None:
     """Measure parity and speed of a BUNDLE's engines against the literal PyTorch reference.
 
     Without BUNDLE: the only *.sgraf of this folder, else the embedded demo. Exits 1 if a bound
@@ -139,6 +147,7 @@ def bench(*, subject: Subject, compared: Compared, rounds: Rounds) -> None:
     """
     compared.check(subject)
     subject.check()
+    check_result_file(plot, "--plot")
     from sgraf_deploy.bench.run import run_bench
 
     with subject.opened() as (opened, demo), progress_bars() as bars:
@@ -149,6 +158,8 @@ def bench(*, subject: Subject, compared: Compared, rounds: Rounds) -> None:
             show_finding(finding)
         report = run_bench(opened, workload, options, bars)
     subject.show(report, report_lines(report))
+    if plot is not None:
+        _draw(report, plot)
     for message in report.warnings[len(workload.warnings) :]:
         warn(message)
     _fail_on(report)
@@ -174,6 +185,13 @@ def _options(bundle: Bundle, subject: Subject, rounds: Rounds) -> BenchOptions:
     except ImportError:  # said, with the command that installs it, where the reference is opened
         pass
     return BenchOptions(engines, given, SpeedOptions(rounds.repeats, rounds.warmup, rounds.queries))
+
+
+def _draw(report: BenchReport, plot: Path) -> None:
+    from sgraf_deploy.bench.picture import comparison_svg
+    from sgraf_deploy.files.writer import write_file
+
+    write_file(plot, comparison_svg(report.to_json()), what="--plot")
 
 
 def _fail_on(report: BenchReport) -> None:
