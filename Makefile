@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
+DOCS_VENV ?= .venv-docs
 NATIVE := $(VENV)/.native
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
@@ -22,7 +23,7 @@ THREADED := $(addprefix tests/,bundle/test_bundle.py model/test_exact.py model/t
 ROUNDS ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-slow test-random test-threads sanitize check format demo demo-checkpoints
+.PHONY: help test test-slow test-random test-threads sanitize check format demo demo-checkpoints docs
 .DELETE_ON_ERROR:
 
 help:
@@ -34,6 +35,7 @@ help:
 	@echo "make sanitize run engine native's tests under AddressSanitizer and UBSan, with GCC"
 	@echo "make check    what CI runs: format, lint, strict types, then the tests"
 	@echo "make format   rewrite the sources as 'make check' wants them"
+	@echo "make docs     build the site into build/site, in an environment of its own; check its links"
 	@echo "make demo-checkpoints   train the embedded checkpoints anew, into $(DEMO_DIR)"
 	@echo "PYTHON=python3.12 and VENV=DIR choose the interpreter and where its packages go"
 
@@ -102,3 +104,13 @@ format: $(NATIVE)
 	@echo "==> format"
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
+
+$(DOCS_VENV)/.stamp: docs/requirements.txt
+	@echo "==> making $(DOCS_VENV) from docs/requirements.txt"
+	@$(PYTHON) -m venv --clear $(DOCS_VENV)
+	@$(DOCS_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --quiet -r docs/requirements.txt
+	@touch $@
+
+docs: $(DOCS_VENV)/.stamp
+	@echo "==> the site"
+	@$(DOCS_VENV)/bin/python -m tools.pages
