@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
+DOCS_VENV ?= .venv-docs
 NATIVE := $(VENV)/.native
 MUTMUT := $(VENV)/.mutmut
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -26,7 +27,7 @@ ROUNDS ?= 10
 
 .DEFAULT_GOAL := help
 .PHONY: help test test-slow test-random test-threads mutation sanitize check format demo demo-checkpoints \
-	dist
+	docs dist
 .DELETE_ON_ERROR:
 
 help:
@@ -40,6 +41,7 @@ help:
 	@echo "make check    what CI runs: format, lint, strict types, then the tests"
 	@echo "make format   rewrite the sources as 'make check' wants them"
 	@echo "make dist     build the sdist and the wheels of the last commit into dist/, and try each"
+	@echo "make docs     build the site into build/site, in an environment of its own; check its links"
 	@echo "make demo-checkpoints   train the embedded checkpoints anew, into $(DEMO_DIR)"
 	@echo "PYTHON=python3.12 and VENV=DIR choose the interpreter and where its packages go"
 
@@ -129,3 +131,13 @@ format: $(NATIVE)
 	@echo "==> format"
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
+
+$(DOCS_VENV)/.stamp: docs/requirements.txt
+	@echo "==> making $(DOCS_VENV) from docs/requirements.txt"
+	@$(PYTHON) -m venv --clear $(DOCS_VENV)
+	@$(DOCS_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --quiet -r docs/requirements.txt
+	@touch $@
+
+docs: $(DOCS_VENV)/.stamp
+	@echo "==> the site"
+	@$(DOCS_VENV)/bin/python -m tools.pages

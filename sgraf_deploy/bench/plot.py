@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from xml.sax.saxutils import escape
+
+from sgraf_deploy.bench.svg import document, group, line, rect, text
 
 WIDTH, HEIGHT = 420, 320
 """The size of one panel, in pixels."""
@@ -52,41 +53,36 @@ class _Axis:
 def svg(panels: Sequence[Panel], caption: str) -> str:
     """The panels side by side, and a line of text below them."""
     width, height = WIDTH * len(panels), HEIGHT + 24
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-        f'width="{width}" height="{height}" font-family="sans-serif" font-size="11">',
-        f'<rect width="{width}" height="{height}" fill="white"/>',
+    elements = [
+        element
+        for index, panel in enumerate(panels)
+        for element in group(WIDTH * index, 0, _panel(panel))
     ]
-    for index, panel in enumerate(panels):
-        lines += [f'<g transform="translate({WIDTH * index} 0)">', *_panel(panel), "</g>"]
-    lines += [_text(width / 2, height - 10, caption, fill="#555"), "</svg>"]
-    return "\n".join(lines) + "\n"
+    return document(width, height, [*elements, text(width / 2, height - 10, caption, "soft")])
 
 
 def _panel(panel: Panel) -> Iterator[str]:
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
     x = _axis([point[0] for point in panel.points], LEFT, right, widen=1.2)
     y = _axis([point[1] for point in panel.points], bottom, TOP, widen=2)
-    yield _text((LEFT + right) / 2, 22, panel.title, size=13, weight="bold")
+    yield text((LEFT + right) / 2, 22, panel.title, "title")
     for value in x.ticks():
         place = x.place(value)
-        yield _line(place, TOP, place, bottom)
-        yield _text(place, bottom + 16, short(value))
+        yield line(place, TOP, place, bottom)
+        yield text(place, bottom + 16, short(value))
     for value in y.ticks():
         place = y.place(value)
-        yield _line(LEFT, place, right, place)
-        yield _text(LEFT - 6, place + 4, short(value), anchor="end")
-    box = f'x="{LEFT}" y="{TOP}" width="{right - LEFT}" height="{bottom - TOP}"'
-    yield f'<rect {box} fill="none" stroke="#888"/>'
-    yield _text((LEFT + right) / 2, bottom + 36, panel.x_label)
-    middle = (TOP + bottom) / 2
-    yield f'<g transform="rotate(-90 16 {middle})">{_text(16, middle, panel.y_label)}</g>'
+        yield line(LEFT, place, right, place)
+        yield text(LEFT - 6, place + 4, short(value), "right")
+    yield rect(LEFT, TOP, right - LEFT, bottom - TOP, "box")
+    yield text((LEFT + right) / 2, bottom + 36, panel.x_label)
+    yield text(16, (TOP + bottom) / 2, panel.y_label, turned=True)
     places = [(x.place(a), y.place(b)) for a, b in panel.points]
     joined = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
-    yield f'<polyline points="{joined}" fill="none" stroke="#1f5fa8" stroke-width="2"/>'
+    yield f'<polyline class="line" points="{joined}"/>'
     for (a, b), (_, value) in zip(places, panel.points, strict=True):
-        yield f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3.5" fill="#1f5fa8"/>'
-        yield _text(a, b - 9, short(value))
+        yield f'<circle class="b" cx="{a:.1f}" cy="{b:.1f}" r="3.5"/>'
+        yield text(a, b - 9, short(value))
 
 
 def _axis(values: Sequence[float], start: float, end: float, widen: float) -> _Axis:
@@ -99,21 +95,3 @@ def short(value: float) -> str:
         if value >= 0.9995 * size:
             return f"{value / size:.3g}{unit}"
     return f"{value:.3g}"
-
-
-def _line(x1: float, y1: float, x2: float, y2: float) -> str:
-    return f'<path d="M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}" stroke="#ddd"/>'
-
-
-def _text(
-    x: float,
-    y: float,
-    text: str,
-    *,
-    anchor: str = "middle",
-    size: int = 11,
-    weight: str = "normal",
-    fill: str = "black",
-) -> str:
-    style = f'text-anchor="{anchor}" font-size="{size}" font-weight="{weight}" fill="{fill}"'
-    return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{escape(text)}</text>'

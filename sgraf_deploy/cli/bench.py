@@ -18,6 +18,7 @@ from sgraf_deploy.cli.common import (
     CAPTION_WORDS,
     LIMIT_IMAGES,
     PATH,
+    check_result_file,
     dimensions,
     show_finding,
 )
@@ -150,11 +151,17 @@ class Rounds:
     help="Number of queries that measure the latency against 10 images. Half as many run against "
     "100 images and a third against 1,000.",
 )
+@click.option(
+    "--plot",
+    type=PATH,
+    metavar="FILE.svg",
+    help="SVG file for a picture of R@K and speed, besides the printed report.",
+)
 @engine_options
 @subject_options
 @gathered(Compared, "compared")
 @gathered(Rounds, "rounds")
-def bench(*, subject: Subject, compared: Compared, rounds: Rounds) -> None:
+def bench(*, subject: Subject, compared: Compared, rounds: Rounds, plot: Path | None) -> None:
     """Measure parity and speed of a BUNDLE's engines against the literal PyTorch reference.
 
     Without BUNDLE, the only *.sgraf of this folder is measured, or else the embedded demo with
@@ -163,6 +170,7 @@ def bench(*, subject: Subject, compared: Compared, rounds: Rounds) -> None:
     """
     compared.check(subject)
     subject.check()
+    check_result_file(plot, "--plot")
     from sgraf_deploy.bench.run import run_bench
 
     with subject.opened() as (opened, demo), progress_bars() as bars:
@@ -173,6 +181,8 @@ def bench(*, subject: Subject, compared: Compared, rounds: Rounds) -> None:
             show_finding(finding)
         report = run_bench(opened, workload, options, bars)
     subject.show(report, report_lines(report))
+    if plot is not None:
+        _draw(report, plot)
     for message in report.warnings[len(workload.warnings) :]:
         warn(message)
     _fail_on(report)
@@ -198,6 +208,13 @@ def _options(bundle: Bundle, subject: Subject, rounds: Rounds) -> BenchOptions:
     except ImportError:  # opening the reference reports it, with the command that installs it
         pass
     return BenchOptions(engines, given, SpeedOptions(rounds.repeats, rounds.warmup, rounds.queries))
+
+
+def _draw(report: BenchReport, plot: Path) -> None:
+    from sgraf_deploy.bench.picture import comparison_svg
+    from sgraf_deploy.files.writer import write_file
+
+    write_file(plot, comparison_svg(report.to_json()), what="--plot")
 
 
 def _fail_on(report: BenchReport) -> None:

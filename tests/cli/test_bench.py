@@ -13,6 +13,7 @@ from support.cli_world import IMAGES, World, done, error_line, run
 from support.small_models import SAF, SGR
 
 from sgraf_deploy.bench import measure
+from sgraf_deploy.bench.picture import comparison_svg
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.engines.gpu import Driver, Gpu
 from sgraf_deploy.engines.machine import Machine
@@ -60,6 +61,13 @@ def test_data_bring_recall(world: World) -> None:
         for parity in parities:
             assert parity["recall"] == report["reference"][parity["model"]]
             assert set(parity["deltas"].values()) == {0.0}
+
+
+def test_the_report_is_drawn(world: World) -> None:
+    data = ("--data", world.data, "--split", "dev")
+    _, report = bench(world.bundle, *data, *ONCE, "--engine", "ort", "--plot", "p.svg")
+
+    assert Path("p.svg").read_text(encoding="utf-8") == comparison_svg(report)
 
 
 def test_what_auto_takes_and_torch_are_compared(world: World) -> None:
@@ -203,6 +211,7 @@ def test_of_several_bundles_none_is_guessed(world: World) -> None:
             ("--images and --captions", "no --data"),
         ),
         (("--json", "no/r.json"), ("--json no/r.json", "create it")),
+        (("--plot", "no/p.svg"), ("--plot no/p.svg", "create it")),
     ],
     ids=lambda value: " ".join(map(str, value)),
 )
