@@ -125,7 +125,7 @@ def _grid(width: float) -> Iterator[str]:
 
 
 def _bars(x: float, width: float, bars: Sequence[_Bar], *, inside: bool) -> Iterator[str]:
-    """Bars side by side; their labels stand in them, read upwards, or above them."""
+    """Draw a bar for each value, side by side, its label inside and read upwards, or above it."""
     for bar in bars:
         height = bar.share * (BOTTOM - TOP)
         yield rect(x + 1, BOTTOM - height, width - 2, height, bar.kind)
