@@ -107,6 +107,7 @@ class Member:
         assert [len(rows) for rows in self._known(inputs)] == [IMAGES, CAPTIONS]
         images, captions = inputs["image_index"], inputs["caption_index"]
         assert images.dtype == captions.dtype == np.int32
+        assert images.shape == captions.shape
         return {"logits": self.reference.logits[images, captions].astype(np.float32)}
 
     def _known(self, inputs: Arrays) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -244,6 +245,14 @@ def test_below_fp32_logits_are_bounded_by_their_deviation(
     member.reference = replace(REFERENCE, fp8_logits=REFERENCE.logits)
     with refused(GateError, "sgr-2", "logits", hint=option):
         member.check(precision, real=real)
+
+
+def test_fp8_is_held_to_what_rounds_alike() -> None:
+    rounded = replace(REFERENCE, logits=REFERENCE.logits + 1, fp8_logits=REFERENCE.logits)
+    right = Member(rounded, alter=lambda run, name, values: values - (name == "logits"))
+    assert right.check("fp8")["logits"]["value"] == 0.0
+    with refused(GateError, "sgr-2", "logits"):
+        right.check("fp16")
 
 
 @pytest.mark.parametrize("real", [True, False])
