@@ -245,7 +245,7 @@ def _finite(values: NDArray[Any], label: str) -> None:
 
 
 def _largest(values: NDArray[Any]) -> float:
-    return float(np.abs(values).max(initial=0.0))
+    return float(np.abs(values).max())
 
 
 def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -169,6 +169,8 @@ def test_what_equals_the_reference_passes_at_every_shape(gram: bool) -> None:
         *("pair_scorer [5, 5]", "pair_scorer [5, 5]"),
     ]
     assert member.runs[8][1]["image_global"].tolist() == REFERENCE.image_global[-1:].tolist()
+    assert {0, 1, 2} == {int(row) for _, run in member.runs[-2:] for row in run["image_index"]}
+    assert 0 in {int(row) for _, run in member.runs[-2:] for row in run["caption_index"]}
     again = Member(gram=gram)
     again.check()
     for (_, left), (_, right) in zip(member.runs, again.runs, strict=True):
@@ -219,6 +221,10 @@ def test_in_fp32_each_bound_is_met_just_below_it(
         moved(place, sign * 1.1 * bound, output).check()
     assert float(str(caught.error.got)) == pytest.approx(1.1 * report[named]["bound"], rel=0.05)
     naming(f"{report[named]['bound']:.3g}").check("expected", caught.error.expected)
+
+
+def test_up_to_one_the_difference_of_logits_is_not_divided() -> None:
+    assert moved((1, 0), 2e-5).check()["logits"]["value"] == pytest.approx(2e-5, rel=1e-2)
 
 
 @pytest.mark.parametrize(
