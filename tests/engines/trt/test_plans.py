@@ -367,5 +367,5 @@ def test_a_file_that_cannot_be_written_is_an_error(
 
     monkeypatch.setattr(os, "replace", full)
     target, reason = tmp_path / SIDECAR.plan, os.strerror(errno.ENOSPC)
-    with refused(BundleError, "plan", target, got=reason, hint="--engine-dir"):
+    with refused(BundleError, f"plan {target}", got=reason, hint="--engine-dir"):
         replace_file(target, PLAN)
