@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,6 +94,23 @@ def test_a_graph_is_drawn_without_what_follows_and_in_levels() -> None:
     steps, rows = stepwise(found)
     assert steps["side"] == {"side>low@1"}
     assert sorted(rows[1]) == ["middle", "side>low@1"]
+
+
+def test_the_picture_is_the_same_in_every_process() -> None:
+    code = "from tools.pages.architecture import *; print(architecture_svg(ROOT / NAME))"
+    drawn = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("1", "2", "3")
+    ]
+    assert drawn[0].startswith("<svg")
+    assert drawn == drawn[:1] * 3
 
 
 def test_the_graph_is_that_of_the_sources() -> None:

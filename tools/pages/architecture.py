@@ -108,8 +108,8 @@ def stepwise(graph: Graph) -> tuple[Graph, list[list[str]]]:
     Every row is sorted by where those stand that lead to it, so that few lines cross.
     """
     depth, steps = levels(graph), {name: set[str]() for name in graph}
-    for name, below in graph.items():
-        for one in below:
+    for name in sorted(graph):
+        for one in sorted(graph[name]):
             bends = [f"{name}>{one}@{level}" for level in range(depth[name] + 1, depth[one])]
             depth |= {bend: int(bend.partition("@")[2]) for bend in bends}
             for start, end in pairwise([name, *bends, one]):
@@ -119,7 +119,7 @@ def stepwise(graph: Graph) -> tuple[Graph, list[list[str]]]:
     for name in sorted(steps):
         rows[depth[name]].append(name)
     for row in rows:
-        row.sort(key=lambda name: (_mean([place[one] for one in above[name]]), name))
+        row.sort(key=lambda name: (_mean([place[one] for one in sorted(above[name])]), name))
         place |= {name: index - (len(row) - 1) / 2 for index, name in enumerate(row)}
     return steps, rows
 
@@ -151,7 +151,7 @@ def architecture_svg(package: Path) -> str:
             x += wide[name] + GAP
     elements = [
         _line(places[name], places[one], "@" in one)
-        for name in steps
+        for name in sorted(steps)
         for one in sorted(steps[name])
     ]
     for name, place in places.items():
