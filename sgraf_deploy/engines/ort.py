@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sgraf_deploy.bundle.manifest import EXPORT_AGAIN
 from sgraf_deploy.config import GraphName, GraphSignature, Precision
 from sgraf_deploy.engines.base import Engine, EngineOptions, Graph
 from sgraf_deploy.engines.buffers import Buffer, Sizes
@@ -156,7 +157,7 @@ def open_session(
         raise BundleError(
             f"ONNX Runtime {onnxruntime.__version__} cannot open graph {path}",
             got=error,
-            hint="export the bundle again with `sgraf-deploy export --force`",
+            hint=EXPORT_AGAIN,
         ) from error
     return session
 
@@ -174,7 +175,7 @@ def check_interface(session: InferenceSession, signature: GraphSignature, path: 
                 f"{what} of graph {path}",
                 expected="; ".join(expected),
                 got="; ".join(got),
-                hint="export the bundle again with `sgraf-deploy export --force`",
+                hint=EXPORT_AGAIN,
             )
 
 

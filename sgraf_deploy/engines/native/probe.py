@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sgraf_deploy.bundle.manifest import EXPORT_AGAIN
 from sgraf_deploy.config import GraphSignature
 from sgraf_deploy.engines.base import Graph
-from sgraf_deploy.engines.native.weights import EXPORT
 from sgraf_deploy.engines.onnx_runtime import import_onnxruntime
 from sgraf_deploy.engines.ort import (
     PROVIDER,
@@ -58,7 +58,7 @@ def check_graph(path: Path, signature: GraphSignature, compiled: Graph) -> None:
         f"graph {path} does not compute what sgraf-deploy exports",
         expected=f"engine native's logits within {tolerance:.2g}",
         got=differs,
-        hint=f"{EXPORT}, or use --engine ort if the graph was changed on purpose",
+        hint=f"{EXPORT_AGAIN}, or use --engine ort if the graph was changed on purpose",
     )
 
 
@@ -104,7 +104,7 @@ def _run(path: Path, signature: GraphSignature, inputs: Mapping[str, Any]) -> ND
         with translated(str(path)):
             (logits,) = session.run(None, taken)
     except InputError as error:
-        raise BundleError(f"graph {path} cannot be run", got=error, hint=EXPORT) from error
+        raise BundleError(f"graph {path} cannot be run", got=error, hint=EXPORT_AGAIN) from error
     found: NDArray[np.float32] = logits
     return found
 

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sgraf_deploy.bundle.manifest import EXPORT_AGAIN
 from sgraf_deploy.config import ModelConfig
 from sgraf_deploy.errors import BundleError
 
 if TYPE_CHECKING:
     from onnx import TensorProto
-
-EXPORT = "export the bundle again with `sgraf-deploy export --force`"
 
 
 def read_weights(path: Path, config: ModelConfig) -> dict[str, NDArray[np.float32]]:
@@ -30,7 +29,7 @@ def read_weights(path: Path, config: ModelConfig) -> dict[str, NDArray[np.float3
     try:
         model = onnx.load(str(path), load_external_data=False)
     except (DecodeError, OSError) as error:
-        raise BundleError(f"graph {path} cannot be read", got=error, hint=EXPORT) from error
+        raise BundleError(f"graph {path} cannot be read", got=error, hint=EXPORT_AGAIN) from error
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     found = {}
     for name, shape in _shapes(config):
@@ -59,14 +58,16 @@ def _check(what: str, parts: list[TensorProto], shape: tuple[int, ...]) -> None:
         if part.data_type != TensorProto.FLOAT:
             kinds = {value: name for name, value in TensorProto.DataType.items()}
             got = kinds.get(part.data_type, part.data_type)
-            raise BundleError(what, expected="FLOAT", got=got, hint=EXPORT)
+            raise BundleError(what, expected="FLOAT", got=got, hint=EXPORT_AGAIN)
         if part.data_location == TensorProto.EXTERNAL:
-            raise BundleError(what, expected="numbers in the file", got="external", hint=EXPORT)
+            raise BundleError(
+                what, expected="numbers in the file", got="external", hint=EXPORT_AGAIN
+            )
     dims = [tuple(part.dims) for part in parts]
     fits = all(len(each) == len(shape) and each[1:] == shape[1:] for each in dims)
     if not parts or not fits or sum(each[0] for each in dims) != shape[0]:
         got = " + ".join(map(str, dims)) or "none"
-        raise BundleError(what, expected=shape, got=got, hint=EXPORT)
+        raise BundleError(what, expected=shape, got=got, hint=EXPORT_AGAIN)
 
 
 def _joined(what: str, parts: list[TensorProto]) -> NDArray[np.float32]:
@@ -75,7 +76,7 @@ def _joined(what: str, parts: list[TensorProto]) -> NDArray[np.float32]:
     try:
         return np.concatenate([numpy_helper.to_array(part) for part in parts])
     except (ValueError, TypeError) as error:
-        raise BundleError(f"{what} cannot be read", got=error, hint=EXPORT) from error
+        raise BundleError(f"{what} cannot be read", got=error, hint=EXPORT_AGAIN) from error
 
 
 def _shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
