@@ -17,7 +17,7 @@ from sgraf_deploy.engines.base import Engine, EngineOptions
 from sgraf_deploy.engines.registry import ENGINES
 from sgraf_deploy.errors import InputError, SgrafDeployError
 from sgraf_deploy.evaluation.workload import Workload
-from sgraf_deploy.progress import Progress
+from sgraf_deploy.progress import Stage
 from sgraf_deploy.runtime.scorer import Scorer, load
 from sgraf_deploy.runtime.tiles import TileLimits
 from sgraf_deploy.versions import tool_versions
@@ -44,7 +44,7 @@ def measure_timings(
     workload: Workload,
     engine: str,
     options: EngineOptions,
-    progress: Progress | None = None,
+    stage: Stage = lambda name: None,
     clock: Clock = time.perf_counter,
 ) -> TimingsReport:
     """Score a workload in fp32 once as it is, and once profiled, matrix products before and after.
@@ -59,7 +59,7 @@ def measure_timings(
     limits = TileLimits(advice=profiled.tile_advice)
     with Scorer(bundle, profiled, precision="fp32", limits=limits) as scorer:
         products = [_product_speed(profiled.workers, clock)]
-        seconds, tiles = _score(scorer, workload, clock, progress)
+        seconds, tiles = _score(scorer, workload, clock, stage)
         members = profiled.profiles()
     products.append(_product_speed(profiled.workers, clock))
     for name, member in members.items():
@@ -102,11 +102,12 @@ def _torch_threads(count: int) -> Iterator[None]:
 
 
 def _score(
-    scorer: Scorer, workload: Workload, clock: Clock, progress: Progress | None = None
+    scorer: Scorer, workload: Workload, clock: Clock, stage: Stage = lambda name: None
 ) -> tuple[float, int]:
     """Seconds of scoring the workload's matrix, and its tiles."""
     images = scorer.encode_images(workload.inputs.regions)
     captions = scorer.encode_captions(workload.inputs.token_ids)
+    progress = stage("profiling")  # Not before: what remains is estimated from here on.
     seconds = timed(lambda: scorer.score(images, captions, progress=progress), clock)
     return seconds, len(scorer.tiling(images, captions))
 

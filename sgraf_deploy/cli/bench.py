@@ -12,7 +12,14 @@ from sgraf_deploy.cli.bench_gpu import gpu
 from sgraf_deploy.cli.bench_profile import profile
 from sgraf_deploy.cli.bench_report import report_lines
 from sgraf_deploy.cli.bench_scaling import scaling
-from sgraf_deploy.cli.bench_subject import COUNT, Subject, engine_options, gathered, subject_options
+from sgraf_deploy.cli.bench_subject import (
+    COUNT,
+    REPEATS,
+    Subject,
+    engine_options,
+    gathered,
+    subject_options,
+)
 from sgraf_deploy.cli.common import (
     CAPTION_COUNT,
     CAPTION_WORDS,
@@ -126,14 +133,7 @@ class Rounds:
     metavar="N",
     help="Number of random captions, if there is no --data. Default: 100.",
 )
-@click.option(
-    "--repeats",
-    type=COUNT,
-    metavar="N",
-    default=5,
-    show_default=True,
-    help="Number of measured rounds.",
-)
+@REPEATS
 @click.option(
     "--warmup",
     type=click.IntRange(min=0),

@@ -60,7 +60,7 @@ def profile(*, subject: Subject, images: int, captions: int) -> None:
         echo(f"{opened.path.name} ({opened.manifest.module}), {workload.name}")
         (engine,) = subject.engines
         options = subject.engine_options()
-        report = measure_timings(opened, workload, engine, options, bars("profiling"))
+        report = measure_timings(opened, workload, engine, options, bars)
     subject.show(report, profile_lines(report))
 
 

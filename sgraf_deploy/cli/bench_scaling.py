@@ -12,6 +12,7 @@ import click
 from sgraf_deploy.cli.bench_report import withheld_lines
 from sgraf_deploy.cli.bench_subject import (
     COUNT,
+    REPEATS,
     Subject,
     engine_options,
     one_engine,
@@ -51,14 +52,7 @@ _SIZE = re.compile(r"([1-9][0-9]*)[x×]([1-9][0-9]*)")
     help="Leave out sizes of more than N pairs. Default: no limit.",
 )
 @click.option("--plot", type=PATH, metavar="FILE.svg", help="Also draw the results into this file.")
-@click.option(
-    "--repeats",
-    type=COUNT,
-    metavar="N",
-    default=5,
-    show_default=True,
-    help="Number of measured rounds.",
-)
+@REPEATS
 @engine_options
 @subject_options
 def scaling(

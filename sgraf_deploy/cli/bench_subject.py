@@ -30,6 +30,14 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 COUNT = click.IntRange(min=1)
+REPEATS = click.option(
+    "--repeats",
+    type=COUNT,
+    metavar="N",
+    default=5,
+    show_default=True,
+    help="Number of measured rounds.",
+)
 
 
 class Report(Protocol):
