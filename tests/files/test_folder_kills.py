@@ -22,19 +22,6 @@ from sgraf_deploy.files.folders import RENAME_STEPS, recover, staged_folder
 KILLS = [(way, step) for way, steps in WAYS.items() for step in steps]
 
 
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    return tmp_path / NAME
-
-
-@pytest.fixture
-def old(target: Path) -> Path:
-    """The target, where a bundle is already."""
-    target.mkdir()
-    fill(target, "old")
-    return target
-
-
 def assert_warned(caplog: pytest.LogCaptureFixture, *names: object) -> None:
     """Some warning was logged, in which these names stand."""
     said = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]

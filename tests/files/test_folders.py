@@ -16,19 +16,6 @@ from sgraf_deploy.files.disk import kind_of
 from sgraf_deploy.files.folders import RENAME_STEPS, STEPS, staged_folder
 
 
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    return tmp_path / NAME
-
-
-@pytest.fixture
-def old(target: Path) -> Path:
-    """The target, where a bundle is already."""
-    target.mkdir()
-    fill(target, "old")
-    return target
-
-
 @pytest.mark.parametrize("way", WAYS)
 def test_a_folder_is_published_whole(tmp_path: Path, way: str) -> None:
     target = prepare(tmp_path, way)
