@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from support.closeness import Rounded, graph_rounding
+from support.closeness import Rounded, assert_close, graph_rounding
 from support.fake_cuda import FakeCuda
 from support.fake_tensorrt import VERSION, FakeTensorRT, fake_plan
 from support.fake_tensorrt_rtx import RTX_CAPABILITIES, FakeTensorRTForRtx
@@ -36,6 +37,16 @@ def rounding_of(scorer: Scorer) -> Rounded:
     configs = [member.config for member in scorer.bundle.manifest.members.values()]
     each = [graph_rounding(config, scorer.precision, SIZES.words) for config in configs]
     return max(each, key=lambda rounded: rounded["depth"])
+
+
+def assert_logits_alike(scorers: tuple[Scorer, Scorer], regions: Any, captions: Any) -> None:
+    """Every member's logits of the first scorer are the second's, but for its rounding."""
+    scorer, _ = scorers
+    found, expected = (one.logits(regions, captions) for one in scorers)
+    assert list(found) == ["sgr", "saf"]
+    for member, logits in expected.items():
+        assert_close(found[member], logits, **rounding_of(scorer))
+        assert len(np.unique(found[member])) > 0.9 * logits.size
 
 
 @dataclass
