@@ -5,8 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 from itertools import chain
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from support.refusals import holds
 
 import sgraf_deploy
+from tools.imports import imports
 
 PACKAGE = Path(sgraf_deploy.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -65,32 +65,6 @@ HEAVY_AT_THE_TOP = {
     "compile": {"onnx"},
     "train": {"torch"},
 }
-
-
-@dataclass(frozen=True)
-class Import:
-    """One imported module: `lazy` inside a function, `typing` under `if TYPE_CHECKING`."""
-
-    target: str
-    line: int
-    lazy: bool = False
-    typing: bool = False
-
-
-def imports(tree: ast.AST, *, lazy: bool = False, typing: bool = False) -> Iterator[Import]:
-    """Every import below a node; `from a import b` counts as `a.b`, which may be a module."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield Import(alias.name, node.lineno, lazy, typing)
-        elif isinstance(node, ast.ImportFrom):
-            for alias in node.names:
-                yield Import(f"{node.module}.{alias.name}", node.lineno, lazy, typing)
-        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            yield from imports(node, lazy=lazy, typing=True)
-        else:
-            inside = lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-            yield from imports(node, lazy=inside, typing=typing)
 
 
 def part_of(module: str, parts: Iterable[str]) -> bool:

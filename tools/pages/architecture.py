@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from sgraf_deploy.bench.svg import document, rect, text
+from tools.imports import imports
 
 ROOT = Path(__file__).parents[2]
 PICTURE = ROOT / "docs" / "images" / "architecture.svg"
@@ -48,13 +49,8 @@ def part_of(name: str, package: Path) -> str:
 
 
 def _imported(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
-        targets = []
-        if isinstance(node, ast.Import):
-            targets = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            targets = [f"{node.module}.{alias.name}" for alias in node.names]
-        yield from (one.split(".")[1] for one in targets if one.startswith(f"{NAME}."))
+    targets = (item.target for item in imports(tree))
+    yield from (one.split(".")[1] for one in targets if one.startswith(f"{NAME}."))
 
 
 def needs_torch(package: Path) -> Mapping[str, list[str]]:
@@ -66,7 +62,7 @@ def needs_torch(package: Path) -> Mapping[str, list[str]]:
     for path in sorted(package.rglob("*.py")):
         names = path.relative_to(package).with_suffix("").parts
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        if any(ast.unparse(node).split()[1].split(".")[0] == "torch" for node in _top(tree)):
+        if _at_the_top(tree, "torch"):
             inner = found.setdefault(part_of(names[0], package), [])
             if names[1] not in inner:
                 inner.append(names[1])
@@ -78,8 +74,10 @@ def needs_torch(package: Path) -> Mapping[str, list[str]]:
     return {part: [] if part in own else inner for part, inner in found.items()}
 
 
-def _top(tree: ast.Module) -> Iterator[ast.stmt]:
-    return (node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom))
+def _at_the_top(tree: ast.AST, library: str) -> bool:
+    """Whether a module imports a library when it is itself imported."""
+    early = (item for item in imports(tree) if not item.lazy and not item.typing)
+    return any(item.target.split(".")[0] == library for item in early)
 
 
 def reduced(graph: Graph) -> Graph:
