@@ -8,6 +8,8 @@ STAMP := $(VENV)/.stamp
 DOCS_VENV ?= .venv-docs
 NATIVE := $(VENV)/.native
 MUTMUT := $(VENV)/.mutmut
+OUTSIDE := $(VENV)/.outside
+NPM := $(VENV)/npm
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # What releases are built with, in an environment of its own.
 DIST_VENV ?= $(VENV)-dist
@@ -26,7 +28,7 @@ THREADED := $(addprefix tests/,bundle/test_bundle.py model/test_exact.py model/t
 ROUNDS ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-slow test-random test-threads mutation sanitize check format demo demo-checkpoints \
+.PHONY: help test test-slow test-random test-threads test-outside mutation sanitize check format demo demo-checkpoints \
 	docs dist
 .DELETE_ON_ERROR:
 
@@ -36,6 +38,7 @@ help:
 	@echo "make test-slow     run the slow ones, in at most ten minutes"
 	@echo "make test-random   run both in random order; SEED=NUMBER, which is printed, repeats one"
 	@echo "make test-threads  run what uses threads over and over, ROUNDS=10 times in random orders"
+	@echo "make test-outside  run the graphs in other programs: needs npm, cmake, a C++ compiler, Chromium"
 	@echo "make mutation change the code that decides, and list the changes that no test notices"
 	@echo "make sanitize run engine native's tests with assertions, AddressSanitizer and UBSan, with GCC"
 	@echo "make check    what CI runs: format, lint, strict types, then the tests"
@@ -77,6 +80,14 @@ $(MUTMUT): $(NATIVE)
 	@$(PIP) install --quiet --quiet --constraint constraints.txt mutmut
 	@touch $@
 
+# Other programs than this one, in the same environment: the graphs must fit them.
+$(OUTSIDE): $(NATIVE) $(wildcard tests/outside/package*.json)
+	@echo "==> installing what else runs graphs"
+	@$(PIP) install --quiet --quiet --constraint constraints.txt --group outside
+	@mkdir -p $(NPM) && cp tests/outside/package.json tests/outside/package-lock.json $(NPM)
+	@npm ci --silent --no-audit --no-fund --prefix $(NPM)
+	@touch $@
+
 demo: $(NATIVE)
 	@$(BIN)/sgraf-deploy demo
 
@@ -90,20 +101,24 @@ demo-checkpoints: $(NATIVE)
 
 test: $(NATIVE)
 	@echo "==> tests"
-	@$(TEST) $(PARALLEL) -m 'not slow' --cov --cov-report=term
+	@$(TEST) $(PARALLEL) -m 'not slow and not outside' --cov --cov-report=term
 
 test-slow: $(NATIVE)
 	@echo "==> slow tests"
 	@$(TEST) $(PARALLEL) -m slow
 
+test-outside: $(OUTSIDE)
+	@echo "==> the graphs in other programs"
+	@SGRAF_DEPLOY_NODE_MODULES=$(abspath $(NPM))/node_modules $(TEST) --numprocesses 0 -m outside tests/outside
+
 test-random: $(NATIVE)
 	@echo "==> tests in random order"
-	@$(TEST) $(PARALLEL) -p randomly $(if $(SEED),--randomly-seed=$(SEED))
+	@$(TEST) $(PARALLEL) -m 'not outside' -p randomly $(if $(SEED),--randomly-seed=$(SEED))
 
 test-threads: $(NATIVE)
 	@for round in $$(seq $(ROUNDS)); do \
 		echo "==> what uses threads, $$round of $(ROUNDS)"; \
-		$(TEST) $(PARALLEL) --quiet -m 'not slow' -p randomly --randomly-seed=$$round $(THREADED) || exit 1; \
+		$(TEST) $(PARALLEL) --quiet -m 'not slow and not outside' -p randomly --randomly-seed=$$round $(THREADED) || exit 1; \
 	done
 
 mutation: $(MUTMUT)
