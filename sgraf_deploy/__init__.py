@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sgraf_deploy.runtime.scorer import Scorer, load
     from sgraf_deploy.runtime.tiles import TilePlan, TileShape, Tiling
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Bundle",

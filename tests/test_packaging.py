@@ -118,6 +118,25 @@ def test_metadata_say_what_is_needed(pure: Path) -> None:
     assert "sgraf-deploy = sgraf_deploy.cli:main" in str(entry)
 
 
+def test_the_page_on_pypi_has_no_relative_link(build: Build, pure: Path) -> None:
+    """It is the README: its links lead to the version's files, or are left out."""
+    address = "https://git.example/sgraf/deploy"
+    released = metadata(build("wheel", SGRAF_DEPLOY_NATIVE="0", SGRAF_DEPLOY_REPOSITORY=address))
+    files = f"v{sgraf_deploy.__version__}"
+    linked, plain = str(released.get_payload()), str(metadata(pure).get_payload())
+    assert f"[the quickstart]({address}/blob/{files}/docs/quickstart.md)" in linked
+    assert f"]({address}/raw/{files}/docs/images/recall-and-speed.svg)" in linked
+    assert "then the quickstart |" in plain
+    for page in (linked, plain):
+        assert released["Description-Content-Type"] == "text/markdown"
+        assert "[SGRAF](https://arxiv.org/abs/2101.01368)" in page
+        assert re.findall(r"\]\((?!https://|#)[^)]*\)", page) == []
+    urls = dict(text.split(", ") for text in released.get_all("Project-URL", []))
+    assert urls["Source"] == address
+    assert urls["Changelog"] == f"{address}/blob/{files}/CHANGELOG.md"
+    assert set(urls) - {"Source", "Changelog"} == {"Paper", "Authors' code"}
+
+
 def test_no_extra_brings_onnx_runtime_twice() -> None:
     """They install the same module over each other."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
