@@ -16,6 +16,7 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
+from sgraf_deploy.bundle.card import CARD, is_unedited
 from sgraf_deploy.bundle.graph_check import check_graph
 from sgraf_deploy.bundle.hub import fetch, is_address
 from sgraf_deploy.bundle.manifest import (
@@ -192,7 +193,7 @@ class Bundle:
         )
 
     def verify_files(self) -> tuple[str, ...]:
-        """Check every file; return those that the manifest does not name, plans left out.
+        """Check every file; return those that the manifest does not name, plans and card left out.
 
         Raises a BundleError that names each missing, damaged or refused file.
         """
@@ -274,7 +275,7 @@ def staged_bundle(
 def check_replaceable(folder: Path) -> None:
     """Raise BundleError unless a folder is a bundle and holds nothing but what belongs to one.
 
-    That is what its manifest names, and compiled plans in their folder.
+    That is what its manifest names, compiled plans in their folder, and a card that nobody edited.
     """
     away = "choose another name or move it away"
     try:
@@ -288,6 +289,7 @@ def check_replaceable(folder: Path) -> None:
         reason = f"{MANIFEST}: {error.reason}"
         raise BundleError(f"{folder} exists and is not a bundle", got=reason, hint=away) from error
     extra = _extra_files(folder, manifest)
+    extra += _edited_card(folder)
     extra += [
         f"{PLANS_FOLDER}/{name}"
         for name in _names(folder / PLANS_FOLDER)
@@ -338,9 +340,19 @@ def _hash(path: Path) -> str:
         return file_digest(file, "sha256").hexdigest()
 
 
+def _edited_card(folder: Path) -> list[str]:
+    """The card's name, if it holds anything that would be lost with it."""
+    try:
+        return [] if is_unedited(folder / CARD) else [CARD]
+    except FileNotFoundError:
+        return []
+    except OSError:
+        return [CARD]
+
+
 def _extra_files(folder: Path, manifest: Manifest) -> list[str]:
-    """The files of a bundle that its manifest does not name, compiled plans left out."""
-    named = {MANIFEST, *(ref.file for ref in manifest.files)}
+    """The files of a bundle that its manifest does not name, compiled plans and card left out."""
+    named = {MANIFEST, CARD, *(ref.file for ref in manifest.files)}
     plans = f"{PLANS_FOLDER}/"
     return [name for name in _names(folder) if name not in named and not name.startswith(plans)]
 
