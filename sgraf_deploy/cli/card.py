@@ -48,9 +48,14 @@ def card(
     """
     from sgraf_deploy.bundle.bundle import Bundle
     from sgraf_deploy.bundle.card import write_card
+    from sgraf_deploy.bundle.hub import is_address
     from sgraf_deploy.cards.card import CardOptions, card_text
     from sgraf_deploy.cards.reports import read_report
+    from sgraf_deploy.errors import InputError
 
+    if is_address(bundle):
+        hint = "fetch it with `hf download OWNER/NAME --local-dir DIR`"
+        raise InputError("BUNDLE", expected="a folder of your own", got=bundle, hint=hint)
     options = CardOptions(licence, dataset)
     opened = Bundle.open(bundle)
     reports = [read_report(path, opened) for path in files]

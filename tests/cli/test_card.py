@@ -64,3 +64,8 @@ def test_ranks_on_the_gates_data_stand_in_the_card_at_once(world: World) -> None
     done("export", world.checkpoints["saf"], *vocabulary, "-o", "a.sgraf", "--card")
     data = ModelCard.load(world.folder / "a.sgraf" / "README.md").data
     assert "dev" in {one.dataset_split for one in data.eval_results}
+
+
+def test_what_was_fetched_from_the_hub_is_left_as_it_is(world: World) -> None:
+    result = run("card", "hf://someone/f8k.sgraf")
+    refused_line(result, InputError, "BUNDLE", hint="hf download")
