@@ -38,6 +38,9 @@ SURROUNDINGS = {
     # ONNX Runtime keeps an identifier of the machine there, for reports to its maker.
     "ORT_DISABLE_TELEMETRY": "1",
     "ORT_TELEMETRY_DISABLED": "1",
+    # Nothing is told to the makers of the Hub's client, and files come from its server alone.
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_XET": "1",
     # What this user found out on this machine; `_state` gives each test a folder of its own.
     "SGRAF_DEPLOY_STATE": str(Path(os.devnull).resolve() / "none"),
 }
@@ -45,6 +48,8 @@ UNSET = (
     *("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "NLTK_DATA", "PYTHONOPTIMIZE"),
     *("PYTHONIOENCODING", "PYTHONUTF8", "PYTHONWARNINGS", "PYTHONUNBUFFERED", "PYTHONHASHSEED"),
     *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"),
+    *("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_ASSETS_CACHE", "HF_TOKEN", "HF_TOKEN_PATH"),
+    *("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HUGGING_FACE_HUB_TOKEN", "HF_DEBUG"),
     *("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"),
 )
 if "PYTEST_XDIST_WORKER" not in os.environ:  # A worker inherits it.

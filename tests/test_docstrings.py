@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import inspect
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,9 @@ import sgraf_deploy
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.runtime.opened import OpenedBundle
 
-CLASSES = (
-    sgraf_deploy.EncodedCaptions,
-    sgraf_deploy.EncodedImages,
-    sgraf_deploy.RerankResult,
-    sgraf_deploy.Scorer,
-)
 PARSER = doctest.DocTestParser()
+FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+PAGE = Path(__file__).parents[1] / "docs" / "api.md"
 
 
 def public_methods() -> dict[str, Any]:
@@ -31,9 +28,24 @@ def public_methods() -> dict[str, Any]:
     return {name: method for name, method in found if not name.startswith("_")}
 
 
+def named_in_the_page() -> dict[str, Any]:
+    """What the page on the API names; in place of a module its classes."""
+    found: dict[str, Any] = {}
+    for name in re.findall(r"^::: sgraf_deploy\.(\w+)$", PAGE.read_text("utf-8"), re.MULTILINE):
+        one = getattr(sgraf_deploy, name)
+        if inspect.ismodule(one):
+            found |= {
+                f"{name}.{member}": kind
+                for member, kind in inspect.getmembers(one, inspect.isclass)
+                if kind.__module__ == one.__name__
+            }
+        else:
+            found[name] = one
+    return found
+
+
 EXAMPLES: dict[str, Any] = {
-    "load": sgraf_deploy.load,
-    **{one.__name__: one for one in CLASSES},
+    **named_in_the_page(),
     **{f"Scorer.{name}": method for name, method in public_methods().items()},
 }
 
@@ -55,7 +67,7 @@ def run(documented: Any, names: dict[str, Any]) -> None:
     example = PARSER.get_doctest(text, names, documented.__name__, None, None)
     assert example.examples, "it has none"
     said: list[str] = []
-    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    runner = doctest.DocTestRunner(optionflags=FLAGS)
     failed = runner.run(example, out=said.append, clear_globs=False).failed
     names.update(example.globs)
     assert failed == 0, "".join(said)
@@ -67,6 +79,13 @@ def test_the_example_holds(name: str, world: dict[str, Any]) -> None:
         run(EXAMPLES[name], world)
     finally:
         world["scorer"].close()
+
+
+def test_every_public_name_has_an_example_to_be_run() -> None:
+    without = {"__version__", "TilePlan", "errors"}
+    assert set(sgraf_deploy.__all__) - without <= set(EXAMPLES)
+    errors = [name for name in EXAMPLES if name.startswith("errors.")]
+    assert len(errors) >= 11
 
 
 def test_help_explains_every_method_and_property() -> None:

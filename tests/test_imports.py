@@ -24,7 +24,7 @@ HEAVY = {"torch", "onnx", "onnxruntime", "tensorrt", "triton", "nltk"}
 PLAIN = ("errors", "config", "files", "formats", "progress", "schema", "versions", "__version__")
 """What everything may import."""
 ORDER = (
-    *("bundle", "data", "engines", "gate", "runtime", "evaluation", "export", "compile"),
+    *("bundle", "data", "engines", "gate", "runtime", "evaluation", "cards", "export", "compile"),
     *("bench", "train", "demo", "cli"),
 )
 """The packages; each may import those before it."""

@@ -31,7 +31,7 @@ BESIDE = (
 )
 EXTRAS = {
     *("torch", "triton", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx"),
-    *("cpu", "gpu", "rtx", "fused"),
+    *("cpu", "gpu", "hub", "rtx", "fused"),
 }
 
 Build = Callable[..., Path]

@@ -16,7 +16,9 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
+from sgraf_deploy.bundle.card import CARD, is_unedited
 from sgraf_deploy.bundle.graph_check import check_graph
+from sgraf_deploy.bundle.hub import fetch, is_address
 from sgraf_deploy.bundle.manifest import (
     DOCUMENT,
     EXPORT_AGAIN,
@@ -49,14 +51,25 @@ class Bundle:
     """An opened bundle: its folder, its manifest, and `sha256`, the bundle's identity.
 
     The identity is the hash of the manifest's canonical JSON as written, and so covers every
-    file that the manifest names. Files are verified when they are asked for.
+    file that the manifest names. Files are verified when they are asked for. `source` is the
+    address of a bundle from the Hub, with its commit; None for another.
+
+    Example:
+        >>> bundle = sgraf_deploy.Bundle.open("f8k.sgraf")
+        >>> bundle
+        Bundle(f8k.sgraf, SGRAF, fp32 + fp16)
+        >>> len(bundle.sha256), bundle.source, bundle.verify_files()
+        (64, None, ())
     """
 
-    def __init__(self, path: Path, manifest: Manifest, sha256: str) -> None:
+    def __init__(
+        self, path: Path, manifest: Manifest, sha256: str, source: str | None = None
+    ) -> None:
         """Take over what `open` has read; `path` is absolute, without links."""
         self.path = path
         self.manifest = manifest
         self.sha256 = sha256
+        self.source = source
         self._verified: dict[FileRef, tuple[int, int]] = {}
         self._graphs = frozenset(manifest.graphs)
 
@@ -74,8 +87,14 @@ class Bundle:
     def open(cls, path: str | os.PathLike[str]) -> Bundle:
         """Open the bundle at `path`, completing an interrupted replacement of it first.
 
-        Raises BundleError if it is not there, is no bundle, or its manifest cannot be used.
+        A path that begins with `hf://` is an address on the Hub, whose files are fetched unless
+        they are here. Raises BundleError if it is not there, is no bundle, or its manifest cannot
+        be used, and UnavailableError for an address without the package `huggingface_hub`.
         """
+        source = None
+        if is_address(path):
+            fetched = fetch(os.fspath(path))
+            path, source = fetched.folder, fetched.address
         folder = Path(os.path.realpath(path))
         text = _read_manifest(folder)
         try:
@@ -83,7 +102,7 @@ class Bundle:
             manifest = Manifest.from_json(migrate(raw))
         except BundleError as error:
             raise error.at(folder / MANIFEST) from error
-        return cls(folder, manifest, _identity(raw))
+        return cls(folder, manifest, _identity(raw), source)
 
     def file(self, ref: FileRef) -> Path:
         """The absolute path of a file, once its size and sha256 are as the manifest says.
@@ -174,7 +193,7 @@ class Bundle:
         )
 
     def verify_files(self) -> tuple[str, ...]:
-        """Check every file; return those that the manifest does not name, plans left out.
+        """Check every file; return those that the manifest does not name, plans and card left out.
 
         Raises a BundleError that names each missing, damaged or refused file.
         """
@@ -213,6 +232,8 @@ class Bundle:
             same = _identity(parse_json(DOCUMENT.read(self.path / MANIFEST))) == self.sha256
         except (OSError, BundleError):
             same = True
+        if self.source is not None:
+            return f"remove {self.path}, and open {self.source} again"
         return EXPORT_AGAIN if same else "the bundle was replaced meanwhile: open it again"
 
 
@@ -254,7 +275,7 @@ def staged_bundle(
 def check_replaceable(folder: Path) -> None:
     """Raise BundleError unless a folder is a bundle and holds nothing but what belongs to one.
 
-    That is what its manifest names, and compiled plans in their folder.
+    That is what its manifest names, compiled plans in their folder, and a card that nobody edited.
     """
     away = "choose another name or move it away"
     try:
@@ -268,6 +289,7 @@ def check_replaceable(folder: Path) -> None:
         reason = f"{MANIFEST}: {error.reason}"
         raise BundleError(f"{folder} exists and is not a bundle", got=reason, hint=away) from error
     extra = _extra_files(folder, manifest)
+    extra += _edited_card(folder)
     extra += [
         f"{PLANS_FOLDER}/{name}"
         for name in _names(folder / PLANS_FOLDER)
@@ -318,9 +340,19 @@ def _hash(path: Path) -> str:
         return file_digest(file, "sha256").hexdigest()
 
 
+def _edited_card(folder: Path) -> list[str]:
+    """The card's name, if it holds anything that would be lost with it."""
+    try:
+        return [] if is_unedited(folder / CARD) else [CARD]
+    except FileNotFoundError:
+        return []
+    except OSError:
+        return [CARD]
+
+
 def _extra_files(folder: Path, manifest: Manifest) -> list[str]:
-    """The files of a bundle that its manifest does not name, compiled plans left out."""
-    named = {MANIFEST, *(ref.file for ref in manifest.files)}
+    """The files of a bundle that its manifest does not name, compiled plans and card left out."""
+    named = {MANIFEST, CARD, *(ref.file for ref in manifest.files)}
     plans = f"{PLANS_FOLDER}/"
     return [name for name in _names(folder) if name not in named and not name.startswith(plans)]
 

@@ -44,6 +44,9 @@ EXPORT_AGAIN = "export the bundle again with `sgraf-deploy export --force`"
 DOCUMENT = Document("manifest", BundleError, EXPORT_AGAIN, most_bytes=16 * 2**20)
 
 _RESERVED = (MANIFEST, PLANS_FOLDER)
+_NOT_PLAIN = ("\\", ":", "\0")
+"""What separates folders, drives and streams on Windows, and what ends a path everywhere."""
+
 _SHARED = ("vocab_size", "regions", "img_dim")
 """What the members of an ensemble must agree in: they read the same images and words."""
 
@@ -62,7 +65,7 @@ class FileRef:
     def __post_init__(self) -> None:
         path = PurePosixPath(self.file)
         outside = path.is_absolute() or ".." in path.parts or not path.parts
-        if outside or str(path) != self.file or "\\" in self.file or "\0" in self.file:
+        if outside or str(path) != self.file or any(one in self.file for one in _NOT_PLAIN):
             raise _wrong("file", "a plain relative path inside the bundle", self.file)
         if path.parts[0] in _RESERVED:
             raise _wrong("file", f"anything but {' and '.join(_RESERVED)}", self.file)

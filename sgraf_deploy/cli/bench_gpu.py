@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sgraf_deploy.cli.common import (
+    BUNDLE_PATH,
     CAPTION_COUNT,
     CAPTION_WORDS,
     LIMIT_IMAGES,
@@ -212,7 +213,7 @@ def summary(*, results: tuple[Path, ...], json_file: Path | None) -> None:
 
 
 @gpu.command(short_help="Collect a model and data into one folder for a GPU machine.")
-@click.argument("bundle", type=PATH, required=False)
+@click.argument("bundle", type=BUNDLE_PATH, required=False)
 @click.option("-o", "--output", type=PATH, required=True, metavar="DIR", help="Folder to write.")
 @click.option(
     "--checkpoint",

@@ -14,6 +14,7 @@ import click
 
 from sgraf_deploy.cli.common import (
     ALLOW_UNVERIFIED,
+    BUNDLE_PATH,
     CHECKPOINTS,
     ENGINE_DIR,
     PATH,
@@ -51,7 +52,7 @@ class Report(Protocol):
 class Subject:
     """A bundle, or a random model in its place, and the engines that score with it."""
 
-    bundle: Path | None
+    bundle: Path | str | None
     random: Module | None
     engines: tuple[str, ...]
     json_file: Path | None
@@ -172,7 +173,7 @@ def subject_options(command: F) -> F:
             help="Measure a model of the paper's dimensions with random weights instead of a "
             "BUNDLE.",
         ),
-        click.argument("bundle", type=PATH, required=False),
+        click.argument("bundle", type=BUNDLE_PATH, required=False),
     ):
         command = option(command)
     return command

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 
-from sgraf_deploy.cli.terminal import echo, streams, warn
+from sgraf_deploy.cli.terminal import echo, progress_bars, streams, warn
 from sgraf_deploy.config import CAPTIONS_PER_IMAGE, PRECISIONS, Precision
 from sgraf_deploy.data.bound import MAX_WORDS
 
@@ -21,7 +21,28 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
-BUNDLE = click.argument("bundle", type=PATH)
+
+
+class _BundlePath(click.Path):
+    """A bundle's folder; or an address on the Hub, which is fetched and becomes a commit's."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Path | str:
+        """The folder's path, or the address with the commit that its revision names now."""
+        from sgraf_deploy.bundle.hub import fetch, is_address
+
+        if not is_address(value):
+            return Path(os.fsdecode(super().convert(value, param, ctx)))
+        with progress_bars() as bars:
+            found = fetch(os.fspath(value), stage=bars)
+        if found.address != value:
+            echo(f"{value} is {found.address}", err=True)
+        return found.address
+
+
+BUNDLE_PATH = _BundlePath()
+BUNDLE = click.argument("bundle", type=BUNDLE_PATH)
 CHECKPOINTS = click.option(
     "--checkpoint",
     "checkpoints",
@@ -154,7 +175,7 @@ def dimensions(bundle: Bundle) -> tuple[int, int]:
 
 
 def load_scorer(
-    bundle: Bundle | Path,
+    bundle: Bundle | Path | str,
     *,
     engine: str,
     precision: Precision | None,

@@ -98,7 +98,7 @@ _COUNT = click.IntRange(min=1)
 @CAPTION_WORDS
 def compile_(
     *,
-    bundle: Path,
+    bundle: Path | str,
     precision: Precision | None,
     max_images: int,
     max_captions: int,

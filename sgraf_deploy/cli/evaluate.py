@@ -78,7 +78,7 @@ _NUMBERS = ("R@1", "R@5", "R@10", "median rank", "mean rank", "rsum")
 )
 def evaluate(
     *,
-    bundle: Path,
+    bundle: Path | str,
     data: Path,
     split: str,
     limit_images: int | None,

@@ -89,6 +89,12 @@ _SETS = {"both": DEFAULT_PRECISIONS, "all": PRECISIONS}
     help="Leave the original weights out. The bundle is smaller, but verify and the torch engines "
     "then need --checkpoint.",
 )
+@click.option(
+    "--card",
+    is_flag=True,
+    help="Also write a model card for the Hub, README.md in the bundle's folder. `card BUNDLE "
+    "--eval-json FILE` writes it anew, with R@K.",
+)
 @click.option("--force", is_flag=True, help="Replace an existing bundle in one step.")
 def export(
     *,
@@ -103,6 +109,7 @@ def export(
     captions_per_image: int,
     max_caption_words: int | None,
     no_reference: bool,
+    card: bool,
     force: bool,
 ) -> None:
     """Export one CHECKPOINT (SGR or SAF), or several as an ensemble, to a bundle.
@@ -131,6 +138,7 @@ def export(
         force=force,
         max_caption_words=max_caption_words,
         key=key,
+        card=card,
     )
     target = output or default_target(checkpoints)
     with progress_bars() as bars:
@@ -254,6 +262,7 @@ def _steps(members: int) -> Callable[[str], None]:
             "gate": "gate: comparing every graph with the reference …",
             "recall": "gate: comparing R@K in fp8 with the reference's …",
             "ranks": "ranking a part of the gate's data …",
+            "card": "writing the model card …",
         }
         if step in lines:
             echo(lines[step], err=True)

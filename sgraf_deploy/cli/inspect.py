@@ -26,7 +26,7 @@ _ITEM_BYTES = {"float32": 4, "float16": 2}
 @BUNDLE
 @ENGINE_DIR
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON instead.")
-def inspect(bundle: Path, engine_dir: Path | None, as_json: bool) -> None:
+def inspect(bundle: Path | str, engine_dir: Path | None, as_json: bool) -> None:
     """Show what is in a BUNDLE: models, graphs, axes, precisions, sizes and compiled plans.
 
     The graphs are checked first: their hashes, and that they need no other file. Plans are listed
@@ -43,6 +43,8 @@ def inspect(bundle: Path, engine_dir: Path | None, as_json: bool) -> None:
         return
     size = megabytes(sum(ref.bytes for ref in manifest.files))
     echo(f"{bundle}: {manifest.module}, {size}, bundle sha256 {opened.sha256[:16]}…")
+    if opened.source is not None:
+        echo(f"from {opened.source}, kept in {opened.path}")
     if manifest.tokenizer is None:
         echo(f"no vocabulary: works on token ids below {manifest.vocab_size:,}")
     else:

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 @scorer_options
 def rerank(
     *,
-    bundle: Path,
+    bundle: Path | str,
     data: Path,
     split: str,
     limit_images: int | None,

@@ -155,7 +155,6 @@ def train(
     The checkpoint has the authors' format. It is written whenever the rsum on the validation split
     is the best so far, so the file is complete even after an interruption.
     """
-    from sgraf_deploy.data.precomp import open_precomp
     from sgraf_deploy.data.tokenizer import UNTRAINED, VOCABULARY, Tokenizer
     from sgraf_deploy.data.vocabulary import Vocabulary
 
@@ -163,11 +162,12 @@ def train(
     _check_output(output, None if vocab else built, force=force)
     _check_packages()
     schedule = _options(data, options)
-    training = open_precomp(data, split, captions_per_image=captions_per_image)
+    training = _open(data, split, "--split", captions_per_image=captions_per_image)
     regions, img_dim = training.regions.shape[1:]
-    validation = open_precomp(
+    validation = _open(
         data,
         val_split,
+        "--val-split",
         captions_per_image=captions_per_image,
         model=(regions, img_dim),
         limit_images=val_images,
@@ -191,6 +191,22 @@ def train(
     _run(schedule, checked, vocabulary, files, threads, device)
     echo(f"wrote {output}" + ("" if vocab else f" and {built}"))
     echo(f"next: sgraf-deploy export {output} --vocab {vocab or built}")
+
+
+def _open(data: Path, split: str, option: str, **more: Any) -> PrecompSplit:
+    """Open a split; if it is not there, the DataError says how to get one."""
+    from sgraf_deploy.data.precomp import open_precomp
+    from sgraf_deploy.data.split_files import list_splits
+    from sgraf_deploy.errors import DataError
+
+    try:
+        return open_precomp(data, split, **more)
+    except DataError as error:
+        there = data.is_dir() and split in list_splits(data)
+        if there or error.hint is not None:
+            raise
+        hint = f"name one with {option}, or write synthetic scenes with `sgraf-deploy synth -o DIR`"
+        raise DataError(error.what, expected=error.expected, got=error.got, hint=hint) from error
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from sgraf_deploy.cli.terminal import echo, warn
 @click.command(short_help="Check a bundle's files and run the export gate again.")
 @BUNDLE
 @CHECKPOINTS
-def verify(bundle: Path, checkpoints: tuple[Path, ...]) -> None:
+def verify(bundle: Path | str, checkpoints: tuple[Path, ...]) -> None:
     """Check every file of a BUNDLE against its hash, and run the export gate again.
 
     The gate compares every graph with the PyTorch reference's values that the bundle holds. If it

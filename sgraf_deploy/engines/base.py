@@ -41,6 +41,12 @@ class EngineOptions:
     `engine_dir` is where compiled plans are, if not in the bundle; one that this user never
     compared with the reference on this kind of GPU is opened only if `allow_unverified`, and
     compared then.
+
+    Example:
+        >>> options = sgraf_deploy.EngineOptions(threads=2, device="cpu")
+        >>> with sgraf_deploy.load("f8k.sgraf", engine="ort", options=options) as other:
+        ...     other.score(regions, ["a man climbs a rock"]).shape
+        (6, 1)
     """
 
     threads: int | None = None

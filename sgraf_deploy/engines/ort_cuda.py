@@ -25,7 +25,7 @@ from sgraf_deploy.engines.cuda.engine import Arrays, CudaEngine, CudaGraph, gpu_
 from sgraf_deploy.engines.cuda.lanes import Lane
 from sgraf_deploy.engines.onnx_runtime import import_onnxruntime
 from sgraf_deploy.engines.ort import check_interface, open_session, translated
-from sgraf_deploy.engines.registry import CUDA_INSTALL
+from sgraf_deploy.engines.registry import ORT_CUDA_INSTALL
 from sgraf_deploy.engines.state import state_folder
 from sgraf_deploy.errors import UnavailableError
 
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 CUDA = "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
-
-INSTALL = f"pip install 'onnxruntime-gpu[cuda,cudnn]'; and {CUDA_INSTALL}"
 
 HEAVY = frozenset({"MatMul", "FusedMatMul", "Gemm", "FusedGemm", "GRU", "Softmax"})
 """Operators that must not run on the host; operators that compute shapes may."""
@@ -220,7 +218,7 @@ class OrtCudaGraph(CudaGraph):
             raise UnavailableError(
                 f"engine {self._owner.name}: ONNX Runtime did not take up {wanted}",
                 got=", ".join(found),
-                hint=f"its log says why; a missing library comes with {INSTALL}",
+                hint=f"its log says why; a missing library comes with {ORT_CUDA_INSTALL}",
             )
         # Since 1.24 a session says which provider each node was assigned to.
         ask = getattr(session, "get_provider_graph_assignment_info", None)
@@ -251,13 +249,13 @@ def find_provider(provider: str) -> Any:
     try:
         module = import_onnxruntime()
     except UnavailableError as error:
-        raise UnavailableError(error.reason, hint=INSTALL) from error
+        raise UnavailableError(error.reason, hint=ORT_CUDA_INSTALL) from error
     there = module.get_available_providers()
     if provider not in there:
         raise UnavailableError(
             f"this onnxruntime has no {provider}",
             got=", ".join(there),
-            hint="pip uninstall onnxruntime, which is the same module, and " + INSTALL,
+            hint="pip uninstall onnxruntime, which is the same module, and " + ORT_CUDA_INSTALL,
         )
     return module
 

@@ -41,6 +41,14 @@ class RankCounts:
 
     `image_to_text` (images,) and `text_to_image` (captions,) int64 count those that are no worse
     than the threshold: zero-based ranks with ties last. `level_…` count those that equal it.
+
+    Example:
+        >>> counts = scorer.count_ranks(images[:2], captions, captions_per_image=1)["sgraf"]
+        >>> counts.image_to_text.shape, counts.image_to_text.dtype
+        ((2,), dtype('int64'))
+        >>> recall_at_2 = (counts.image_to_text < 2).mean()
+        >>> float(recall_at_2)
+        1.0
     """
 
     image_to_text: Counts

@@ -19,11 +19,9 @@ from sgraf_deploy.errors import UnavailableError
 if TYPE_CHECKING:
     from sgraf_deploy.bundle.bundle import Bundle
 
-TENSORRT_INSTALL = (
-    "pip install tensorrt, or for TensorRT for RTX "
-    "pip install tensorrt-rtx-cu13-bindings onnxruntime-ep-nv-tensorrt-rtx-cu13"
-)
-CUDA_INSTALL = "pip install cuda-bindings 'cuda-toolkit[nvrtc]'"
+CUDA_INSTALL = "pip install 'sgraf-deploy[tensorrt]', or for TensorRT for RTX 'sgraf-deploy[rtx]'"
+"""Either extra brings TensorRT, cuda-bindings and NVRTC, and none another ONNX Runtime."""
+ORT_CUDA_INSTALL = "pip install 'sgraf-deploy[gpu]'"
 
 DeviceKind = Literal["cpu", "cuda"]
 
@@ -81,7 +79,7 @@ ENGINES: dict[str, EngineEntry] = {
     ),
     "trt": EngineEntry(
         "sgraf_deploy.engines.trt.engine:TrtEngine",
-        f"{TENSORRT_INSTALL}; and {CUDA_INSTALL}",
+        CUDA_INSTALL,
         "TensorRT, or TensorRT for RTX, on plans that `compile` built",
         precisions=("fp16", "fp32", "fp8"),
         devices=("cuda",),
@@ -89,14 +87,14 @@ ENGINES: dict[str, EngineEntry] = {
     ),
     "ort-cuda": EngineEntry(
         "sgraf_deploy.engines.ort_cuda:OrtCudaEngine",
-        f"pip install onnxruntime-gpu; and {CUDA_INSTALL}",
+        ORT_CUDA_INSTALL,
         "ONNX Runtime's CUDA provider on the bundle's graphs",
         precisions=("fp16", "fp32"),
         devices=("cuda",),
     ),
     "ort-trt": EngineEntry(
         "sgraf_deploy.engines.ort_cuda:OrtTensorrtEngine",
-        f"pip install onnxruntime-gpu tensorrt; and {CUDA_INSTALL}",
+        ORT_CUDA_INSTALL,
         "ONNX Runtime's TensorRT provider on the bundle's graphs",
         precisions=("fp16", "fp32"),
         devices=("cuda",),

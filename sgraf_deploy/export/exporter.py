@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from sgraf_deploy.bundle.bundle import Bundle, staged_bundle, write_manifest
+from sgraf_deploy.bundle.card import write_card
 from sgraf_deploy.bundle.manifest import SCHEMA_VERSION, Manifest, Member
+from sgraf_deploy.cards.card import card_text
+from sgraf_deploy.cards.reports import EvalReport
 from sgraf_deploy.config import describe_modules
 from sgraf_deploy.data.findings import Finding
 from sgraf_deploy.evaluation.evaluate import Evaluation
@@ -39,7 +42,7 @@ Step = Callable[[str], None]
 
 STEPS = ("graphs", "reference", "gate", "manifest")
 """Told to `step` before each begins, between those of `folders.staged_folder`; the first two once
-for every member. With gate data "recall" (for FP8) and "ranks" follow."""
+for every member. With gate data "recall" (for FP8) and "ranks" follow, and "card" if asked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +92,10 @@ def export_bundle(
                 write_manifest(folder, replace(manifest, parity=parity | recall))
             step("ranks")
             ranks = rank(folder, data, stage)
+        if options.card:
+            step("card")
+            evaluations = () if ranks is None else (EvalReport.of(ranks.to_json()),)
+            write_card(folder, card_text(Bundle.open(folder), target.name, evaluations))
     findings = inputs.findings + (() if ranks is None else ranks.of_the_ranks)
     return Exported(Bundle.open(target), tuple(_notes(inputs, options)), findings, ranks)
 

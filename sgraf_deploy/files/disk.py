@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -35,6 +36,7 @@ _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
 _NOT_HERE = {errno.ENOSYS, errno.EINVAL, errno.EXDEV, errno.EOPNOTSUPP, errno.EPERM}
+_NO_SECOND_NAME = {*_NOT_HERE, errno.EMLINK, errno.EACCES}
 _NO_SYNC = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP}
 
 _KINDS = (
@@ -155,6 +157,20 @@ def _renameat2(source: Path, destination: Path, flag: int) -> bool:
     if code in _NOT_HERE:
         return False
     raise OSError(code, os.strerror(code), str(source), None, str(destination))
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file's content a second name, or copy it where there can be none; follows links.
+
+    Raises OSError, also if the second name is taken.
+    """
+    content = os.path.realpath(source)
+    try:
+        os.link(content, target)
+    except OSError as error:
+        if error.errno not in _NO_SECOND_NAME:
+            raise
+        shutil.copyfile(content, target)
 
 
 def sync_tree(folder: Path) -> None:

@@ -87,6 +87,7 @@ def staged_folder(
     rules: Rules,
     *,
     force: bool = False,
+    patience: float = WRITER_PATIENCE,
     step: Callable[[str], None] | None = None,
     exchange: Callable[[Path, Path], bool] | None = None,
 ) -> Iterator[Path]:
@@ -95,11 +96,11 @@ def staged_folder(
     After an error, KeyboardInterrupt included, the folder is removed and `target` is unchanged.
     `force` replaces an existing folder that passes `rules.check` at the start and at the end;
     nothing else is ever replaced. `step` is called with each of `STEPS` that is reached. Raises
-    `rules.error` if `target` cannot be written, or another writer holds it.
+    `rules.error` if `target` cannot be written, or another writer holds it for `patience` seconds.
     """
     report = step or (lambda name: None)
     target, named = _resolved(target, rules), f"{rules.what} {target}"
-    with _writing(target, rules) as lock:
+    with _writing(target, rules, patience) as lock:
         token = new_token()
         staged = sibling(target, "tmp", token)
         try:
@@ -262,9 +263,9 @@ def _resolved(target: Path, rules: Rules) -> Path:
 
 
 @contextmanager
-def _writing(target: Path, rules: Rules) -> Iterator[Lock]:
-    """Hold the target's lock while the block runs; raises if another writer holds it."""
-    give_up = time.monotonic() + WRITER_PATIENCE
+def _writing(target: Path, rules: Rules, patience: float) -> Iterator[Lock]:
+    """Hold the target's lock while the block runs; raises if another writer keeps it."""
+    give_up = time.monotonic() + patience
     with os_errors(f"{rules.what} {target}", rules.error):
         while (lock := take_lock(target)) is None and time.monotonic() < give_up:
             time.sleep(_POLL)

@@ -29,6 +29,11 @@ class RankedItem:
     """One candidate of a `RerankResult`: its row among the candidates as they were given.
 
     `id` is the caller's name of it, None if no ids were given.
+
+    Example:
+        >>> first = scorer.rerank("two dogs play in the snow", images, ids=names)[0]
+        >>> first.id == names[first.index], 0 < first.similarity < 1
+        (True, True)
     """
 
     index: int

@@ -66,7 +66,8 @@ def load(  # noqa: PLR0913  # what it takes is the public face of a dozen module
     compared with the reference on this GPU. The scorer says which engine was taken.
 
     Args:
-        bundle: A bundle's folder, or a `Bundle`.
+        bundle: A bundle's folder, its address on the Hugging Face Hub, `hf://OWNER/NAME` or
+            `hf://OWNER/NAME@REVISION`, or a `Bundle`.
         engine: `auto`, or one of the names that `sgraf-deploy doctor` lists.
         precision: `fp32`, `fp16` or `fp8`; None for the one that the engine prefers.
         device: `cpu`, `cuda` or `cuda:N`; None for the one that the engine prefers.
@@ -77,7 +78,7 @@ def load(  # noqa: PLR0913  # what it takes is the public face of a dozen module
         max_words: The most tokens of a caption, `<start>` and `<end>` included; None for any.
 
     Raises:
-        BundleError: a bundle, or a compiled plan, that cannot be used.
+        BundleError: a bundle, or a compiled plan, that cannot be used or fetched.
         InputError: an unknown engine, a precision that the bundle lacks, arguments that contradict
             each other, or an argument of another type.
         UnavailableError: no engine here can do what was asked for; it says what is missing.

@@ -30,6 +30,12 @@ class TileShape:
     """A fixed size of all tiles, in place of the size that the memory budget gives.
 
     A tile has at most `images` x `captions` pairs.
+
+    Example:
+        >>> tile = sgraf_deploy.TileShape(images=3, captions=1)
+        >>> with sgraf_deploy.load("f8k.sgraf", device="cpu", tile=tile) as other:
+        ...     other.score(regions, ["a man climbs a rock"]).shape
+        (6, 1)
     """
 
     images: int
@@ -118,7 +124,15 @@ class Block:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Tiling:
-    """How one matrix is cut into tiles; `order` (captions,) sorts the captions by length."""
+    """How one matrix is cut into tiles; `order` (captions,) sorts the captions by length.
+
+    Example:
+        >>> tiling = scorer.tiling(images, captions)
+        >>> tiling.images, tiling.captions, sorted(tiling.order.tolist())
+        (6, 2, [0, 1])
+        >>> len(tiling), tiling.pairs, tiling.padding < 1
+        (1, 12, True)
+    """
 
     images: int
     lengths: NDArray[np.int32]

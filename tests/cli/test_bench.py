@@ -234,7 +234,7 @@ def test_without_tensorrt_one_line_says_what_to_install(
     world.monkeypatch.setattr("sgraf_deploy.engines.trt.library.MODULES", ())
     result = run(*command, world.bundle)
     assert result.exit_code == 2
-    assert "pip install tensorrt" in error_line(result)
+    assert "pip install 'sgraf-deploy[tensorrt]'" in error_line(result)
 
 
 @pytest.mark.parametrize("engine", [name for name in ENGINES if ENGINES[name].devices[0] == "cuda"])

@@ -146,4 +146,4 @@ def test_without_tensorrt_one_line_says_what_to_install(world: World) -> None:
     world.monkeypatch.setattr(adaptor, "MODULES", (("no_such_tensorrt", "tensorrt"),))
     result = run("compile", world.bundle)
     assert result.exit_code == 2
-    assert "pip install tensorrt" in error_line(result)
+    assert "pip install 'sgraf-deploy[tensorrt]'" in error_line(result)

@@ -114,9 +114,9 @@ def test_another_machine_is_told_apart(
     [
         ("8.9", "not verified", None),
         ("12.0", "not verified", None),
-        ("7.5", "not for this machine", "pip install tensorrt"),
-        ("9.0", "not for this machine", "pip install tensorrt"),
-        ("10.0", "not for this machine", "pip install tensorrt"),
+        ("7.5", "not for this machine", "pip install 'sgraf-deploy[tensorrt]'"),
+        ("9.0", "not for this machine", "pip install 'sgraf-deploy[tensorrt]'"),
+        ("10.0", "not for this machine", "pip install 'sgraf-deploy[tensorrt]'"),
     ],
 )
 def test_a_portable_plan_is_for_the_gpus_that_it_names(

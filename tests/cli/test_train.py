@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,27 @@ def test_bad_input_changes_nothing(world: World, bad: Bad) -> None:
     before = tree(world.folder)
     refused_line(run(*given), bad.kind, *bad.names, **bad.fields)
     assert tree(world.folder) == before
+
+
+@pytest.mark.parametrize(
+    ("option", "present"), [("--split", None), ("--split", "test"), ("--val-split", "train")]
+)
+def test_a_folder_without_the_split_says_how_to_get_one(
+    world: World, option: str, present: str | None
+) -> None:
+    data = world.folder / "data"
+    data.mkdir()
+    for end in ("ims.npy", "caps.txt"):
+        if present is not None:
+            shutil.copy(world.data / f"dev_{end}", data / f"{present}_{end}")
+    result = run("train", data, "--module", "SAF", "-o", "own.pth.tar")
+    split = "train" if option == "--split" else "dev"
+    refused_line(result, DataError, data, split, hint=[option, "sgraf-deploy synth"])
+
+
+def test_a_folder_that_is_not_there_says_how_to_get_one(world: World) -> None:
+    result = run("train", "none", "--module", "SAF", "-o", "own.pth.tar")
+    refused_line(result, DataError, "none", hint="sgraf-deploy synth")
 
 
 def test_regions_that_are_no_numbers_are_named(world: World) -> None:

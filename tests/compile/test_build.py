@@ -232,7 +232,11 @@ def test_a_size_below_one_is_refused() -> None:
 
 def test_without_tensorrt_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adaptor, "MODULES", (("no_such_tensorrt", "tensorrt"),))
-    with refused(UnavailableError, got=naming("no_such_tensorrt"), hint="pip install tensorrt"):
+    with refused(
+        UnavailableError,
+        got=naming("no_such_tensorrt"),
+        hint="pip install 'sgraf-deploy[tensorrt]'",
+    ):
         find_tensorrt()
 
 

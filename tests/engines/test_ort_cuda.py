@@ -130,7 +130,9 @@ def test_closing_releases_everything(world: OrtWorld, regions: Any, captions: An
 def test_a_provider_that_does_not_come_up_is_an_error(world: OrtWorld) -> None:
     world.module.takes = False
     engine = world.engine()
-    with refused(UnavailableError, "ort-cuda", CUDA, got=HOST, hint="onnxruntime-gpu"):
+    with refused(
+        UnavailableError, "ort-cuda", CUDA, got=HOST, hint="pip install 'sgraf-deploy[gpu]'"
+    ):
         engine.open("sgr", "scorer")
     engine.close()
 
@@ -313,7 +315,7 @@ def test_the_cpu_build_is_told_apart(
 
 def test_without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with refused(UnavailableError, "onnxruntime", hint="onnxruntime-gpu"):
+    with refused(UnavailableError, "onnxruntime", hint="pip install 'sgraf-deploy[gpu]'"):
         find_provider(CUDA)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sgraf_deploy.config import Precision
-from sgraf_deploy.engines.registry import TENSORRT_INSTALL
+from sgraf_deploy.engines.registry import CUDA_INSTALL
 from sgraf_deploy.errors import UnavailableError
 
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
@@ -113,7 +113,7 @@ def find_tensorrt() -> TensorRT:
             continue
         return TensorRT(flavour, str(module.__version__), module)
     found = "; ".join(reasons) or "none of the modules " + ", ".join(name for name, _ in MODULES)
-    raise UnavailableError("TensorRT is not available", got=found, hint=TENSORRT_INSTALL)
+    raise UnavailableError("TensorRT is not available", got=found, hint=CUDA_INSTALL)
 
 
 def check_capability(precision: Precision, compute_capability: str) -> None:

@@ -16,7 +16,9 @@ CAPABILITIES = ("8.0", "8.6", "8.9", "12.0", "12.1")
 be named, and lacks the float32 products of every graph; 9.0 and 10.0 cannot be named."""
 
 REBUILD = "build it with `sgraf-deploy compile BUNDLE`"
-INSTEAD = "pip install tensorrt, then build it again with `sgraf-deploy compile BUNDLE`"
+INSTEAD = (
+    "pip install 'sgraf-deploy[tensorrt]', then build it again with `sgraf-deploy compile BUNDLE`"
+)
 
 _BITS = {0x01: "7.5", 0x02: "8.0", 0x04: "8.6", 0x08: "8.9", 0x10: "12.0", 0x20: "12.1"}
 """The bits of the mask, each found by a build for that compute capability alone. Plans also have

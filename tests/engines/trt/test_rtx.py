@@ -91,7 +91,7 @@ def test_a_gpu_without_plans_is_refused(compute_capability: str) -> None:
         return
     with refused(UnavailableError, RTX, got=compute_capability, hint=INSTEAD):
         check_gpu(INSTALLED, compute_capability)
-    assert INSTEAD.startswith("pip install tensorrt")
+    assert INSTEAD.startswith("pip install 'sgraf-deploy[tensorrt]'")
 
 
 @pytest.mark.parametrize(
