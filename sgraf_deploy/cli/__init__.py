@@ -19,6 +19,7 @@ import click
 
 from sgraf_deploy import __version__
 from sgraf_deploy.cli.bench import bench
+from sgraf_deploy.cli.compare import compare
 from sgraf_deploy.cli.compile import compile_
 from sgraf_deploy.cli.demo import demo
 from sgraf_deploy.cli.doctor import doctor
@@ -172,6 +173,9 @@ def main(context: click.Context, /, *, verbose: bool) -> None:
 main.epilog = (
     f"Start with `sgraf-deploy demo`, or with `sgraf-deploy export CHECKPOINT`.  {_EXIT_CODES}"
 )
-_COMMANDS = (export, compile_, inspect, verify, evaluate, bench, rerank, synth, train, doctor, demo)
+_COMMANDS = (
+    *(export, compile_, inspect, verify, evaluate, bench, compare, rerank, synth, train, doctor),
+    demo,
+)
 for _command in _COMMANDS:
     main.add_command(_command)

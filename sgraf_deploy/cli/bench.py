@@ -14,10 +14,10 @@ from sgraf_deploy.cli.bench_report import report_lines
 from sgraf_deploy.cli.bench_scaling import scaling
 from sgraf_deploy.cli.bench_subject import (
     COUNT,
-    REPEATS,
     Subject,
     engine_options,
     gathered,
+    repeats,
     subject_options,
 )
 from sgraf_deploy.cli.common import (
@@ -133,7 +133,7 @@ class Rounds:
     metavar="N",
     help="Number of random captions, if there is no --data. Default: 100.",
 )
-@REPEATS
+@repeats(10)
 @click.option(
     "--warmup",
     type=click.IntRange(min=0),

@@ -30,14 +30,18 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 COUNT = click.IntRange(min=1)
-REPEATS = click.option(
-    "--repeats",
-    type=COUNT,
-    metavar="N",
-    default=5,
-    show_default=True,
-    help="Number of measured rounds.",
-)
+
+
+def repeats(default: int) -> Callable[[F], F]:
+    """The option --repeats."""
+    return click.option(
+        "--repeats",
+        type=COUNT,
+        metavar="N",
+        default=default,
+        show_default=True,
+        help="Number of measured rounds.",
+    )
 
 
 class Report(Protocol):
