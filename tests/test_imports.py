@@ -61,6 +61,7 @@ HEAVY_AT_THE_TOP = {
     "engines.fused": {"torch", "triton"},
     "gate.graphs": {"onnx"},
     "gate.executors": {"onnx"},
+    "gate.layers": {"onnx"},
     "export": {"onnx"},
     "compile": {"onnx"},
     "train": {"torch"},
