@@ -91,18 +91,20 @@ def paired_changes(effects: Floats, limits: Sequence[float], seed: int = SEED) -
     `effects` are (images, figures). One bootstrap draws images for all figures alike; their
     intervals are Holm's: what is seen in one of many figures needs more evidence.
     """
-    images = len(effects)
-    # Images with the same effects are interchangeable: there are few kinds of them.
-    kinds, counts = np.unique(effects, axis=0, return_counts=True)
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(images, counts / images, size=SAMPLES)
-    means = drawn @ kinds / images  # (samples, figures)
+    means = _drawn_means(effects, seed)
     return [
-        Change(float(harm), *_interval(samples, alpha), limit, images)
+        Change(float(harm), *_interval(samples, alpha), limit, len(effects))
         for harm, samples, alpha, limit in zip(
             effects.mean(axis=0), means.T, _holm(means), limits, strict=True
         )
     ]
+
+
+def mean_intervals(
+    values: Floats, alpha: float = 0.05, seed: int = SEED
+) -> list[tuple[float, float]]:
+    """The bootstrap interval of each column's mean, from values (images, columns)."""
+    return [_interval(samples, alpha) for samples in _drawn_means(values, seed).T]
 
 
 def slowdown(before: Floats, after: Floats, limit: float, seed: int = SEED) -> Change:
@@ -123,6 +125,16 @@ def slowdown(before: Floats, after: Floats, limit: float, seed: int = SEED) -> C
     alpha = _for_few(ALPHA, size, len(before) + len(after) - 2)
     interval = _interval(100 * (medians[1] / medians[0] - 1), alpha)
     return Change(harm, *interval, limit, size)
+
+
+def _drawn_means(values: Floats, seed: int) -> Floats:
+    """Means (samples, columns) over as many images as there are, drawn for all columns alike."""
+    images = len(values)
+    # Images with the same values are interchangeable: there are few kinds of them.
+    kinds, counts = np.unique(values, axis=0, return_counts=True)
+    drawn = np.random.default_rng(seed).multinomial(images, counts / images, size=SAMPLES)
+    means: Floats = drawn @ kinds / images
+    return means
 
 
 def _interval(samples: Floats, alpha: float) -> tuple[float, float]:

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sgraf_deploy.bench.changes import Change, Verdict, paired_changes, slowdown
+from sgraf_deploy.bench.figures import FIGURES, RSUM, recall_by_image
 from sgraf_deploy.bench.saved import QueryRanks, SavedReport
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.evaluation.workload import LITERAL
@@ -22,8 +22,6 @@ from sgraf_deploy.evaluation.workload import LITERAL
 SCOPES = ("score", "end to end")
 """The timed scopes that are judged: encoding alone is in the second."""
 
-_KS = (1, 5, 10)
-FIGURES = tuple(f"{arrow} R@{k}" for arrow in ("i→t", "t→i") for k in _KS)
 
 _WEIGHT: Mapping[Verdict, int] = {"worse": 2, "undecided": 1, "same": 0, "no worse": 0, "better": 0}
 
@@ -185,28 +183,13 @@ def _untimed(before: SavedReport, after: SavedReport, pair: tuple[str, str]) -> 
 
 
 def _recall_rows(name: str, sides: tuple[QueryRanks, QueryRanks], limits: Limits) -> list[Row]:
-    one, other = (_recalls(ranks) for ranks in sides)
-    allowed = [limits.drop] * len(FIGURES) + [2 * limits.drop]
+    one, other = (recall_by_image(side.image_to_text, side.text_to_image) for side in sides)
+    allowed = [2 * limits.drop if figure == RSUM else limits.drop for figure in FIGURES]
     changes = paired_changes(one - other, allowed)
-    figures = (*FIGURES, "rsum")
     return [
         Row(name, figure, float(one[:, column].mean()), float(other[:, column].mean()), change)
-        for column, (figure, change) in enumerate(zip(figures, changes, strict=True))
+        for column, (figure, change) in enumerate(zip(FIGURES, changes, strict=True))
     ]
-
-
-def _recalls(ranks: QueryRanks) -> NDArray[np.float64]:
-    """Every image's share of the seven figures, percent (images, figures).
-
-    An image brings its own query and those of its captions, which are not independent of each
-    other: images are what a bootstrap draws.
-    """
-    images = len(ranks.image_to_text)
-    forward = np.array(ranks.image_to_text)
-    backward = np.array(ranks.text_to_image).reshape(images, -1)
-    columns = [100.0 * (forward <= k) for k in _KS]
-    columns += [100.0 * (backward <= k).mean(axis=1) for k in _KS]
-    return np.column_stack([*columns, np.sum(columns, axis=0)])
 
 
 def _time_rows(

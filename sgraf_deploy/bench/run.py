@@ -111,7 +111,7 @@ class BenchReport:
                 for engine, parities in self.parity.items()
             },
             "ranks": {
-                model: {engine: _from_one(ranks) for engine, ranks in by_engine.items()}
+                model: {engine: ranks.to_json() for engine, ranks in by_engine.items()}
                 for model, by_engine in self.ranks.items()
             },
             "throughput": self.throughput.to_json(),
@@ -216,14 +216,6 @@ def _label(scorer: Scorer) -> str:
     return f"{scorer.engine_name} {scorer.executed}" + (
         "" if scorer.device == "cpu" else f" on {scorer.device}"
     )
-
-
-def _from_one(ranks: Ranks) -> dict[str, list[int]]:
-    """The ranks of one matrix's queries for a reader, for whom the best is 1."""
-    return {
-        "image_to_text": (ranks.image_to_text + 1).tolist(),
-        "text_to_image": (ranks.text_to_image + 1).tolist(),
-    }
 
 
 def _unstable(throughput: Throughput) -> list[str]:
