@@ -16,6 +16,7 @@ from support.markdown import RUN, Block, blocks, not_shown, run_block
 import sgraf_deploy
 from sgraf_deploy.bench import measure
 from sgraf_deploy.bench.picture import comparison_svg
+from sgraf_deploy.bench.rounds import rounds_svg
 from sgraf_deploy.demo import assets
 from tools.pages.architecture import PICTURE, architecture_svg
 
@@ -109,6 +110,8 @@ def test_the_pictures_are_up_to_date() -> None:
     report = json.loads(saved.read_text(encoding="utf-8"))
     speed = ROOT / "docs" / "images" / "recall-and-speed.svg"
     assert speed.read_text(encoding="utf-8") == comparison_svg(report)
+    rounds = ROOT / "docs" / "images" / "rounds.svg"
+    assert rounds.read_text(encoding="utf-8") == rounds_svg(report["throughput"])
     drawn = architecture_svg(ROOT / "sgraf_deploy")
     assert PICTURE.read_text(encoding="utf-8") == drawn, "python -m tools.pages.architecture"
 

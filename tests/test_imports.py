@@ -21,7 +21,17 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted(Path(__file__).parent.rglob("*.py"))
 
 HEAVY = {"torch", "onnx", "onnxruntime", "tensorrt", "triton", "nltk"}
-PLAIN = ("errors", "config", "files", "formats", "progress", "schema", "versions", "__version__")
+PLAIN = (
+    "errors",
+    "config",
+    "files",
+    "formats",
+    "html",
+    "progress",
+    "schema",
+    "versions",
+    "__version__",
+)
 """What everything may import."""
 ORDER = (
     *("bundle", "data", "engines", "gate", "runtime", "evaluation", "cards", "export", "compile"),
@@ -42,6 +52,7 @@ MAY_IMPORT = {
     "errors": set(),
     "config": set(),
     "formats": {"errors"},
+    "html": set(),
     "progress": set(),
     "schema": {"errors"},
     "versions": {"__version__"},
@@ -61,6 +72,7 @@ HEAVY_AT_THE_TOP = {
     "engines.fused": {"torch", "triton"},
     "gate.graphs": {"onnx"},
     "gate.executors": {"onnx"},
+    "gate.layers": {"onnx"},
     "export": {"onnx"},
     "compile": {"onnx"},
     "train": {"torch"},

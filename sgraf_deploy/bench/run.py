@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import numpy as np
 from sgraf_deploy.bench.latency import Latency, measure_latency
 from sgraf_deploy.bench.measure import UNSTABLE, MemoryWatch, PeakMemory
 from sgraf_deploy.bench.random_ids import random_token_ids
-from sgraf_deploy.bench.speed import LITERAL, SpeedOptions, Throughput, measure_throughput
+from sgraf_deploy.bench.speed import SpeedOptions, Throughput, measure_throughput
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.engines.base import EngineOptions
 from sgraf_deploy.engines.policy import Choice
@@ -21,8 +23,14 @@ from sgraf_deploy.engines.torch.literal import GPU_SHARD, SHARD, LiteralLoop, Ya
 from sgraf_deploy.errors import BundleError
 from sgraf_deploy.evaluation.chance import chance_findings
 from sgraf_deploy.evaluation.parity import Parity
-from sgraf_deploy.evaluation.recall import RecallReport
-from sgraf_deploy.evaluation.workload import Inputs, Workload, by_reference, compare_scorers
+from sgraf_deploy.evaluation.recall import Ranks, RecallReport
+from sgraf_deploy.evaluation.workload import (
+    LITERAL,
+    Inputs,
+    Workload,
+    by_reference,
+    compare_scorers,
+)
 from sgraf_deploy.progress import Stage
 from sgraf_deploy.runtime.scorer import Scorer, load
 from sgraf_deploy.versions import tool_versions
@@ -37,6 +45,14 @@ MOST_TIMED_ON_GPU = GPU_SHARD
 
 SEED = 0
 
+SCHEMA_VERSION = 2
+"""Of the JSON report. Version 1 had no such field, and neither ranks nor hashes of the data."""
+
+
+def now() -> datetime:
+    """The time of the day, in UTC."""
+    return datetime.now(UTC)
+
 
 @dataclass(frozen=True)
 class BenchOptions:
@@ -45,6 +61,7 @@ class BenchOptions:
     engines: tuple[Choice, ...]
     engine_options: EngineOptions = field(default_factory=EngineOptions)
     speed: SpeedOptions = field(default_factory=SpeedOptions)
+    now: Callable[[], datetime] = now
 
     @property
     def device(self) -> str:
@@ -60,6 +77,8 @@ class BenchReport:
     yardstick: Yardstick
     reference: dict[str, RecallReport | None]
     parity: dict[str, list[Parity]]
+    ranks: dict[str, dict[str, Ranks]]
+    """Of every query, by model and then by engine; empty without ground truth."""
     throughput: Throughput
     latency: list[Latency]
     memory: PeakMemory
@@ -81,6 +100,7 @@ class BenchReport:
     def to_json(self) -> dict[str, Any]:
         """The whole report as a JSON object."""
         return {
+            "schema_version": SCHEMA_VERSION,
             "run": self.run,
             "yardstick": self.yardstick.to_json(),
             "reference": {
@@ -89,6 +109,10 @@ class BenchReport:
             "parity": {
                 engine: [parity.to_json() for parity in parities]
                 for engine, parities in self.parity.items()
+            },
+            "ranks": {
+                model: {engine: ranks.to_json() for engine, ranks in by_engine.items()}
+                for model, by_engine in self.ranks.items()
             },
             "throughput": self.throughput.to_json(),
             "latency": [latency.to_json() for latency in self.latency],
@@ -117,12 +141,12 @@ def run_bench(
     Raises UnavailableError for an engine that does not work here, or without PyTorch, before any
     long work begins.
     """
-    memory = MemoryWatch()
+    memory, started = MemoryWatch(), options.now()
     with ExitStack() as stack:
         scorers = _open(bundle, options, stack)
         literal = LiteralLoop(bundle, options.engine_options.checkpoints, options.device)
         stack.enter_context(_exact_arithmetic())
-        reference, parity = compare_scorers(literal, scorers, workload, stage)
+        compared = compare_scorers(literal, scorers, workload, stage)
         speed = options.speed
         yardsticks = _yardsticks(literal)
         part = workload.timed_part(MOST_TIMED if len(yardsticks) == 1 else MOST_TIMED_ON_GPU)
@@ -138,14 +162,16 @@ def run_bench(
             )
         ]
         run = _describe(bundle, scorers, workload, options)
+        run["time"] = started.isoformat(timespec="seconds")
         device_memory = {name: scorer.device_memory() for name, scorer in scorers.items()}
-    at_chance = [finding.message for finding in chance_findings(by_reference(reference))]
+    at_chance = [finding.message for finding in chance_findings(by_reference(compared.reference))]
     warnings = [*workload.warnings, *at_chance, *_unstable(throughput)]
     return BenchReport(
         run=run,
         yardstick=literal.yardstick,
-        reference=reference,
-        parity=parity,
+        reference=compared.reference,
+        parity=compared.parity,
+        ranks=compared.ranks,
         throughput=throughput,
         latency=latency,
         memory=memory.read(),
@@ -226,6 +252,7 @@ def _describe(
         "processor": processor(),
         "threads": options.engine_options.threads,
         "workload": workload.name,
+        "data": asdict(workload.identity),
         "seed": workload.seed,
         "repeats": options.speed.repeats,
         "versions": tool_versions(),

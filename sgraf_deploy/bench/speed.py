@@ -21,11 +21,9 @@ from sgraf_deploy.bench.measure import (
 )
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.engines.torch.literal import LiteralLoop
-from sgraf_deploy.evaluation.workload import Inputs
+from sgraf_deploy.evaluation.workload import LITERAL, Inputs
 from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime.scorer import Scorer
-
-LITERAL = "literal loop"
 
 SCOPES = {
     "encode images": "from regions on the host to embeddings on the device",
@@ -34,6 +32,7 @@ SCOPES = {
 }
 """The timed scopes by name, with their start and end; a GPU has finished when the clock is read."""
 
+PRODUCT = "matrix product"
 
 SETTLE_SECONDS = 0.02
 
@@ -52,7 +51,7 @@ class SpeedOptions:
     processors to the next timed work.
     """
 
-    repeats: int = 5
+    repeats: int = 10
     warmup: int = 2
     queries: int = 60
     clock: Clock = time.perf_counter
@@ -117,6 +116,8 @@ class Throughput:
     flop_per_pair: float
     images: int
     captions: int
+    order: tuple[str, ...]
+    """What every round runs, in turn; each engine all its scopes."""
 
     def to_json(self) -> dict[str, Any]:
         """All fields and derived values as a JSON object."""
@@ -129,6 +130,7 @@ class Throughput:
             "product_dtype": self.product_dtype,
             "product_spread": self.product_timing.spread,
             "scopes": SCOPES,
+            "order": list(self.order),
             "engines": [speed.to_json() for speed in self.speeds],
         }
 
@@ -188,6 +190,7 @@ def measure_throughput(
         flop_per_pair=flop,
         images=len(inputs.regions),
         captions=len(inputs.token_ids),
+        order=(PRODUCT, *runners),
     )
 
 

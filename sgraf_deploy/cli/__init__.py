@@ -20,6 +20,7 @@ import click
 from sgraf_deploy import __version__
 from sgraf_deploy.cli.bench import bench
 from sgraf_deploy.cli.card import card
+from sgraf_deploy.cli.compare import compare
 from sgraf_deploy.cli.compile import compile_
 from sgraf_deploy.cli.demo import demo
 from sgraf_deploy.cli.doctor import doctor
@@ -174,7 +175,7 @@ main.epilog = (
     f"Start with `sgraf-deploy demo`, or with `sgraf-deploy export CHECKPOINT`.  {_EXIT_CODES}"
 )
 _COMMANDS = (
-    *(export, compile_, inspect, verify, evaluate, bench, rerank, card),
+    *(export, compile_, inspect, verify, evaluate, bench, compare, rerank, card),
     *(synth, train, doctor, demo),
 )
 for _command in _COMMANDS:

@@ -14,25 +14,30 @@ from sgraf_deploy.cli.bench_report import report_lines
 from sgraf_deploy.cli.bench_scaling import scaling
 from sgraf_deploy.cli.bench_subject import (
     COUNT,
-    REPEATS,
     Subject,
+    command_line,
     engine_options,
-    gathered,
+    repeats,
     subject_options,
 )
 from sgraf_deploy.cli.common import (
     CAPTION_COUNT,
     CAPTION_WORDS,
+    DATASET,
+    HTML,
     LIMIT_IMAGES,
     PATH,
+    check_dataset,
     check_result_file,
     dimensions,
+    gathered,
     show_finding,
 )
 from sgraf_deploy.cli.subcommands import CommandWithSubcommands
 from sgraf_deploy.cli.terminal import echo, progress_bars, warn
 
 if TYPE_CHECKING:
+    from sgraf_deploy.bench.published import Dataset
     from sgraf_deploy.bench.run import BenchOptions, BenchReport
     from sgraf_deploy.bundle.bundle import Bundle
     from sgraf_deploy.evaluation.workload import Workload
@@ -96,6 +101,33 @@ class Rounds:
     queries: int
 
 
+@dataclass(frozen=True)
+class Pictured:
+    """The files for a picture and for a page of the report."""
+
+    plot: Path | None
+    html: Path | None
+    dataset: Dataset | None
+
+    def check(self) -> None:
+        """Raise InputError for a file that cannot be written."""
+        check_result_file(self.plot, "--plot")
+        check_result_file(self.html, "--html")
+        check_dataset(self.dataset, self.html)
+
+    def write(self, report: BenchReport) -> None:
+        """Write those that were asked for."""
+        from sgraf_deploy.bench.page import bench_page
+        from sgraf_deploy.bench.picture import comparison_svg
+        from sgraf_deploy.files.writer import write_file
+
+        value = report.to_json() | {"command": command_line()}
+        if self.plot is not None:
+            write_file(self.plot, comparison_svg(value), what="--plot")
+        if self.html is not None:
+            write_file(self.html, bench_page(value, self.dataset), what="--html")
+
+
 @click.command(
     cls=CommandWithSubcommands,
     moved={"--scaling": "scaling", "--profile": "profile"},
@@ -133,7 +165,7 @@ class Rounds:
     metavar="N",
     help="Number of random captions, if there is no --data. Default: 100.",
 )
-@REPEATS
+@repeats(10)
 @click.option(
     "--warmup",
     type=click.IntRange(min=0),
@@ -157,11 +189,14 @@ class Rounds:
     metavar="FILE.svg",
     help="SVG file for a picture of R@K and speed, besides the printed report.",
 )
+@HTML
+@DATASET
 @engine_options
 @subject_options
 @gathered(Compared, "compared")
 @gathered(Rounds, "rounds")
-def bench(*, subject: Subject, compared: Compared, rounds: Rounds, plot: Path | None) -> None:
+@gathered(Pictured, "pictured")
+def bench(*, subject: Subject, compared: Compared, rounds: Rounds, pictured: Pictured) -> None:
     """Measure parity and speed of a BUNDLE's engines against the literal PyTorch reference.
 
     Without BUNDLE, the only *.sgraf of this folder is measured, or else the embedded demo with
@@ -170,7 +205,7 @@ def bench(*, subject: Subject, compared: Compared, rounds: Rounds, plot: Path | 
     """
     compared.check(subject)
     subject.check()
-    check_result_file(plot, "--plot")
+    pictured.check()
     from sgraf_deploy.bench.run import run_bench
 
     with subject.opened() as (opened, demo), progress_bars() as bars:
@@ -181,8 +216,7 @@ def bench(*, subject: Subject, compared: Compared, rounds: Rounds, plot: Path | 
             show_finding(finding)
         report = run_bench(opened, workload, options, bars)
     subject.show(report, report_lines(report))
-    if plot is not None:
-        _draw(report, plot)
+    pictured.write(report)
     for message in report.warnings[len(workload.warnings) :]:
         warn(message)
     _fail_on(report)
@@ -208,13 +242,6 @@ def _options(bundle: Bundle, subject: Subject, rounds: Rounds) -> BenchOptions:
     except ImportError:  # opening the reference reports it, with the command that installs it
         pass
     return BenchOptions(engines, given, SpeedOptions(rounds.repeats, rounds.warmup, rounds.queries))
-
-
-def _draw(report: BenchReport, plot: Path) -> None:
-    from sgraf_deploy.bench.picture import comparison_svg
-    from sgraf_deploy.files.writer import write_file
-
-    write_file(plot, comparison_svg(report.to_json()), what="--plot")
 
 
 def _fail_on(report: BenchReport) -> None:

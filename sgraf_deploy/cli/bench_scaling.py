@@ -12,10 +12,10 @@ import click
 from sgraf_deploy.cli.bench_report import withheld_lines
 from sgraf_deploy.cli.bench_subject import (
     COUNT,
-    REPEATS,
     Subject,
     engine_options,
     one_engine,
+    repeats,
     subject_options,
 )
 from sgraf_deploy.cli.common import PATH, check_result_file, megabytes
@@ -52,7 +52,7 @@ _SIZE = re.compile(r"([1-9][0-9]*)[x×]([1-9][0-9]*)")
     help="Leave out sizes of more than N pairs. Default: no limit.",
 )
 @click.option("--plot", type=PATH, metavar="FILE.svg", help="Also draw the results into this file.")
-@REPEATS
+@repeats(5)
 @engine_options
 @subject_options
 def scaling(

@@ -5,8 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
-from functools import wraps
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -19,6 +18,7 @@ from sgraf_deploy.cli.common import (
     ENGINE_DIR,
     PATH,
     check_result_file,
+    gathered,
 )
 from sgraf_deploy.cli.terminal import echo
 from sgraf_deploy.config import MODULES, PRECISIONS, Module, Precision
@@ -31,14 +31,18 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 COUNT = click.IntRange(min=1)
-REPEATS = click.option(
-    "--repeats",
-    type=COUNT,
-    metavar="N",
-    default=5,
-    show_default=True,
-    help="Number of measured rounds.",
-)
+
+
+def repeats(default: int) -> Callable[[F], F]:
+    """The option --repeats."""
+    return click.option(
+        "--repeats",
+        type=COUNT,
+        metavar="N",
+        default=default,
+        show_default=True,
+        help="Number of measured rounds.",
+    )
 
 
 class Report(Protocol):
@@ -127,26 +131,11 @@ class Subject:
 
         try:
             if self.json_file is not None:
-                content = report.to_json() | {"command": _command()}
+                content = report.to_json() | {"command": command_line()}
                 write_json(self.json_file, content, what="--json")
         finally:
             for line in lines:
                 echo(line)
-
-
-def gathered(kind: type[Any], name: str) -> Callable[[F], F]:
-    """A decorator that passes the options which a dataclass names as one argument of that class."""
-    names = {field.name for field in fields(kind)}
-
-    def decorate(command: F) -> F:
-        @wraps(command)
-        def call(**options: Any) -> Any:
-            gathered_options = {key: options.pop(key) for key in names & options.keys()}
-            return command(**options, **{name: kind(**gathered_options)})
-
-        return call  # type: ignore[return-value]
-
-    return decorate
 
 
 def subject_options(command: F) -> F:
@@ -212,7 +201,8 @@ def _precisions(engines: Iterable[Choice]) -> tuple[Precision, ...]:
     return tuple(precision for precision in PRECISIONS if precision in wanted)
 
 
-def _command() -> str:
+def command_line() -> str:
+    """What was typed, for a report."""
     import shlex
     import sys
 

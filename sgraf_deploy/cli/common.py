@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import fields
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
@@ -64,6 +66,21 @@ ALLOW_UNVERIFIED = click.option(
     help="Also open TensorRT plans that were not yet compared with the reference on this GPU. "
     "They are compared before they are used, but loading one means trusting whoever built it.",
 )
+
+
+def gathered(kind: type[Any], name: str) -> Callable[[F], F]:
+    """A decorator that passes the options which a dataclass names as one argument of that class."""
+    names = {field.name for field in fields(kind)}
+
+    def decorate(command: F) -> F:
+        @wraps(command)
+        def call(**options: Any) -> Any:
+            gathered_options = {key: options.pop(key) for key in names & options.keys()}
+            return command(**options, **{name: kind(**gathered_options)})
+
+        return call  # type: ignore[return-value]
+
+    return decorate
 
 
 def _caption_words(_: click.Context, option: click.Parameter, value: int) -> int | None:
@@ -167,6 +184,28 @@ def data_options(command: F) -> F:
     ):
         command = option(command)
     return command
+
+
+HTML = click.option(
+    "--html",
+    type=PATH,
+    metavar="FILE",
+    help="Also write the report to this file, as one HTML page without scripts.",
+)
+DATASET = click.option(
+    "--dataset",
+    type=click.Choice(["f30k", "coco"]),
+    help="Say that the data are Flickr30K's or MSCOCO's test split. With --html the paper's own "
+    "figures then stand beside.",
+)
+
+
+def check_dataset(dataset: str | None, html: Path | None) -> None:
+    """Raise InputError for --dataset without the page that it is for."""
+    from sgraf_deploy.errors import InputError
+
+    if dataset is not None and html is None:
+        raise InputError("--dataset", expected="--html FILE together with it", got="none")
 
 
 def dimensions(bundle: Bundle) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,12 +13,16 @@ import click
 
 from sgraf_deploy.cli.common import (
     BUNDLE,
+    DATASET,
+    HTML,
     PATH,
+    check_dataset,
     check_result_file,
     count,
     data_options,
     describe_scorer,
     dimensions,
+    gathered,
     load_scorer,
     megabytes,
     scorer_options,
@@ -29,12 +34,53 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from sgraf_deploy.bench.published import Dataset
     from sgraf_deploy.data.precomp import PrecompSplit
     from sgraf_deploy.evaluation.cost import Cost
     from sgraf_deploy.evaluation.evaluate import Evaluation
     from sgraf_deploy.evaluation.recall import Recall, RecallReport
 
 _NUMBERS = ("R@1", "R@5", "R@10", "median rank", "mean rank", "rsum")
+
+
+@dataclass(frozen=True)
+class Results:
+    """The files that an evaluation writes."""
+
+    json_file: Path | None
+    html: Path | None
+    dataset: Dataset | None
+    saved: Path | None
+
+    @property
+    def files(self) -> dict[str, Path | None]:
+        """The files by the options that name them."""
+        return {"--json": self.json_file, "--html": self.html, "--save-similarities": self.saved}
+
+    def check(self) -> None:
+        """Raise InputError for a file that cannot be written, or that two results would be in."""
+        from sgraf_deploy.errors import InputError
+
+        check_dataset(self.dataset, self.html)
+        taken: dict[str, str] = {}
+        for option, path in self.files.items():
+            check_result_file(path, option)
+            other = option if path is None else taken.setdefault(os.path.realpath(path), option)
+            if other != option:
+                raise InputError(f"{other} and {option}", expected="two different files", got=path)
+
+    def write(self, result: Evaluation) -> None:
+        """Write the reports; similarities are written while they are scored."""
+        from sgraf_deploy.bench.page import eval_page
+        from sgraf_deploy.files.writer import write_file, write_json
+
+        if self.json_file is not None:
+            write_json(self.json_file, result.to_json(), what="--json")
+        if self.html is not None:
+            engine = f"{result.run['engine']} {result.run['executed']}"
+            ranks = {model: {engine: ranks.to_json()} for model, ranks in result.ranks.items()}
+            content = eval_page(result.to_json(), ranks, self.dataset)
+            write_file(self.html, content, what="--html")
 
 
 @click.command("eval", short_help="Measure R@K on a split of precomp data, in both directions.")
@@ -68,6 +114,8 @@ _NUMBERS = ("R@1", "R@5", "R@10", "median rank", "mean rank", "rsum")
     metavar="FILE",
     help="Also write the report to this file, as JSON.",
 )
+@HTML
+@DATASET
 @click.option(
     "--save-similarities",
     "saved",
@@ -76,6 +124,7 @@ _NUMBERS = ("R@1", "R@5", "R@10", "median rank", "mean rank", "rsum")
     help="Also write the similarities (images, captions) to this file, in float32. For several "
     "members they are those of the ensemble.",
 )
+@gathered(Results, "results")
 def evaluate(
     *,
     bundle: Path | str,
@@ -86,8 +135,7 @@ def evaluate(
     ties: Literal["last", "authors"],
     folds: int | None,
     authors_dev: bool,
-    json_file: Path | None,
-    saved: Path | None,
+    results: Results,
     **scorer_arguments: Any,
 ) -> None:
     """Measure R@K of a BUNDLE on a split of precomp data, in both directions.
@@ -98,11 +146,8 @@ def evaluate(
     from sgraf_deploy.bundle.bundle import Bundle
     from sgraf_deploy.data.precomp import open_precomp
     from sgraf_deploy.evaluation.evaluate import EvalOptions, evaluate_split
-    from sgraf_deploy.files.writer import write_json
 
-    check_result_file(json_file, "--json")
-    check_result_file(saved, "--save-similarities")
-    _check_apart(json_file, saved)
+    results.check()
     opened = Bundle.open(bundle)
     chosen = open_precomp(
         data,
@@ -117,7 +162,7 @@ def evaluate(
     try:
         with (
             load_scorer(opened, **scorer_arguments) as scorer,
-            _similarities(saved, chosen) as out,
+            _similarities(results.saved, chosen) as out,
             progress_bars() as bars,
         ):
             echo(describe_scorer(scorer))
@@ -126,28 +171,15 @@ def evaluate(
             result = evaluate_split(
                 scorer, chosen, options, out=out, stage=bars, tell=show_finding, announce=_announce
             )
-        if json_file is not None:
-            write_json(json_file, result.to_json(), what="--json")
+        results.write(result)
     finally:
         # A full disk must not lose a result that took an hour.
         for line in () if result is None else _lines(result):
             echo(line)
     for finding in result.of_the_ranks:
         show_finding(finding)
-    for written in filter(None, (json_file, saved)):
+    for written in filter(None, results.files.values()):
         echo(f"wrote {written}")
-
-
-def _check_apart(report: Path | None, saved: Path | None) -> None:
-    """Raise InputError if the report and the similarities would be written to the same file."""
-    from sgraf_deploy.errors import InputError
-
-    if report is None or saved is None:
-        return
-    if os.path.realpath(report) == os.path.realpath(saved):
-        raise InputError(
-            "--json and --save-similarities", expected="two different files", got=report
-        )
 
 
 @contextmanager

@@ -26,8 +26,8 @@ from sgraf_deploy.evaluation.recall import (
     Ranks,
     RecallReport,
     Ties,
-    evaluate,
     folds,
+    rank_matrix,
     row_blocks,
 )
 from sgraf_deploy.progress import Stage
@@ -76,6 +76,7 @@ class Evaluation:
     memory: Memory
     seconds: dict[str, float]
     logits: dict[str, NDArray[np.float32]]
+    ranks: dict[str, Ranks] = field(default_factory=dict)
     run: dict[str, Any] = field(default_factory=dict)
     of_the_data: tuple[Finding, ...] = ()
     """Known before the long stages."""
@@ -87,7 +88,7 @@ class Evaluation:
         return self.of_the_data + self.of_the_ranks
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the logits, as a JSON object."""
+        """Everything but the logits and the ranks, as a JSON object."""
         return {
             "run": self.run,
             "reports": {name: report.to_json() for name, report in self.reports.items()},
@@ -135,16 +136,18 @@ def evaluate_split(  # noqa: PLR0913  # four of them are callbacks
         scored = _by_matrices(encoded, options, stage, clock)
     else:
         scored = _by_tiles(encoded, stage, clock)
+    reports = scored.reports
     return Evaluation(
-        reports=scored.reports,
+        reports=reports,
         fold_reports=scored.fold_reports,
         words=checked.words,
         memory=memory,
         seconds={"encode": times[1] - times[0], "score": scored.done - times[1]},
         logits=scored.logits,
+        ranks=scored.ranks,
         run=describe_run(scorer, split),
         of_the_data=checked.findings,
-        of_the_ranks=chance_findings(scored.reports),
+        of_the_ranks=chance_findings(reports),
     )
 
 
@@ -195,16 +198,21 @@ class _Encoded:
 
 @dataclass(frozen=True, eq=False)
 class _Scored:
-    """Reports by model; `done` is when the last pair was scored."""
+    """Ranks by model; `done` is when the last pair was scored."""
 
     done: float
-    reports: dict[str, RecallReport]
+    ranks: dict[str, Ranks]
     fold_reports: dict[str, FoldReport] = field(default_factory=dict)
     logits: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
+    @property
+    def reports(self) -> dict[str, RecallReport]:
+        """R@K by model."""
+        return {name: RecallReport.of(ranks) for name, ranks in self.ranks.items()}
+
 
 def _by_tiles(encoded: _Encoded, stage: Stage, clock: Callable[[], float]) -> _Scored:
-    """R@K by model, counted tile by tile without a matrix of logits."""
+    """Ranks by model, counted tile by tile without a matrix of logits."""
     found = encoded.scorer.count_ranks(
         encoded.images,
         encoded.captions,
@@ -213,24 +221,22 @@ def _by_tiles(encoded: _Encoded, stage: Stage, clock: Callable[[], float]) -> _S
         progress=stage("scoring"),
     )
     done = clock()
-    reports = {
-        name.upper(): RecallReport.of(
-            Ranks(
-                counts.image_to_text,
-                counts.text_to_image,
-                int(np.count_nonzero(counts.level_image_to_text)),
-                int(np.count_nonzero(counts.level_text_to_image)),
-            )
+    ranks = {
+        name.upper(): Ranks(
+            counts.image_to_text,
+            counts.text_to_image,
+            int(np.count_nonzero(counts.level_image_to_text)),
+            int(np.count_nonzero(counts.level_text_to_image)),
         )
         for name, counts in found.items()
     }
-    return _Scored(done, reports)
+    return _Scored(done, ranks)
 
 
 def _by_matrices(
     encoded: _Encoded, options: EvalOptions, stage: Stage, clock: Callable[[], float]
 ) -> _Scored:
-    """R@K by model, from whole matrices of logits."""
+    """Ranks by model, from whole matrices of logits."""
     scorer = encoded.scorer
     logits = scorer.logits(encoded.images, encoded.captions, progress=stage("scoring"))
     done = clock()
@@ -247,15 +253,15 @@ def _by_matrices(
 
 def _rank(
     logits: dict[str, NDArray[np.float32]], captions_per_image: int, options: EvalOptions
-) -> tuple[dict[str, RecallReport], dict[str, FoldReport]]:
-    """R@K by model, on the whole and, if asked for, in folds."""
-    reports, fold_reports = {}, {}
+) -> tuple[dict[str, Ranks], dict[str, FoldReport]]:
+    """Ranks by model on the whole and, if asked for, R@K in folds."""
+    ranks, fold_reports = {}, {}
     for name, matrix in logits.items():
         ranked = similarities(matrix) if options.ties == "authors" else matrix
-        reports[name] = evaluate(ranked, captions_per_image, options.ties)
+        ranks[name] = rank_matrix(ranked, captions_per_image, options.ties)
         if options.folds is not None:
             fold_reports[name] = folds(ranked, options.folds, captions_per_image, options.ties)
-    return reports, fold_reports
+    return ranks, fold_reports
 
 
 def describe_run(scorer: Scorer, split: PrecompSplit) -> dict[str, Any]:

@@ -41,6 +41,13 @@ class Ranks:
     tied_text_to_image: int
     ties: Ties = "last"
 
+    def to_json(self) -> dict[str, list[int]]:
+        """The ranks of both directions as a JSON object, counted from 1 as readers count."""
+        return {
+            "image_to_text": (self.image_to_text + 1).tolist(),
+            "text_to_image": (self.text_to_image + 1).tolist(),
+        }
+
 
 @dataclass(frozen=True)
 class Recall:

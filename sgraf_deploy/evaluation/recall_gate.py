@@ -42,16 +42,16 @@ def check_recall(
     Gains are in points. `tell` is told if the reference's own R@K is at chance. Raises GateError
     where the logits, their rank correlation or R@K differ by more than their bounds.
     """
-    reference, found = compare_scorers(literal, {scorer.engine_name: scorer}, workload, stage)
+    compared = compare_scorers(literal, {scorer.engine_name: scorer}, workload, stage)
     if (inexact := literal.inexact) is not None:
         raise GateError(
             f"gate for engine {scorer.engine_name}: the literal loop is no yardstick",
             got=inexact,
             hint="leave PyTorch's precision alone while this runs",
         )
-    for finding in chance_findings(by_reference(reference)):
+    for finding in chance_findings(by_reference(compared.reference)):
         tell(finding)
-    (parities,) = found.values()
+    (parities,) = compared.parity.values()
     missed = [f"{parity.model}: {bound}" for parity in parities for bound in parity.missed]
     if missed:
         raise GateError(

@@ -20,13 +20,14 @@ def verify_bundle(bundle: Bundle, checkpoints: Sequence[Path] = ()) -> dict[str,
     are missing, CheckpointError for another checkpoint, and GateError for a bound that is not met.
     """
     bundle.verify_files()
-    inputs, references = _expected(bundle, checkpoints)
+    inputs, references = expected_values(bundle, checkpoints)
     return gate_members(bundle.path, bundle.manifest.members, inputs, references)
 
 
-def _expected(
-    bundle: Bundle, checkpoints: Sequence[Path]
+def expected_values(
+    bundle: Bundle, checkpoints: Sequence[Path] = ()
 ) -> tuple[GateInputs, dict[str, GateReference]]:
+    """The gate's inputs and every member's values for them; raises as `verify_bundle`."""
     members = bundle.manifest.members
     if not checkpoints:
         return read_gate(bundle.gate_path(), tuple(members))

@@ -87,6 +87,31 @@ def open_graph(path: Path, precision: Precision) -> Run:
     return run
 
 
+def evaluate_nodes(model: onnx.ModelProto, path: Path, feed: Arrays) -> Arrays:
+    """Every value that the nodes of a graph compute, by name, in onnx's evaluator.
+
+    Floats of `feed` are rounded to what the graph takes. Raises GateError, which names the file
+    `path` of the graph, if it cannot be executed.
+    """
+    model = onnx.ModelProto.FromString(model.SerializeToString())
+    outputs = {value.name for value in model.graph.output}
+    names = [name for node in model.graph.node for name in node.output]
+    model.graph.output.extend(
+        onnx.ValueInfoProto(name=name) for name in names if name not in outputs
+    )
+    halves = {
+        value.name
+        for value in model.graph.input
+        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
+    }
+    with np.errstate(all="ignore"), _refused(path, EVALUATOR, _EVALUATOR_ERRORS):
+        evaluator = ReferenceEvaluator(model, new_ops=[GRU])
+        taken = _taken(feed, evaluator.input_names)
+        taken = {name: x.astype(np.float16) if name in halves else x for name, x in taken.items()}
+        found = evaluator.run(None, taken)
+    return dict(zip(evaluator.output_names, map(np.asarray, found), strict=True))
+
+
 def _onnxruntime(path: Path) -> Run:
     onnxruntime, native = import_onnxruntime(), import_state()
     errors = tuple(kind for kind in vars(native).values() if _is_error(kind))

@@ -13,10 +13,10 @@ from support.small_models import LENGTHS, SGR, random_captions, random_regions
 import sgraf_deploy
 from sgraf_deploy.bench import measure
 from sgraf_deploy.bench.measure import Ratio, pair_flop
-from sgraf_deploy.bench.speed import LITERAL, SpeedOptions, measure_throughput
+from sgraf_deploy.bench.speed import SpeedOptions, measure_throughput
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.engines.torch.literal import LiteralLoop
-from sgraf_deploy.evaluation.workload import Inputs
+from sgraf_deploy.evaluation.workload import LITERAL, Inputs
 
 IMAGES = 4
 DEPTH = logits_depth(SGR, max(LENGTHS))

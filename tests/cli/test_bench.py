@@ -13,6 +13,7 @@ from support.cli_world import IMAGES, World, done, error_line, run
 from support.small_models import SAF, SGR
 
 from sgraf_deploy.bench import measure
+from sgraf_deploy.bench.page import bench_page
 from sgraf_deploy.bench.picture import comparison_svg
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.engines.gpu import Driver, Gpu
@@ -68,6 +69,18 @@ def test_the_report_is_drawn(world: World) -> None:
     _, report = bench(world.bundle, *data, *ONCE, "--engine", "ort", "--plot", "p.svg")
 
     assert Path("p.svg").read_text(encoding="utf-8") == comparison_svg(report)
+
+
+def test_the_report_is_a_page(world: World) -> None:
+    data = ("--data", world.data, "--split", "dev")
+    _, report = bench(world.bundle, *data, *ONCE, "--engine", "ort", "--html", "p.html")
+
+    assert Path("p.html").read_text(encoding="utf-8") == bench_page(report)
+
+
+def test_the_papers_figures_stand_on_the_page_alone(world: World) -> None:
+    result = run("bench", world.bundle, *FEW, "--dataset", "f30k")
+    assert (result.exit_code, "--html" in error_line(result)) == (2, True)
 
 
 def test_what_auto_takes_and_torch_are_compared(world: World) -> None:

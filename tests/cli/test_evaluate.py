@@ -258,6 +258,19 @@ def test_similarities_of_one_member_are_its_own(world: World) -> None:
     np.testing.assert_allclose(saved, similarities(expected_logits(world)["SAF"]), atol=1e-6)
 
 
+def test_the_report_is_a_page_with_the_ranks_of_the_run(world: World) -> None:
+    _, report = evaluate(world, "--html", "p.html")
+    page = Path("p.html").read_text(encoding="utf-8")
+    for model, figures in report["reports"].items():
+        engine = f"{report['run']['engine']} {report['run']['executed']}"
+        r1 = figures["image_to_text"]["r1"]
+        start = f'<tr><td>{model}</td><td>{engine}</td><td class="number">{r1:.2f}<small>'
+        assert start in page
+    data = ("--data", world.data, "--split", "dev")
+    alone = run("eval", world.bundle, *data, "--dataset", "coco")
+    refused_line(alone, InputError, "--dataset", expected=naming("--html"))
+
+
 def test_what_cannot_be_saved_is_refused_before_the_work(world: World) -> None:
     def no_work(*_: object, **__: object) -> None:
         raise AssertionError("it was begun")

@@ -10,6 +10,7 @@ from support.cli_world import World, done, line_naming, refused_line, run, sugge
 from support.refusals import naming
 
 from sgraf_deploy.bundle.bundle import Bundle
+from sgraf_deploy.config import GRAPHS
 from sgraf_deploy.errors import GateError, InputError, UnavailableError
 from sgraf_deploy.evaluation import parity
 from sgraf_deploy.gate import values as gate
@@ -34,7 +35,11 @@ def test_all_exports_fp8_too_and_says_what_it_does_to_recall(lenient: World) -> 
     assert Bundle.open("a.sgraf").manifest.precisions == ("fp32", "fp16", "fp8")
     line_naming(result.stdout, "fp8", "dev", 6, 30, "SGR", "SAF", "SGRAF")
     line_naming(result.stderr, "fp8")
-    line_naming(done("verify", "a.sgraf").stdout, "sgr fp8")
+    lines = done("verify", "a.sgraf", "--layers").stdout
+    line_naming(lines, "sgr fp8")
+    for graph in GRAPHS:
+        line_naming(lines, "saf", "fp16", graph)
+        line_naming(lines, "saf", "fp8", graph)
 
 
 def test_fp8_alone_names_an_engine_that_runs_it(lenient: World) -> None:

@@ -54,6 +54,17 @@ def test_a_whole_bundle_is_verified(world: World) -> None:
     assert tree(world.bundle) == before
 
 
+def test_layers_name_the_first_node_beyond_the_bound(world: World) -> None:
+    before = tree(world.bundle)
+    for bound, named in ((1e-9, "first"), (1e9, "no node")):
+        lines = done("verify", world.bundle, "--layers", "--layer-bound", bound).stdout
+        found = [line for line in lines.splitlines() if " fp16 " in line and " nodes: " in line]
+        assert len(found) == 2 * len(GRAPHS)
+        assert all(named in line for line in found)
+        assert lines.count("worst") == 2 * len(GRAPHS)
+    assert tree(world.bundle) == before
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_a_graph_of_other_weights_fails_the_gate(world: World, precision: str, graph: str) -> None:
