@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from sgraf_deploy.data.bound import CHARACTERS_PER_WORD
@@ -177,7 +177,11 @@ def test_every_caption_of_photographs(shared: Path) -> None:
         assert_same(captions, vocabulary)
 
 
-@settings(max_examples=20, suppress_health_check=[*HealthCheck])
+@settings(
+    max_examples=20,
+    phases=[Phase.generate],  # a failure names one caption, and node is too slow to find a shorter
+    suppress_health_check=[*HealthCheck],
+)
 @given(captions=st.lists(CAPTIONS, min_size=BATCH, max_size=BATCH), trained=st.booleans())
 def test_text_of_any_kind(captions: list[str], trained: bool) -> None:
     assert_same(captions, ABBREVIATIONS, VOCABULARY if trained else UNTRAINED)
