@@ -3,6 +3,7 @@
     MEMBER_GRAPH/config.pbtxt      names, types and shapes of the graph, and how Triton runs it
     MEMBER_GRAPH/1/model.onnx      the graph (backend onnxruntime), or
     MEMBER_GRAPH/1/model.plan      the plan that was compiled of it (backend tensorrt)
+    combined/…                     the same of the graph of all members, if the bundle has it
     contents.json                  every file with its hash
 
 No Triton has run these repositories: the configurations are checked against the graphs alone.
@@ -16,7 +17,8 @@ from pathlib import Path
 from typing import Literal
 
 from sgraf_deploy.bundle.bundle import Bundle
-from sgraf_deploy.config import GRAPHS, GraphName, GraphSignature, Precision, TensorSpec
+from sgraf_deploy.bundle.manifest import GraphFile
+from sgraf_deploy.config import COMBINED, GRAPHS, GraphName, GraphSignature, Precision, TensorSpec
 from sgraf_deploy.engines.policy import default_precision
 from sgraf_deploy.engines.trt.plan_list import list_plans
 from sgraf_deploy.engines.trt.plans import Sidecar, largest_sizes, load_plan, plan_folder
@@ -81,11 +83,20 @@ def write_repository(bundle: Bundle, target: Path, options: TritonOptions) -> Co
 
 
 def _models(bundle: Bundle, options: TritonOptions) -> Iterator[_Model]:
+    manifest = bundle.manifest
     precision = options.precision or _precision(bundle, options.platform)
-    make = _onnx_model if options.platform == "onnxruntime" else _plan_model
-    for member in bundle.manifest.members:
+    for member in manifest.members:
         for graph in GRAPHS:
-            yield make(bundle, member, graph, precision, options)
+            if options.platform == "tensorrt":
+                yield _plan_model(bundle, member, graph, precision, options)
+            else:
+                file = bundle.graph(member, graph, precision)
+                about = f"The graph {graph} of member {member}"
+                yield _onnx_model(bundle, f"{member}_{graph}", file, f"{about}, {precision}")
+    # No plan is compiled of the combined graph.
+    if options.platform == "onnxruntime" and precision in manifest.combined:
+        about = f"All members in one graph, {precision}"
+        yield _onnx_model(bundle, COMBINED, manifest.combined[precision], about)
 
 
 def _precision(bundle: Bundle, platform: Platform) -> Precision:
@@ -94,23 +105,20 @@ def _precision(bundle: Bundle, platform: Platform) -> Precision:
     return default_precision("trt", bundle.manifest.precisions) or "fp16"
 
 
-def _onnx_model(
-    bundle: Bundle, member: str, graph: GraphName, precision: Precision, options: TritonOptions
-) -> _Model:
+def _onnx_model(bundle: Bundle, name: str, file: GraphFile, about: str) -> _Model:
     import onnx
 
     from sgraf_deploy.gate.graphs import check_interface
 
-    content = bundle.graph_path(member, graph, precision).read_bytes()
-    signature = bundle.graph(member, graph, precision).signature
-    label = f"{member} {precision} {graph}"
-    check_interface(onnx.ModelProto.FromString(content), signature, label)
-    about = (
-        f"The graph {graph} of member {member}, {precision}, of bundle {bundle.sha256[:16]}.",
+    content = bundle.file(file.ref).read_bytes()
+    check_interface(onnx.ModelProto.FromString(content), file.signature, name)
+    comment = (
+        f"{about}, of bundle {bundle.sha256[:16]}.",
         "KIND_AUTO takes the GPUs that Triton sees, or else the CPU; KIND_CPU keeps it there.",
     )
-    kind = ("kind: KIND_AUTO", "count: 1")
-    return _Model(f"{member}_{graph}", "model.onnx", content, signature, about, kind)
+    return _Model(
+        name, "model.onnx", content, file.signature, comment, ("kind: KIND_AUTO", "count: 1")
+    )
 
 
 def _plan_model(

@@ -90,11 +90,36 @@ def test_every_graph_is_a_model_with_its_own_interface(
         assert (path / "1" / "model.onnx").read_bytes() == original.read_bytes()
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_all_members_in_one_graph_are_a_model(
+    combined: Bundle, tmp_path: Path, precision: Precision
+) -> None:
+    write_repository(combined, tmp_path / "repository", TritonOptions(precision=precision))
+
+    found = {path.name: (path, config) for path, config in models(tmp_path / "repository")}
+    assert {name.partition("_")[0] for name in found} == {"sgr", "sgr-2", "saf", "combined"}
+    path, config = found["combined"]
+    content = (path / "1" / "model.onnx").read_bytes()
+    assert content == combined.combined_path(precision).read_bytes()
+    graph = onnx.ModelProto.FromString(content).graph
+    assert configured(config, "input") == tensors(graph.input)
+    assert configured(config, "output") == tensors(graph.output)
+    assert [name for name, *_ in tensors(graph.output)] == ["logits", "similarities"]
+
+
 def test_members_of_one_module_have_names_of_their_own(three: Bundle, tmp_path: Path) -> None:
     write_repository(three, tmp_path / "repository", TritonOptions())
 
     names = {path.name.partition("_")[0] for path, _ in models(tmp_path / "repository")}
     assert names == {"sgr", "sgr-2", "saf"}
+
+
+def test_no_plan_is_compiled_of_all_members(combined: Bundle, tmp_path: Path) -> None:
+    sidecars = plans(combined, tmp_path / "plans")
+
+    write_repository(combined, tmp_path / "repository", tensorrt(tmp_path / "plans"))
+
+    assert {path.name for path, _ in models(tmp_path / "repository")} == set(sidecars)
 
 
 def test_the_parser_is_as_strict_as_tritons() -> None:
@@ -217,7 +242,7 @@ def test_a_graph_with_another_interface_than_the_manifests_is_refused(
         return replace(found, signature=replace(found.signature, inputs=inputs))
 
     monkeypatch.setattr(Bundle, "graph", renamed)
-    with refused(GateError, "pair_scorer", "inputs", expected=naming("images")):
+    with refused(GateError, "sgr_pair_scorer", "inputs", expected=naming("images")):
         write_repository(exported, tmp_path / "repository", TritonOptions())
     assert not (tmp_path / "repository").exists()
 
