@@ -12,8 +12,10 @@ from typing import Any
 from sgraf_deploy.errors import InputError, UnavailableError
 
 PACKAGE = "onnxruntime-web"
-SCRIPT = "ort.wasm.bundle.min.mjs"
-"""Its interface and what loads the WebAssembly, without any GPU."""
+SOURCE = "ort.wasm.bundle.min.mjs"
+"""Its interface and what loads the WebAssembly, without any GPU, as npm has it."""
+SCRIPT = "ort.wasm.bundle.min.js"
+"""The same in a page: not every file server knows that `.mjs` is a script."""
 WASM = "ort-wasm-simd-threaded.wasm"
 LICENCE = "LICENSE"
 
@@ -29,7 +31,7 @@ _VERSION = re.compile(r"(\d+)\.(\d+)\.\d+(?:-[0-9A-Za-z.-]+)?")
 
 @dataclass(frozen=True)
 class BrowserRuntime:
-    """A version of ONNX Runtime for browsers, and the contents of the files that a page needs."""
+    """A version of ONNX Runtime for browsers, and what a page needs of it, by the name there."""
 
     version: str
     files: Mapping[str, bytes]
@@ -44,7 +46,7 @@ def read_runtime(node_modules: Path) -> BrowserRuntime:
     Example:
         >>> runtime = read_runtime(Path("node_modules"))
         >>> sorted(runtime.files)
-        ['LICENSE', 'ort-wasm-simd-threaded.wasm', 'ort.wasm.bundle.min.mjs']
+        ['LICENSE', 'ort-wasm-simd-threaded.wasm', 'ort.wasm.bundle.min.js']
     """
     folder = node_modules / PACKAGE
     described = _description(folder)
@@ -55,7 +57,8 @@ def read_runtime(node_modules: Path) -> BrowserRuntime:
         raise InputError(
             f"{PACKAGE} in {node_modules}", expected=f"at least {oldest}", got=version, hint=INSTALL
         )
-    files = {name: _read(folder / "dist" / name) for name in (SCRIPT, WASM)}
+    dist = folder / "dist"
+    files = {SCRIPT: _read(dist / SOURCE), WASM: _read(dist / WASM)}
     return BrowserRuntime(version, files | {LICENCE: _licence(folder, described)})
 
 

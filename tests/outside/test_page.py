@@ -63,9 +63,9 @@ def chromium() -> str:
 
 def browse(url: str, **plan: Any) -> dict[str, Any]:
     """What the page at an address shows, by `browse.mjs`, which says what a plan is."""
-    command = ["node", HERE / "browse.mjs", url, os.environ["SGRAF_DEPLOY_NODE_MODULES"]]
+    script, modules = str(HERE / "browse.mjs"), os.environ["SGRAF_DEPLOY_NODE_MODULES"]
     ran = subprocess.run(
-        [*command, chromium()],
+        ["node", script, url, modules, chromium()],
         input=json.dumps(plan),
         capture_output=True,
         text=True,

@@ -85,8 +85,7 @@ PIECES = (
     *("'", "' ", "''", '"', '" ', "``", "`", "“", "”", "‘", "’", "«", "»", "„", "(", ")", "[", "]"),
     *("{", "}", "<", ">", "$", "#", "@", "&", "%", "*", "_", "\x00", "\\", "/"),
 )
-UNASSIGNED = ("Cn", "Co", "Cs")
-ASSIGNED = st.characters(exclude_categories=UNASSIGNED)
+ASSIGNED = st.characters(exclude_categories=("Cn", "Co", "Cs"))
 """Characters that Python's Unicode has assigned: of others, node's may know more."""
 CAPTIONS = st.one_of(
     st.lists(st.sampled_from(PIECES), max_size=12).map("".join),
@@ -212,4 +211,4 @@ def test_every_assigned_character() -> None:
 
 
 def is_assigned(character: str) -> bool:
-    return unicodedata.category(character) not in UNASSIGNED
+    return unicodedata.category(character) not in ("Cn", "Co", "Cs")

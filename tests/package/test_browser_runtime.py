@@ -13,6 +13,7 @@ from sgraf_deploy.package.browser_runtime import (
     LICENCE,
     PACKAGE,
     SCRIPT,
+    SOURCE,
     WASM,
     read_runtime,
 )
@@ -27,8 +28,8 @@ def test_the_files_of_a_page_are_read_and_no_others(tmp_path: Path) -> None:
 
     assert runtime.version == VERSION
     assert set(runtime.files) == {SCRIPT, WASM, LICENCE}
-    for name in (SCRIPT, WASM):
-        assert runtime.files[name] == (folder / PACKAGE / "dist" / name).read_bytes()
+    for name, source in ((SCRIPT, SOURCE), (WASM, WASM)):
+        assert runtime.files[name] == (folder / PACKAGE / "dist" / source).read_bytes()
     assert runtime.files[LICENCE].startswith(b"MIT License\n\nCopyright (c) Microsoft Corporation")
 
 
@@ -39,7 +40,7 @@ def test_a_licence_that_npm_brings_is_taken(tmp_path: Path) -> None:
     assert read_runtime(folder).files[LICENCE] == b"its own"
 
 
-@pytest.mark.parametrize("missing", ["package.json", f"dist/{SCRIPT}", f"dist/{WASM}", "."])
+@pytest.mark.parametrize("missing", ["package.json", f"dist/{SOURCE}", f"dist/{WASM}", "."])
 def test_what_npm_did_not_install_is_named(tmp_path: Path, missing: str) -> None:
     folder = write_npm(tmp_path / "node_modules")
     gone = folder / PACKAGE / missing

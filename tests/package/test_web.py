@@ -23,7 +23,7 @@ from sgraf_deploy.data.tokenizer import TRAINED, UNTRAINED, VOCABULARY
 from sgraf_deploy.errors import BundleError, DataError, InputError
 from sgraf_deploy.files.folders import list_files
 from sgraf_deploy.package import web
-from sgraf_deploy.package.browser_runtime import LICENCE, SCRIPT, WASM
+from sgraf_deploy.package.browser_runtime import LICENCE, SCRIPT, SOURCE, WASM
 from sgraf_deploy.package.contents import CONTENTS
 from sgraf_deploy.package.web import STATIC, PageOptions, write_page
 
@@ -99,8 +99,8 @@ def test_the_static_files_and_the_runtime_are_copies(page: Path, options: PageOp
     for name in STATIC:
         assert (page / name).read_bytes() == (PAGE / name).read_bytes()
     dist = options.runtime / "onnxruntime-web" / "dist"
-    for name in (SCRIPT, WASM):
-        assert (page / "runtime" / name).read_bytes() == (dist / name).read_bytes()
+    for name, source in ((SCRIPT, SOURCE), (WASM, WASM)):
+        assert (page / "runtime" / name).read_bytes() == (dist / source).read_bytes()
     assert list_files(page / "runtime") == sorted([SCRIPT, WASM, LICENCE])
 
 

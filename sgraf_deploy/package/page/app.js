@@ -16,8 +16,10 @@ function make(tag, properties = {}, ...children) {
   return made;
 }
 
-function say(text) {
-  element("status").textContent = text;
+/** Tells the state of things; `aside` is for those who hear the page and do not see it. */
+function say(text, aside = "") {
+  const parts = [text, make("span", { className: "spoken" }, aside)];
+  element("status").replaceChildren(...(text === "" ? [] : parts));
 }
 
 function showProgress(done, total) {
@@ -134,7 +136,7 @@ async function answer(app, caption, own, signal) {
   showRanking(app, ranking, own);
   element("results").ariaBusy = "false";
   const best = app.page.names[ranking[0].row];
-  say(`Ranked ${images} in ${seconds} s. The best: ${best}`);
+  say(`Ranked ${images} in ${seconds} s.`, ` The best: ${best}`);
 }
 
 /** Answers one caption at a time: a newer one ends the work on the one before it. */

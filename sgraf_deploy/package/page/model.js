@@ -1,7 +1,7 @@
 // Runs the bundle's text encoders and scorers in ONNX Runtime's WebAssembly build, on images that
 // were encoded beforehand.
 
-import { InferenceSession, Tensor, env } from "./runtime/ort.wasm.bundle.min.mjs";
+import { InferenceSession, Tensor, env } from "./runtime/ort.wasm.bundle.min.js";
 
 const TILE = 16; // images that are scored at once
 const PATIENCE = 30; // milliseconds until the page may draw and listen again
