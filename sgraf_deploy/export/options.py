@@ -21,7 +21,8 @@ class ExportOptions:
     runs on a few of its images instead of synthetic regions, and R@K is measured on more of them.
     It needs the vocabulary, and FP8 needs it. None of its captions may be longer than
     `max_caption_words`, unless that is None. `key` is the name under which the checkpoints hold
-    the model, if that is not `model`. `card` writes a model card into the bundle's folder.
+    the model, if that is not `model`. `combined` asks for the graph of all members, too, and `card`
+    for a model card in the bundle's folder.
 
     Raises InputError for FP8 without `gate_data`.
     """
@@ -37,6 +38,7 @@ class ExportOptions:
     max_caption_words: int | None = MAX_WORDS
     key: str | None = None
     card: bool = False
+    combined: bool = False
 
     def __post_init__(self) -> None:
         if "fp8" in self.precisions and self.gate_data is None:
