@@ -25,7 +25,7 @@ PLAIN = ("errors", "config", "files", "formats", "progress", "schema", "versions
 """What everything may import."""
 ORDER = (
     *("bundle", "data", "engines", "gate", "runtime", "evaluation", "export", "compile"),
-    *("bench", "train", "demo", "cli"),
+    *("package", "bench", "train", "demo", "cli"),
 )
 """The packages; each may import those before it."""
 NEED_TORCH = ("model", "engines.torch", "engines.fused")
@@ -45,8 +45,8 @@ MAY_IMPORT = {
     "progress": set(),
     "schema": {"errors"},
     "versions": {"__version__"},
-    "train": BELOW["train"] - {"export", "compile", "bench"},
-    "demo": BELOW["demo"] - {"compile", "bench", "train"},
+    "train": BELOW["train"] - {"export", "compile", "package", "bench"},
+    "demo": BELOW["demo"] - {"compile", "package", "bench", "train"},
 }
 """Top-level name inside the package -> the top-level names it may import."""
 
