@@ -21,6 +21,9 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 DEFAULT_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 """The precisions that an export makes by default; fp8 must be requested."""
 GRAPHS: tuple[GraphName, ...] = get_args(GraphName)
+"""A member's graphs, which engines run."""
+COMBINED = "combined"
+"""The graph of all members in one, for other programs: no member's, and none that engines run."""
 
 CAPTIONS_PER_IMAGE = 5
 """The number of captions per image in Flickr30K and MSCOCO, the usual evaluation data."""
@@ -150,3 +153,14 @@ def signature(
     )
     logits = TensorSpec("logits", "float32", ("pairs",))
     return GraphSignature((*image, *text, lengths, *products, *index), (logits,))
+
+
+def combined_signature(config: ModelConfig) -> GraphSignature:
+    """The signature of the combined graph of members that share the dimensions in `config`.
+
+    It is the same in every precision: regions and logits are float32, ids and lengths int32.
+    """
+    regions = signature("image_encoder", config, "fp32").inputs
+    texts = signature("text_encoder", config, "fp32").inputs
+    (logits,) = signature("scorer", config, "fp32").outputs
+    return GraphSignature((*regions, *texts), (logits, replace(logits, name="similarities")))

@@ -194,6 +194,18 @@ def three(
 
 
 @pytest.fixture(scope="session")
+def combined(checkpoint_files: dict[str, Path], second_sgr: Path, built_once: BuiltOnce) -> Bundle:
+    """The same ensemble in fp32 and fp16, with graphs of all members; nobody changes it."""
+    from sgraf_deploy.export.exporter import ExportOptions, export_bundle
+
+    def build(target: Path) -> None:
+        paths = [checkpoint_files["sgr"], second_sgr, checkpoint_files["saf"]]
+        export_bundle(paths, target, ExportOptions(combined=True))
+
+    return Bundle.open(built_once("combined.sgraf", build))
+
+
+@pytest.fixture(scope="session")
 def trained(shared: Path, built_once: BuiltOnce) -> Bundle:
     """The shared trained checkpoints, SGR and SAF, verified on their data; nobody changes it."""
     from sgraf_deploy.export.exporter import ExportOptions, export_bundle
@@ -216,7 +228,7 @@ def exported_fp8(
     tmp_path_factory: pytest.TempPathFactory,
     built_once: BuiltOnce,
 ) -> Bundle:
-    """An SGRAF bundle in fp32 and fp8, whose R@K nobody compared; nobody changes it."""
+    """SGRAF in fp32 and fp8 with a combined graph, whose R@K nobody compared; nobody changes it."""
     from support.export_splits import write_split
 
     from sgraf_deploy.export import exporter
@@ -229,7 +241,10 @@ def exported_fp8(
         folder = tmp_path_factory.mktemp("exported_fp8")
         write_split(folder, "dev", images=12)
         options = ExportOptions(
-            vocabulary=vocabulary_file, precisions=("fp32", "fp8"), gate_data=folder
+            vocabulary=vocabulary_file,
+            precisions=("fp32", "fp8"),
+            gate_data=folder,
+            combined=True,
         )
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(exporter, "gate_fp8", unchecked)

@@ -149,6 +149,21 @@ class Bundle:
         """The verified ONNX file of one graph; BundleError if it is absent or damaged."""
         return self.file(self.graph(member, graph, precision).ref)
 
+    def combined_path(self, precision: Precision) -> Path:
+        """The verified ONNX file of all members in one graph, for other programs.
+
+        Raises BundleError if it is damaged, or the bundle was exported without it.
+        """
+        found = self.manifest.combined.get(precision)
+        if found is None:
+            raise BundleError(
+                f"bundle {self.path} has no combined graph in {precision}",
+                expected=" or ".join(self.manifest.combined) or "one",
+                got="none",
+                hint="export it again with `sgraf-deploy export --combined --force`",
+            )
+        return self.file(found.ref)
+
     def reference_path(self, member: str) -> Path:
         """The verified file of a member's original weights; BundleError if they were left out."""
         return self._optional(

@@ -22,6 +22,7 @@ from sgraf_deploy.config import (
     ModelConfig,
     Precision,
     TensorSpec,
+    combined_signature,
     describe_modules,
     member_names,
     signature,
@@ -29,7 +30,7 @@ from sgraf_deploy.config import (
 from sgraf_deploy.errors import BundleError, InputError
 from sgraf_deploy.schema import INLINE, Document, decode, encode, parse
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 MANIFEST = "manifest.json"
 """The file that makes a folder a bundle."""
@@ -73,7 +74,7 @@ class FileRef:
 
 @dataclass(frozen=True)
 class GraphFile:
-    """One ONNX graph of a member in one precision."""
+    """One ONNX graph in one precision, a member's or that of all members."""
 
     ref: FileRef = field(metadata=INLINE)
     opset: int
@@ -125,7 +126,8 @@ class Manifest:
     """Everything that a bundle says about itself.
 
     `members` are called as `config.member_names` says, and `module` is what they make together
-    (`config.describe_modules`). `tokenizer` and `vocabulary` are None for a bundle that works on
+    (`config.describe_modules`). `combined` are the graphs of all members, which only an export that
+    was asked for them has. `tokenizer` and `vocabulary` are None for a bundle that works on
     token ids; `gate` and the members' `reference` for one without references. Raises BundleError
     when the parts contradict each other.
     """
@@ -133,6 +135,7 @@ class Manifest:
     schema_version: int
     module: str
     members: Mapping[str, Member]
+    combined: Mapping[Precision, GraphFile]
     tokenizer: str | None
     vocabulary: FileRef | None
     region_statistics: dict[str, Any] | None
@@ -144,6 +147,7 @@ class Manifest:
         if self.schema_version != SCHEMA_VERSION:
             raise _wrong("schema_version", SCHEMA_VERSION, self.schema_version)
         _check_members(self)
+        _check_combined(self)
         for name, other in (("tokenizer", "vocabulary"), ("vocabulary", "tokenizer")):
             if getattr(self, name) is None and getattr(self, other) is not None:
                 raise _wrong(name, f"a value, because {other} has one", None)
@@ -181,9 +185,10 @@ class Manifest:
 
     @property
     def graphs(self) -> tuple[FileRef, ...]:
-        """The files of every member's graphs, in the order of the JSON."""
+        """The files of every member's graphs, and of all members', in the order of the JSON."""
         by_precision = [each for member in self.members.values() for each in member.graphs.values()]
-        return tuple(graph.ref for graphs in by_precision for graph in graphs.values())
+        graphs = [graph for graphs in by_precision for graph in graphs.values()]
+        return tuple(graph.ref for graph in (*graphs, *self.combined.values()))
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object that `from_json` reads back."""
@@ -239,6 +244,16 @@ def _check_members(manifest: Manifest) -> None:
         )
     if not manifest.precisions:
         raise BundleError("members.*.graphs", expected="a precision that every member has")
+
+
+def _check_combined(manifest: Manifest) -> None:
+    """The combined graphs must be in precisions of the members, and take what these take."""
+    for precision, graph in manifest.combined.items():
+        if precision not in manifest.precisions:
+            expected = " or ".join(manifest.precisions)
+            raise _wrong(f"combined.{precision} (field name)", expected, precision)
+        right = combined_signature(manifest._config)
+        _check_signature(f"combined.{precision}", right, graph.signature)
 
 
 def _has_gram(specs: Iterable[TensorSpec]) -> bool:

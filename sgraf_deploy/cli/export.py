@@ -21,7 +21,13 @@ from sgraf_deploy.cli.common import (
 )
 from sgraf_deploy.cli.evaluate import recall_table
 from sgraf_deploy.cli.terminal import echo, progress_bars, table
-from sgraf_deploy.config import CAPTIONS_PER_IMAGE, DEFAULT_PRECISIONS, PRECISIONS, Precision
+from sgraf_deploy.config import (
+    CAPTIONS_PER_IMAGE,
+    COMBINED,
+    DEFAULT_PRECISIONS,
+    PRECISIONS,
+    Precision,
+)
 from sgraf_deploy.data.tokenizer import VOCABULARY
 
 if TYPE_CHECKING:
@@ -70,6 +76,12 @@ _SETS = {"both": DEFAULT_PRECISIONS, "all": PRECISIONS}
     help="Precision of the graphs. both is fp32 and fp16; all adds fp8, which needs --gate-data.",
 )
 @click.option(
+    "--combined",
+    is_flag=True,
+    help="Write one more graph in every precision, for other programs: of all members, from "
+    "regions and token ids to logits and similarities.",
+)
+@click.option(
     "--gate-data",
     type=PATH,
     metavar="DIR",
@@ -98,6 +110,7 @@ def export(
     key: str | None,
     tokenizer: str,
     precision: str,
+    combined: bool,
     gate_data: Path | None,
     gate_split: str | None,
     captions_per_image: int,
@@ -131,6 +144,7 @@ def export(
         force=force,
         max_caption_words=max_caption_words,
         key=key,
+        combined=combined,
     )
     target = output or default_target(checkpoints)
     with progress_bars() as bars:
@@ -198,18 +212,14 @@ def parity_lines(parity: dict[str, Any]) -> Iterator[str]:
         for member, precisions in parity["members"].items()
         for precision, report in precisions.items()
     }
+    for precision, report in parity.get(COMBINED, {}).items():
+        reports[f"{COMBINED} {precision}"] = report
+    measured = ("embeddings", "logits", "similarities")
     rows = [
-        [
-            name,
-            report["executor"],
-            *(
-                f"{report[what]['value']:.1e} ≤ {report[what]['bound']:.1e}"
-                for what in ("embeddings", "logits", "similarities")
-            ),
-        ]
+        [name, report["executor"], *(_beside_bound(report.get(what)) for what in measured)]
         for name, report in reports.items()
     ]
-    yield from table(rows, ["graphs", "executed by", "embeddings", "logits", "similarities"])
+    yield from table(rows, ["graphs", "executed by", *measured])
     for name, report in reports.items():
         correlation = report.get("spearman", {"bound": None})
         if correlation["bound"] is not None:
@@ -219,6 +229,11 @@ def parity_lines(parity: dict[str, Any]) -> Iterator[str]:
         points = parity["recall"]["points"].items()
         moved = ", ".join(f"{model} {deltas['rsum']:+.2f}" for model, deltas in points)
         yield f"fp8, {parity['recall']['on']}: every R@K within its bound, rsum {moved}"
+
+
+def _beside_bound(found: dict[str, float] | None) -> str:
+    """A largest difference and its bound; a combined graph has no embeddings to compare."""
+    return "" if found is None else f"{found['value']:.1e} ≤ {found['bound']:.1e}"
 
 
 def _closing(target: Path, bundle: Bundle, options: ExportOptions) -> Iterator[str]:
@@ -250,6 +265,7 @@ def _steps(members: int) -> Callable[[str], None]:
         number = f" ({said[step]} of {members})" if members > 1 else ""
         lines = {
             "graphs": f"writing graphs{number} …",
+            "combined": "writing the graphs of all members …",
             "reference": f"running the PyTorch reference in float64{number} …",
             "gate": "gate: comparing every graph with the reference …",
             "recall": "gate: comparing R@K in fp8 with the reference's …",

@@ -11,7 +11,7 @@ import click
 
 from sgraf_deploy.cli.common import BUNDLE, ENGINE_DIR, PATH, megabytes
 from sgraf_deploy.cli.terminal import echo, echo_json, table
-from sgraf_deploy.config import GRAPHS, Precision
+from sgraf_deploy.config import COMBINED, GRAPHS, Precision
 
 if TYPE_CHECKING:
     from sgraf_deploy.bundle.bundle import Bundle
@@ -175,6 +175,9 @@ def _interfaces(manifest: Manifest) -> list[str]:
         [graph if names == everyone else f"{' + '.join(names)} {graph}", inputs, outputs]
         for (graph, inputs, outputs), names in owners.items()
     ]
+    if manifest.combined:
+        spec = next(iter(manifest.combined.values())).signature
+        rows.append([COMBINED, _axes({COMBINED: spec.inputs}), _axes({COMBINED: spec.outputs})])
     return table(rows, ["graph", "inputs", "outputs"])
 
 
@@ -201,7 +204,13 @@ def _sizes(manifest: Manifest) -> list[str]:
             sizes = [graphs[graph].ref.bytes for graph in GRAPHS]
             rows.append([f"{name} {precision}", *map(megabytes, (*sizes, sum(sizes)))])
     columns = [*GRAPHS, "all four"]
-    return table(rows, ["size of the file", *columns], right=columns)
+    lines = table(rows, ["size of the file", *columns], right=columns)
+    if manifest.combined:
+        each = (
+            f"{megabytes(file.ref.bytes)} in {name}" for name, file in manifest.combined.items()
+        )
+        lines.append(f"the combined graph: {', '.join(each)}")
+    return lines
 
 
 def _encoded_bytes(manifest: Manifest, precision: Precision) -> tuple[int, int]:

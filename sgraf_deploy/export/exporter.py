@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from sgraf_deploy.bundle.bundle import Bundle, staged_bundle, write_manifest
-from sgraf_deploy.bundle.manifest import SCHEMA_VERSION, Manifest, Member
-from sgraf_deploy.config import describe_modules
+from sgraf_deploy.bundle.manifest import SCHEMA_VERSION, GraphFile, Manifest, Member
+from sgraf_deploy.config import Precision, describe_modules
 from sgraf_deploy.data.findings import Finding
 from sgraf_deploy.evaluation.evaluate import Evaluation
 from sgraf_deploy.export.gate_inputs import reference_outputs
@@ -23,6 +23,7 @@ from sgraf_deploy.export.recall import GateData, gate_fp8, rank
 from sgraf_deploy.export.writing import (
     checkpoint_info,
     image_encoder_fingerprint,
+    write_combined,
     write_gate_file,
     write_graphs,
     write_vocabulary,
@@ -39,7 +40,8 @@ Step = Callable[[str], None]
 
 STEPS = ("graphs", "reference", "gate", "manifest")
 """Told to `step` before each begins, between those of `folders.staged_folder`; the first two once
-for every member. With gate data "recall" (for FP8) and "ranks" follow."""
+for every member. "combined" follows them where that graph is asked for, and with gate data "recall"
+(for FP8) and "ranks" follow all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +78,9 @@ def export_bundle(
     with staged_bundle(target, force=options.force, step=step) as folder:
         written = _write_members(folder, inputs, options, step)
         step("gate")
-        parity = gate_members(folder, written.members, inputs.gate, written.references)
+        parity = gate_members(
+            folder, written.members, written.combined, inputs.gate, written.references
+        )
         step("manifest")
         manifest = _write_description(folder, written, inputs, options, parity)
         ranks = None
@@ -95,9 +99,10 @@ def export_bundle(
 
 @dataclass(frozen=True, eq=False)
 class _Written:
-    """The members whose files are written, and what the literal reference says of each."""
+    """What the manifest says of the graphs written, and the literal reference of each member."""
 
     members: dict[str, Member]
+    combined: dict[Precision, GraphFile]
     references: dict[str, GateReference]
 
 
@@ -120,7 +125,11 @@ def _write_members(
             graphs=graphs,
             reference=write_weights(folder, name, checkpoint) if options.keep_reference else None,
         )
-    return _Written(members, references)
+    combined = {}
+    if options.combined:
+        step("combined")
+        combined = write_combined(folder, inputs.checkpoints, options.precisions)
+    return _Written(members, combined, references)
 
 
 def _write_description(
@@ -141,6 +150,7 @@ def _write_description(
         schema_version=SCHEMA_VERSION,
         module=describe_modules(member.config.module for member in members.values()),
         members=members,
+        combined=written.combined,
         tokenizer=options.tokenizer if vocabulary else None,
         vocabulary=vocabulary,
         region_statistics=inputs.statistics,

@@ -1,11 +1,14 @@
-"""Builds the four ONNX graphs of one member."""
+"""Builds the ONNX graphs: the four of one member, and the combined one of all members."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx
 
-from sgraf_deploy.config import GraphName, Precision, signature
+from sgraf_deploy.config import COMBINED, GraphName, Precision, combined_signature, signature
 from sgraf_deploy.export.onnx_ops import OnnxOps
+from sgraf_deploy.model.combined import combine
 from sgraf_deploy.model.folded import Encoded, FoldedModel
 from sgraf_deploy.model.folding import FoldedWeights
 
@@ -26,3 +29,21 @@ def build_graph(weights: FoldedWeights, graph: GraphName, precision: Precision) 
     else:
         outputs = [model.pair_scorer(Encoded(*names[:-2]), *names[-2:])]
     return ops.model(graph, spec, outputs)
+
+
+def build_combined(members: Mapping[str, FoldedWeights], precision: Precision) -> onnx.ModelProto:
+    """Build the graph of all members: from regions and ids to the logits of the ensemble.
+
+    `config.combined_signature` is its interface. Names of a member's weights and values begin with
+    the member's name and a period.
+    """
+    ops = OnnxOps(precision)
+    logits = []
+    for name, weights in members.items():
+        ops.scope = f"{name}."
+        model = FoldedModel(weights, ops)
+        texts = model.text_encoder("token_ids", "lengths")
+        logits.append(model.scorer(Encoded.of(model.image_encoder("regions"), texts, "lengths")))
+    ops.scope = ""
+    spec = combined_signature(next(iter(members.values())).config)
+    return ops.model(COMBINED, spec, list(combine(ops, logits)))

@@ -32,6 +32,8 @@ class OnnxOps:
 
     def __init__(self, precision: Precision) -> None:
         self.precision = precision
+        self.scope = ""
+        """Before the names of weights and values that are made: tells members of a graph apart."""
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
         self._half_of: dict[str, str] = {}
@@ -75,9 +77,7 @@ class OnnxOps:
         return kept[::-1]
 
     def constant(self, name: str, array: Weight) -> str:  # noqa: D102
-        if name not in self.initializers:
-            self.initializers[name] = numpy_helper.from_array(np.asarray(array, order="C"), name)
-        return name
+        return self._stored(f"{self.scope}{name}", array)
 
     def load(self, stored: str) -> str:  # noqa: D102
         if not self.halves:
@@ -119,6 +119,12 @@ class OnnxOps:
 
     def div(self, a: str, b: str) -> str:  # noqa: D102
         return self._node("Div", a, b)
+
+    def maximum(self, a: str, b: str) -> str:  # noqa: D102
+        return self._node("Max", a, b)
+
+    def log(self, x: str) -> str:  # noqa: D102
+        return self._node("Log", x)
 
     def sqrt(self, x: str) -> str:  # noqa: D102
         return self._node("Sqrt", x)
@@ -169,7 +175,8 @@ class OnnxOps:
 
     def split(self, x: str, width: int, total: int) -> list[str]:  # noqa: D102
         sizes = [min(width, total - start) for start in range(0, total, width)]
-        outputs = [f"split_{len(self.nodes)}_{index}" for index in range(len(sizes))]
+        name = f"{self.scope}split_{len(self.nodes)}"
+        outputs = [f"{name}_{index}" for index in range(len(sizes))]
         node = helper.make_node("Split", [x, self._integers(sizes)], outputs, axis=-1)
         self.nodes.append(node)
         return outputs
@@ -183,7 +190,7 @@ class OnnxOps:
         return self._node("Gather", x, index, axis=0)
 
     def word_mask(self, lengths: str, words: str) -> str:  # noqa: D102
-        scalars = [self.constant(f"int_{n}", np.array(n, dtype=np.int32)) for n in (0, 1)]
+        scalars = [self._stored(f"int_{n}", np.array(n, dtype=np.int32)) for n in (0, 1)]
         longest = self._node("Cast", self._node("Squeeze", words), to=TensorProto.INT32)
         steps = self._node("Range", scalars[0], longest, scalars[1])
         column = self.reshape(lengths, -1, 1)
@@ -211,11 +218,11 @@ class OnnxOps:
     def _fp8_product(self, x: str, weight: str, bound: float) -> str:
         """A product of dequantized values: what a runtime computes in FP8, with float16 results."""
         step, zero = e4m3_scales(np.array(bound)), self._e4m3("e4m3_zero", np.array(0.0))
-        kept = self._node("QuantizeLinear", x, self.constant(f"step_{bound:g}", step), zero)
-        halved = self.constant(f"step_{bound:g}.float16", step.astype(np.float16))
+        kept = self._node("QuantizeLinear", x, self._stored(f"step_{bound:g}", step), zero)
+        halved = self._stored(f"step_{bound:g}.float16", step.astype(np.float16))
         array = numpy_helper.to_array(self.initializers[weight])
         steps = e4m3_scales(np.abs(array).max(axis=0))
-        columns = self.constant(f"{weight}.e4m3_steps", steps.astype(np.float16))
+        columns = self._stored(f"{weight}.e4m3_steps", steps.astype(np.float16))
         return self._node(
             "MatMul",
             self._node("DequantizeLinear", kept, halved),
@@ -235,7 +242,7 @@ class OnnxOps:
         if x not in self._half_of:
             if x in self.initializers:
                 array = numpy_helper.to_array(self.initializers[x])
-                half = self.constant(f"{x}.float16", array.astype(np.float16))
+                half = self._stored(f"{x}.float16", array.astype(np.float16))
             elif self._moves_halves(x):
                 op, source, extra, attributes = self._views[x]
                 half = self._node(op, self._half(source), *extra, **attributes)
@@ -254,7 +261,13 @@ class OnnxOps:
 
     def _integers(self, values: list[int]) -> str:
         name = "integers_" + "_".join(str(value).replace("-", "minus") for value in values)
-        return self.constant(name, np.array(values, dtype=np.int64))
+        return self._stored(name, np.array(values, dtype=np.int64))
+
+    def _stored(self, name: str, array: Weight) -> str:
+        """An initializer of exactly this name, made once: constants of their value's name."""
+        if name not in self.initializers:
+            self.initializers[name] = numpy_helper.from_array(np.asarray(array, order="C"), name)
+        return name
 
     def _view(self, op: str, x: str, *extra: str, **attributes: Any) -> str:
         """A node that moves values without changing them, so that half twins pass through it."""
@@ -263,7 +276,7 @@ class OnnxOps:
         return view
 
     def _node(self, op: str, *inputs: str, **attributes: Any) -> str:
-        output = f"{op.lower()}_{len(self.nodes)}"
+        output = f"{self.scope}{op.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(op, list(inputs), [output], name=output, **attributes))
         return output
 

@@ -21,7 +21,7 @@ class ExportOptions:
     runs on a few of its images instead of synthetic regions, and R@K is measured on more of them.
     It needs the vocabulary, and FP8 needs it. None of its captions may be longer than
     `max_caption_words`, unless that is None. `key` is the name under which the checkpoints hold
-    the model, if that is not `model`.
+    the model, if that is not `model`. `combined` asks for the graph of all members, too.
 
     Raises InputError for FP8 without `gate_data`.
     """
@@ -36,6 +36,7 @@ class ExportOptions:
     force: bool = False
     max_caption_words: int | None = MAX_WORDS
     key: str | None = None
+    combined: bool = False
 
     def __post_init__(self) -> None:
         if "fp8" in self.precisions and self.gate_data is None:

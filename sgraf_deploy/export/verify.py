@@ -21,7 +21,8 @@ def verify_bundle(bundle: Bundle, checkpoints: Sequence[Path] = ()) -> dict[str,
     """
     bundle.verify_files()
     inputs, references = _expected(bundle, checkpoints)
-    return gate_members(bundle.path, bundle.manifest.members, inputs, references)
+    manifest = bundle.manifest
+    return gate_members(bundle.path, manifest.members, manifest.combined, inputs, references)
 
 
 def _expected(

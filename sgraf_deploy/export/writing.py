@@ -9,14 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
 from sgraf_deploy.bundle.bundle import hash_file
 from sgraf_deploy.bundle.manifest import CheckpointInfo, FileRef, GraphFile
-from sgraf_deploy.config import GRAPHS, GraphName, Precision, signature
+from sgraf_deploy.config import (
+    COMBINED,
+    GRAPHS,
+    GraphName,
+    GraphSignature,
+    Precision,
+    combined_signature,
+    signature,
+)
 from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.errors import BundleError
-from sgraf_deploy.export.graphs import build_graph
-from sgraf_deploy.export.onnx_ops import OPSETS
+from sgraf_deploy.export.graphs import build_combined, build_graph
 from sgraf_deploy.files.writer import write_file
 from sgraf_deploy.gate.inputs import GateInputs, GateReference, write_gate
 from sgraf_deploy.model.checkpoint import Checkpoint, write_reference
@@ -30,16 +38,40 @@ def write_graphs(
     folded = fold(checkpoint.config, checkpoint.weights)
     graphs: dict[Precision, dict[GraphName, GraphFile]] = {}
     for precision in precisions:
-        (folder / member / precision).mkdir(parents=True)
+        place = folder / member / precision
         graphs[precision] = {}
         for graph in GRAPHS:
-            path = folder / member / precision / f"{graph}.onnx"
             model = build_graph(folded, graph, precision)
-            write_file(path, model.SerializeToString(), what="graph", error=BundleError)
-            ref = hash_file(path, relative_to=folder)
             spec = signature(graph, checkpoint.config, precision)
-            graphs[precision][graph] = GraphFile(ref, OPSETS[precision], spec)
+            path = place / f"{graph}.onnx"
+            graphs[precision][graph] = _write_graph(folder, path, model, spec)
     return graphs
+
+
+def write_combined(
+    folder: Path, checkpoints: Mapping[str, Checkpoint], precisions: Sequence[Precision]
+) -> dict[Precision, GraphFile]:
+    """Write the graph of all members in every precision, `combined/PRECISION/combined.onnx`."""
+    folded = {name: fold(each.config, each.weights) for name, each in checkpoints.items()}
+    spec = combined_signature(next(iter(folded.values())).config)
+    return {
+        precision: _write_graph(
+            folder,
+            folder / COMBINED / precision / f"{COMBINED}.onnx",
+            build_combined(folded, precision),
+            spec,
+        )
+        for precision in precisions
+    }
+
+
+def _write_graph(
+    folder: Path, path: Path, model: onnx.ModelProto, spec: GraphSignature
+) -> GraphFile:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, model.SerializeToString(), what="graph", error=BundleError)
+    (opset,) = (each.version for each in model.opset_import)
+    return GraphFile(hash_file(path, relative_to=folder), opset, spec)
 
 
 def write_weights(folder: Path, member: str, checkpoint: Checkpoint) -> FileRef:

@@ -13,9 +13,10 @@ from typing import Any
 import onnx
 from google.protobuf.message import DecodeError
 
-from sgraf_deploy.bundle.manifest import EXPORT_AGAIN, Member
-from sgraf_deploy.config import GRAPHS, GraphName, GraphSignature, Precision
+from sgraf_deploy.bundle.manifest import EXPORT_AGAIN, GraphFile, Member
+from sgraf_deploy.config import COMBINED, GRAPHS, GraphName, GraphSignature, Precision
 from sgraf_deploy.errors import BundleError, GateError
+from sgraf_deploy.gate.combined import check_combined
 from sgraf_deploy.gate.executors import executor_name, open_graph
 from sgraf_deploy.gate.inputs import GateInputs, GateReference
 from sgraf_deploy.gate.values import check_values
@@ -26,11 +27,13 @@ _ONNX_TYPES = {"float32": "FLOAT", "float16": "FLOAT16", "int32": "INT32"}
 def gate_members(
     folder: Path,
     members: Mapping[str, Member],
+    combined: Mapping[Precision, GraphFile],
     inputs: GateInputs,
     references: Mapping[str, GateReference],
 ) -> dict[str, Any]:
     """Run the gate on every graph in a bundle's folder; returns the parity report.
 
+    `combined` are the graphs of all members, of which the report says nothing if there are none.
     Raises GateError for the first interface or bound that is not met.
     """
     report: dict[str, Any] = {
@@ -49,7 +52,29 @@ def gate_members(
                 references[name],
                 f"{name} {precision}",
             )
+    if combined:
+        report[COMBINED] = {
+            precision: _gate_combined(
+                folder / file.ref.file, file.signature, precision, inputs, references
+            )
+            for precision, file in combined.items()
+        }
     return report
+
+
+def _gate_combined(
+    path: Path,
+    signature: GraphSignature,
+    precision: Precision,
+    inputs: GateInputs,
+    references: Mapping[str, GateReference],
+) -> dict[str, Any]:
+    """Check the graph of all members in one precision, as `run_gate` does those of one."""
+    label = f"{COMBINED} {precision}"
+    check_interface(_read_graph(path), signature, label)
+    report = {"executor": executor_name(precision)}
+    run = open_graph(path, precision)
+    return report | check_combined(run, precision, inputs, references.values(), label)
 
 
 def run_gate(

@@ -71,9 +71,28 @@ def check_values(
     encoded = _check_encoders(runs, inputs, expected, differences, label)
     reference = expected.logits_of(precision)
     logits = _check_scorers(runs, encoded, inputs.lengths, reference, differences, label)
+    embeddings = _bounded(differences.embeddings, EMBEDDINGS[precision] * scale)
+    report = {"embeddings": embeddings} | logits_report(
+        differences, logits, reference, precision, real=inputs.real
+    )
+    enforce(report, precision, label)
+    return report
+
+
+def logits_report(
+    differences: Differences,
+    logits: NDArray[np.float32],
+    reference: NDArray[np.float64],
+    precision: Precision,
+    *,
+    real: bool,
+) -> dict[str, Any]:
+    """What the parity report says of logits and similarities, beside the bounds of a precision.
+
+    `logits` (images, captions) are those of all inputs, which are data if `real`.
+    """
     report: dict[str, Any] = {
         "shapes": differences.shapes,
-        "embeddings": _bounded(differences.embeddings, EMBEDDINGS[precision] * scale),
         "similarities": _bounded(
             differences.similarities,
             FP32_SIMILARITIES if precision == "fp32" else FP16_SIMILARITIES,
@@ -83,13 +102,12 @@ def check_values(
     if precision == "fp32":
         report["logits"] = _bounded(differences.logits_scaled, FP32_LOGITS)
     else:
-        share = FP16_LOGITS_SHARE_DATA if inputs.real else FP16_LOGITS_SHARE
+        share = FP16_LOGITS_SHARE_DATA if real else FP16_LOGITS_SHARE
         share = FP8_LOGITS_SHARE if precision == "fp8" else share
         report["logits"] = _bounded(differences.logits, share * deviation)
         correlation = spearman(logits.ravel(), reference.ravel())
-        report["spearman"] = {"value": correlation, "bound": FP16_SPEARMAN if inputs.real else None}
+        report["spearman"] = {"value": correlation, "bound": FP16_SPEARMAN if real else None}
     report["logits_std"] = deviation
-    _enforce(report, precision, label)
     return report
 
 
@@ -157,17 +175,11 @@ def _check_scorers(
 ) -> NDArray[np.float32]:
     """Compare both scorers at several shapes; returns the full matrix of logits."""
     images, captions = expected.shape
-    shortest = int(lengths.argmin())
-    every, alone = slice(None), slice(shortest, shortest + 1)
-    for image_rows, caption_rows, padding in (
-        (slice(1), alone, 0),
-        (slice(1), alone, PADDED_WORDS),
-        (slice(-1, None), every, 1),
-        (every, every, 0),  # The last: its logits are returned.
-    ):
+    every = slice(None)
+    for image_rows, caption_rows, padding in matrix_shapes(lengths):
         tile = _tile(encoded, lengths, image_rows, caption_rows, padding)
         logits = runs["scorer"](tile)["logits"]
-        _compare_logits(logits, expected[image_rows, caption_rows], differences, f"{label} scorer")
+        compare_logits(logits, expected[image_rows, caption_rows], differences, f"{label} scorer")
         differences.shapes.append(f"scorer {logits.shape[0]}×{logits.shape[1]}+{padding}")
     rng = np.random.default_rng(0)
     for pairs in (1, 2 * images):
@@ -178,9 +190,22 @@ def _check_scorers(
         inputs = _tile(encoded, lengths, every, every, 0) | index
         values = runs["pair_scorer"](inputs)["logits"]
         reference = expected[index["image_index"], index["caption_index"]]
-        _compare_logits(values, reference, differences, f"{label} pair_scorer")
+        compare_logits(values, reference, differences, f"{label} pair_scorer")
         differences.shapes.append(f"pair_scorer {pairs}")
     return logits
+
+
+def matrix_shapes(lengths: NDArray[np.int32]) -> Iterator[tuple[slice, slice, int]]:
+    """Rows of images and of captions, and extra padding words, of matrices to try.
+
+    One pair, the same beside padding, the image of zeros, and last of all the whole matrix.
+    """
+    shortest = int(lengths.argmin())
+    every, alone = slice(None), slice(shortest, shortest + 1)
+    yield slice(1), alone, 0
+    yield slice(1), alone, PADDED_WORDS
+    yield slice(-1, None), every, 1
+    yield every, every, 0
 
 
 def _tile(
@@ -197,26 +222,37 @@ def _tile(
     }
 
 
-def _compare_logits(
+def compare_logits(
     values: NDArray[np.float32],
     expected: NDArray[np.float64],
     differences: Differences,
     label: str,
 ) -> None:
-    _finite(values, f"{label} logits")
-    if values.shape != expected.shape:
-        raise GateError(f"{label} logits", expected=expected.shape, got=values.shape)
+    """Take logits of any shape into the differences; GateError for NaN or another shape."""
+    _comparable(values, expected, f"{label} logits")
     gap = np.abs(values - expected)
     differences.logits = max(differences.logits, _largest(gap))
     scaled = _largest(gap / np.maximum(1.0, np.abs(expected)))
     differences.logits_scaled = max(differences.logits_scaled, scaled)
-    similarity = _largest(_sigmoid(values.astype(np.float64)) - _sigmoid(expected))
+    similarity = _largest(sigmoid(values.astype(np.float64)) - sigmoid(expected))
     differences.similarities = max(differences.similarities, similarity)
 
 
-def _enforce(report: Mapping[str, Any], precision: Precision, label: str) -> None:
+def compare_similarities(
+    values: NDArray[np.float32],
+    expected: NDArray[np.float64],
+    differences: Differences,
+    label: str,
+) -> None:
+    """Take similarities that a graph gives into the differences, as `compare_logits` does."""
+    _comparable(values, expected, f"{label} similarities")
+    differences.similarities = max(differences.similarities, _largest(values - expected))
+
+
+def enforce(report: Mapping[str, Any], precision: Precision, label: str) -> None:
+    """Raise GateError, naming `label`, for the first bound of a report that is not met."""
     hint = _HINTS.get(precision)
-    for name in ("embeddings", "logits", "similarities"):
+    for name in (each for each in ("embeddings", "logits", "similarities") if each in report):
         value, bound = report[name]["value"], report[name]["bound"]
         if not value <= bound:
             raise GateError(
@@ -239,6 +275,12 @@ def _bounded(value: float, bound: float) -> dict[str, float]:
     return {"value": value, "bound": bound}
 
 
+def _comparable(values: NDArray[Any], expected: NDArray[Any], label: str) -> None:
+    _finite(values, label)
+    if values.shape != expected.shape:
+        raise GateError(label, expected=expected.shape, got=values.shape)
+
+
 def _finite(values: NDArray[Any], label: str) -> None:
     if not np.all(np.isfinite(values)):
         raise GateError(f"gate failed for {label}", expected="finite values", got="a NaN or an inf")
@@ -248,6 +290,7 @@ def _largest(values: NDArray[Any]) -> float:
     return float(np.abs(values).max())
 
 
-def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Similarities of logits, in float64."""
     result: NDArray[np.float64] = 1 / (1 + np.exp(-logits))
     return result

@@ -65,6 +65,12 @@ class Ops(Protocol[V]):
     def div(self, a: V, b: V) -> V:
         """a / b."""
 
+    def maximum(self, a: V, b: V) -> V:
+        """The greater of a and b."""
+
+    def log(self, x: V) -> V:
+        """Natural logarithm, of positive values."""
+
     def sqrt(self, x: V) -> V:
         """Square root, of non-negative values."""
 

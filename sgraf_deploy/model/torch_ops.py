@@ -72,6 +72,12 @@ class TorchOps:
     def div(self, a: Tensor, b: Tensor) -> Tensor:  # noqa: D102
         return a / b
 
+    def maximum(self, a: Tensor, b: Tensor) -> Tensor:  # noqa: D102
+        return torch.maximum(a, b)
+
+    def log(self, x: Tensor) -> Tensor:  # noqa: D102
+        return x.log()
+
     def sqrt(self, x: Tensor) -> Tensor:  # noqa: D102
         return x.sqrt()
 

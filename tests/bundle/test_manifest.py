@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support.mutations import Tried
 from support.refusals import ANY, check_error, holds, naming, place, refused
-from support.small_bundle import manifest, member, without_extras
+from support.small_bundle import manifest, member, with_combined, without_extras
 
 from sgraf_deploy.bundle.manifest import SCHEMA_VERSION, Manifest, parse_json
 from sgraf_deploy.bundle.migrations import MIGRATIONS, migrate
@@ -91,8 +91,9 @@ NULLABLE = (
         manifest({"sgr": member("SGR", ("fp16", "fp32")), "saf": member("SAF", embed=16)}),
         manifest({"sgr": member("SGR"), "sgr-2": member("SGR", embed=16), "saf": member("SAF")}),
         without_extras(manifest()),
+        with_combined(manifest(), "fp32"),
     ],
-    ids=["sgr", "saf-two-precisions", "sgraf", "three", "without-extras"],
+    ids=["sgr", "saf-two-precisions", "sgraf", "three", "without-extras", "combined"],
 )
 def test_json_reads_back_as_it_was(original: Manifest) -> None:
     text = json.dumps(original.to_json())
@@ -284,10 +285,11 @@ def test_properties_speak_for_every_member() -> None:
 
 
 def test_files_lists_each_file_once() -> None:
-    files = [file.file for file in manifest().files]
+    files = [file.file for file in with_combined(manifest(), "fp32").files]
 
     assert files == [
         *(f"sgr/fp32/{name}.onnx" for name in GRAPHS),
+        "combined/fp32/combined.onnx",
         "reference/sgr.safetensors",
         "vocab.json",
         "reference/gate.npz",

@@ -117,9 +117,12 @@ def test_the_members_of_an_ensemble_must_share_a_precision() -> None:
     assert place(found.error) == "members.*.graphs"
 
 
-def test_what_version_1_wrote_is_a_version_2_as_it_stands() -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_what_earlier_versions_wrote_has_no_combined_graphs(version: int) -> None:
     new = ensemble(("SGR", "SAF"))
-    old = {**new, "schema_version": 1}
+    old = {**new, "schema_version": version}
+    assert old.pop("combined") == {}
 
     assert migrate(old) == new
-    assert old["schema_version"] == 1
+    assert old["schema_version"] == version
+    assert "combined" not in old

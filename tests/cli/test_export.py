@@ -30,6 +30,7 @@ from support.refusals import holds, naming
 from support.small_models import SAF, SGR, WORDS, random_regions
 
 from sgraf_deploy.bundle.bundle import Bundle
+from sgraf_deploy.cli.common import megabytes
 from sgraf_deploy.errors import BundleError, DataError, GateError, UnavailableError
 from sgraf_deploy.export.exporter import default_target
 
@@ -200,6 +201,19 @@ def test_without_reference_the_weights_stay_out(world: World) -> None:
         "reference/gate.npz",
     }
     assert not Path("without.sgraf/reference").exists()
+
+
+def test_one_more_graph_is_of_all_members(world: World) -> None:
+    result = done("export", world.sgr, world.saf, "--combined", "-o", "all.sgraf")
+
+    line_naming(result.stdout, "combined", "fp32", "onnxruntime")
+    line_naming(result.stdout, "combined", "fp16")
+    line_naming(done("verify", "all.sgraf").stdout, "combined", "fp32", "onnxruntime")
+    shown = done("inspect", "all.sgraf").stdout
+    line_naming(shown, "combined", "regions (images, 7, 64) float32")
+    line_naming(shown, "similarities (images, captions) float32")
+    files = Bundle.open("all.sgraf").manifest.combined
+    line_naming(shown, "combined", *(megabytes(file.ref.bytes) for file in files.values()))
 
 
 def test_force_replaces_a_bundle(world: World) -> None:

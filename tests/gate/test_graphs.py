@@ -260,7 +260,7 @@ def test_every_output_is_compared(gated: Callable[[str, str], Gated], name: str)
 def test_the_report_covers_every_member_and_precision(exported: Bundle) -> None:
     inputs, references = read_gate(exported.gate_path(), MEMBERS)
 
-    report = gate_members(exported.path, exported.manifest.members, inputs, references)
+    report = gate_members(exported.path, exported.manifest.members, {}, inputs, references)
 
     assert report == exported.manifest.parity
     assert report["source"] == inputs.source
@@ -278,7 +278,7 @@ def test_the_member_that_fails_is_named(exported: Bundle) -> None:
     inputs, references = read_gate(exported.gate_path(), MEMBERS)
     swapped = {"sgr": references["sgr"], "saf": references["sgr"]}
     with refused(GateError, "saf", "fp32"):
-        gate_members(exported.path, exported.manifest.members, inputs, swapped)
+        gate_members(exported.path, exported.manifest.members, {}, inputs, swapped)
 
 
 def test_the_gates_inputs_have_what_is_hard() -> None:

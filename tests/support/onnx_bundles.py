@@ -166,6 +166,7 @@ def write_bundle(
         schema_version=SCHEMA_VERSION,
         module=describe_modules(modules),
         members=members,
+        combined={},
         tokenizer=UNTRAINED if vocabulary else None,
         vocabulary=hash_file(folder / "vocab.json", relative_to=folder) if vocabulary else None,
         region_statistics=None,

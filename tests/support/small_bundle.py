@@ -17,7 +17,15 @@ from sgraf_deploy.bundle.manifest import (
     Manifest,
     Member,
 )
-from sgraf_deploy.config import GRAPHS, ModelConfig, Module, Precision, describe_modules, signature
+from sgraf_deploy.config import (
+    GRAPHS,
+    ModelConfig,
+    Module,
+    Precision,
+    combined_signature,
+    describe_modules,
+    signature,
+)
 
 
 def content_of(file: str, content: str) -> bytes:
@@ -83,6 +91,7 @@ def manifest(members: Mapping[str, Member] | None = None, content: str = "conten
         schema_version=SCHEMA_VERSION,
         module=describe_modules(each.config.module for each in members.values()),
         members=members,
+        combined={},
         tokenizer="default",
         vocabulary=ref("vocab.json", content),
         region_statistics={"mean": 0.5, "norm": [1.0, 2.0]},
@@ -90,6 +99,19 @@ def manifest(members: Mapping[str, Member] | None = None, content: str = "conten
         parity={"fp32": {"largest": 1e-6}},
         tools={"content": content},
     )
+
+
+def with_combined(full: Manifest, *precisions: Precision) -> Manifest:
+    """The same with graphs of all members."""
+    shape = next(iter(full.members.values())).config
+    content = full.tools["content"]
+    combined = {
+        precision: GraphFile(
+            ref(f"combined/{precision}/combined.onnx", content), 18, combined_signature(shape)
+        )
+        for precision in precisions
+    }
+    return replace(full, combined=combined)
 
 
 def without_extras(full: Manifest) -> Manifest:
