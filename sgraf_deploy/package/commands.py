@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sgraf_deploy.bundle.bundle import Bundle
-from sgraf_deploy.compile.profiles import Sizes, profile, uses
-from sgraf_deploy.config import GRAPHS, GraphName, GraphSignature
+from sgraf_deploy.bundle.manifest import GraphFile
+from sgraf_deploy.compile.profiles import Sizes, Use, profile, uses
+from sgraf_deploy.config import COMBINED, GRAPHS, GraphSignature
 from sgraf_deploy.engines.trt.plans import Profile
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.files.disk import PathLike
@@ -46,29 +47,32 @@ class Case:
         return {name: best for name, (_, best, _) in self.profile.items()}
 
 
-def list_cases(bundle: Bundle, sizes: Sizes | None = None) -> list[Case]:
+def list_cases(bundle: Bundle) -> list[Case]:
     """Every graph of a bundle with the profiles that `sgraf-deploy compile` builds it for.
 
-    Raises BundleError for a graph that is missing or damaged, and InputError for a bundle whose
-    path cannot be printed.
+    A combined graph, which `compile` does not build, has those of a scorer. Raises BundleError for
+    a graph that is missing or damaged, and InputError for a bundle whose path cannot be printed.
     """
     _check_printable(bundle.path, f"bundle {bundle.path}")
     found: list[Case] = []
-    for member in bundle.manifest.members:
-        for precision, graphs in bundle.manifest.members[member].graphs.items():
+    for member, one in bundle.manifest.members.items():
+        for precision, graphs in one.graphs.items():
             for graph in GRAPHS:
-                onnx = bundle.graph_path(member, graph, precision)
                 names = (f"{member}_{precision}_{graph}", f"{member}_{graph}")
-                found += _cases(names, onnx, graphs[graph].signature, graph, sizes or Sizes())
+                found += _cases(bundle, names, graphs[graph], uses(graph, Sizes()))
+    for precision, file in bundle.manifest.combined.items():
+        names = (f"{COMBINED}_{precision}", COMBINED)
+        found += _cases(bundle, names, file, uses("scorer", Sizes()))
     return found
 
 
 def _cases(
-    names: tuple[str, str], onnx: Path, signature: GraphSignature, graph: GraphName, sizes: Sizes
+    bundle: Bundle, names: tuple[str, str], file: GraphFile, profiles: tuple[Use, ...]
 ) -> Iterator[Case]:
     """A case for every profile of a graph; those after the first have its use in their name."""
     name, model = names
-    for number, use in enumerate(uses(graph, sizes)):
+    onnx, signature = bundle.file(file.ref), file.signature
+    for number, use in enumerate(profiles):
         suffix = f"_{use.name.replace(' ', '_')}" if number else ""
         yield Case(f"{name}{suffix}", model, onnx, signature, profile(signature, use))
 

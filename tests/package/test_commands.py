@@ -16,15 +16,17 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from support.cli_world import done, refused_line, run
+from support.cli_world import done, refused_line, run, tree
 from support.refusals import naming
 
 from sgraf_deploy.bundle.bundle import Bundle
+from sgraf_deploy.bundle.manifest import GraphFile
 from sgraf_deploy.config import GRAPHS, GraphSignature
 from sgraf_deploy.errors import BundleError, InputError
 
 Shapes = dict[str, tuple[int, ...]]
-MORE_PROFILES = ("scorer_one_caption", "scorer_one_image")
+MORE_PROFILES = ("_one_caption", "_one_image")
+"""What the names of a scorer's second and third profile end with."""
 
 
 def groups(output: str) -> dict[str, list[list[str]]]:
@@ -70,21 +72,23 @@ def imported(script: Path) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def written(
-    exported: Bundle, tmp_path_factory: pytest.TempPathFactory
+    combined: Bundle, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, list[list[str]]]]:
     """The script, and the words of what was printed."""
     script = tmp_path_factory.mktemp("commands") / "inputs.py"
-    return script, groups(done("inspect", exported.path, "--commands", script).stdout)
+    return script, groups(done("inspect", combined.path, "--commands", script).stdout)
 
 
-def signatures(bundle: Bundle) -> Iterator[tuple[str, Path, GraphSignature]]:
-    """The name of every case, its graph's file and signature."""
+def expected_cases(bundle: Bundle) -> Iterator[tuple[str, str, GraphFile]]:
+    """The name of every case, its model and its graph's file."""
     for member, one in bundle.manifest.members.items():
         for precision, graphs in one.graphs.items():
-            for name in (*GRAPHS, *MORE_PROFILES):
-                graph = graphs[next(graph for graph in GRAPHS if name.startswith(graph))]
-                path = bundle.path / graph.ref.file
-                yield f"{member}_{precision}_{name}", path, graph.signature
+            for name in (*GRAPHS, *(f"scorer{suffix}" for suffix in MORE_PROFILES)):
+                graph = next(graph for graph in GRAPHS if name.startswith(graph))
+                yield f"{member}_{precision}_{name}", f"{member}_{graph}", graphs[graph]
+    for precision, file in bundle.manifest.combined.items():
+        for suffix in ("", *MORE_PROFILES):
+            yield f"combined_{precision}{suffix}", "combined", file
 
 
 def fits(shapes: Shapes, signature: GraphSignature) -> dict[str, int]:
@@ -99,12 +103,13 @@ def fits(shapes: Shapes, signature: GraphSignature) -> dict[str, int]:
 
 
 def test_every_graph_and_precision_has_lines_with_its_inputs(
-    exported: Bundle, written: tuple[Path, dict[str, list[list[str]]]]
+    combined: Bundle, written: tuple[Path, dict[str, list[list[str]]]]
 ) -> None:
     script, found = written
-    expected = list(signatures(exported))
+    expected = list(expected_cases(combined))
     assert sorted(found) == sorted(name for name, *_ in expected)
-    for name, path, signature in expected:
+    for name, model, file in expected:
+        path, signature = combined.path / file.ref.file, file.signature
         python, trtexec, polygraphy, perf = found[name]
         raw = script.with_name("inputs_raw") / name
 
@@ -123,8 +128,7 @@ def test_every_graph_and_precision_has_lines_with_its_inputs(
         assert option(polygraphy, "--data-loader-script") == f"{script}:{name}"
 
         assert perf[0] == "perf_analyzer"
-        member, graph = name.split("_")[0], path.stem
-        assert option(perf, "-m") == f"{member}_{graph}"
+        assert option(perf, "-m") == model
         assert option(perf, "--input-data") == str(raw)
         assert fits(perf_shapes(perf), signature) == best
 
@@ -153,19 +157,20 @@ def check_values(made: dict[str, NDArray[Any]], vocab_size: int) -> None:
 
 
 def test_the_script_makes_valid_inputs(
-    exported: Bundle, written: tuple[Path, dict[str, list[list[str]]]]
+    combined: Bundle, written: tuple[Path, dict[str, list[list[str]]]]
 ) -> None:
     script, found = written
     module = imported(script)
     assert list(module.GRAPHS) == list(found)
-    for name, _, signature in signatures(exported):
+    for name, _, file in expected_cases(combined):
+        signature = file.signature
         (made,) = getattr(module, name)()  # as Polygraphy calls it
         shapes = {tensor: array.shape for tensor, array in made.items()}
         assert fits(shapes, signature) == fits(polygraphy_shapes(found[name][2]), signature)
         for spec in signature.inputs:
             assert made[spec.name].dtype == spec.dtype
             assert np.isfinite(made[spec.name]).all()
-        check_values(made, exported.manifest.vocab_size)
+        check_values(made, combined.manifest.vocab_size)
     assert not hasattr(module, "sgr_fp32_nothing")
 
 
@@ -191,16 +196,16 @@ def test_the_script_writes_raw_inputs_beside_itself(
         assert name in refused.stderr
 
 
-def test_a_script_is_not_overwritten_but_by_itself(exported: Bundle, tmp_path: Path) -> None:
+def test_a_script_is_not_overwritten_but_by_itself(combined: Bundle, tmp_path: Path) -> None:
     script = tmp_path / "inputs.py"
-    first = done("inspect", exported.path, "--commands", script).stdout
-    before = script.stat()
-    assert done("inspect", exported.path, "--commands", script).stdout == first
-    assert script.stat() == before
+    first = done("inspect", combined.path, "--commands", script).stdout
+    before = tree(tmp_path)
+    assert done("inspect", combined.path, "--commands", script).stdout == first
+    assert tree(tmp_path) == before
 
     script.write_text("mine = 1\n", encoding="utf-8")
     refused_line(
-        run("inspect", exported.path, "--commands", script), InputError, "--commands", script
+        run("inspect", combined.path, "--commands", script), InputError, "--commands", script
     )
     assert script.read_text(encoding="utf-8") == "mine = 1\n"
     assert list(tmp_path.iterdir()) == [script]
@@ -210,27 +215,27 @@ def test_a_script_is_not_overwritten_but_by_itself(exported: Bundle, tmp_path: P
     "name", ["inputs", "inputs.txt", "my-inputs.py", "a:b/inputs.py", "a,b/inputs.py"]
 )
 def test_a_script_that_could_not_be_used_is_refused(
-    exported: Bundle, tmp_path: Path, name: str
+    combined: Bundle, tmp_path: Path, name: str
 ) -> None:
     script = tmp_path / name
     script.parent.mkdir(exist_ok=True)
-    result = run("inspect", exported.path, "--commands", script)
+    result = run("inspect", combined.path, "--commands", script)
     refused_line(result, InputError, "--commands", got=naming(script.name))
     assert result.stdout == ""
     assert not script.exists()
 
 
-def test_the_lines_of_a_damaged_bundle_are_not_printed(exported: Bundle, tmp_path: Path) -> None:
-    copy = shutil.copytree(exported.path, tmp_path / "copy.sgraf")
+def test_the_lines_of_a_damaged_bundle_are_not_printed(combined: Bundle, tmp_path: Path) -> None:
+    copy = shutil.copytree(combined.path, tmp_path / "copy.sgraf")
     (copy / "saf" / "fp16" / "scorer.onnx").unlink()
     result = run("inspect", copy, "--commands", tmp_path / "inputs.py")
     refused_line(result, BundleError, "saf/fp16/scorer.onnx")
     assert not (tmp_path / "inputs.py").exists()
 
 
-def test_paths_are_quoted(exported: Bundle, tmp_path: Path) -> None:
+def test_paths_are_quoted(combined: Bundle, tmp_path: Path) -> None:
     folder = tmp_path / "it's $HOME;  here"
-    copy = shutil.copytree(exported.path, folder / "a bundle.sgraf")
+    copy = shutil.copytree(combined.path, folder / "a bundle.sgraf")
     script = folder / "inputs.py"
     found = groups(done("inspect", copy, "--commands", script).stdout)
     python, trtexec, polygraphy, _ = found["sgr_fp32_text_encoder"]
@@ -240,14 +245,14 @@ def test_paths_are_quoted(exported: Bundle, tmp_path: Path) -> None:
     assert polygraphy[2] == str(graph)
 
 
-def test_a_path_that_cannot_be_printed_is_refused(exported: Bundle, tmp_path: Path) -> None:
-    copy = shutil.copytree(exported.path, tmp_path / "two\nlines.sgraf")
+def test_a_path_that_cannot_be_printed_is_refused(combined: Bundle, tmp_path: Path) -> None:
+    copy = shutil.copytree(combined.path, tmp_path / "two\nlines.sgraf")
     result = run("inspect", copy, "--commands", tmp_path / "inputs.py")
     refused_line(result, InputError, copy)
     assert not (tmp_path / "inputs.py").exists()
 
 
-def test_json_and_commands_exclude_each_other(exported: Bundle, tmp_path: Path) -> None:
-    result = run("inspect", exported.path, "--json", "--commands", tmp_path / "inputs.py")
+def test_json_and_commands_exclude_each_other(combined: Bundle, tmp_path: Path) -> None:
+    result = run("inspect", combined.path, "--json", "--commands", tmp_path / "inputs.py")
     refused_line(result, InputError, "--json", "--commands")
     assert list(tmp_path.iterdir()) == []
