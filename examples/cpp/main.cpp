@@ -31,7 +31,7 @@ int main(int count, char** words) {
     std::printf("rank  similarity      logit  row\n");
     for (std::size_t rank = 0; rank < std::min(top_k, rows.size()); ++rank) {
       const std::size_t row = rows[rank];
-      std::printf("%4zu  %10.6f  %+9.5f  %3zu\n", rank + 1, scores.similarities[row],
+      std::printf("%4zu  %10.6f  %+9.6f  %3zu\n", rank + 1, scores.similarities[row],
                   scores.logits[row], row);
     }
   } catch (const std::exception& error) {
