@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shlex
 import shutil
 import subprocess
@@ -10,13 +9,13 @@ import sys
 from collections.abc import Iterator
 from itertools import groupby, pairwise
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from support.cli_world import done, refused_line, run, tree
+from support.commands import imported
 from support.refusals import naming
 
 from sgraf_deploy.bundle.bundle import Bundle
@@ -59,15 +58,6 @@ def perf_shapes(words: list[str]) -> Shapes:
 
 def option(words: list[str], name: str) -> str:
     return words[words.index(name) + 1]
-
-
-def imported(script: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(script.stem, script)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
