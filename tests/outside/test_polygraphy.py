@@ -36,8 +36,8 @@ Arrays = Mapping[str, NDArray[Any]]
 ENGINES: dict[Precision, str] = {"fp32": "ort", "fp16": "torch"}
 """What `Scorer` runs: ONNX Runtime is no engine for fp16 on a CPU, and computes it in float32."""
 
-CLOSE: dict[Precision, float] = {"fp32": 1e-5, "fp16": 5e-2}
-"""Largest difference; in fp16 relative to the standard deviation, as at the export's gate."""
+CLOSE: dict[Precision, float] = {"fp32": 1e-5, "fp16": 2e-2}
+"""Largest difference; in fp16 as a part of the standard deviation."""
 
 
 @pytest.fixture(scope="module")
