@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support.cli_world import done
-from support.elsewhere import run_example
+from support.elsewhere import ran, run_example
 
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.cli.demo import QUERY
@@ -105,14 +104,13 @@ def test_the_example_names_a_file_that_it_cannot_read(
         np.save(path, changed[content])
         if content == "short":
             path.write_bytes(path.read_bytes()[:-4])
-    command = [example("onnxruntime"), demo.combined_path("fp32"), path, "3", "1", "2"]
-    result = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    result = ran(example("onnxruntime"), demo.combined_path("fp32"), path, 3, 1, 2)
     assert result.returncode == 1
     assert result.stderr.startswith(f"Error: {path}: ")
     assert result.stdout == ""
 
 
 def test_the_example_says_how_it_is_used(example: Callable[[str], Path]) -> None:
-    result = subprocess.run([example("openvino")], check=False, capture_output=True, timeout=120)
+    result = ran(example("openvino"))
     assert result.returncode == 2
-    assert result.stderr.startswith(b"usage: ")
+    assert result.stderr.startswith("usage: ")

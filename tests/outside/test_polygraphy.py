@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from support.cli_world import done
 from support.commands import imported
+from support.elsewhere import ran
 
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.config import PRECISIONS, Precision
@@ -58,9 +58,7 @@ def outputs(demo: Bundle, script: Path) -> dict[str, Arrays]:
     def run(line: str, name: str) -> Arrays:
         saved = script.with_name(f"{name}.json")
         command = f"PATH={shlex.quote(str(bin_folder))}:$PATH; {line} --save-outputs {saved}"
-        result = subprocess.run(
-            ["sh", "-c", command], check=False, capture_output=True, text=True, timeout=120
-        )
+        result = ran("sh", "-c", command)
         assert result.returncode == 0, result.stdout + result.stderr
         ((_, (iteration,)),) = RunResults.load(str(saved)).items()
         return {output: np.asarray(array) for output, array in iteration.items()}

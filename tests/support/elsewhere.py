@@ -108,7 +108,8 @@ def run_in_node(node_modules: Path, folder: Path) -> Run:
         (folder / "inputs.json").write_text(json.dumps(described), encoding="utf-8")
         for name, array in inputs.items():
             np.ascontiguousarray(array).tofile(folder / name)
-        subprocess.run(["node", script, node_modules, graph, folder], check=True, timeout=120)
+        done = ran("node", script, node_modules, graph, folder)
+        assert done.returncode == 0, done.stderr
         outputs = json.loads((folder / "outputs.json").read_text(encoding="utf-8"))
         return {
             name: np.fromfile(folder / name, dtype).reshape(shape)
@@ -122,13 +123,16 @@ def build_example(folder: Path, *options: str) -> Path:
     """Build the C++ example with CMake's options; returns the program. A warning is an error."""
     source = Path(__file__).parents[2] / "examples" / "cpp"
     release = ("-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_CXX_FLAGS=-Werror")
-    for command in (
-        ["cmake", "-S", source, "-B", folder, *release, *options],
-        ["cmake", "--build", folder],
-    ):
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+    for words in (("-S", source, "-B", folder, *release, *options), ("--build", folder)):
+        done = ran("cmake", *words)
         assert done.returncode == 0, done.stdout + done.stderr
     return folder / "rerank"
+
+
+def ran(*words: object) -> subprocess.CompletedProcess[str]:
+    """A program that has ended, however it did, with what it said."""
+    command = [str(word) for word in words]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
 
 
 @dataclass(frozen=True)
@@ -144,8 +148,7 @@ def run_example(
     program: Path, graph: Path, regions: Path, token_ids: NDArray[np.int32], top_k: int
 ) -> Ranked:
     """Run the C++ example on a caption, and read what it prints."""
-    words = [program, graph, regions, str(top_k), *map(str, token_ids)]
-    done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=120)
+    done = ran(program, graph, regions, top_k, *token_ids)
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
     assert lines[0] == ["rank", "similarity", "logit", "row"]
