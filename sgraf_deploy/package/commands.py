@@ -31,12 +31,13 @@ _SHAPES = ("min", "opt", "max")
 class Case:
     """One graph in one precision, with the sizes of one profile.
 
-    `name` is the script's for its inputs, and `model` that of the graph in a repository of models.
-    `profile` has the smallest, best and largest shape of every input.
+    `name` is the script's for its inputs, and `model` that of the graph in a repository of models,
+    None for a graph that is in none. `profile` has the smallest, best and largest shape of every
+    input.
     """
 
     name: str
-    model: str
+    model: str | None
     onnx: Path
     signature: GraphSignature
     profile: Profile
@@ -50,8 +51,9 @@ class Case:
 def list_cases(bundle: Bundle) -> list[Case]:
     """Every graph of a bundle with the profiles that `sgraf-deploy compile` builds it for.
 
-    A combined graph, which `compile` does not build, has those of a scorer. Raises BundleError for
-    a graph that is missing or damaged, and InputError for a bundle whose path cannot be printed.
+    A combined graph, which `compile` does not build, has those of a scorer, and is no model. Raises
+    BundleError for a graph that is missing or damaged, and InputError for a bundle whose path
+    cannot be printed.
     """
     _check_printable(bundle.path, f"bundle {bundle.path}")
     found: list[Case] = []
@@ -61,13 +63,13 @@ def list_cases(bundle: Bundle) -> list[Case]:
                 names = (f"{member}_{precision}_{graph}", f"{member}_{graph}")
                 found += _cases(bundle, names, graphs[graph], uses(graph, Sizes()))
     for precision, file in bundle.manifest.combined.items():
-        names = (f"{COMBINED}_{precision}", COMBINED)
+        names = (f"{COMBINED}_{precision}", None)
         found += _cases(bundle, names, file, uses("scorer", Sizes()))
     return found
 
 
 def _cases(
-    bundle: Bundle, names: tuple[str, str], file: GraphFile, profiles: tuple[Use, ...]
+    bundle: Bundle, names: tuple[str, str | None], file: GraphFile, profiles: tuple[Use, ...]
 ) -> Iterator[Case]:
     """A case for every profile of a graph; those after the first have its use in their name."""
     name, model = names
@@ -80,46 +82,44 @@ def _cases(
 def command_lines(case: Case, script: Path) -> tuple[str, ...]:
     """What to type for a case: its raw inputs, then each of the three programs; quoted for a shell.
 
-    `script` is the absolute path that `write_script` wrote to.
+    `script` is the absolute path that `write_script` wrote to. Models alone have a line of
+    perf_analyzer.
     """
     raw = script.with_name(f"{script.stem}_raw") / case.name
-    shapes = case.shapes
-    return tuple(
-        shlex.join(map(str, words))
-        for words in (
-            ("python3", script, case.name),
-            (
-                "trtexec",
-                f"--onnx={case.onnx}",
-                "--stronglyTyped",  # as TensorRT 11 always is
-                "--noTF32",
-                *(
-                    f"--{shape}Shapes={_trtexec(case, place)}"
-                    for place, shape in enumerate(_SHAPES)
-                ),
-                f"--loadInputs={','.join(f'{name}:{raw / name}' for name in shapes)}",
-            ),
-            (
-                *("polygraphy", "run", case.onnx, "--onnxrt", "--validate", "--input-shapes"),
-                *(f"{name}:[{','.join(map(str, shape))}]" for name, shape in shapes.items()),
-                *("--data-loader-script", f"{script}:{case.name}"),
-            ),
-            (
-                *("perf_analyzer", "-m", case.model, "--input-data", raw),
-                *(
-                    word
-                    for name, shape in shapes.items()
-                    for word in ("--shape", f"{name}:{','.join(map(str, shape))}")
-                ),
-            ),
-        )
-    )
+    commands = [
+        ["python3", script, case.name],
+        _trtexec(case, raw),
+        _polygraphy(case, script),
+        *([] if case.model is None else [_perf_analyzer(case, case.model, raw)]),
+    ]
+    return tuple(shlex.join(map(str, words)) for words in commands)
 
 
-def _trtexec(case: Case, place: int) -> str:
-    return ",".join(
-        f"{name}:{'x'.join(map(str, shapes[place]))}" for name, shapes in case.profile.items()
-    )
+def _trtexec(case: Case, raw: Path) -> list[object]:
+    def spec(place: int) -> str:
+        pairs = ((name, shapes[place]) for name, shapes in case.profile.items())
+        return ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in pairs)
+
+    return [
+        *("trtexec", f"--onnx={case.onnx}"),
+        *("--stronglyTyped", "--noTF32"),  # the first is what TensorRT 11 always does
+        *(f"--{which}Shapes={spec(place)}" for place, which in enumerate(_SHAPES)),
+        f"--loadInputs={','.join(f'{name}:{raw / name}' for name in case.profile)}",
+    ]
+
+
+def _polygraphy(case: Case, script: Path) -> list[object]:
+    return [
+        *("polygraphy", "run", case.onnx, "--onnxrt", "--validate", "--input-shapes"),
+        *(f"{name}:[{','.join(map(str, shape))}]" for name, shape in case.shapes.items()),
+        *("--data-loader-script", f"{script}:{case.name}"),
+    ]
+
+
+def _perf_analyzer(case: Case, model: str, raw: Path) -> list[object]:
+    shapes = (f"{name}:{','.join(map(str, shape))}" for name, shape in case.shapes.items())
+    given = (word for shape in shapes for word in ("--shape", shape))
+    return ["perf_analyzer", "-m", model, "--input-data", raw, *given]
 
 
 def script_text(cases: Sequence[Case], vocab_size: int) -> str:
