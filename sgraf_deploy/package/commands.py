@@ -31,13 +31,12 @@ _SHAPES = ("min", "opt", "max")
 class Case:
     """One graph in one precision, with the sizes of one profile.
 
-    `name` is the script's for its inputs, and `model` that of the graph in a repository of models,
-    None for a graph that is in none. `profile` has the smallest, best and largest shape of every
-    input.
+    `name` is the script's for its inputs, and `model` that of the graph in a repository of models
+    (`package.triton`). `profile` has the smallest, best and largest shape of every input.
     """
 
     name: str
-    model: str | None
+    model: str
     onnx: Path
     signature: GraphSignature
     profile: Profile
@@ -51,9 +50,8 @@ class Case:
 def list_cases(bundle: Bundle) -> list[Case]:
     """Every graph of a bundle with the profiles that `sgraf-deploy compile` builds it for.
 
-    A combined graph, which `compile` does not build, has those of a scorer, and is no model. Raises
-    BundleError for a graph that is missing or damaged, and InputError for a bundle whose path
-    cannot be printed.
+    A combined graph, which `compile` does not build, has those of a scorer. Raises BundleError for
+    a graph that is missing or damaged, and InputError for a bundle whose path cannot be printed.
     """
     _check_printable(bundle.path, f"bundle {bundle.path}")
     found: list[Case] = []
@@ -63,13 +61,13 @@ def list_cases(bundle: Bundle) -> list[Case]:
                 names = (f"{member}_{precision}_{graph}", f"{member}_{graph}")
                 found += _cases(bundle, names, graphs[graph], uses(graph, Sizes()))
     for precision, file in bundle.manifest.combined.items():
-        names = (f"{COMBINED}_{precision}", None)
+        names = (f"{COMBINED}_{precision}", COMBINED)
         found += _cases(bundle, names, file, uses("scorer", Sizes()))
     return found
 
 
 def _cases(
-    bundle: Bundle, names: tuple[str, str | None], file: GraphFile, profiles: tuple[Use, ...]
+    bundle: Bundle, names: tuple[str, str], file: GraphFile, profiles: tuple[Use, ...]
 ) -> Iterator[Case]:
     """A case for every profile of a graph; those after the first have its use in their name."""
     name, model = names
@@ -82,15 +80,14 @@ def _cases(
 def command_lines(case: Case, script: Path) -> tuple[str, ...]:
     """What to type for a case: its raw inputs, then each of the three programs; quoted for a shell.
 
-    `script` is the absolute path that `write_script` wrote to. Models alone have a line of
-    perf_analyzer.
+    `script` is the absolute path that `write_script` wrote to.
     """
     raw = script.with_name(f"{script.stem}_raw") / case.name
     commands = [
         ["python3", script, case.name],
         _trtexec(case, raw),
         _polygraphy(case, script),
-        *([] if case.model is None else [_perf_analyzer(case, case.model, raw)]),
+        _perf_analyzer(case, raw),
     ]
     return tuple(shlex.join(map(str, words)) for words in commands)
 
@@ -116,10 +113,10 @@ def _polygraphy(case: Case, script: Path) -> list[object]:
     ]
 
 
-def _perf_analyzer(case: Case, model: str, raw: Path) -> list[object]:
+def _perf_analyzer(case: Case, raw: Path) -> list[object]:
     shapes = (f"{name}:{','.join(map(str, shape))}" for name, shape in case.shapes.items())
     given = (word for shape in shapes for word in ("--shape", shape))
-    return ["perf_analyzer", "-m", model, "--input-data", raw, *given]
+    return ["perf_analyzer", "-m", case.model, "--input-data", raw, *given]
 
 
 def script_text(cases: Sequence[Case], vocab_size: int) -> str:

@@ -69,8 +69,8 @@ def written(
     return script, groups(done("inspect", combined.path, "--commands", script).stdout)
 
 
-def expected_cases(bundle: Bundle) -> Iterator[tuple[str, str | None, GraphFile]]:
-    """The name of every case, its model if it is one, and its graph's file."""
+def expected_cases(bundle: Bundle) -> Iterator[tuple[str, str, GraphFile]]:
+    """The name of every case, its model and its graph's file."""
     for member, one in bundle.manifest.members.items():
         for precision, graphs in one.graphs.items():
             for name in (*GRAPHS, *(f"scorer{suffix}" for suffix in MORE_PROFILES)):
@@ -78,7 +78,7 @@ def expected_cases(bundle: Bundle) -> Iterator[tuple[str, str | None, GraphFile]
                 yield f"{member}_{precision}_{name}", f"{member}_{graph}", graphs[graph]
     for precision, file in bundle.manifest.combined.items():
         for suffix in ("", *MORE_PROFILES):
-            yield f"combined_{precision}{suffix}", None, file
+            yield f"combined_{precision}{suffix}", "combined", file
 
 
 def fits(shapes: Shapes, signature: GraphSignature) -> dict[str, int]:
@@ -100,7 +100,7 @@ def test_every_graph_and_precision_has_lines_with_its_inputs(
     assert sorted(found) == sorted(name for name, *_ in expected)
     for name, model, file in expected:
         path, signature = combined.path / file.ref.file, file.signature
-        python, trtexec, polygraphy, *more = found[name]
+        python, trtexec, polygraphy, perf = found[name]
         raw = script.with_name("inputs_raw") / name
 
         assert python == ["python3", str(script), name]
@@ -117,10 +117,6 @@ def test_every_graph_and_precision_has_lines_with_its_inputs(
         assert fits(polygraphy_shapes(polygraphy), signature) == best
         assert option(polygraphy, "--data-loader-script") == f"{script}:{name}"
 
-        if model is None:
-            assert more == []
-            continue
-        (perf,) = more
         assert perf[0] == "perf_analyzer"
         assert option(perf, "-m") == model
         assert option(perf, "--input-data") == str(raw)
