@@ -32,7 +32,7 @@ from sgraf_deploy.bundle.migrations import migrate
 from sgraf_deploy.config import GRAPHS, PRECISIONS, GraphName, Precision
 from sgraf_deploy.errors import BundleError
 from sgraf_deploy.files.disk import kind_of
-from sgraf_deploy.files.folders import Rules, foreign, recover, staged_folder
+from sgraf_deploy.files.folders import Rules, foreign, list_files, recover, staged_folder
 from sgraf_deploy.files.writer import write_json
 
 _PLAN_FILES = re.compile(
@@ -285,7 +285,7 @@ def check_replaceable(folder: Path) -> None:
     extra = _extra_files(folder, manifest)
     extra += [
         f"{PLANS_FOLDER}/{name}"
-        for name in _names(folder / PLANS_FOLDER)
+        for name in list_files(folder / PLANS_FOLDER)
         if not _PLAN_FILES.fullmatch(name)
     ]
     if extra:
@@ -337,13 +337,4 @@ def _extra_files(folder: Path, manifest: Manifest) -> list[str]:
     """The files of a bundle that its manifest does not name, compiled plans left out."""
     named = {MANIFEST, *(ref.file for ref in manifest.files)}
     plans = f"{PLANS_FOLDER}/"
-    return [name for name in _names(folder) if name not in named and not name.startswith(plans)]
-
-
-def _names(folder: Path) -> list[str]:
-    """The files and links below a folder as relative POSIX paths."""
-    names = []
-    for parent, folders, files in os.walk(folder):
-        links = [name for name in folders if Path(parent, name).is_symlink()]
-        names += [Path(parent, name).relative_to(folder).as_posix() for name in (*files, *links)]
-    return sorted(names)
+    return [name for name in list_files(folder) if name not in named and not name.startswith(plans)]

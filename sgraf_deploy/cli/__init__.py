@@ -25,6 +25,7 @@ from sgraf_deploy.cli.doctor import doctor
 from sgraf_deploy.cli.evaluate import evaluate
 from sgraf_deploy.cli.export import export
 from sgraf_deploy.cli.inspect import inspect
+from sgraf_deploy.cli.package import package
 from sgraf_deploy.cli.rerank import rerank
 from sgraf_deploy.cli.synth import synth
 from sgraf_deploy.cli.terminal import echo, echo_error, show_any_text, shown_messages
@@ -172,6 +173,9 @@ def main(context: click.Context, /, *, verbose: bool) -> None:
 main.epilog = (
     f"Start with `sgraf-deploy demo`, or with `sgraf-deploy export CHECKPOINT`.  {_EXIT_CODES}"
 )
-_COMMANDS = (export, compile_, inspect, verify, evaluate, bench, rerank, synth, train, doctor, demo)
+_COMMANDS = (
+    *(export, compile_, inspect, package, verify, evaluate, bench, rerank),
+    *(synth, train, doctor, demo),
+)
 for _command in _COMMANDS:
     main.add_command(_command)

@@ -14,6 +14,8 @@ from sgraf_deploy.config import CAPTIONS_PER_IMAGE, PRECISIONS, Precision
 from sgraf_deploy.data.bound import MAX_WORDS
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from sgraf_deploy.bundle.bundle import Bundle
     from sgraf_deploy.data.findings import Finding
     from sgraf_deploy.runtime.scorer import Scorer
@@ -213,6 +215,16 @@ def show_finding(finding: Finding) -> None:
         warn(finding.message)
     else:
         echo(f"note: {finding.message}")
+
+
+def check_regions_fit(bundle: Bundle, regions: NDArray[Any], name: str) -> None:
+    """Raise DataError for regions that do not fit the bundle, and warn of suspicious ones."""
+    from sgraf_deploy.data.checks import region_findings
+    from sgraf_deploy.data.regions import check_regions
+
+    survey = check_regions(regions, *dimensions(bundle), name)
+    for finding in region_findings(survey, bundle.manifest.region_statistics):
+        show_finding(finding)
 
 
 def megabytes(size: int) -> str:

@@ -9,6 +9,7 @@ import click
 
 from sgraf_deploy.cli.common import (
     BUNDLE,
+    check_regions_fit,
     count,
     data_options,
     describe_scorer,
@@ -105,10 +106,10 @@ def _images_for(
     if not caption.strip():
         raise InputError("--caption", expected="at least one word", got=repr(caption))
     (query,), words = _encoded(scorer, [caption])
-    _check_regions(scorer, split.regions, f"regions of split {split.name}")
+    check_regions_fit(scorer.bundle, split.regions, f"regions of split {split.name}")
     images = scorer.encode_images(split.regions, progress=stage("encoding images"))
     result = scorer.rerank(query, images, top_k)
-    names = [_image_name(split, int(row)) for row in result.indices]
+    names = [split.image_name(int(row)) for row in result.indices]
     return [
         f"caption: {caption} ({words.unknown} of {count(words.tokens, 'word')} unknown)",
         f"the best {len(result)} of {count(split.images, 'image')}",
@@ -122,14 +123,14 @@ def _captions_for(
     from sgraf_deploy.data.regions import readable
 
     query = split.regions[image]
-    _check_regions(scorer, query[None], f"regions of --image {image}")
+    check_regions_fit(scorer.bundle, query[None], f"regions of --image {image}")
     token_ids, _ = _encoded(scorer, split.captions)
     captions = scorer.encode_captions(token_ids, progress=stage("encoding captions"))
     result = scorer.rerank(readable(query), captions, top_k)
     marks = ["*" if split.image_of_caption[row] == image else "" for row in result.indices]
     texts = [split.captions[row] for row in result.indices]
     return [
-        f"image: row {image}, {_image_name(split, image)}",
+        f"image: row {image}, {split.image_name(image)}",
         f"the best {len(result)} of {count(len(split.captions), 'caption')}; * marks the image's "
         "own captions",
         *_ranking(result, {"*": marks, "caption": texts}),
@@ -154,17 +155,6 @@ def _encoded(scorer: Scorer, captions: list[str]) -> tuple[list[NDArray[np.int32
     return token_ids, words
 
 
-def _check_regions(scorer: Scorer, regions: NDArray[Any], name: str) -> None:
-    """Raise DataError for regions that do not fit the bundle, and warn of suspicious ones."""
-    from sgraf_deploy.data.checks import region_findings
-    from sgraf_deploy.data.regions import check_regions
-
-    manifest = scorer.bundle.manifest
-    survey = check_regions(regions, manifest.regions, manifest.img_dim, name)
-    for finding in region_findings(survey, manifest.region_statistics):
-        show_finding(finding)
-
-
 def _ranking(result: RerankResult, more: dict[str, list[str]]) -> list[str]:
     numbers = ["rank", "similarity", "logit", "row"]
     columns = (
@@ -175,7 +165,3 @@ def _ranking(result: RerankResult, more: dict[str, list[str]]) -> list[str]:
         *more.values(),
     )
     return table(list(zip(*columns, strict=True)), [*numbers, *more], right=numbers)
-
-
-def _image_name(split: PrecompSplit, row: int) -> str:
-    return split.ids[row] if split.ids else f"image {row}"

@@ -48,6 +48,10 @@ class PrecompSplit:
         """The number of images."""
         return len(self.regions)
 
+    def image_name(self, row: int) -> str:
+        """The name of the image of that row, or, if there are none, its number."""
+        return self.ids[row] if self.ids else f"image {row}"
+
     def first(self, images: int) -> PrecompSplit:
         """The first `images` images, which must not be more than there are, with their captions."""
         captions = images * self.captions_per_image

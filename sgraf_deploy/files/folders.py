@@ -145,6 +145,15 @@ def recover(target: Path, error: type[SgrafDeployError] = BundleError) -> None:
                 time.sleep(_POLL)
 
 
+def list_files(folder: Path) -> list[str]:
+    """The files and links below a folder as relative POSIX paths, sorted."""
+    names = []
+    for parent, folders, files in os.walk(folder):
+        links = [name for name in folders if Path(parent, name).is_symlink()]
+        names += [Path(parent, name).relative_to(folder).as_posix() for name in (*files, *links)]
+    return sorted(names)
+
+
 def foreign(names: Sequence[str]) -> str:
     """The number of extra files, and the names of the first of them."""
     shown = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")

@@ -20,7 +20,7 @@ from sgraf_deploy.engines.registry import ENGINES
 
 COMMANDS = [
     *("bench", "compile", "demo", "doctor", "eval", "export"),
-    *("inspect", "rerank", "synth", "train", "verify"),
+    *("inspect", "package", "rerank", "synth", "train", "verify"),
 ]
 OPEN = library.open_library
 
