@@ -94,12 +94,13 @@ class FoldedModel(Generic[V]):
     def text_encoder(self, token_ids: V, lengths: V) -> tuple[V, V]:
         """Ids (C, L), lengths (C,) -> word_embeddings (C, L, D), text_global (C, D), stored."""
         ops, weights = self.ops, self.weights
+        captions, words = ops.size(token_ids, 0), ops.size(token_ids, 1)
+        lengths = ops.real_words(lengths, words)
         states = ops.gather(
             ops.constant("text_encoder.embedding.weight", weights.embedding), token_ids
         )
         for layer in weights.gru:
             states = ops.gru(states, lengths, layer)
-        captions, words = ops.size(token_ids, 0), ops.size(token_ids, 1)
         if self.config.bidirectional:
             pair = ops.reshape(states, captions, words, 2, self.config.embed)
             mean = ops.mul(ops.sum(pair, 2), self._scalar("half", 0.5))
@@ -126,7 +127,7 @@ class FoldedModel(Generic[V]):
         region_blocks = self._blocks(ops.load(encoded.region_embeddings))
         flat_words = ops.reshape(ops.load(encoded.word_embeddings), -1, embed)  # (C*L, D)
         word_blocks = self._blocks(flat_words)
-        mask = ops.word_mask(encoded.lengths, words)
+        mask = ops.word_mask(ops.real_words(encoded.lengths, words), words)
         raw = self._sum(
             ops.matmul(block, ops.transpose(word_block, 1, 0))
             for block, word_block in zip(region_blocks, word_blocks, strict=True)
@@ -155,7 +156,7 @@ class FoldedModel(Generic[V]):
         words = ops.load(ops.gather(encoded.word_embeddings, caption_index))  # (P, L, D)
         lengths = ops.gather(encoded.lengths, caption_index)
         pairs, longest = ops.size(words, 0), ops.size(words, 1)
-        mask = ops.word_mask(lengths, longest)
+        mask = ops.word_mask(ops.real_words(lengths, longest), longest)
         raw = ops.matmul(regions, ops.transpose(words, 0, 2, 1))  # (P, R, L)
         weights = self._word_attention(raw, ops.reshape(mask, pairs, 1, longest))
         weights = ops.softmax(ops.transpose(weights, 0, 2, 1))

@@ -119,6 +119,12 @@ class Ops(Protocol[V]):
     def gather(self, x: V, index: V) -> V:
         """Rows of the first axis: (rows, …) and index of any shape -> index.shape + (…)."""
 
+    def real_words(self, lengths: V, words: V) -> V:
+        """Lengths of any shape, each brought into 1 … words, the size of the word axis.
+
+        Those that a scorer is given were checked; a graph in another program may get any.
+        """
+
     def word_mask(self, lengths: V, words: V) -> V:
         """(captions,) lengths and the size of the word axis -> (captions, words) of 1.0 and 0.0."""
 

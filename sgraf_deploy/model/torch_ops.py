@@ -126,6 +126,9 @@ class TorchOps:
     def gather(self, x: Tensor, index: Tensor) -> Tensor:  # noqa: D102
         return x[index.long()]
 
+    def real_words(self, lengths: Tensor, words: Tensor) -> Tensor:  # noqa: D102
+        return lengths.clamp(1, int(words))
+
     def word_mask(self, lengths: Tensor, words: Tensor) -> Tensor:  # noqa: D102
         steps = torch.arange(int(words), device=self.device)
         return (steps.unsqueeze(0) < lengths.unsqueeze(1)).float()

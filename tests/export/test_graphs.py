@@ -320,7 +320,10 @@ def test_the_gru_resets_after_its_product_and_stops_at_the_caption(
         assert attribute(node, "hidden_size") == config.embed
         direction = "bidirectional" if config.bidirectional else "forward"
         assert attribute(node, "direction") == direction.encode()
-        assert list(node.input)[4:] == ["lengths"]
+        (lengths,) = list(node.input)[4:]
+        assert [(clip.output[0], clip.input[0]) for clip in nodes(model, "Clip")] == [
+            (lengths, "lengths")
+        ]
         assert {kinds[value] for value in node.input[:4]} == {TensorProto.FLOAT}
         assert all(a.type != AttributeProto.GRAPH for a in node.attribute)
 
