@@ -34,7 +34,6 @@ class OnnxOps:
         self.precision = precision
         self.scope = ""
         """Before the names of weights and values that are made: tells members of a graph apart."""
-        self._ints: dict[str, str] = {}
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
         self._half_of: dict[str, str] = {}
@@ -188,14 +187,17 @@ class OnnxOps:
         )
 
     def gather(self, x: str, index: str) -> str:  # noqa: D102
-    def real_words(self, lengths: str, words: str) -> str:  # noqa: D102
-        return self._node("Clip", lengths, self._int(1), self._int_of(words))
-
         return self._node("Gather", x, index, axis=0)
 
     def word_mask(self, lengths: str, words: str) -> str:  # noqa: D102
-        steps = self._node("Range", self._int(0), self._int_of(words), self._int(1))
-        column = self.reshape(lengths, -1, 1)
+        zero, one = (self._stored(f"int_{n}", np.array(n, dtype=np.int32)) for n in (0, 1))
+        longest = self._node("Cast", self._node("Squeeze", words), to=TensorProto.INT32)
+        steps = self._node("Range", zero, longest, one)
+        # Not a Clip, which ONNX Runtime does not have for int32 on a GPU.
+        column = self._node("Max", self.reshape(lengths, -1, 1), one)
+    def integers(self, x: str) -> str:  # noqa: D102
+        return self._node("Cast", x, to=TensorProto.INT32)
+
         return self._node("Cast", self._node("Less", steps, column), to=TensorProto.FLOAT)
 
     def gru(self, x: str, lengths: str, layer: GruLayer) -> str:  # noqa: D102
@@ -259,15 +261,6 @@ class OnnxOps:
             x = self._views[x][1]
             if x in self._half_of:
                 return True
-    def _int_of(self, size: str) -> str:
-        """A size as an int32 scalar."""
-        if size not in self._ints:
-            self._ints[size] = self._node("Cast", self._node("Squeeze", size), to=TensorProto.INT32)
-        return self._ints[size]
-
-    def _int(self, value: int) -> str:
-        return self._stored(f"int_{value}", np.array(value, dtype=np.int32))
-
         return False
 
     def _integers(self, values: list[int]) -> str:

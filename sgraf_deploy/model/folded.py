@@ -95,7 +95,10 @@ class FoldedModel(Generic[V]):
         """Ids (C, L), lengths (C,) -> word_embeddings (C, L, D), text_global (C, D), stored."""
         ops, weights = self.ops, self.weights
         captions, words = ops.size(token_ids, 0), ops.size(token_ids, 1)
-        lengths = ops.real_words(lengths, words)
+        mask = ops.word_mask(lengths, words)
+        real = ops.reshape(mask, captions, words, 1)
+        counts = ops.sum(real, 1)  # (C, 1, 1)
+        lengths = ops.integers(ops.reshape(counts, -1))  # within 1 … words, as the mask is
         states = ops.gather(
             ops.constant("text_encoder.embedding.weight", weights.embedding), token_ids
         )
@@ -107,10 +110,8 @@ class FoldedModel(Generic[V]):
             states = ops.reshape(mean, captions, words, self.config.embed)
         if self.config.text_norm:
             states = self._l2norm(states)
-        mask = ops.word_mask(lengths, words)
-        real = ops.reshape(mask, captions, words, 1)
         states = ops.mul(states, real)
-        mean = ops.div(ops.sum(states, 1), ops.sum(real, 1))
+        mean = ops.div(ops.sum(states, 1), counts)
         query = ops.tanh(self._linear(mean, weights.text_mean))  # (C, 1, D)
         keys = ops.tanh(self._linear(states, weights.text_local))
         scores = self._linear(ops.mul(keys, query), weights.text_attention, exact=True)
@@ -127,7 +128,7 @@ class FoldedModel(Generic[V]):
         region_blocks = self._blocks(ops.load(encoded.region_embeddings))
         flat_words = ops.reshape(ops.load(encoded.word_embeddings), -1, embed)  # (C*L, D)
         word_blocks = self._blocks(flat_words)
-        mask = ops.word_mask(ops.real_words(encoded.lengths, words), words)
+        mask = ops.word_mask(encoded.lengths, words)
         raw = self._sum(
             ops.matmul(block, ops.transpose(word_block, 1, 0))
             for block, word_block in zip(region_blocks, word_blocks, strict=True)
@@ -156,7 +157,7 @@ class FoldedModel(Generic[V]):
         words = ops.load(ops.gather(encoded.word_embeddings, caption_index))  # (P, L, D)
         lengths = ops.gather(encoded.lengths, caption_index)
         pairs, longest = ops.size(words, 0), ops.size(words, 1)
-        mask = ops.word_mask(ops.real_words(lengths, longest), longest)
+        mask = ops.word_mask(lengths, longest)
         raw = ops.matmul(regions, ops.transpose(words, 0, 2, 1))  # (P, R, L)
         weights = self._word_attention(raw, ops.reshape(mask, pairs, 1, longest))
         weights = ops.softmax(ops.transpose(weights, 0, 2, 1))

@@ -119,14 +119,14 @@ class Ops(Protocol[V]):
     def gather(self, x: V, index: V) -> V:
         """Rows of the first axis: (rows, …) and index of any shape -> index.shape + (…)."""
 
-    def real_words(self, lengths: V, words: V) -> V:
-        """Lengths of any shape, each brought into 1 … words, the size of the word axis.
+    def word_mask(self, lengths: V, words: V) -> V:
+        """(captions,) lengths and the size of the word axis -> (captions, words) of 1.0 and 0.0.
 
-        Those that a scorer is given were checked; a graph in another program may get any.
+        A length below 1 counts as 1: a scorer checks them, but another program may give any.
         """
 
-    def word_mask(self, lengths: V, words: V) -> V:
-        """(captions,) lengths and the size of the word axis -> (captions, words) of 1.0 and 0.0."""
+    def integers(self, x: V) -> V:
+        """Whole numbers in float32 as int32."""
 
     def gru(self, x: V, lengths: V, layer: GruLayer) -> V:
         """One layer: (captions, words, input) -> (captions, words, directions * embed), float32.

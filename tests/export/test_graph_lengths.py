@@ -94,10 +94,10 @@ def test_the_combined_graph_stands_them_too(tmp_path: Path) -> None:
         assert np.array_equal(found[name], expected[name])
 
 
-def test_a_length_costs_one_node() -> None:
-    """It is brought into the words once, for the recurrence and for the mask."""
+def test_a_mask_serves_all_that_depends_on_lengths() -> None:
+    """The recurrence, too, takes its lengths from it, which bounds them on both sides."""
     ops = [
         node.op_type for node in build_graph(weights_of("saf"), "text_encoder", "fp32").graph.node
     ]
 
-    assert (ops.count("Clip"), ops.count("GRU"), ops.count("Range")) == (1, 2, 1)
+    assert (ops.count("Max"), ops.count("GRU"), ops.count("Range")) == (1, 2, 1)
