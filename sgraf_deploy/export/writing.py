@@ -32,16 +32,23 @@ from sgraf_deploy.model.folding import fold
 
 
 def write_graphs(
-    folder: Path, member: str, checkpoint: Checkpoint, precisions: Sequence[Precision]
+    folder: Path,
+    member: str,
+    checkpoint: Checkpoint,
+    precisions: Sequence[Precision],
+    opset: int | None,
 ) -> dict[Precision, dict[GraphName, GraphFile]]:
-    """Write a member's four ONNX graphs in every precision, `MEMBER/PRECISION/GRAPH.onnx`."""
+    """Write a member's four ONNX graphs in every precision, `MEMBER/PRECISION/GRAPH.onnx`.
+
+    `opset` is None for each precision's own.
+    """
     folded = fold(checkpoint.config, checkpoint.weights)
     graphs: dict[Precision, dict[GraphName, GraphFile]] = {}
     for precision in precisions:
         place = folder / member / precision
         graphs[precision] = {}
         for graph in GRAPHS:
-            model = build_graph(folded, graph, precision)
+            model = build_graph(folded, graph, precision, opset)
             spec = signature(graph, checkpoint.config, precision)
             path = place / f"{graph}.onnx"
             graphs[precision][graph] = _write_graph(folder, path, model, spec)
@@ -49,20 +56,20 @@ def write_graphs(
 
 
 def write_combined(
-    folder: Path, checkpoints: Mapping[str, Checkpoint], precisions: Sequence[Precision]
+    folder: Path,
+    checkpoints: Mapping[str, Checkpoint],
+    precisions: Sequence[Precision],
+    opset: int | None,
 ) -> dict[Precision, GraphFile]:
     """Write the graph of all members in every precision, `combined/PRECISION/combined.onnx`."""
     folded = {name: fold(each.config, each.weights) for name, each in checkpoints.items()}
     spec = combined_signature(next(iter(folded.values())).config)
-    return {
-        precision: _write_graph(
-            folder,
-            folder / COMBINED / precision / f"{COMBINED}.onnx",
-            build_combined(folded, precision),
-            spec,
-        )
-        for precision in precisions
-    }
+    graphs: dict[Precision, GraphFile] = {}
+    for precision in precisions:
+        model = build_combined(folded, precision, opset)
+        path = folder / COMBINED / precision / f"{COMBINED}.onnx"
+        graphs[precision] = _write_graph(folder, path, model, spec)
+    return graphs
 
 
 def _write_graph(

@@ -21,7 +21,7 @@ from support.small_models import VARIANTS, padded, random_captions, random_regio
 
 from sgraf_deploy.config import GRAPHS, PRECISIONS, GraphName, Precision, signature
 from sgraf_deploy.export.graphs import build_graph
-from sgraf_deploy.export.onnx_ops import OPSETS
+from sgraf_deploy.export.opsets import OPSETS
 from sgraf_deploy.gate.graphs import check_interface
 from sgraf_deploy.model.constants import EPSILON
 from sgraf_deploy.model.folded import Encoded, FoldedModel
