@@ -24,6 +24,7 @@ from sgraf_deploy.config import (
 )
 from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.errors import BundleError
+from sgraf_deploy.export.annotations import annotate
 from sgraf_deploy.export.graphs import build_combined, build_graph
 from sgraf_deploy.files.writer import write_file
 from sgraf_deploy.gate.inputs import GateInputs, GateReference, write_gate
@@ -50,6 +51,7 @@ def write_graphs(
         for graph in GRAPHS:
             model = build_graph(folded, graph, precision, opset)
             spec = signature(graph, checkpoint.config, precision)
+            annotate(model, spec, precision, {"": checkpoint})
             path = place / f"{graph}.onnx"
             graphs[precision][graph] = _write_graph(folder, path, model, spec)
     return graphs
@@ -64,9 +66,11 @@ def write_combined(
     """Write the graph of all members in every precision, `combined/PRECISION/combined.onnx`."""
     folded = {name: fold(each.config, each.weights) for name, each in checkpoints.items()}
     spec = combined_signature(next(iter(folded.values())).config)
+    members = {f"{name}.": checkpoint for name, checkpoint in checkpoints.items()}
     graphs: dict[Precision, GraphFile] = {}
     for precision in precisions:
         model = build_combined(folded, precision, opset)
+        annotate(model, spec, precision, members)
         path = folder / COMBINED / precision / f"{COMBINED}.onnx"
         graphs[precision] = _write_graph(folder, path, model, spec)
     return graphs
