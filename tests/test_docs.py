@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support import elsewhere
 from support.cli_world import done
 from support.markdown import RUN, Block, blocks, not_shown, run_block
 
@@ -114,6 +115,22 @@ def test_the_pictures_are_up_to_date() -> None:
     assert rounds.read_text(encoding="utf-8") == rounds_svg(report["throughput"])
     drawn = architecture_svg(ROOT / "sgraf_deploy")
     assert PICTURE.read_text(encoding="utf-8") == drawn, "python -m tools.pages.architecture"
+
+
+def test_the_table_of_other_programs_says_who_ran() -> None:
+    """`make test-outside` prints the table; its figures are of one machine."""
+    lines = (ROOT / "docs" / "outside-python.md").read_text(encoding="utf-8").splitlines()
+    header, rule, *_ = elsewhere.table(dict.fromkeys(elsewhere.PROGRAMS, elsewhere.Found(0, True)))
+    start = lines.index(header)
+    rows = [line.strip("| ").split(" | ") for line in lines[start + 2 :] if line.startswith("| ")]
+    assert lines[start + 1] == rule
+    assert [(row[0], row[1]) for row in rows] == [(p.name, p.graphs) for p in elsewhere.PROGRAMS]
+    for program, (*_, figure, ranks) in zip(elsewhere.PROGRAMS, rows, strict=True):
+        if program.why_not is not None:
+            assert figure == program.why_not
+        else:
+            assert float(figure) <= elsewhere.MOST
+            assert ranks == "equal"
 
 
 @pytest.mark.parametrize(

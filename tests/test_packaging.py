@@ -23,7 +23,9 @@ from sgraf_deploy.engines.native.build import LIBRARY, instruction_flags
 ROOT = Path(__file__).parents[1]
 NATIVE = "sgraf_deploy/engines/native"
 NAME = f"sgraf_deploy-{sgraf_deploy.__version__}"
-RELEASED = ("sgraf_deploy", "benchmarks", "docs", "scripts", "tests", "tools", "typings")
+RELEASED = (
+    *("sgraf_deploy", "benchmarks", "docs", "examples", "scripts", "tests", "tools", "typings"),
+)
 """Folders, whole."""
 BESIDE = (
     *("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", ".gitignore"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sgraf_deploy.cli.common import BUNDLE, ENGINE_DIR, megabytes
+from sgraf_deploy.cli.common import BUNDLE, ENGINE_DIR, PATH, megabytes
 from sgraf_deploy.cli.terminal import echo, echo_json, table
 from sgraf_deploy.config import COMBINED, GRAPHS, Precision
 
@@ -26,15 +26,33 @@ _ITEM_BYTES = {"float32": 4, "float16": 2}
 @BUNDLE
 @ENGINE_DIR
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON instead.")
-def inspect(bundle: Path | str, engine_dir: Path | None, as_json: bool) -> None:
+@click.option(
+    "--commands",
+    "script",
+    type=PATH,
+    metavar="FILE",
+    help="Print the commands instead that run every graph in trtexec, Polygraphy and "
+    "perf_analyzer, and write FILE, the Python script that makes valid inputs for them. Another "
+    "file of that name is refused.",
+)
+def inspect(
+    bundle: Path | str, engine_dir: Path | None, as_json: bool, script: Path | None
+) -> None:
     """Show what is in a BUNDLE: models, graphs, axes, precisions, sizes and compiled plans.
 
     The graphs are checked first: their hashes, and that they need no other file. Plans are listed
     with the largest sizes of every profile, and whether they were verified here.
     """
     from sgraf_deploy.bundle.bundle import Bundle
+    from sgraf_deploy.errors import InputError
 
+    if as_json and script is not None:
+        raise InputError("--json and --commands", expected="one of them", got="both")
     opened = Bundle.open(bundle)
+    if script is not None:
+        for line in _commands(opened, script):
+            echo(line)
+        return
     manifest = opened.manifest
     for graph in manifest.graphs:
         opened.file(graph)
@@ -61,6 +79,25 @@ def inspect(bundle: Path | str, engine_dir: Path | None, as_json: bool) -> None:
             f"{word:,} per word of an encoded caption and {word:,} per caption"
         )
     echo(_auto(opened))
+
+
+def _commands(bundle: Bundle, script: Path) -> list[str]:
+    """Write the script that makes inputs; returns the lines that use it, as a shell runs them."""
+    from sgraf_deploy.package.commands import (
+        check_script,
+        command_lines,
+        list_cases,
+        script_text,
+        write_script,
+    )
+
+    target = check_script(script)
+    cases = list_cases(bundle)
+    lines = []
+    for case in cases:
+        lines += ["", f"# {case.name}", *command_lines(case, target)]
+    write_script(target, script_text(cases, bundle.manifest.vocab_size))
+    return [f"# {bundle.path.name}: every graph in other programs", *lines]
 
 
 def _auto(bundle: Bundle) -> str:

@@ -13,10 +13,15 @@ from sgraf_deploy.model.folded import Encoded, FoldedModel
 from sgraf_deploy.model.folding import FoldedWeights
 
 
-def build_graph(weights: FoldedWeights, graph: GraphName, precision: Precision) -> onnx.ModelProto:
-    """Build one graph with dynamic axes, checked by ONNX; `config.signature` is its interface."""
+def build_graph(
+    weights: FoldedWeights, graph: GraphName, precision: Precision, opset: int | None = None
+) -> onnx.ModelProto:
+    """Build one graph with dynamic axes, checked by ONNX; `config.signature` is its interface.
+
+    `opset` is None for the precision's own.
+    """
     spec = signature(graph, weights.config, precision)
-    ops = OnnxOps(precision)
+    ops = OnnxOps(precision, opset)
     model = FoldedModel(weights, ops)
     names = [tensor.name for tensor in spec.inputs]
     outputs: list[str]
@@ -31,13 +36,15 @@ def build_graph(weights: FoldedWeights, graph: GraphName, precision: Precision) 
     return ops.model(graph, spec, outputs)
 
 
-def build_combined(members: Mapping[str, FoldedWeights], precision: Precision) -> onnx.ModelProto:
+def build_combined(
+    members: Mapping[str, FoldedWeights], precision: Precision, opset: int | None = None
+) -> onnx.ModelProto:
     """Build the graph of all members: from regions and ids to the logits of the ensemble.
 
     `config.combined_signature` is its interface. Names of a member's weights and values begin with
     the member's name and a period.
     """
-    ops = OnnxOps(precision)
+    ops = OnnxOps(precision, opset)
     logits = []
     for name, weights in members.items():
         ops.scope = f"{name}."
