@@ -59,26 +59,30 @@ def inspect(
     if as_json:
         echo_json(manifest.to_json())
         return
+    for line in _overview(opened, bundle, engine_dir):
+        echo(line)
+
+
+def _overview(opened: Bundle, name: Path | str, engine_dir: Path | None) -> Iterator[str]:
+    """What is in a bundle, in lines and tables."""
+    manifest = opened.manifest
     size = megabytes(sum(ref.bytes for ref in manifest.files))
-    echo(f"{bundle}: {manifest.module}, {size}, bundle sha256 {opened.sha256[:16]}…")
+    yield f"{name}: {manifest.module}, {size}, bundle sha256 {opened.sha256[:16]}…"
     if opened.source is not None:
-        echo(f"from {opened.source}, kept in {opened.path}")
+        yield f"from {opened.source}, kept in {opened.path}"
     if manifest.tokenizer is None:
-        echo(f"no vocabulary: works on token ids below {manifest.vocab_size:,}")
+        yield f"no vocabulary: works on token ids below {manifest.vocab_size:,}"
     else:
-        echo(f"vocabulary of {manifest.vocab_size:,} words, tokenizer {manifest.tokenizer}")
-    for line in _member_lines(manifest):
-        echo(line)
-    for line in ("", *_interfaces(manifest), "", *_sizes(manifest), *_plans(opened, engine_dir)):
-        echo(line)
-    echo()
+        yield f"vocabulary of {manifest.vocab_size:,} words, tokenizer {manifest.tokenizer}"
+    yield from _member_lines(manifest)
+    yield from ("", *_interfaces(manifest), "", *_sizes(manifest), *_plans(opened, engine_dir), "")
     for precision in manifest.precisions:
         image, word = _encoded_bytes(manifest, precision)
-        echo(
+        yield (
             f"{precision}: {image:,} bytes per encoded image, "
             f"{word:,} per word of an encoded caption and {word:,} per caption"
         )
-    echo(_auto(opened))
+    yield _auto(opened)
 
 
 def _commands(bundle: Bundle, script: Path) -> list[str]:
