@@ -196,26 +196,40 @@ class OnnxOps:
         return self._node("Cast", self._node("Less", steps, column), to=TensorProto.FLOAT)
 
     def integers(self, x: str) -> str:  # noqa: D102
-        return self._node("Cast", x, to=TensorProto.INT32)
+        return self._node("Cast", x, to=TensorProto.INT64)
 
-    def gru(self, x: str, lengths: str, layer: GruLayer) -> str:  # noqa: D102
-        name = f"text_encoder.gru.{layer.index}"
-        bias = np.concatenate(
-            [_onnx_gates(layer.input_bias, axis=1), _onnx_gates(layer.hidden_bias, axis=1)], axis=1
-        )
+    def gru(self, x: str, lengths: str, layer: GruLayer) -> str:
+        """See `Ops`; every direction is a forward GRU without `sequence_lens`.
+
+        Some runtimes ignore those, or a direction. Nothing of the padding is in a real word's
+        state: forward it comes after them, and the backward direction reads their reverse first.
+        """
+        by_step = self.transpose(x, 1, 0, 2)  # (words, captions, input)
+        states = self._forward_gru(by_step, layer, 0)
+        if layer.directions > 1:
+            backward = self._forward_gru(self._real_words_reversed(by_step, lengths), layer, 1)
+            states = self.concat([states, self._real_words_reversed(backward, lengths)], 2)
+        return self.transpose(states, 1, 0, 2)
+
+    def _forward_gru(self, by_step: str, layer: GruLayer, direction: int) -> str:
+        """(words, captions, input) -> (words, captions, units), with one direction's weights."""
+        name = f"text_encoder.gru.{layer.index}" + ".reverse" * direction
+        one = slice(direction, direction + 1)
+        biases = [_onnx_gates(bias[one], axis=1) for bias in (layer.input_bias, layer.hidden_bias)]
         states = self._node(
             "GRU",
-            self.transpose(x, 1, 0, 2),
-            self.constant(f"{name}.input", _onnx_gates(layer.input, axis=1)),
-            self.constant(f"{name}.hidden", _onnx_gates(layer.hidden, axis=1)),
-            self.constant(f"{name}.bias", bias),
-            lengths,
+            by_step,
+            self.constant(f"{name}.input", _onnx_gates(layer.input[one], axis=1)),
+            self.constant(f"{name}.hidden", _onnx_gates(layer.hidden[one], axis=1)),
+            self.constant(f"{name}.bias", np.concatenate(biases, axis=1)),
             hidden_size=layer.units,
-            direction="bidirectional" if layer.directions > 1 else "forward",
             linear_before_reset=1,
-        )  # (words, directions, captions, embed)
-        by_caption = self.transpose(states, 2, 0, 1, 3)
-        return self.reshape(by_caption, 0, 0, layer.directions * layer.units)
+        )  # (words, 1, captions, units)
+        return self._node("Squeeze", states, self._integers([1]))
+
+    def _real_words_reversed(self, by_step: str, lengths: str) -> str:
+        """Each caption's real words in reverse order, and then its padding as it is."""
+        return self._node("ReverseSequence", by_step, lengths, time_axis=0, batch_axis=1)
 
     def _fp8_product(self, x: str, weight: str, bound: float) -> str:
         """A product of dequantized values: what a runtime computes in FP8, with float16 results."""

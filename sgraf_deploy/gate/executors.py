@@ -38,19 +38,28 @@ _FATAL_ONLY = 4
 
 
 class GRU(OpRun):
-    """onnx's GRU, run caption by caption because it ignores `sequence_lens`.
+    """onnx's GRU, which ignores `sequence_lens`: run caption by caption where there are any.
 
-    Each direction runs on its own as a forward one: before onnx 1.23 there is no other.
+    Such graphs were exported up to schema version 2. Each direction runs on its own as a forward
+    one: before onnx 1.23 there is no other.
     """
 
     op_domain = ""
 
     def _run(
-        self, x: Array, w: Array, r: Array, b: Array, sequence_lens: Array, **attributes: Any
+        self,
+        x: Array,
+        w: Array,
+        r: Array,
+        b: Array,
+        sequence_lens: Array | None = None,
+        **attributes: Any,
     ) -> tuple[Array]:
         padding_blind: Any = PaddingBlindGRU  # onnx does not type it
         gru = padding_blind(self.onnx_node, self.run_params)
         gru.direction = "forward"
+        if sequence_lens is None:
+            return (gru._run(x, w, r, b, layout=0)[0],)
         words, captions = x.shape[:2]
         states = np.zeros((words, len(w), captions, r.shape[2]), dtype=x.dtype)
         for caption, length in enumerate(sequence_lens):

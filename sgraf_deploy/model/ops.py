@@ -126,12 +126,13 @@ class Ops(Protocol[V]):
         """
 
     def integers(self, x: V) -> V:
-        """Whole numbers in float32 as int32."""
+        """Whole numbers in float32 as int64."""
 
     def gru(self, x: V, lengths: V, layer: GruLayer) -> V:
         """One layer: (captions, words, input) -> (captions, words, directions * embed), float32.
 
-        Each direction runs over the real words only; values past them are undefined.
+        Lengths are int64, within 1 … words. Each direction begins with the first of the real words
+        that it reads, so that their states depend on no other word; values past them are undefined.
         """
 
 

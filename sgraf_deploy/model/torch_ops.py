@@ -131,13 +131,13 @@ class TorchOps:
         return (steps.unsqueeze(0) < lengths.clamp(min=1).unsqueeze(1)).float()
 
     def integers(self, x: Tensor) -> Tensor:  # noqa: D102
-        return x.int()
+        return x.long()
 
     def gru(self, x: Tensor, lengths: Tensor, layer: GruLayer) -> Tensor:  # noqa: D102
         if layer.index not in self._gru:
             self._gru[layer.index] = self._build_gru(layer)
         packed = torch.nn.utils.rnn.pack_padded_sequence(
-            x, lengths.cpu().long(), batch_first=True, enforce_sorted=False
+            x, lengths.cpu(), batch_first=True, enforce_sorted=False
         )
         states, _ = torch.nn.utils.rnn.pad_packed_sequence(
             self._gru[layer.index](packed)[0], batch_first=True, total_length=x.shape[1]

@@ -80,6 +80,25 @@ def test_lengths_are_brought_into_the_words(
         assert np.array_equal(values, expected[name]), name
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("member", VARIANT)
+def test_nothing_of_the_padding_is_in_a_caption(
+    member: str, precision: Precision, tmp_path: Path
+) -> None:
+    """Of two layers, too, the second of which reads states of the padding."""
+    model = build_graph(weights_of(member), "text_encoder", precision)
+    given = captions(np.array([1, 4, WORDS, 5, 2], dtype=np.int32))
+    padding = np.arange(WORDS) >= given["lengths"][:, None]
+    others = given | {"token_ids": np.where(padding, 52 - given["token_ids"], given["token_ids"])}
+
+    found, expected = (run(model, precision, tmp_path, each) for each in (others, given))
+
+    assert not np.array_equal(others["token_ids"], given["token_ids"])
+    for name, values in found.items():
+        assert np.array_equal(values, expected[name]), name
+    assert not found["word_embeddings"][padding].any()
+
+
 def test_the_combined_graph_stands_them_too(tmp_path: Path) -> None:
     model = build_combined({name: weights_of(name) for name in VARIANT}, "fp32")
     regions = random_regions(VARIANT["sgr"], 2)
@@ -100,4 +119,4 @@ def test_a_mask_serves_all_that_depends_on_lengths() -> None:
         node.op_type for node in build_graph(weights_of("saf"), "text_encoder", "fp32").graph.node
     ]
 
-    assert (ops.count("Max"), ops.count("GRU"), ops.count("Range")) == (1, 2, 1)
+    assert (ops.count("Max"), ops.count("ReverseSequence"), ops.count("Range")) == (1, 4, 1)

@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
-from onnx import AttributeProto, NodeProto, TensorProto, numpy_helper
+from onnx import NodeProto, TensorProto, numpy_helper
 from support.closeness import assert_close, condition_of, graph_depth, half_depth, scorer_depth
 from support.loops import all_of
 from support.random_weights import random_weights
@@ -305,26 +305,45 @@ def test_fp32_graphs_have_no_half_precision(variant: str, graph: GraphName) -> N
 
 
 @all_of(["sgr", "sgr-unidirectional", "saf-2-layers", "sgr-2-layers-unidirectional"], PRECISIONS)
-def test_the_gru_resets_after_its_product_and_stops_at_the_caption(
+def test_a_gru_is_forward_without_lengths_and_resets_after_its_product(
     variant: str, precision: Precision
 ) -> None:
+    """Runtimes agree on that: OpenVINO ignores lengths, and others a direction."""
     config = VARIANTS[variant]
     model = built(variant, "text_encoder", precision)
     kinds = types(model)
 
-    layers = nodes(model, "GRU")
+    recurrences = nodes(model, "GRU")
 
-    assert len(layers) == config.num_layers
-    for node in layers:
+    assert len(recurrences) == config.num_layers * (1 + config.bidirectional)
+    for node in recurrences:
+        names = {found.name for found in node.attribute}
+        assert names == {"hidden_size", "linear_before_reset"}
         assert attribute(node, "linear_before_reset") == 1
         assert attribute(node, "hidden_size") == config.embed
-        direction = "bidirectional" if config.bidirectional else "forward"
-        assert attribute(node, "direction") == direction.encode()
-        (lengths,) = list(node.input)[4:]
-        assert kinds[lengths] == TensorProto.INT32
-        assert lengths not in {value.name for value in model.graph.input}
-        assert {kinds[value] for value in node.input[:4]} == {TensorProto.FLOAT}
-        assert all(a.type != AttributeProto.GRAPH for a in node.attribute)
+        assert len(node.input) == 4
+        assert {kinds[value] for value in node.input} == {TensorProto.FLOAT}
+
+
+@all_of(["sgr", "sgr-unidirectional", "saf-2-layers", "sgr-2-layers-unidirectional"], PRECISIONS)
+def test_the_backward_direction_reads_the_real_words_in_reverse(
+    variant: str, precision: Precision
+) -> None:
+    config = VARIANTS[variant]
+    model = built(variant, "text_encoder", precision)
+    kinds, inputs = types(model), {value.name for value in model.graph.input}
+    backward = [node for node in nodes(model, "GRU") if ".reverse." in node.input[1]]
+
+    reversals = nodes(model, "ReverseSequence")
+
+    assert len(backward) == config.num_layers * config.bidirectional
+    assert len(reversals) == 2 * len(backward)
+    for node, before in zip(backward, reversals[::2], strict=True):
+        assert node.input[0] == before.output[0]
+    for node in reversals:
+        assert (attribute(node, "time_axis"), attribute(node, "batch_axis")) == (0, 1)
+        assert kinds[node.input[1]] == TensorProto.INT64
+        assert node.input[1] not in inputs
 
 
 @all_of(VARIANTS, GRAPHS, PRECISIONS)

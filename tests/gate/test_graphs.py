@@ -178,7 +178,7 @@ def test_an_axis_that_is_frozen_inside_is_caught(
 
 
 @two_places
-def test_a_recurrence_that_ignores_lengths_is_caught(
+def test_a_recurrence_that_begins_with_the_padding_is_caught(
     gated: Callable[[str, str], Gated], member: str, precision: str, tmp_path: Path
 ) -> None:
     edited = gated(member, precision).edited("text_encoder", forget_the_lengths, tmp_path)

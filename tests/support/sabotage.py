@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import AttributeProto, ModelProto, NodeProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, helper, numpy_helper
 from support.small_models import SGR
 
 from sgraf_deploy.config import GraphName
@@ -61,19 +61,32 @@ def swap_gates(name: str) -> Edit:
 
 
 def reset_before_the_product(model: ModelProto) -> None:
-    attribute_of(model, "GRU", "linear_before_reset").i = 0
+    for node in nodes(model, "GRU"):
+        (found,) = (each for each in node.attribute if each.name == "linear_before_reset")
+        found.i = 0
 
 
-def backward_only(model: ModelProto) -> None:
+def forward_only(model: ModelProto) -> None:
     """Both directions read the caption in the same order."""
-    place, array = weight(model, "text_encoder.gru.0.input")
-    put(model, place, array[::-1].copy())
+    for node in nodes(model, "ReverseSequence"):
+        node.op_type = "Identity"
+        del node.input[1:], node.attribute[:]
 
 
 def forget_the_lengths(model: ModelProto) -> None:
-    """The recurrence runs on into the padding."""
-    (node,) = nodes(model, "GRU")
-    del node.input[4:]
+    """The backward direction begins with the padding."""
+    reversals = nodes(model, "ReverseSequence")
+    lengths = reversals[0].input[1]
+    extra = [
+        helper.make_node("ReduceMax", [lengths], ["longest"], keepdims=1),
+        helper.make_node("Shape", [lengths], ["captions"]),
+        helper.make_node("Expand", ["longest", "captions"], ["longest_of_all"]),
+    ]
+    place = list(model.graph.node).index(reversals[0])
+    for offset, made in enumerate(extra):
+        model.graph.node.insert(place + offset, made)
+    for node in nodes(model, "ReverseSequence"):
+        node.input[1] = "longest_of_all"
 
 
 def every_word_is_real(model: ModelProto) -> None:
@@ -132,13 +145,6 @@ def nodes(model: ModelProto, op: str) -> list[NodeProto]:
     return [node for node in model.graph.node if node.op_type == op]
 
 
-def attribute_of(model: ModelProto, op: str, name: str) -> AttributeProto:
-    (node,) = nodes(model, op)
-    attribute: AttributeProto
-    (attribute,) = (found for found in node.attribute if found.name == name)
-    return attribute
-
-
 VALUES: dict[str, tuple[GraphName, Edit]] = {
     "projection-weight": ("image_encoder", flip("image_encoder.projection.weight")),
     "projection-bias": ("image_encoder", flip("image_encoder.projection.bias")),
@@ -146,6 +152,7 @@ VALUES: dict[str, tuple[GraphName, Edit]] = {
     "region-scale": ("image_encoder", flip("image_global.local_norm.scale")),
     "gru-input-weight": ("text_encoder", flip("text_encoder.gru.0.input")),
     "gru-hidden-weight": ("text_encoder", flip("text_encoder.gru.0.hidden")),
+    "gru-backward-weight": ("text_encoder", flip("text_encoder.gru.0.reverse.hidden")),
     "text-attention-weight": ("text_encoder", flip("text_global.attention.weight")),
     "local-alignment-weight": ("scorer", flip("local_alignment.weight")),
     "similarity-weight": ("scorer", negate("similarity.weight")),
@@ -156,7 +163,7 @@ VALUES: dict[str, tuple[GraphName, Edit]] = {
     "gate-order-of-states": ("text_encoder", swap_gates("text_encoder.gru.0.hidden")),
     "gate-order-of-biases": ("text_encoder", swap_gates("text_encoder.gru.0.bias")),
     "linear-before-reset": ("text_encoder", reset_before_the_product),
-    "swapped-directions": ("text_encoder", backward_only),
+    "forward-twice": ("text_encoder", forward_only),
     "padding-in-the-text-encoder": ("text_encoder", every_word_is_real),
     "padding-in-the-scorer": ("scorer", every_word_is_real),
     "padding-in-the-pair-scorer": ("pair_scorer", every_word_is_real),
