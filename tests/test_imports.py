@@ -21,11 +21,14 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted(Path(__file__).parent.rglob("*.py"))
 
 HEAVY = {"torch", "onnx", "onnxruntime", "tensorrt", "triton", "nltk"}
-PLAIN = ("errors", "config", "files", "formats", "progress", "schema", "versions", "__version__")
+PLAIN = (
+    *("errors", "config", "files", "formats", "html", "progress", "schema", "svg", "versions"),
+    "__version__",
+)
 """What everything may import."""
 ORDER = (
     *("bundle", "data", "engines", "gate", "runtime", "evaluation", "export", "compile"),
-    *("bench", "train", "demo", "cli"),
+    *("explanation", "bench", "train", "demo", "cli"),
 )
 """The packages; each may import those before it."""
 NEED_TORCH = ("model", "engines.torch", "engines.fused")
@@ -42,6 +45,8 @@ MAY_IMPORT = {
     "errors": set(),
     "config": set(),
     "formats": {"errors"},
+    "html": set(),
+    "svg": set(),
     "progress": set(),
     "schema": {"errors"},
     "versions": {"__version__"},
