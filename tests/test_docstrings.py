@@ -19,6 +19,7 @@ from sgraf_deploy.runtime.opened import OpenedBundle
 CLASSES = (
     sgraf_deploy.EncodedCaptions,
     sgraf_deploy.EncodedImages,
+    sgraf_deploy.Explanation,
     sgraf_deploy.RerankResult,
     sgraf_deploy.Scorer,
 )
@@ -32,6 +33,7 @@ def public_methods() -> dict[str, Any]:
 
 
 EXAMPLES: dict[str, Any] = {
+    "explain": sgraf_deploy.explain,
     "load": sgraf_deploy.load,
     **{one.__name__: one for one in CLASSES},
     **{f"Scorer.{name}": method for name, method in public_methods().items()},

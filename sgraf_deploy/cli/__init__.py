@@ -23,6 +23,7 @@ from sgraf_deploy.cli.compile import compile_
 from sgraf_deploy.cli.demo import demo
 from sgraf_deploy.cli.doctor import doctor
 from sgraf_deploy.cli.evaluate import evaluate
+from sgraf_deploy.cli.explain import explain
 from sgraf_deploy.cli.export import export
 from sgraf_deploy.cli.inspect import inspect
 from sgraf_deploy.cli.rerank import rerank
@@ -172,6 +173,9 @@ def main(context: click.Context, /, *, verbose: bool) -> None:
 main.epilog = (
     f"Start with `sgraf-deploy demo`, or with `sgraf-deploy export CHECKPOINT`.  {_EXIT_CODES}"
 )
-_COMMANDS = (export, compile_, inspect, verify, evaluate, bench, rerank, synth, train, doctor, demo)
+_COMMANDS = (
+    *(export, compile_, inspect, verify, evaluate, bench, rerank, explain),
+    *(synth, train, doctor, demo),
+)
 for _command in _COMMANDS:
     main.add_command(_command)

@@ -204,6 +204,11 @@ class Engine(ABC):
         return CACHED_TILES
 
     @property
+    def checkpoints(self) -> tuple[Path, ...]:
+        """The files that stand in for the bundle's original weights; see `EngineOptions`."""
+        return self._options.checkpoints
+
+    @property
     def unverified(self) -> bool:
         """Whether something that runs still has to be compared with the reference; by default no.
 

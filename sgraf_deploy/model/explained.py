@@ -21,9 +21,7 @@ class ExplainedModel(FoldedModel[V]):
         self._noted.setdefault(name, []).append(value)
         return value
 
-    def explain(
-        self, encoded: Encoded[V], image_index: V, caption_index: V
-    ) -> tuple[V, ...]:
+    def explain(self, encoded: Encoded[V], image_index: V, caption_index: V) -> tuple[V, ...]:
         """The outputs of `config.explain_signature`, in order, of the pairs at these rows.
 
         `encoded` has no `region_gram`: attention is what the softmax gives, not yet divided by the
