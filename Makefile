@@ -10,6 +10,7 @@ NATIVE := $(VENV)/.native
 MUTMUT := $(VENV)/.mutmut
 OUTSIDE := $(VENV)/.outside
 NPM := $(VENV)/npm
+OLDEST := $(VENV)/oldest
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # What releases are built with, in an environment of its own.
 DIST_VENV ?= $(VENV)-dist
@@ -81,11 +82,13 @@ $(MUTMUT): $(NATIVE)
 	@touch $@
 
 # Other programs than this one, in the same environment: the graphs must fit them.
-$(OUTSIDE): $(NATIVE) $(wildcard tests/outside/package*.json)
+$(OUTSIDE): $(NATIVE) $(wildcard tests/outside/package*.json) tests/outside/oldest.txt
 	@echo "==> installing what else runs graphs"
 	@$(PIP) install --quiet --quiet --constraint constraints.txt --group outside
 	@mkdir -p $(NPM) && cp tests/outside/package.json tests/outside/package-lock.json $(NPM)
 	@npm ci --silent --no-audit --no-fund --prefix $(NPM)
+	@$(BIN)/python -m venv --clear $(OLDEST)
+	@$(OLDEST)/bin/python -m pip --disable-pip-version-check install --quiet --quiet -r tests/outside/oldest.txt
 	@touch $@
 
 demo: $(NATIVE)
@@ -109,7 +112,8 @@ test-slow: $(NATIVE)
 
 test-outside: $(OUTSIDE)
 	@echo "==> the graphs in other programs"
-	@SGRAF_DEPLOY_NODE_MODULES=$(abspath $(NPM))/node_modules $(TEST) --numprocesses 0 -m outside tests/outside
+	@SGRAF_DEPLOY_NODE_MODULES=$(abspath $(NPM))/node_modules SGRAF_DEPLOY_OLDEST_PYTHON=$(abspath $(OLDEST))/bin/python \
+		$(TEST) --numprocesses 0 -m outside tests/outside
 
 test-random: $(NATIVE)
 	@echo "==> tests in random order"

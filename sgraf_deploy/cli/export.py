@@ -82,6 +82,13 @@ _SETS = {"both": DEFAULT_PRECISIONS, "all": PRECISIONS}
     "regions and token ids to logits and similarities.",
 )
 @click.option(
+    "--opset",
+    type=int,
+    metavar="N",
+    help="Version of ONNX's operators, 15 to 23, for other programs; fp8 needs 19. By default 18, "
+    "and 19 for fp8.",
+)
+@click.option(
     "--gate-data",
     type=PATH,
     metavar="DIR",
@@ -111,6 +118,7 @@ def export(
     tokenizer: str,
     precision: str,
     combined: bool,
+    opset: int | None,
     gate_data: Path | None,
     gate_split: str | None,
     captions_per_image: int,
@@ -145,6 +153,7 @@ def export(
         max_caption_words=max_caption_words,
         key=key,
         combined=combined,
+        opset=opset,
     )
     target = output or default_target(checkpoints)
     with progress_bars() as bars:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -89,7 +91,7 @@ def changed_regions(
 
 def _drawn(
     layout: RegionLayout,
-    opacity: NDArray[np.float32],
+    opacity: NDArray[np.floating[Any]],
     kinds: NDArray[np.str_],
     width: float,
     picture: str | None,

@@ -117,8 +117,8 @@ def _write_members(
     members, references, explain = {}, {}, {}
     for name, checkpoint in inputs.checkpoints.items():
         step("graphs")
-        graphs = write_graphs(folder, name, checkpoint, options.precisions)
-        explain[name] = write_explain(folder, name, checkpoint)
+        graphs = write_graphs(folder, name, checkpoint, options.precisions, options.opset)
+        explain[name] = write_explain(folder, name, checkpoint, options.opset)
         step("reference")
         references[name] = reference_outputs(
             checkpoint.config, checkpoint.weights, inputs.gate, fp8="fp8" in options.precisions
@@ -133,7 +133,7 @@ def _write_members(
     combined = {}
     if options.combined:
         step("combined")
-        combined = write_combined(folder, inputs.checkpoints, options.precisions)
+        combined = write_combined(folder, inputs.checkpoints, options.precisions, options.opset)
     return _Written(members, combined, explain, references)
 
 

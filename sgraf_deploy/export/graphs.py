@@ -22,10 +22,15 @@ from sgraf_deploy.model.folded import Encoded, FoldedModel
 from sgraf_deploy.model.folding import FoldedWeights
 
 
-def build_graph(weights: FoldedWeights, graph: GraphName, precision: Precision) -> onnx.ModelProto:
-    """Build one graph with dynamic axes, checked by ONNX; `config.signature` is its interface."""
+def build_graph(
+    weights: FoldedWeights, graph: GraphName, precision: Precision, opset: int | None = None
+) -> onnx.ModelProto:
+    """Build one graph with dynamic axes, checked by ONNX; `config.signature` is its interface.
+
+    `opset` is None for the precision's own.
+    """
     spec = signature(graph, weights.config, precision)
-    ops = OnnxOps(precision)
+    ops = OnnxOps(precision, opset)
     model = FoldedModel(weights, ops)
     names = [tensor.name for tensor in spec.inputs]
     outputs: list[str]
@@ -40,22 +45,24 @@ def build_graph(weights: FoldedWeights, graph: GraphName, precision: Precision) 
     return ops.model(graph, spec, outputs)
 
 
-def build_explain(weights: FoldedWeights) -> onnx.ModelProto:
+def build_explain(weights: FoldedWeights, opset: int | None = None) -> onnx.ModelProto:
     """Build a member's graph `explain`, in float32; see `config.explain_signature`."""
     spec = explain_signature(weights.config)
-    ops = OnnxOps("fp32")
+    ops = OnnxOps("fp32", opset)
     names = [tensor.name for tensor in spec.inputs]
     outputs = ExplainedModel(weights, ops).explain(Encoded(*names[:-2]), *names[-2:])
     return ops.model(EXPLAIN, spec, list(outputs))
 
 
-def build_combined(members: Mapping[str, FoldedWeights], precision: Precision) -> onnx.ModelProto:
+def build_combined(
+    members: Mapping[str, FoldedWeights], precision: Precision, opset: int | None = None
+) -> onnx.ModelProto:
     """Build the graph of all members: from regions and ids to the logits of the ensemble.
 
     `config.combined_signature` is its interface. Names of a member's weights and values begin with
     the member's name and a period.
     """
-    ops = OnnxOps(precision)
+    ops = OnnxOps(precision, opset)
     logits = []
     for name, weights in members.items():
         ops.scope = f"{name}."

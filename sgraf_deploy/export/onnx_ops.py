@@ -13,12 +13,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from sgraf_deploy.config import GraphSignature, Precision, TensorSpec
+from sgraf_deploy.export.opsets import OPSETS
 from sgraf_deploy.model.ops import GruLayer, Weight, e4m3_scales
-
-OPSETS: dict[Precision, int] = {"fp32": 18, "fp16": 18, "fp8": 19}
-"""FP8 came with opset 19."""
-IR_VERSION = 9
-"""The oldest that these opsets may have; older runtimes can still read it."""
 
 _DTYPES = {
     "float32": TensorProto.FLOAT,
@@ -30,8 +26,9 @@ _DTYPES = {
 class OnnxOps:
     """See `Ops`; values are tensor names, sizes are names of int64 tensors of one element."""
 
-    def __init__(self, precision: Precision) -> None:
+    def __init__(self, precision: Precision, opset: int | None = None) -> None:
         self.precision = precision
+        self.opset = opset or OPSETS[precision]
         self.scope = ""
         """Before the names of weights and values that are made: tells members of a graph apart."""
         self.nodes: list[onnx.NodeProto] = []
@@ -58,10 +55,11 @@ class OnnxOps:
             [_value_info(spec) for spec in signature.outputs],
             [tensor for key, tensor in self.initializers.items() if key in used],
         )
+        opsets = [helper.make_opsetid("", self.opset)]
         model = helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", OPSETS[self.precision])],
-            ir_version=IR_VERSION,
+            opset_imports=opsets,
+            ir_version=helper.find_min_ir_version_for(opsets),  # for the oldest runtimes
             producer_name="sgraf-deploy",
         )
         onnx.checker.check_model(model, full_check=True)
@@ -190,11 +188,15 @@ class OnnxOps:
         return self._node("Gather", x, index, axis=0)
 
     def word_mask(self, lengths: str, words: str) -> str:  # noqa: D102
-        scalars = [self._stored(f"int_{n}", np.array(n, dtype=np.int32)) for n in (0, 1)]
+        zero, one = (self._stored(f"int_{n}", np.array(n, dtype=np.int32)) for n in (0, 1))
         longest = self._node("Cast", self._node("Squeeze", words), to=TensorProto.INT32)
-        steps = self._node("Range", scalars[0], longest, scalars[1])
-        column = self.reshape(lengths, -1, 1)
+        steps = self._node("Range", zero, longest, one)
+        # Not a Clip, which ONNX Runtime does not have for int32 on a GPU.
+        column = self._node("Max", self.reshape(lengths, -1, 1), one)
         return self._node("Cast", self._node("Less", steps, column), to=TensorProto.FLOAT)
+
+    def integers(self, x: str) -> str:  # noqa: D102
+        return self._node("Cast", x, to=TensorProto.INT32)
 
     def gru(self, x: str, lengths: str, layer: GruLayer) -> str:  # noqa: D102
         name = f"text_encoder.gru.{layer.index}"

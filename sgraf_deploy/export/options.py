@@ -11,6 +11,7 @@ from sgraf_deploy.config import CAPTIONS_PER_IMAGE, DEFAULT_PRECISIONS, Precisio
 from sgraf_deploy.data.bound import MAX_WORDS
 from sgraf_deploy.data.tokenizer import VOCABULARY
 from sgraf_deploy.errors import InputError
+from sgraf_deploy.export.opsets import check_opset
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,9 @@ class ExportOptions:
     It needs the vocabulary, and FP8 needs it. None of its captions may be longer than
     `max_caption_words`, unless that is None. `key` is the name under which the checkpoints hold
     the model, if that is not `model`. `combined` asks for the graph of all members, too.
+    `opset` is the version of ONNX's operators, None for each precision's own.
 
-    Raises InputError for FP8 without `gate_data`.
+    Raises InputError for FP8 without `gate_data`, and for an opset that a precision lacks.
     """
 
     vocabulary: Path | None = None
@@ -37,8 +39,11 @@ class ExportOptions:
     max_caption_words: int | None = MAX_WORDS
     key: str | None = None
     combined: bool = False
+    opset: int | None = None
 
     def __post_init__(self) -> None:
+        if self.opset is not None:
+            check_opset(self.opset, self.precisions)
         if "fp8" in self.precisions and self.gate_data is None:
             raise InputError(
                 "precision fp8", expected="--gate-data DIR, to compare R@K on", got="no real data"

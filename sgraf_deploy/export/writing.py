@@ -26,6 +26,7 @@ from sgraf_deploy.config import (
 )
 from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.errors import BundleError
+from sgraf_deploy.export.annotations import annotate
 from sgraf_deploy.export.graphs import build_combined, build_explain, build_graph
 from sgraf_deploy.files.writer import write_file
 from sgraf_deploy.gate.inputs import GateInputs, GateReference, write_gate
@@ -34,44 +35,57 @@ from sgraf_deploy.model.folding import fold
 
 
 def write_graphs(
-    folder: Path, member: str, checkpoint: Checkpoint, precisions: Sequence[Precision]
+    folder: Path,
+    member: str,
+    checkpoint: Checkpoint,
+    precisions: Sequence[Precision],
+    opset: int | None,
 ) -> dict[Precision, dict[GraphName, GraphFile]]:
-    """Write a member's four ONNX graphs in every precision, `MEMBER/PRECISION/GRAPH.onnx`."""
+    """Write a member's four ONNX graphs in every precision, `MEMBER/PRECISION/GRAPH.onnx`.
+
+    `opset` is None for each precision's own.
+    """
     folded = fold(checkpoint.config, checkpoint.weights)
     graphs: dict[Precision, dict[GraphName, GraphFile]] = {}
     for precision in precisions:
         place = folder / member / precision
         graphs[precision] = {}
         for graph in GRAPHS:
-            model = build_graph(folded, graph, precision)
+            model = build_graph(folded, graph, precision, opset)
             spec = signature(graph, checkpoint.config, precision)
+            annotate(model, spec, precision, {"": checkpoint})
             path = place / f"{graph}.onnx"
             graphs[precision][graph] = _write_graph(folder, path, model, spec)
     return graphs
 
 
-def write_explain(folder: Path, member: str, checkpoint: Checkpoint) -> GraphFile:
+def write_explain(
+    folder: Path, member: str, checkpoint: Checkpoint, opset: int | None
+) -> GraphFile:
     """Write a member's graph `explain`, `MEMBER/explain.onnx`: float32 whatever the precisions."""
-    model = build_explain(fold(checkpoint.config, checkpoint.weights))
-    path = folder / member / f"{EXPLAIN}.onnx"
-    return _write_graph(folder, path, model, explain_signature(checkpoint.config))
+    model = build_explain(fold(checkpoint.config, checkpoint.weights), opset)
+    spec = explain_signature(checkpoint.config)
+    annotate(model, spec, "fp32", {"": checkpoint})
+    return _write_graph(folder, folder / member / f"{EXPLAIN}.onnx", model, spec)
 
 
 def write_combined(
-    folder: Path, checkpoints: Mapping[str, Checkpoint], precisions: Sequence[Precision]
+    folder: Path,
+    checkpoints: Mapping[str, Checkpoint],
+    precisions: Sequence[Precision],
+    opset: int | None,
 ) -> dict[Precision, GraphFile]:
     """Write the graph of all members in every precision, `combined/PRECISION/combined.onnx`."""
     folded = {name: fold(each.config, each.weights) for name, each in checkpoints.items()}
     spec = combined_signature(next(iter(folded.values())).config)
-    return {
-        precision: _write_graph(
-            folder,
-            folder / COMBINED / precision / f"{COMBINED}.onnx",
-            build_combined(folded, precision),
-            spec,
-        )
-        for precision in precisions
-    }
+    members = {f"{name}.": checkpoint for name, checkpoint in checkpoints.items()}
+    graphs: dict[Precision, GraphFile] = {}
+    for precision in precisions:
+        model = build_combined(folded, precision, opset)
+        annotate(model, spec, precision, members)
+        path = folder / COMBINED / precision / f"{COMBINED}.onnx"
+        graphs[precision] = _write_graph(folder, path, model, spec)
+    return graphs
 
 
 def _write_graph(

@@ -94,22 +94,24 @@ class FoldedModel(Generic[V]):
     def text_encoder(self, token_ids: V, lengths: V) -> tuple[V, V]:
         """Ids (C, L), lengths (C,) -> word_embeddings (C, L, D), text_global (C, D), stored."""
         ops, weights = self.ops, self.weights
+        captions, words = ops.size(token_ids, 0), ops.size(token_ids, 1)
+        mask = ops.word_mask(lengths, words)
+        real = ops.reshape(mask, captions, words, 1)
+        counts = ops.sum(real, 1)  # (C, 1, 1)
+        lengths = ops.integers(ops.reshape(counts, -1))  # within 1 … words, as the mask is
         states = ops.gather(
             ops.constant("text_encoder.embedding.weight", weights.embedding), token_ids
         )
         for layer in weights.gru:
             states = ops.gru(states, lengths, layer)
-        captions, words = ops.size(token_ids, 0), ops.size(token_ids, 1)
         if self.config.bidirectional:
             pair = ops.reshape(states, captions, words, 2, self.config.embed)
             mean = ops.mul(ops.sum(pair, 2), self._scalar("half", 0.5))
             states = ops.reshape(mean, captions, words, self.config.embed)
         if self.config.text_norm:
             states = self._l2norm(states)
-        mask = ops.word_mask(lengths, words)
-        real = ops.reshape(mask, captions, words, 1)
         states = ops.mul(states, real)
-        mean = ops.div(ops.sum(states, 1), ops.sum(real, 1))
+        mean = ops.div(ops.sum(states, 1), counts)
         query = ops.tanh(self._linear(mean, weights.text_mean))  # (C, 1, D)
         keys = ops.tanh(self._linear(states, weights.text_local))
         scores = self._linear(ops.mul(keys, query), weights.text_attention, exact=True)

@@ -120,7 +120,13 @@ class Ops(Protocol[V]):
         """Rows of the first axis: (rows, …) and index of any shape -> index.shape + (…)."""
 
     def word_mask(self, lengths: V, words: V) -> V:
-        """(captions,) lengths and the size of the word axis -> (captions, words) of 1.0 and 0.0."""
+        """(captions,) lengths and the size of the word axis -> (captions, words) of 1.0 and 0.0.
+
+        A length below 1 counts as 1: a scorer checks them, but another program may give any.
+        """
+
+    def integers(self, x: V) -> V:
+        """Whole numbers in float32 as int32."""
 
     def gru(self, x: V, lengths: V, layer: GruLayer) -> V:
         """One layer: (captions, words, input) -> (captions, words, directions * embed), float32.

@@ -6,7 +6,8 @@ is rearranged for either. What compares with it runs a `Reference`, whose arithm
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from sgraf_deploy.config import ModelConfig
 from sgraf_deploy.model.constants import ATTENTION_SMOOTHING, EPSILON, LEAKY_SLOPE
 from sgraf_deploy.model.exact import exactly
 from sgraf_deploy.model.folded import Encoded
-from sgraf_deploy.model.layers import SimilarityModel, l1norm, l2norm
+from sgraf_deploy.model.layers import GraphReasoning, SimilarityModel, l1norm, l2norm
 
 
 def build_model(
@@ -105,7 +106,7 @@ def caption_internals(
             "contribution": parts / scale,
         }
     edges = []
-    for step in model.reasoning:
+    for step in cast("Iterable[GraphReasoning]", model.reasoning):
         edges.append(step.edges(nodes))
         nodes = step(nodes)
     return found | ({"edges": torch.stack(edges, dim=1)} if edges else {})

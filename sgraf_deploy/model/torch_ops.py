@@ -128,7 +128,10 @@ class TorchOps:
 
     def word_mask(self, lengths: Tensor, words: Tensor) -> Tensor:  # noqa: D102
         steps = torch.arange(int(words), device=self.device)
-        return (steps.unsqueeze(0) < lengths.unsqueeze(1)).float()
+        return (steps.unsqueeze(0) < lengths.clamp(min=1).unsqueeze(1)).float()
+
+    def integers(self, x: Tensor) -> Tensor:  # noqa: D102
+        return x.int()
 
     def gru(self, x: Tensor, lengths: Tensor, layer: GruLayer) -> Tensor:  # noqa: D102
         if layer.index not in self._gru:

@@ -31,7 +31,7 @@ from support.small_models import SAF, SGR, WORDS, random_regions
 
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.cli.common import megabytes
-from sgraf_deploy.errors import BundleError, DataError, GateError, UnavailableError
+from sgraf_deploy.errors import BundleError, DataError, GateError, InputError, UnavailableError
 from sgraf_deploy.export.exporter import default_target
 
 
@@ -214,6 +214,15 @@ def test_one_more_graph_is_of_all_members(world: World) -> None:
     line_naming(shown, "similarities (images, captions) float32")
     files = Bundle.open("all.sgraf").manifest.combined
     line_naming(shown, "combined", *(megabytes(file.ref.bytes) for file in files.values()))
+
+
+def test_an_opset_that_graphs_cannot_have_is_refused_at_once(world: World) -> None:
+    before = tree(world.folder)
+
+    result = run("export", world.saf, "--precision", "fp16", "--opset", "14")
+
+    refused_line(result, InputError, "opset", "fp16", got=14, expected=naming(15, 23))
+    assert tree(world.folder) == before
 
 
 def test_force_replaces_a_bundle(world: World) -> None:

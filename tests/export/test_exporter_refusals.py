@@ -127,7 +127,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[[Precision], None]:
 
     def break_it(where: Precision) -> None:
         def wrong(
-            weights: FoldedWeights, graph: GraphName, precision: Precision
+            weights: FoldedWeights, graph: GraphName, precision: Precision, opset: None
         ) -> onnx.ModelProto:
             if (graph, precision) == ("scorer", where):
                 bias = replace(weights.similarity, bias=weights.similarity.bias + 0.5)
@@ -229,7 +229,7 @@ def test_fp8_graphs_that_are_not_what_pytorch_rounds_are_refused(
     monkeypatch.setattr(
         writing,
         "build_graph",
-        lambda folded, graph, precision: build_graph(folded, graph, "fp16"),
+        lambda folded, graph, precision, opset: build_graph(folded, graph, "fp16"),
     )
 
     with refused(GateError, "saf", "fp8", hint="--precision fp16") as caught:

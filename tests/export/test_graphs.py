@@ -21,7 +21,7 @@ from support.small_models import VARIANTS, padded, random_captions, random_regio
 
 from sgraf_deploy.config import GRAPHS, PRECISIONS, GraphName, Precision, signature
 from sgraf_deploy.export.graphs import build_graph
-from sgraf_deploy.export.onnx_ops import OPSETS
+from sgraf_deploy.export.opsets import OPSETS
 from sgraf_deploy.gate.graphs import check_interface
 from sgraf_deploy.model.constants import EPSILON
 from sgraf_deploy.model.folded import Encoded, FoldedModel
@@ -320,7 +320,9 @@ def test_the_gru_resets_after_its_product_and_stops_at_the_caption(
         assert attribute(node, "hidden_size") == config.embed
         direction = "bidirectional" if config.bidirectional else "forward"
         assert attribute(node, "direction") == direction.encode()
-        assert list(node.input)[4:] == ["lengths"]
+        (lengths,) = list(node.input)[4:]
+        assert kinds[lengths] == TensorProto.INT32
+        assert lengths not in {value.name for value in model.graph.input}
         assert {kinds[value] for value in node.input[:4]} == {TensorProto.FLOAT}
         assert all(a.type != AttributeProto.GRAPH for a in node.attribute)
 
