@@ -41,8 +41,8 @@ def explain(scorer: Scorer, image: NDArray[Any] | EncodedImages, caption: Captio
 
     Example:
         >>> explanation = sgraf_deploy.explain(scorer, regions[0], "two dogs play in the snow")
-        >>> explanation.tokens[2].text, explanation.tokens[2].span, explanation.tokens[2].known
-        ('dogs', (4, 8), True)
+        >>> explanation.tokens[2].text, explanation.tokens[2].span
+        ('dogs', (4, 8))
         >>> explanation.without_word.shape, explanation.without_region.shape
         ((8,), (7,))
     """
@@ -101,7 +101,15 @@ def _images(scorer: Scorer, image: NDArray[Any] | EncodedImages) -> EncodedImage
             raise InputError("the image to explain", expected="one", got=f"{len(image)} images")
         return image
     config = next(iter(scorer.bundle.manifest.members.values())).config
-    checked = check_regions_layout(np.asarray(image)[None], config)[0]
+    given = np.asarray(image)
+    if given.ndim != 2:
+        raise InputError(
+            "the image to explain",
+            expected=f"one image's regions ({config.regions}, {config.img_dim})",
+            got=f"shape {given.shape}",
+            hint="explain one image at a time: regions[row]",
+        )
+    checked = check_regions_layout(given[None], config)[0]
     changed = np.repeat(checked[None], len(checked) + 1, axis=0)
     with np.errstate(all="ignore"):  # Values that are not finite are refused when encoded.
         mean = checked.mean(axis=0, dtype=np.float64)

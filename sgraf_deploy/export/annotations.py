@@ -55,7 +55,8 @@ _TENSORS = {
     "caption_index": "Rows of the captions that are scored, from 0; others must not occur.",
     "logits": "The greater, the better the match: rank by them. Their sigmoids are similarities.",
     "attention": "How much each word attends to each region; rows sum to 1, zeros for padding.",
-    "alignments": "What is compared, of norm 1: of the whole, then of each word; zeros for padding.",
+    "alignments": "What is compared, of norm 1: of the whole, then of each word; zeros for "
+    "padding.",
     "gates": "How far each node is let through, from 0 to 1: the whole, then each word; zeros for "
     "padding.",
     "kept": "The gates divided by their sum.",
