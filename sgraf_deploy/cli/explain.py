@@ -104,9 +104,12 @@ def explain(
             show_finding(finding)
         shown = _explained(scorer, chosen, rows, caption, (data, pictures, grid))
     source = f"{opened.path.name} (sha256 {opened.sha256[:16]}…), split {split}"
+    _write(shown, rows, source, json_file, html_file)
     for line in report_lines(shown):
         echo(line)
-    _write(shown, rows, source, json_file, html_file)
+    for path in (json_file, html_file):
+        if path is not None:
+            echo(f"wrote {path}")
 
 
 def _rows(split: PrecompSplit, image: str, against: str | None) -> list[int]:
@@ -178,7 +181,5 @@ def _write(
         ]
         value = {"schema_version": REPORT_SCHEMA, "source": source, "images": images}
         write_json(json_file, value, what="--json")
-        echo(f"wrote {json_file}")
     if html_file is not None:
         write_file(html_file, page(shown, source), what="--html")
-        echo(f"wrote {html_file}")

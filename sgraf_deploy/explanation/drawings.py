@@ -52,8 +52,8 @@ def change_bar(change: float, largest: float) -> str:
 def weight_bar(weight: float, largest: float) -> str:
     """A bar as long as a weight's share of the largest."""
     length = BAR * weight / largest if largest else 0.0
-    drawn = [rect(0, 3, length, ROW - 6, "a"), text(BAR + 36, ROW - 4, f"{weight:.3f}", "right")]
-    return inline(BAR + 38, ROW, f"{weight:.3f}", drawn)
+    drawn = [rect(0, 3, length, ROW - 6, "a"), text(BAR + 42, ROW - 4, f"{weight:.3f}", "right")]
+    return inline(BAR + 44, ROW, f"{weight:.3f}", drawn)
 
 
 def heat(
@@ -64,14 +64,14 @@ def heat(
     `largest` is the weight that is drawn strongest, the same for all words of a member.
     """
     best = np.argsort(-weights, kind="stable")[:NAMED]
-    label = ", ".join(f"{layout.names[each]} {weights[each]:.2f}" for each in best)
+    names = [f"{layout.names[each]} {weights[each]:.2f}" for each in best]
     if layout.boxes is None or layout.size is None:
-        return f'<span class="small">{escape(label)}</span>'
+        return f'<span class="small">{escape(", ".join(names[:2]))}</span>'
     opacity = STRONGEST * weights / largest
     drawn = _drawn(layout, opacity, np.full(len(weights), "heat"), THUMBNAIL, picture)
     size = _scaled(layout.size, THUMBNAIL)
-    first = escape(label.partition(",")[0])
-    return f'{inline(*size, label, drawn)}<div class="soft small">{first}</div>'
+    told = f'<div class="soft small">{escape(names[0])}</div>'
+    return f"{inline(*size, ', '.join(names), drawn)}{told}"
 
 
 def changed_regions(

@@ -80,7 +80,7 @@ def test_json_has_everything(world: World) -> None:
 
 @pytest.mark.parametrize("place", ["grid", "boxes", "numbers"])
 def test_the_page_draws_what_is_known_of_places(world: World, place: str) -> None:
-    data, more = world.data, []
+    data, more = world.data, list[object]()
     if place == "boxes":
         data = world.precomp(np.load(world.data / "dev_ims.npy"))
         boxes = np.tile(np.array([1, 2, 30, 40], np.float32), (IMAGES, SGR.regions, 1))
