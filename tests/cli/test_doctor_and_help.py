@@ -19,8 +19,8 @@ from sgraf_deploy.engines.native import library
 from sgraf_deploy.engines.registry import ENGINES
 
 COMMANDS = [
-    *("bench", "compile", "demo", "doctor", "eval", "export"),
-    *("inspect", "rerank", "synth", "train", "verify"),
+    *("bench", "compile", "demo", "doctor", "eval", "explain"),
+    *("export", "inspect", "rerank", "synth", "train", "verify"),
 ]
 OPEN = library.open_library
 

@@ -33,7 +33,7 @@ def stage(root: Path, target: Path) -> None:
     files = {
         path.relative_to(root).as_posix(): path.relative_to(root / "docs").as_posix()
         for path in sorted((root / "docs").rglob("*"))
-        if path.suffix in {".md", ".svg", ".css"}
+        if path.suffix in {".md", ".svg", ".png", ".css"}
     } | ELSEWHERE
     for source, name in files.items():
         place = target / name
