@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from sgraf_deploy.bundle.bundle import Bundle
     from sgraf_deploy.engines.base import EngineOptions
     from sgraf_deploy.engines.ranks import RankCounts
+    from sgraf_deploy.explanation.explain import explain
+    from sgraf_deploy.explanation.values import Explanation
     from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
     from sgraf_deploy.runtime.rerank import RankedItem, RerankResult
     from sgraf_deploy.runtime.scorer import Scorer, load
@@ -29,6 +31,7 @@ __all__ = [
     "EncodedCaptions",
     "EncodedImages",
     "EngineOptions",
+    "Explanation",
     "RankCounts",
     "RankedItem",
     "RerankResult",
@@ -38,6 +41,7 @@ __all__ = [
     "Tiling",
     "__version__",
     "errors",
+    "explain",
     "load",
 ]
 
@@ -46,6 +50,7 @@ _HOMES = {
     "EncodedCaptions": "sgraf_deploy.runtime.encoded",
     "EncodedImages": "sgraf_deploy.runtime.encoded",
     "EngineOptions": "sgraf_deploy.engines.base",
+    "Explanation": "sgraf_deploy.explanation.values",
     "RankCounts": "sgraf_deploy.engines.ranks",
     "RankedItem": "sgraf_deploy.runtime.rerank",
     "RerankResult": "sgraf_deploy.runtime.rerank",
@@ -53,6 +58,7 @@ _HOMES = {
     "TilePlan": "sgraf_deploy.runtime.tiles",
     "TileShape": "sgraf_deploy.runtime.tiles",
     "Tiling": "sgraf_deploy.runtime.tiles",
+    "explain": "sgraf_deploy.explanation.explain",
     "load": "sgraf_deploy.runtime.scorer",
 }
 """Public name -> the module that it is imported from on first use."""

@@ -24,6 +24,8 @@ GRAPHS: tuple[GraphName, ...] = get_args(GraphName)
 """A member's graphs, which engines run."""
 COMBINED = "combined"
 """The graph of all members in one, for other programs: no member's, and none that engines run."""
+EXPLAIN: Literal["explain"] = "explain"
+"""A member's graph that gives the values on the way to a logit; no scorer runs it."""
 
 CAPTIONS_PER_IMAGE = 5
 """The number of captions per image in Flickr30K and MSCOCO, the usual evaluation data."""
@@ -153,6 +155,25 @@ def signature(
     )
     logits = TensorSpec("logits", "float32", ("pairs",))
     return GraphSignature((*image, *text, lengths, *products, *index), (logits,))
+
+
+def explain_signature(config: ModelConfig) -> GraphSignature:
+    """The signature of a member's graph `explain`: the pair scorer's with more outputs, float32.
+
+    "nodes" are the words and, before them, the whole: 1 + "words".
+    """
+    pairs = signature("pair_scorer", config, "fp32", gram=False)
+    nodes: tuple[str | int, ...] = ("pairs", "nodes")
+    outputs: dict[str, tuple[str | int, ...]] = {
+        "attention": ("pairs", "words", config.regions),
+        "alignments": (*nodes, config.sim_dim),
+    }
+    if config.module == "SAF":
+        outputs |= dict.fromkeys(("gates", "kept", "contribution"), nodes)
+    elif config.sgr_steps:
+        outputs["edges"] = ("pairs", config.sgr_steps, "nodes", "nodes")
+    more = (TensorSpec(name, "float32", axes) for name, axes in outputs.items())
+    return GraphSignature(pairs.inputs, (*pairs.outputs, *more))
 
 
 def combined_signature(config: ModelConfig) -> GraphSignature:

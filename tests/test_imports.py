@@ -22,20 +22,13 @@ TESTS = sorted(Path(__file__).parent.rglob("*.py"))
 
 HEAVY = {"torch", "onnx", "onnxruntime", "tensorrt", "triton", "nltk"}
 PLAIN = (
-    "errors",
-    "config",
-    "files",
-    "formats",
-    "html",
-    "progress",
-    "schema",
-    "versions",
+    *("errors", "config", "files", "formats", "html", "progress", "schema", "svg", "versions"),
     "__version__",
 )
 """What everything may import."""
 ORDER = (
     *("bundle", "data", "engines", "gate", "runtime", "evaluation", "cards", "export", "compile"),
-    *("package", "bench", "train", "demo", "cli"),
+    *("package", "explanation", "bench", "train", "demo", "cli"),
 )
 """The packages; each may import those before it."""
 NEED_TORCH = ("model", "engines.torch", "engines.fused")
@@ -53,6 +46,7 @@ MAY_IMPORT = {
     "config": set(),
     "formats": {"errors"},
     "html": set(),
+    "svg": set(),
     "progress": set(),
     "schema": {"errors"},
     "versions": {"__version__"},

@@ -11,7 +11,7 @@ from sgraf_deploy.bench.picture import comparison_svg
 from sgraf_deploy.bench.published import NAMES, Dataset, published
 from sgraf_deploy.bench.rounds import rounds_svg
 from sgraf_deploy.evaluation.workload import LITERAL
-from sgraf_deploy.html import facts, page, paragraph, section, table
+from sgraf_deploy.html import document, escape, facts, paragraph, section, table
 
 MOST_CHANGES = 20
 """How many changed ranks are listed of an engine and a model."""
@@ -33,9 +33,11 @@ def bench_page(report: Mapping[str, Any], dataset: Dataset | None = None) -> str
         if failed
         else paragraph("Every engine is within every bound.", "verdict good")
     )
-    return page(
-        f"{run['module']}: engines beside the PyTorch reference",
+    title = f"{run['module']}: engines beside the PyTorch reference"
+    return document(
+        title,
         [
+            f"<h1>{escape(title)}</h1>",
             verdict,
             paragraph(f"{run['workload']}; {run['processor']}, {run['threads']} threads", "soft"),
             *_warnings(report["warnings"]),
@@ -57,9 +59,11 @@ def eval_page(report: Mapping[str, Any], ranks: Ranked, dataset: Dataset | None 
         f"{last['text_to_image']['r1']:.2f} from text to image, rsum {last['rsum']:.2f}"
     )
     sizes = f"{run['images']:,} images × {run['captions']:,} captions"
-    return page(
-        f"{run['module']} on split {run['split']}",
+    title = f"{run['module']} on split {run['split']}"
+    return document(
+        title,
         [
+            f"<h1>{escape(title)}</h1>",
             paragraph(found, "verdict"),
             paragraph(f"{sizes}; engine {run['engine']}, {run['executed']}", "soft"),
             *_warnings(report["warnings"]),

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sgraf_deploy.bench.plot import short
-from sgraf_deploy.bench.svg import SERIES, document, group, line, rect, text
 from sgraf_deploy.evaluation.workload import LITERAL
+from sgraf_deploy.svg import SERIES, document, group, line, rect, text
 
 TOP, BOTTOM = 44, 224
 """Of the bars, in pixels from above."""

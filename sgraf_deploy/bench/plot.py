@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sgraf_deploy.bench.svg import document, group, line, rect, text
+from sgraf_deploy.svg import document, group, line, rect, text
 
 WIDTH, HEIGHT = 420, 320
 """The size of one panel, in pixels."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sgraf_deploy.bench.plot import short
-from sgraf_deploy.bench.svg import SERIES, document, line, rect, text
+from sgraf_deploy.svg import SERIES, document, line, rect, text
 
 LEFT, RIGHT, TOP, BOTTOM = 64, 560, 36, 216
 HEIGHT, WIDTH, POINT = 268, 580, 6

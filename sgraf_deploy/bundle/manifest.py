@@ -24,13 +24,14 @@ from sgraf_deploy.config import (
     TensorSpec,
     combined_signature,
     describe_modules,
+    explain_signature,
     member_names,
     signature,
 )
 from sgraf_deploy.errors import BundleError, InputError
 from sgraf_deploy.schema import INLINE, Document, decode, encode, parse
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 MANIFEST = "manifest.json"
 """The file that makes a folder a bundle."""
@@ -130,7 +131,8 @@ class Manifest:
 
     `members` are called as `config.member_names` says, and `module` is what they make together
     (`config.describe_modules`). `combined` are the graphs of all members, which only an export that
-    was asked for them has. `tokenizer` and `vocabulary` are None for a bundle that works on
+    was asked for them has. `explain` is every member's graph of that name, none in bundles that are
+    older than it. `tokenizer` and `vocabulary` are None for a bundle that works on
     token ids; `gate` and the members' `reference` for one without references. Raises BundleError
     when the parts contradict each other.
     """
@@ -139,6 +141,7 @@ class Manifest:
     module: str
     members: Mapping[str, Member]
     combined: Mapping[Precision, GraphFile]
+    explain: Mapping[str, GraphFile]
     tokenizer: str | None
     vocabulary: FileRef | None
     region_statistics: dict[str, Any] | None
@@ -151,6 +154,7 @@ class Manifest:
             raise _wrong("schema_version", SCHEMA_VERSION, self.schema_version)
         _check_members(self)
         _check_combined(self)
+        _check_explain(self)
         for name, other in (("tokenizer", "vocabulary"), ("vocabulary", "tokenizer")):
             if getattr(self, name) is None and getattr(self, other) is not None:
                 raise _wrong(name, f"a value, because {other} has one", None)
@@ -189,9 +193,10 @@ class Manifest:
     @property
     def graphs(self) -> tuple[FileRef, ...]:
         """The files of every member's graphs, and of all members', in the order of the JSON."""
+        of_all = (*self.combined.values(), *self.explain.values())
         by_precision = [each for member in self.members.values() for each in member.graphs.values()]
         graphs = [graph for graphs in by_precision for graph in graphs.values()]
-        return tuple(graph.ref for graph in (*graphs, *self.combined.values()))
+        return tuple(graph.ref for graph in (*graphs, *of_all))
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object that `from_json` reads back."""
@@ -257,6 +262,19 @@ def _check_combined(manifest: Manifest) -> None:
             raise _wrong(f"combined.{precision} (field name)", expected, precision)
         right = combined_signature(manifest._config)
         _check_signature(f"combined.{precision}", right, graph.signature)
+
+
+def _check_explain(manifest: Manifest) -> None:
+    """Either every member has its graph `explain`, or none has."""
+    for name in manifest.explain:
+        if name not in manifest.members:
+            expected = " or ".join(manifest.members)
+            raise _wrong(f"explain.{name} (field name)", expected, name)
+    for name, member in manifest.members.items() if manifest.explain else ():
+        if name not in manifest.explain:
+            raise _missing(f"explain.{name}")
+        right = explain_signature(member.config)
+        _check_signature(f"explain.{name}", right, manifest.explain[name].signature)
 
 
 def _has_gram(specs: Iterable[TensorSpec]) -> bool:

@@ -11,11 +11,15 @@ from sgraf_deploy.schema import decode
 
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
 
-MIGRATIONS: dict[int, Migration] = {1: dict, 2: lambda old: {**old, "combined": {}}}
+MIGRATIONS: dict[int, Migration] = {
+    1: dict,
+    2: lambda old: {**old, "combined": {}},
+    3: lambda old: {**old, "explain": {}},
+}
 """From a version to the one after it: takes a manifest's JSON object, returns the next one's.
 
 Version 1 has SGR, SAF or SGRAF only; 2 has any number of members, and names those as 1 did; 3 may
-have graphs of all members.
+have graphs of all members, and 4 has a graph `explain` of every member.
 """
 
 

@@ -25,6 +25,7 @@ from sgraf_deploy.cli.compile import compile_
 from sgraf_deploy.cli.demo import demo
 from sgraf_deploy.cli.doctor import doctor
 from sgraf_deploy.cli.evaluate import evaluate
+from sgraf_deploy.cli.explain import explain
 from sgraf_deploy.cli.export import export
 from sgraf_deploy.cli.inspect import inspect
 from sgraf_deploy.cli.package import package
@@ -176,7 +177,7 @@ main.epilog = (
     f"Start with `sgraf-deploy demo`, or with `sgraf-deploy export CHECKPOINT`.  {_EXIT_CODES}"
 )
 _COMMANDS = (
-    *(export, compile_, inspect, package, verify, evaluate, bench, compare, rerank, card),
+    *(export, compile_, inspect, package, verify, evaluate, bench, compare, rerank, explain, card),
     *(synth, train, doctor, demo),
 )
 for _command in _COMMANDS:

@@ -25,6 +25,7 @@ from sgraf_deploy.config import (
     CAPTIONS_PER_IMAGE,
     COMBINED,
     DEFAULT_PRECISIONS,
+    EXPLAIN,
     PRECISIONS,
     Precision,
 )
@@ -231,6 +232,8 @@ def parity_lines(parity: dict[str, Any]) -> Iterator[str]:
     }
     for precision, report in parity.get(COMBINED, {}).items():
         reports[f"{COMBINED} {precision}"] = report
+    explained = parity.get(EXPLAIN, {})
+    reports |= {f"{member} {EXPLAIN}": report for member, report in explained.items()}
     measured = ("embeddings", "logits", "similarities")
     rows = [
         [name, report["executor"], *(_beside_bound(report.get(what)) for what in measured)]
@@ -242,6 +245,10 @@ def parity_lines(parity: dict[str, Any]) -> Iterator[str]:
         if correlation["bound"] is not None:
             value, bound = correlation["value"], correlation["bound"]
             yield f"{name}: rank correlation of the logits {value:.6f} ≥ {bound}"
+    for member, report in explained.items():
+        names = [name for name in report if name not in ("executor", "logits")]
+        worst = max((report[name] for name in names), key=lambda found: found["value"])
+        yield f"{member} {EXPLAIN}: {', '.join(names)} {_beside_bound(worst)}"
     if "recall" in parity:
         points = parity["recall"]["points"].items()
         moved = ", ".join(f"{model} {deltas['rsum']:+.2f}" for model, deltas in points)

@@ -11,7 +11,7 @@ import click
 
 from sgraf_deploy.cli.common import BUNDLE, ENGINE_DIR, PATH, megabytes
 from sgraf_deploy.cli.terminal import echo, echo_json, table
-from sgraf_deploy.config import COMBINED, GRAPHS, Precision
+from sgraf_deploy.config import COMBINED, EXPLAIN, GRAPHS, Precision
 
 if TYPE_CHECKING:
     from sgraf_deploy.bundle.bundle import Bundle
@@ -186,6 +186,10 @@ def _interfaces(manifest: Manifest) -> list[str]:
     if manifest.combined:
         spec = next(iter(manifest.combined.values())).signature
         rows.append([COMBINED, _axes({COMBINED: spec.inputs}), _axes({COMBINED: spec.outputs})])
+    for name, file in manifest.explain.items():
+        spec = file.signature
+        label = f"{name} {EXPLAIN}"
+        rows.append([label, _axes({EXPLAIN: spec.inputs}), _axes({EXPLAIN: spec.outputs})])
     return table(rows, ["graph", "inputs", "outputs"])
 
 
@@ -218,6 +222,9 @@ def _sizes(manifest: Manifest) -> list[str]:
             f"{megabytes(file.ref.bytes)} in {name}" for name, file in manifest.combined.items()
         )
         lines.append(f"the combined graph: {', '.join(each)}")
+    if manifest.explain:
+        each = (f"{megabytes(file.ref.bytes)} of {name}" for name, file in manifest.explain.items())
+        lines.append(f"the graph {EXPLAIN}: {', '.join(each)}")
     return lines
 
 

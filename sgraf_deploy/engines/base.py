@@ -11,7 +11,7 @@ graphs' `_run`; one on a GPU also overrides what puts arrays on the device and b
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from threading import Lock
@@ -185,7 +185,7 @@ class Engine(ABC):
             what = f"engine {self.name}: threads"
             raise InputError(what, expected="at least 1", got=options.threads)
         self._bundle, self._precision, self._options = bundle, precision, options
-        self._graphs: dict[tuple[str, GraphName], Graph] = {}
+        self._graphs: dict[tuple[str, str], Graph] = {}
         self._opening = Lock()
 
     @classmethod
@@ -210,6 +210,11 @@ class Engine(ABC):
         return CACHED_TILES
 
     @property
+    def checkpoints(self) -> tuple[Path, ...]:
+        """The files that stand in for the bundle's original weights; see `EngineOptions`."""
+        return self._options.checkpoints
+
+    @property
     def unverified(self) -> bool:
         """Whether something that runs still has to be compared with the reference; by default no.
 
@@ -229,13 +234,22 @@ class Engine(ABC):
 
         Raises BundleError for a graph that is damaged or is not what the manifest says.
         """
-        key = (member, graph)
+        return self._opened((member, graph), lambda: self._open(member, graph))
+
+    def explainer(self, member: str) -> Graph | None:
+        """A member's graph `explain`, opened as by `open`; None where the engine does not run it.
+
+        It is float32 in every precision. By default None: `explanation` then runs it on the CPU.
+        """
+        return None
+
+    def _opened(self, key: tuple[str, str], opening: Callable[[], Graph]) -> Graph:
         found = self._graphs.get(key)
         if found is None:
             with self._opening:
                 found = self._graphs.get(key)
                 if found is None:
-                    found = self._graphs[key] = self._open(member, graph)
+                    found = self._graphs[key] = opening()
         return found
 
     def largest(self, graph: GraphName) -> tuple[Mapping[str, int], ...]:

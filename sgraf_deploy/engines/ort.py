@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgraf_deploy.bundle.manifest import EXPORT_AGAIN
-from sgraf_deploy.config import GraphName, GraphSignature, Precision
+from sgraf_deploy.config import EXPLAIN, GraphName, GraphSignature, Precision
 from sgraf_deploy.engines.base import Engine, EngineOptions, Graph
 from sgraf_deploy.engines.buffers import Buffer, Sizes
 from sgraf_deploy.engines.onnx_runtime import import_onnxruntime, import_state
@@ -71,6 +71,17 @@ class OrtEngine(Engine):
         if "scorer" in graph:
             return OrtGraph(path, signature, threads=1, arena=True)
         return OrtGraph(path, signature, self.workers)
+
+    def explainer(self, member: str) -> Graph | None:
+        """The bundle's graph; None for a bundle without it."""
+        found = self._bundle.manifest.explain.get(member)
+        if found is None:
+            return None
+
+        def opening() -> Graph:
+            return OrtGraph(self._bundle.file(found.ref), found.signature, self.workers)
+
+        return self._opened((member, EXPLAIN), opening)
 
 
 class OrtGraph(Graph):

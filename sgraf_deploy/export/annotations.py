@@ -15,6 +15,7 @@ from onnx import helper
 from sgraf_deploy import __version__
 from sgraf_deploy.config import (
     COMBINED,
+    EXPLAIN,
     GraphSignature,
     Precision,
     TensorSpec,
@@ -31,6 +32,7 @@ _GRAPHS = {
     "text_encoder": "Encodes captions, each alone, for the scorers.",
     "scorer": "Scores every image with every caption.",
     "pair_scorer": "Scores the pairs of images and captions that it is given the places of.",
+    EXPLAIN: "Scores pairs as the pair scorer does, and gives the values on the way to the logits.",
     COMBINED: "Scores every image with every caption, by all members together.",
 }
 _SOURCE = (
@@ -52,6 +54,15 @@ _TENSORS = {
     "image_index": "Rows of the images that are scored, from 0; others must not occur.",
     "caption_index": "Rows of the captions that are scored, from 0; others must not occur.",
     "logits": "The greater, the better the match: rank by them. Their sigmoids are similarities.",
+    "attention": "How much each word attends to each region; rows sum to 1, zeros for padding.",
+    "alignments": "What is compared, of norm 1: of the whole, then of each word; zeros for "
+    "padding.",
+    "gates": "How far each node is let through, from 0 to 1: the whole, then each word; zeros for "
+    "padding.",
+    "kept": "The gates divided by their sum.",
+    "contribution": "What each node adds to the logit, which is their sum and the model's bias.",
+    "edges": "How much each node reads of each other in every step; rows sum to 1, zeros for "
+    "padding; of the last step only row 0 is computed, and the others are zeros.",
     "similarities": "How well they match, from 0 to 1: the mean of the members' similarities.",
 }
 

@@ -27,11 +27,13 @@ from sgraf_deploy.export.writing import (
     checkpoint_info,
     image_encoder_fingerprint,
     write_combined,
+    write_explain,
     write_gate_file,
     write_graphs,
     write_vocabulary,
     write_weights,
 )
+from sgraf_deploy.gate.explain import gate_explain
 from sgraf_deploy.gate.graphs import gate_members
 from sgraf_deploy.gate.inputs import GateReference
 from sgraf_deploy.progress import Stage
@@ -84,6 +86,7 @@ def export_bundle(
         parity = gate_members(
             folder, written.members, written.combined, inputs.gate, written.references
         )
+        parity |= gate_explain(folder, written.explain, inputs.gate, written.references)
         step("manifest")
         manifest = _write_description(folder, written, inputs, options, parity)
         ranks = None
@@ -110,6 +113,7 @@ class _Written:
 
     members: dict[str, Member]
     combined: dict[Precision, GraphFile]
+    explain: dict[str, GraphFile]
     references: dict[str, GateReference]
 
 
@@ -117,10 +121,11 @@ def _write_members(
     folder: Path, inputs: ExportInputs, options: ExportOptions, step: Step
 ) -> _Written:
     """Write every member's graphs and original weights, and run the reference on it."""
-    members, references = {}, {}
+    members, references, explain = {}, {}, {}
     for name, checkpoint in inputs.checkpoints.items():
         step("graphs")
         graphs = write_graphs(folder, name, checkpoint, options.precisions, options.opset)
+        explain[name] = write_explain(folder, name, checkpoint, options.opset)
         step("reference")
         references[name] = reference_outputs(
             checkpoint.config, checkpoint.weights, inputs.gate, fp8="fp8" in options.precisions
@@ -136,7 +141,7 @@ def _write_members(
     if options.combined:
         step("combined")
         combined = write_combined(folder, inputs.checkpoints, options.precisions, options.opset)
-    return _Written(members, combined, references)
+    return _Written(members, combined, explain, references)
 
 
 def _write_description(
@@ -158,6 +163,7 @@ def _write_description(
         module=describe_modules(member.config.module for member in members.values()),
         members=members,
         combined=written.combined,
+        explain=written.explain,
         tokenizer=options.tokenizer if vocabulary else None,
         vocabulary=vocabulary,
         region_statistics=inputs.statistics,

@@ -14,7 +14,7 @@ from sgraf_deploy.data.precomp import PrecompSplit
 from sgraf_deploy.data.regions import check_regions, readable
 from sgraf_deploy.data.tokenizer import Tokenizer
 from sgraf_deploy.data.vocabulary import Vocabulary
-from sgraf_deploy.gate.inputs import GateInputs, GateReference
+from sgraf_deploy.gate.inputs import GateInputs, GateReference, explained_pairs
 
 SYNTHETIC_IMAGES = 6
 SYNTHETIC_LENGTHS = (2, 3, 3, 5, 8, 11, 14, 20)
@@ -79,17 +79,24 @@ def reference_outputs(
     """
     import torch
 
+    from sgraf_deploy.model.folded import Encoded
     from sgraf_deploy.model.reference import Reference
 
     model = Reference(config, weights, torch.float64)
     lengths = torch.from_numpy(inputs.lengths)
+    images, captions = map(torch.from_numpy, explained_pairs(inputs))
     regions = model.encode_images(torch.from_numpy(inputs.regions).double())
     words = model.encode_captions(torch.from_numpy(inputs.token_ids).long(), lengths)
+    encoded = Encoded(
+        regions, model.image_globals(regions), words, model.text_globals(words, lengths), lengths
+    )
+    internals = model.explain(encoded, images, captions)
     return GateReference(
         region_embeddings=regions.float().numpy(),
-        image_global=model.image_globals(regions).float().numpy(),
+        image_global=encoded.image_global.float().numpy(),
         word_embeddings=words.float().numpy(),
-        text_global=model.text_globals(words, lengths).float().numpy(),
+        text_global=encoded.text_global.float().numpy(),
+        internals={name: x.numpy() for name, x in internals.items() if name != "logits"},
         logits=model.score(regions, words, lengths).numpy(),
         fp8_logits=_fp8_logits(config, weights, inputs) if fp8 else None,
     )

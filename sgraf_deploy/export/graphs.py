@@ -1,4 +1,4 @@
-"""Builds the ONNX graphs: the four of one member, and the combined one of all members."""
+"""Builds the ONNX graphs: the four of one member, its `explain`, and the combined one of all."""
 
 from __future__ import annotations
 
@@ -6,9 +6,18 @@ from collections.abc import Mapping
 
 import onnx
 
-from sgraf_deploy.config import COMBINED, GraphName, Precision, combined_signature, signature
+from sgraf_deploy.config import (
+    COMBINED,
+    EXPLAIN,
+    GraphName,
+    Precision,
+    combined_signature,
+    explain_signature,
+    signature,
+)
 from sgraf_deploy.export.onnx_ops import OnnxOps
 from sgraf_deploy.model.combined import combine
+from sgraf_deploy.model.explained import ExplainedModel
 from sgraf_deploy.model.folded import Encoded, FoldedModel
 from sgraf_deploy.model.folding import FoldedWeights
 
@@ -34,6 +43,15 @@ def build_graph(
     else:
         outputs = [model.pair_scorer(Encoded(*names[:-2]), *names[-2:])]
     return ops.model(graph, spec, outputs)
+
+
+def build_explain(weights: FoldedWeights, opset: int | None = None) -> onnx.ModelProto:
+    """Build a member's graph `explain`, in float32; see `config.explain_signature`."""
+    spec = explain_signature(weights.config)
+    ops = OnnxOps("fp32", opset)
+    names = [tensor.name for tensor in spec.inputs]
+    outputs = ExplainedModel(weights, ops).explain(Encoded(*names[:-2]), *names[-2:])
+    return ops.model(EXPLAIN, spec, list(outputs))
 
 
 def build_combined(

@@ -49,7 +49,7 @@ def _inferred(model: onnx.ModelProto, sizes: dict[str, int]) -> dict[str, tuple[
     sized.CopyFrom(_without_weights(model))
     for value in (*sized.graph.input, *sized.graph.output):
         for axis in value.type.tensor_type.shape.dim:
-            if axis.dim_param:
+            if axis.dim_param in sizes:  # Not 1 + words, which follows.
                 axis.dim_value = sizes[axis.dim_param]
     for node in sized.graph.node:
         if node.op_type == "Range":  # It counts words, and has no shape to ONNX until it is run.

@@ -8,6 +8,7 @@ from typing import Any
 
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.export.gate_inputs import reference_outputs, synthetic_inputs
+from sgraf_deploy.gate.explain import gate_explain
 from sgraf_deploy.gate.graphs import gate_members
 from sgraf_deploy.gate.inputs import GateInputs, GateReference, read_gate
 
@@ -22,7 +23,8 @@ def verify_bundle(bundle: Bundle, checkpoints: Sequence[Path] = ()) -> dict[str,
     bundle.verify_files()
     inputs, references = expected_values(bundle, checkpoints)
     manifest = bundle.manifest
-    return gate_members(bundle.path, manifest.members, manifest.combined, inputs, references)
+    parity = gate_members(bundle.path, manifest.members, manifest.combined, inputs, references)
+    return parity | gate_explain(bundle.path, manifest.explain, inputs, references)
 
 
 def expected_values(

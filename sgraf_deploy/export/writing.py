@@ -15,17 +15,19 @@ from sgraf_deploy.bundle.bundle import hash_file
 from sgraf_deploy.bundle.manifest import CheckpointInfo, FileRef, GraphFile
 from sgraf_deploy.config import (
     COMBINED,
+    EXPLAIN,
     GRAPHS,
     GraphName,
     GraphSignature,
     Precision,
     combined_signature,
+    explain_signature,
     signature,
 )
 from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.errors import BundleError
 from sgraf_deploy.export.annotations import annotate
-from sgraf_deploy.export.graphs import build_combined, build_graph
+from sgraf_deploy.export.graphs import build_combined, build_explain, build_graph
 from sgraf_deploy.files.writer import write_file
 from sgraf_deploy.gate.inputs import GateInputs, GateReference, write_gate
 from sgraf_deploy.model.checkpoint import Checkpoint, write_reference
@@ -55,6 +57,16 @@ def write_graphs(
             path = place / f"{graph}.onnx"
             graphs[precision][graph] = _write_graph(folder, path, model, spec)
     return graphs
+
+
+def write_explain(
+    folder: Path, member: str, checkpoint: Checkpoint, opset: int | None
+) -> GraphFile:
+    """Write a member's graph `explain`, `MEMBER/explain.onnx`: float32 whatever the precisions."""
+    model = build_explain(fold(checkpoint.config, checkpoint.weights), opset)
+    spec = explain_signature(checkpoint.config)
+    annotate(model, spec, "fp32", {"": checkpoint})
+    return _write_graph(folder, folder / member / f"{EXPLAIN}.onnx", model, spec)
 
 
 def write_combined(

@@ -71,7 +71,7 @@ def _gate_combined(
 ) -> dict[str, Any]:
     """Check the graph of all members in one precision, as `run_gate` does those of one."""
     label = f"{COMBINED} {precision}"
-    check_interface(_read_graph(path), signature, label)
+    check_interface(read_graph(path), signature, label)
     report = {"executor": executor_name(precision)}
     run = open_graph(path, precision)
     return report | check_combined(run, precision, inputs, references.values(), label)
@@ -91,13 +91,14 @@ def run_gate(
     BundleError for a file that is not ONNX.
     """
     for graph in GRAPHS:
-        check_interface(_read_graph(paths[graph]), signatures[graph], f"{label} {graph}")
+        check_interface(read_graph(paths[graph]), signatures[graph], f"{label} {graph}")
     runs = {graph: open_graph(paths[graph], precision) for graph in GRAPHS}
     report = {"executor": executor_name(precision)}
     return report | check_values(runs, precision, inputs, expected, label)
 
 
-def _read_graph(path: Path) -> onnx.ModelProto:
+def read_graph(path: Path) -> onnx.ModelProto:
+    """The graph in a file; BundleError for a file that is not ONNX."""
     try:
         return onnx.load(path)
     except DecodeError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -48,6 +48,9 @@ class GateReference:
     logits: NDArray[np.float64]
     fp8_logits: NDArray[np.float64] | None = None
     """PyTorch's logits of the same inputs as `fp8-rounded`; None for a bundle without FP8."""
+    internals: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    """What the graph `explain` gives beside logits, of `explained_pairs`, by name; padded with
+    zeros to the longest caption. None of them in bundles that are older than the graph."""
 
     def logits_of(self, precision: Precision) -> NDArray[np.float64]:
         """The logits that graphs are compared with.
@@ -66,6 +69,19 @@ class GateReference:
         return self.region_embeddings @ self.region_embeddings.transpose(0, 2, 1)
 
 
+_INTERNALS = "internals"
+
+
+def explained_pairs(inputs: GateInputs) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The image and the caption of each pair, (pairs,), that graphs `explain` are tried on.
+
+    The shortest caption, the longest, and the image of zeros.
+    """
+    images, lengths = len(inputs.regions), inputs.lengths
+    captions = [int(lengths.argmin()), int(lengths.argmax()), len(lengths) // 2]
+    return np.array([0, 1 % images, images - 1], np.int32), np.array(captions, np.int32)
+
+
 def write_gate(path: Path, inputs: GateInputs, references: Mapping[str, GateReference]) -> None:
     """Write inputs and every member's reference outputs as one `.npz`; BundleError if it fails."""
     arrays: dict[str, NDArray[Any]] = {
@@ -76,9 +92,11 @@ def write_gate(path: Path, inputs: GateInputs, references: Mapping[str, GateRefe
         "real": np.array(inputs.real),
     }
     for member, outputs in references.items():
-        for field in fields(GateReference):
-            if getattr(outputs, field.name) is not None:
-                arrays[f"{member}.{field.name}"] = getattr(outputs, field.name)
+        for name in _arrays():
+            if getattr(outputs, name) is not None:
+                arrays[f"{member}.{name}"] = getattr(outputs, name)
+        for name, values in outputs.internals.items():
+            arrays[f"{member}.{_INTERNALS}.{name}"] = values
     with staged_file(path, what="gate file", error=BundleError) as file:
         np.savez(file, allow_pickle=False, **arrays)
 
@@ -98,10 +116,11 @@ def read_gate(path: Path, members: tuple[str, ...]) -> tuple[GateInputs, dict[st
             references = {
                 member: GateReference(
                     **{
-                        field.name: arrays[f"{member}.{field.name}"]
-                        for field in fields(GateReference)
-                        if field.name != "fp8_logits" or f"{member}.fp8_logits" in arrays
-                    }
+                        name: arrays[f"{member}.{name}"]
+                        for name in _arrays()
+                        if name != "fp8_logits" or f"{member}.fp8_logits" in arrays
+                    },
+                    internals=_internals(arrays, f"{member}.{_INTERNALS}."),
                 )
                 for member in members
             }
@@ -110,3 +129,12 @@ def read_gate(path: Path, members: tuple[str, ...]) -> tuple[GateInputs, dict[st
             f"gate file {path} cannot be read", got=error, hint=EXPORT_AGAIN
         ) from error
     return inputs, references
+
+
+def _arrays() -> list[str]:
+    """The fields of a reference that are one array each."""
+    return [each.name for each in fields(GateReference) if each.name != _INTERNALS]
+
+
+def _internals(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}

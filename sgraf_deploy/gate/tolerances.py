@@ -7,6 +7,8 @@ from sgraf_deploy.config import Precision
 FP32_LOGITS = 1e-4
 """Times max(1, |logit|)."""
 FP32_SIMILARITIES = 1e-5
+EXPLAINED = 1e-4
+"""What the graphs `explain` give beside logits: distributions and vectors of norm 1."""
 FP16_SIMILARITIES = 2e-3
 FP16_LOGITS_SHARE = 0.05
 """The largest difference as a share of the standard deviation of the reference's logits."""

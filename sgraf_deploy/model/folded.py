@@ -157,10 +157,10 @@ class FoldedModel(Generic[V]):
         words = ops.load(ops.gather(encoded.word_embeddings, caption_index))  # (P, L, D)
         lengths = ops.gather(encoded.lengths, caption_index)
         pairs, longest = ops.size(words, 0), ops.size(words, 1)
-        mask = ops.word_mask(lengths, longest)
+        mask = self._note("mask", ops.word_mask(lengths, longest))
         raw = ops.matmul(regions, ops.transpose(words, 0, 2, 1))  # (P, R, L)
         weights = self._word_attention(raw, ops.reshape(mask, pairs, 1, longest))
-        weights = ops.softmax(ops.transpose(weights, 0, 2, 1))
+        weights = self._note("attention", ops.softmax(ops.transpose(weights, 0, 2, 1)))
         if encoded.region_gram is None:
             context = self._l2norm(ops.matmul(weights, regions))
         else:
@@ -172,8 +172,12 @@ class FoldedModel(Generic[V]):
         overall = self._align(ops.sub(image_global, text_global), self.weights.global_alignment)
         overall = ops.reshape(overall, 1, pairs, 1, self.config.sim_dim)
         local = ops.reshape(local, 1, pairs, longest, self.config.sim_dim)
-        nodes = ops.concat([overall, local], 2)  # (1, P, 1 + L, S)
+        nodes = self._note("alignments", ops.concat([overall, local], 2))  # (1, P, 1 + L, S)
         return ops.reshape(self._logits(nodes, mask), -1)
+
+    def _note(self, name: str, value: V) -> V:
+        """Tell a subclass of a value on the way to the logits; returns that value."""
+        return value
 
     def _word_attention(self, raw: V, real: V) -> V:
         """Smoothed attention scores, l2-normalised over the real words (the last axis)."""
@@ -256,7 +260,7 @@ class FoldedModel(Generic[V]):
         ops = self.ops
         projected = self._linear(queries, step.key)
         edges = ops.add(ops.matmul(projected, ops.transpose(nodes, 0, 1, 3, 2)), penalty)
-        message = ops.matmul(ops.softmax(edges), nodes)
+        message = ops.matmul(self._note("edges", ops.softmax(edges)), nodes)
         return ops.relu(self._linear(message, step.update))
 
     def _filtration(self, nodes: V, mask: V, attention: Linear) -> V:
@@ -267,9 +271,10 @@ class FoldedModel(Generic[V]):
         bias = ops.constant(f"{attention.name}.bias", attention.bias)
         gates = ops.sigmoid(ops.add(gates, bias))  # (N, C, 1, 1 + L)
         mask = self._node_mask(mask)
-        gates = ops.mul(gates, ops.reshape(mask, ops.size(mask, 0), 1, -1))
+        gates = self._note("gates", ops.mul(gates, ops.reshape(mask, ops.size(mask, 0), 1, -1)))
         total = ops.add(ops.sum(gates, -1), self._scalar("epsilon", EPSILON))
-        return self._l2norm(ops.matmul(ops.div(gates, total), nodes, exact=True))
+        kept = self._note("kept", ops.div(gates, total))
+        return self._l2norm(self._note("kept_sum", ops.matmul(kept, nodes, exact=True)))
 
     def _node_mask(self, mask: V) -> V:
         """(C, L) -> (C, 1 + L): the global alignment is always real, like the first word."""

@@ -158,8 +158,11 @@ class GraphReasoning(nn.Module):
 
     def forward(self, nodes: Tensor) -> Tensor:
         """(images, nodes, sim_dim) -> the same shape."""
-        edges = torch.softmax(self.query(nodes) @ self.key(nodes).transpose(1, 2), dim=-1)
-        return torch.relu(self.update(edges @ nodes))
+        return torch.relu(self.update(self.edges(nodes) @ nodes))
+
+    def edges(self, nodes: Tensor) -> Tensor:
+        """(images, nodes, sim_dim) -> (images, nodes, nodes), every row a distribution."""
+        return torch.softmax(self.query(nodes) @ self.key(nodes).transpose(1, 2), dim=-1)
 
 
 class AttentionFiltration(nn.Module):
@@ -172,8 +175,11 @@ class AttentionFiltration(nn.Module):
 
     def forward(self, nodes: Tensor) -> Tensor:
         """(images, nodes, sim_dim) -> (images, sim_dim), unit length."""
-        gates = torch.sigmoid(self.norm(self.attention(nodes).transpose(1, 2)))
-        return l2norm((l1norm(gates) @ nodes).squeeze(1))
+        return l2norm((l1norm(self.gates(nodes)) @ nodes).squeeze(1))
+
+    def gates(self, nodes: Tensor) -> Tensor:
+        """(images, nodes, sim_dim) -> (images, 1, nodes), each within 0 … 1."""
+        return torch.sigmoid(self.norm(self.attention(nodes).transpose(1, 2)))
 
 
 class SimilarityModel(nn.Module):

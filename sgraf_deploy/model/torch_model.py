@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sgraf_deploy.model.exact import exactly
+from sgraf_deploy.model.explained import ExplainedModel
 from sgraf_deploy.model.folded import Encoded, FoldedModel
 from sgraf_deploy.model.folding import FoldedWeights
 from sgraf_deploy.model.torch_ops import Arithmetic, TorchOps
@@ -36,3 +37,11 @@ class TorchModel(FoldedModel[Tensor]):
         self, encoded: Encoded[Tensor], image_index: Tensor, caption_index: Tensor
     ) -> Tensor:
         return super().pair_scorer(encoded, image_index, caption_index)
+
+    @exactly
+    def explain(
+        self, encoded: Encoded[Tensor], image_index: Tensor, caption_index: Tensor
+    ) -> tuple[Tensor, ...]:
+        """See `ExplainedModel`; every call has one of its own, so that threads may share this."""
+        model = ExplainedModel(self.weights, self.ops)
+        return model.explain(encoded, image_index, caption_index)

@@ -48,7 +48,7 @@ def test_the_page_holds_what_the_report_rests_on(report: dict[str, Any]) -> None
     assert report["run"]["bundle_sha256"] in page
     assert report["command"].replace("&", "&amp;") in page
     for engine in report["parity"]:
-        assert f"<td>{engine}</td>" in page
+        assert f'<td class="short">{engine}</td>' in page
     assert page.count("<svg") == 2
     for outside in ("http://", "https://", "<script", "<link", "@import"):
         assert outside not in page.replace('xmlns="http://www.w3.org/2000/svg"', "")
@@ -87,7 +87,7 @@ def test_the_page_of_an_evaluation(report: dict[str, Any]) -> None:
     page = eval_page(evaluation, {"SGRAF": {"native fp32": RANKS}})
     assert "split a&lt;b" in page
     assert "Warning: odd data" in page
-    assert "<td>native fp32</td>" in page
+    assert '<td class="short">native fp32</td>' in page
 
 
 def test_every_round_is_a_point(report: dict[str, Any]) -> None:

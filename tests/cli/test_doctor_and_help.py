@@ -19,7 +19,7 @@ from sgraf_deploy.engines.native import library
 from sgraf_deploy.engines.registry import ENGINES
 
 COMMANDS = [
-    *("bench", "card", "compare", "compile", "demo", "doctor", "eval", "export"),
+    *("bench", "card", "compare", "compile", "demo", "doctor", "eval", "explain", "export"),
     *("inspect", "package", "rerank", "synth", "train", "verify"),
 ]
 OPEN = library.open_library

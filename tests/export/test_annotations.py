@@ -226,4 +226,4 @@ def test_graphs_are_the_same_from_process_to_process(
         found.append({path.relative_to(target): path.read_bytes() for path in graphs})
 
     assert found[0] == found[1]
-    assert len(found[0]) == 2 * 2 * len(GRAPHS) + 2
+    assert len(found[0]) == 2 * 2 * len(GRAPHS) + 2 + 2

@@ -75,6 +75,7 @@ def test_an_ensemble_has_all_that_a_service_needs(
         for precision in DEFAULT_PRECISIONS
         for graph in GRAPHS
     }
+    graphs |= {f"{member}/explain.onnx" for member in MEMBERS}
     references = {
         f"reference/{name}" for name in ("sgr.safetensors", "saf.safetensors", "gate.npz")
     }
@@ -153,7 +154,7 @@ def test_precisions_that_are_not_asked_for_are_left_out(
     bundle = export_bundle([checkpoint_files["saf"]], target, options).bundle
 
     assert bundle.manifest.precisions == (precision,)
-    assert {path.name for path in (target / "saf").iterdir()} == {precision}
+    assert {path.name for path in (target / "saf").iterdir()} == {precision, "explain.onnx"}
     assert list(bundle.manifest.parity["members"]["saf"]) == [precision]
 
 

@@ -191,7 +191,7 @@ class Frozen:
         return [row[:length] for row, length in zip(ids, lengths, strict=True)]
 
 
-@pytest.fixture(scope="module", params=[1, 2, 3], ids=lambda version: f"version-{version}")
+@pytest.fixture(scope="module", params=[1, 2, 3, 4], ids=lambda version: f"version-{version}")
 def frozen(request: pytest.FixtureRequest) -> Frozen:
     name = f"v{request.param}"
     with np.load(FIXTURES / f"{name}_expected.npz") as arrays:
@@ -224,8 +224,10 @@ def test_a_frozen_bundle_is_opened(frozen: Frozen) -> None:
         1: ("SGRAF", ["sgr", "saf"]),
         2: ("2×SGR + SAF", ["sgr", "sgr-2", "saf"]),
         3: ("SGRAF", ["sgr", "saf"]),
+        4: ("SGRAF", ["sgr", "saf"]),
     }[frozen.version]
-    assert list(manifest.combined) == (["fp32", "fp16"] if frozen.version > 2 else [])
+    assert list(manifest.combined) == (["fp32", "fp16"] if frozen.version == 3 else [])
+    assert list(manifest.explain) == (["sgr", "saf"] if frozen.version > 3 else [])
     assert frozen.bundle.verify_files() == ()
     canonical = json.dumps(raw, sort_keys=True, separators=(",", ":"))
     assert frozen.bundle.sha256 == sha256(canonical.encode()).hexdigest()  # As it was written.
@@ -237,6 +239,7 @@ def test_a_frozen_bundle_passes_the_gate(frozen: Frozen) -> None:
     found = {name: tuple(precisions) for name, precisions in report["members"].items()}
     assert found == dict.fromkeys(frozen.bundle.manifest.members, ("fp32", "fp16"))
     assert list(report.get("combined", {})) == list(frozen.bundle.manifest.combined)
+    assert list(report.get("explain", {})) == list(frozen.bundle.manifest.explain)
 
 
 @pytest.mark.parametrize("engine", ["native", "ort", "torch", "torch-reference"])

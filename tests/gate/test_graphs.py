@@ -29,6 +29,7 @@ from sgraf_deploy.export.gate_inputs import reference_outputs, synthetic_inputs
 from sgraf_deploy.export.graphs import build_graph
 from sgraf_deploy.gate import values
 from sgraf_deploy.gate.executors import executor_name, open_graph
+from sgraf_deploy.gate.explain import gate_explain
 from sgraf_deploy.gate.graphs import gate_members, run_gate
 from sgraf_deploy.gate.inputs import GateInputs, GateReference, read_gate
 from sgraf_deploy.model.folding import fold
@@ -260,9 +261,11 @@ def test_every_output_is_compared(gated: Callable[[str, str], Gated], name: str)
 def test_the_report_covers_every_member_and_precision(exported: Bundle) -> None:
     inputs, references = read_gate(exported.gate_path(), MEMBERS)
 
-    report = gate_members(exported.path, exported.manifest.members, {}, inputs, references)
+    manifest = exported.manifest
+    report = gate_members(exported.path, manifest.members, {}, inputs, references)
+    report |= gate_explain(exported.path, manifest.explain, inputs, references)
 
-    assert report == exported.manifest.parity
+    assert report == manifest.parity
     assert report["source"] == inputs.source
     assert (report["images"], report["captions"]) == (7, 8)
     assert {name: list(found) for name, found in report["members"].items()} == {

@@ -167,6 +167,7 @@ def write_bundle(
         module=describe_modules(modules),
         members=members,
         combined={},
+        explain={},
         tokenizer=UNTRAINED if vocabulary else None,
         vocabulary=hash_file(folder / "vocab.json", relative_to=folder) if vocabulary else None,
         region_statistics=None,

@@ -92,6 +92,7 @@ def manifest(members: Mapping[str, Member] | None = None, content: str = "conten
         module=describe_modules(each.config.module for each in members.values()),
         members=members,
         combined={},
+        explain={},
         tokenizer="default",
         vocabulary=ref("vocab.json", content),
         region_statistics={"mean": 0.5, "norm": [1.0, 2.0]},

@@ -11,7 +11,7 @@ from graphlib import TopologicalSorter
 from itertools import pairwise
 from pathlib import Path
 
-from sgraf_deploy.bench.svg import document, rect, text
+from sgraf_deploy.svg import document, rect, text
 from tools.imports import imports
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sgraf_deploy.config import GraphName, GraphSignature, Precision
+from sgraf_deploy.config import (
+    EXPLAIN,
+    GraphName,
+    GraphSignature,
+    Precision,
+    explain_signature,
+)
 from sgraf_deploy.engines.base import CACHED_TILES, LARGEST_TILES, Engine, Graph, TileAdvice
 from sgraf_deploy.engines.buffers import HOST, Array, BufferKind, Extremes, Sizes, host_extremes
 from sgraf_deploy.engines.ranks import RankCounter, Thresholds
@@ -103,6 +109,25 @@ class TensorEngine(Engine):
         if member not in self._members:
             self._members[member] = self._functions(member)
         return TorchGraph(self.signature(member, graph), self._members[member][graph])
+
+    def explainer(self, member: str) -> Graph | None:
+        """The graph on the original weights, which are read once more for it, in float32."""
+        config = self._bundle.member(member).config
+
+        def opening() -> Graph:
+            return TorchGraph(explain_signature(config), self._explaining(member))
+
+        return self._opened((member, EXPLAIN), opening)
+
+    def _explaining(self, member: str) -> Function:
+        """The folded model's graph `explain`, whatever the engine scores with."""
+        config = self._bundle.member(member).config
+        model = TorchModel(fold(config, self._weights(member)), "fp32", self._device)
+
+        def explain(*inputs: Tensor) -> tuple[Tensor, ...]:
+            return model.explain(Encoded(*inputs[:-2]), *inputs[-2:])
+
+        return explain
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Tensor:
         """A tensor on the device."""

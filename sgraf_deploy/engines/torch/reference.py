@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from sgraf_deploy.config import GraphName
+from sgraf_deploy.config import GraphName, explain_signature
 from sgraf_deploy.engines.torch.engine import Function, TensorEngine
+from sgraf_deploy.model.folded import Encoded
 from sgraf_deploy.model.reference import Reference
 
 
@@ -15,6 +16,18 @@ class ReferenceEngine(TensorEngine):
     """The literal per-caption loop in float32, slow on purpose: others are compared with it."""
 
     name = "torch-reference"
+
+    def _explaining(self, member: str) -> Function:
+        """The literal loop's own values on the way to its logits, pair by pair."""
+        config = self._bundle.member(member).config
+        model = Reference(config, self._weights(member), device=self._device)
+        names = [spec.name for spec in explain_signature(config).outputs]
+
+        def explain(*inputs: Tensor) -> tuple[Tensor, ...]:
+            found = model.explain(Encoded(*inputs[:-2]), *inputs[-2:])
+            return tuple(found[name] for name in names)
+
+        return explain
 
     def _functions(self, member: str) -> Mapping[GraphName, Function]:
         config = self._bundle.manifest.members[member].config

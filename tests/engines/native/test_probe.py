@@ -157,7 +157,7 @@ def test_a_bundle_of_other_steps_than_its_graphs_is_refused(
     sgr = bundle.manifest.members["sgr"]
     fewer = replace(sgr, config=replace(sgr.config, sgr_steps=sgr.config.sgr_steps - 1))
     members = {**bundle.manifest.members, "sgr": fewer}
-    write_manifest(bundle.path, replace(bundle.manifest, members=members))
+    write_manifest(bundle.path, replace(bundle.manifest, members=members, explain={}))
     path = bundle.graph_path("sgr", "scorer", "fp32")
     with refused(BundleError, path, expected=naming("native"), got=naming(), hint=HINT):
         load(Bundle.open(bundle.path), engine="native")

@@ -33,6 +33,13 @@ def document(width: float, height: float, elements: Iterable[str]) -> str:
     return "\n".join([head, f"<style>{STYLE}</style>", page, *elements, "</svg>"]) + "\n"
 
 
+def inline(width: float, height: float, label: str, elements: Iterable[str]) -> str:
+    """A picture inside a page, which has STYLE; `label` says what it shows to who cannot see it."""
+    size = f'viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}"'
+    named = escape(label, {'"': "&quot;"})
+    return f'<svg {size} role="img" aria-label="{named}">{"".join(elements)}</svg>'
+
+
 def group(x: float, y: float, elements: Iterable[str]) -> list[str]:
     """Elements moved to the right and down."""
     return [f'<g transform="translate({x} {y})">', *elements, "</g>"]
@@ -50,7 +57,10 @@ def line(x1: float, y1: float, x2: float, y2: float) -> str:
     return f'<path class="grid" d="M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}"/>'
 
 
-def rect(x: float, y: float, width: float, height: float, kind: str) -> str:
+def rect(
+    x: float, y: float, width: float, height: float, kind: str, opacity: float | None = None
+) -> str:
     """A rectangle from its upper left corner."""
     size = f'width="{width:.1f}" height="{height:.1f}"'
-    return f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" {size}/>'
+    seen = "" if opacity is None else f' opacity="{opacity:.2f}"'
+    return f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" {size}{seen}/>'
