@@ -172,7 +172,7 @@ def test_every_program_gives_the_same_logits_and_ranks(
 
 @pytest.mark.parametrize("fixed", [False, True])
 def test_openvino_minds_lengths(fixed: bool, given: Given) -> None:
-    """It ignores those of a GRU where the captions' axes are open, so no graph relies on it."""
+    """It ignores a GRU's where the captions' axes are open: no graph relies on those."""
     matrices = by_combined(partial(run_openvino, fixed=fixed), given)
     assert compared(matrices, given).difference <= MOST
 
