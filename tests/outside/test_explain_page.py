@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from support.small_models import SGR, random_regions
 
 import sgraf_deploy
@@ -25,6 +26,7 @@ DARK, LIGHT = 0, 1
 """Chromium's numbers of the schemes."""
 
 Pixel = tuple[int, int, int]
+Ints = NDArray[np.int64]
 
 RED: Pixel = (255, 0, 0)
 PICTURE_SIZE = (70, 50)
@@ -85,7 +87,7 @@ def screenshot(path: Path, scheme: int) -> tuple[bytes, list[str]]:
     ]
 
 
-def pixels(png: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def pixels(png: bytes) -> Ints:
     """(height, width, 3) of an 8-bit PNG."""
     width, height, _, kind = struct.unpack(">IIBB", png[16:26])
     channels, place, data = {2: 3, 6: 4}[kind], 8, b""
@@ -99,16 +101,17 @@ def pixels(png: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     above = np.zeros((width, channels), np.int64)
     for row in range(height):
         above = image[row] = unfiltered(int(rows[row, 0]), rows[row, 1:].reshape(width, -1), above)
-    return image[:, :, :3].astype(np.uint8)
+    return image[:, :, :3]
 
 
-def unfiltered(kind: int, line: np.ndarray, above: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def unfiltered(kind: int, line: NDArray[np.uint8], above: Ints) -> Ints:
     """One row of a PNG without its filter."""
     wide = line.astype(np.int64)
     if kind == 0:
         return wide
     if kind == 1:
-        return np.cumsum(wide, axis=0) % 256
+        total: Ints = np.cumsum(wide, axis=0) % 256
+        return total
     if kind == 2:
         return (wide + above) % 256
     found = np.zeros_like(wide)
@@ -121,11 +124,12 @@ def unfiltered(kind: int, line: np.ndarray, above: np.ndarray) -> np.ndarray:  #
     return found
 
 
-def paeth(left: np.ndarray, up: np.ndarray, corner: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def paeth(left: Ints, up: Ints, corner: Ints) -> Ints:
     first = left + up - corner
     gaps = [np.abs(first - each) for each in (left, up, corner)]
     rest = np.where(gaps[1] <= gaps[2], up, corner)
-    return np.where((gaps[0] <= gaps[1]) & (gaps[0] <= gaps[2]), left, rest)
+    found: Ints = np.where((gaps[0] <= gaps[1]) & (gaps[0] <= gaps[2]), left, rest)
+    return found
 
 
 def test_a_browser_shows_it_light_and_dark_and_asks_for_nothing(written: Path) -> None:
@@ -140,7 +144,7 @@ def test_a_browser_shows_it_light_and_dark_and_asks_for_nothing(written: Path) -
     assert bright.mean() > 200
     assert dim.mean() < 80
     for shot in (bright, dim):  # The photograph is there, behind what is drawn on it.
-        red = (shot[:, :, 0].astype(int) - shot[:, :, 1] > 90) & (shot[:, :, 2] < 140)
+        red = (shot[:, :, 0] - shot[:, :, 1] > 90) & (shot[:, :, 2] < 140)
         assert red.sum() > 10_000
 
 
