@@ -75,6 +75,12 @@ def _pair(_: click.Context, option: click.Parameter, given: Sequence[str]) -> li
     metavar="FILE",
     help="Also write the comparison to this file, as JSON.",
 )
+@click.option(
+    "--plot",
+    type=PATH,
+    metavar="FILE.svg",
+    help="Also draw every change with its interval beside its limit into this file.",
+)
 def compare(
     *,
     before: Path,
@@ -85,6 +91,7 @@ def compare(
     model: str | None,
     strict: bool,
     json_file: Path | None,
+    plot: Path | None,
 ) -> None:
     """Compare two reports that `sgraf-deploy bench --json` wrote, in Markdown.
 
@@ -94,15 +101,19 @@ def compare(
     tell, it is undecided. The command exits with 1 if anything is worse.
     """
     from sgraf_deploy.bench.compare import Limits, compare_reports
+    from sgraf_deploy.bench.intervals import intervals_svg
     from sgraf_deploy.bench.saved import read_report
-    from sgraf_deploy.files.writer import write_json
+    from sgraf_deploy.files.writer import write_file, write_json
 
     check_result_file(json_file, "--json")
+    check_result_file(plot, "--plot")
     reports = read_report(before), read_report(after)
     limits = Limits(max_drop_recall, max_slowdown)
     found = compare_reports(*reports, limits, pairs=pairs, model=model)
     if json_file is not None:
         write_json(json_file, found.to_json(), what="--json")
+    if plot is not None:
+        write_file(plot, intervals_svg(found), what="--plot")
     for line in comparison_lines(found, reports, limits):
         echo(line)
     _fail_on(found, strict=strict)

@@ -8,13 +8,16 @@ from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from support.refusals import naming, refused
 
+from sgraf_deploy.bench import intervals
 from sgraf_deploy.bench.compare import Comparison, Limits, compare_reports
 from sgraf_deploy.bench.figures import FIGURES
+from sgraf_deploy.bench.intervals import COLOURS, intervals_svg
 from sgraf_deploy.bench.saved import read_report
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.evaluation.workload import DataIdentity
@@ -101,6 +104,22 @@ def test_recall_that_is_lost_is_worse_and_names_its_figures(files: Files) -> Non
     assert worse == {"i→t R@1", "rsum"}
     assert rows["rsum"].change.limit == 2 * rows["i→t R@1"].change.limit
     assert files.compare(report(), report(missed=20), model="SGR").verdict == "no worse"
+
+
+def test_the_picture_has_every_change_in_limits(files: Files) -> None:
+    found = files.compare(report(), report(missed=20, seconds=1.05))
+    drawn = ElementTree.fromstring(intervals_svg(found))
+    rows = [*found.recall, *found.time]
+    texts = [element.text for element in drawn.iter() if element.tag.endswith("text")]
+    assert [text for text in texts if text in COLOURS] == [row.change.verdict for row in rows]
+    points = [x for x in drawn.iter() if x.tag.endswith("rect") and x.get("height") == "10.0"]
+    places = [float(point.get("x", "")) + 2.5 for point in points]
+    edges = [intervals._place(limits) for limits in (-intervals.MOST, 0, 0.5, intervals.MOST)]
+    by_figure = dict(zip((row.figure for row in rows), places, strict=True))
+    assert by_figure["i→t R@1"] == edges[3], "far beyond its limit"
+    assert by_figure["t→i R@1"] == edges[1]
+    assert by_figure["score"] == pytest.approx(edges[2], abs=0.1)
+    assert edges[0] <= min(places)
 
 
 def test_time_is_divided_by_the_literal_loops_of_the_same_round(files: Files) -> None:

@@ -53,11 +53,12 @@ def test_a_report_holds_what_two_are_compared_by(report: Path) -> None:
 
 def test_markdown_says_the_verdict_first_and_the_exit_code_follows_it(report: Path) -> None:
     value = json.loads(report.read_text(encoding="utf-8"))
-    result = done("compare", report, report, "--json", "c.json")
+    result = done("compare", report, report, "--json", "c.json", "--plot", "c.svg")
     lines = result.stdout.splitlines()
     assert lines[0] == "**no worse**"
     assert sum(line.startswith("| ort fp32 | ") for line in lines) == 9
     assert json.loads(Path("c.json").read_text(encoding="utf-8"))["verdict"] == "no worse"
+    assert Path("c.svg").read_text(encoding="utf-8").count(">same<") == 9
 
     for scope in value["throughput"]["engines"][1]["seconds"].values():
         scope["seconds"] = [100 * seconds for seconds in scope["seconds"]]
