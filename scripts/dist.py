@@ -27,6 +27,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 from zipfile import ZipFile
 
 from elftools.elf.elffile import ELFFile
@@ -39,6 +40,9 @@ EXTRAS = "[torch,cpu]"
 
 TAG = (2, 17)
 """Of glibc: the oldest on aarch64, and what NumPy asks for on x86-64."""
+
+CHECKED: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+"""What Python 3.11.4 and later are told; the archives are of our own making."""
 
 MACHINES = {"x86_64": "EM_X86_64", "aarch64": "EM_AARCH64"}
 """What wheels are compiled for, and how an ELF file calls it."""
@@ -104,11 +108,11 @@ def build(folder: Path, target: Path) -> list[Path]:
     """The sdist of the last commit, and the wheels that are built from it."""
     archive = subprocess.run(["git", "archive", "HEAD"], cwd=ROOT, capture_output=True, check=True)
     with tarfile.open(fileobj=BytesIO(archive.stdout)) as files:
-        files.extractall(folder / "commit", filter="data")
+        files.extractall(folder / "commit", **CHECKED)
     when = os.environ.get("SOURCE_DATE_EPOCH") or run("git", "log", "-1", "--format=%ct").strip()
     found = [hatch("sdist", folder / "commit", target, {"SOURCE_DATE_EPOCH": when})]
     with tarfile.open(found[0]) as files:
-        files.extractall(folder, filter="data")
+        files.extractall(folder, **CHECKED)
     source = folder / found[0].name.removesuffix(".tar.gz")
     for machine in MACHINES:
         tag = f"manylinux_{TAG[0]}_{TAG[1]}_{machine}"

@@ -103,6 +103,10 @@ def test_a_hostile_pickle_is_refused_by_name_and_not_run(
 class Mode(enum.Enum):
     FAST = "fast"
 
+    def __reduce_ex__(self, protocol: object) -> tuple[type[Mode], tuple[str]]:
+        """As every Python since 3.11.4 pickles it; those before ask for `getattr`."""
+        return Mode, (self.value,)
+
 
 class Settings:
     """A class of the training's code, which nobody else has."""

@@ -95,7 +95,20 @@ def test_a_part_that_is_not_itself_is_refused(
     assert not (tmp_path / "data").exists()
 
 
-def test_an_archive_that_leads_elsewhere_is_refused(contents: Contents, tmp_path: Path) -> None:
+def link() -> tarfile.TarInfo:
+    entry = tarfile.TarInfo("link")
+    entry.type, entry.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    return entry
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [tarfile.TarInfo("../outside"), tarfile.TarInfo("/outside"), link()],
+    ids=["above", "absolute", "link"],
+)
+def test_an_archive_that_leads_elsewhere_is_refused(
+    contents: Contents, tmp_path: Path, entry: tarfile.TarInfo
+) -> None:
     """The index vouches for bytes, and not for who made them."""
     import hashlib
     import io
@@ -104,7 +117,7 @@ def test_an_archive_that_leads_elsewhere_is_refused(contents: Contents, tmp_path
     prepare(contents, tmp_path / "p")
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:xz") as archive:
-        archive.addfile(tarfile.TarInfo("../outside"))
+        archive.addfile(entry)
     content = stream.getvalue()
     (tmp_path / "p" / "part-00").write_bytes(content)
     part = {"file": "part-00", "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}

@@ -162,11 +162,15 @@ def test_an_installation_builds_it_where_that_is_asked_for(
 
 def hook(monkeypatch: pytest.MonkeyPatch, root: Path) -> tuple[Any, list[str]]:
     """The hook that the build calls, and what it warns of; hatchling itself is not needed."""
-    for name in ("", ".builders", ".builders.hooks", ".builders.hooks.plugin"):
-        monkeypatch.setitem(sys.modules, f"hatchling{name}", ModuleType(f"hatchling{name}"))
-    interface = ModuleType("interface")
-    interface.BuildHookInterface = object  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "hatchling.builders.hooks.plugin.interface", interface)
+    for plugin, base in (
+        ("builders.hooks", "BuildHookInterface"),
+        ("metadata", "MetadataHookInterface"),
+    ):
+        parts = f"hatchling.{plugin}.plugin.interface".split(".")
+        for number in range(1, len(parts) + 1):
+            name = ".".join(parts[:number])
+            monkeypatch.setitem(sys.modules, name, ModuleType(name))
+        setattr(sys.modules[".".join(parts)], base, object)
     spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
     assert spec is not None
     assert spec.loader is not None
