@@ -16,8 +16,11 @@ from support.markdown import RUN, Block, blocks, not_shown, run_block
 
 import sgraf_deploy
 from sgraf_deploy.bench import measure
+from sgraf_deploy.bench.compare import Limits, compare_reports
+from sgraf_deploy.bench.intervals import intervals_svg
 from sgraf_deploy.bench.picture import comparison_svg
 from sgraf_deploy.bench.rounds import rounds_svg
+from sgraf_deploy.bench.saved import read_report
 from sgraf_deploy.demo import assets
 from tools.pages.architecture import PICTURE, architecture_svg
 
@@ -106,6 +109,19 @@ def test_every_public_name_has_its_place_in_the_api() -> None:
         assert f"::: sgraf_deploy.{name}\n" in text, name
 
 
+def test_the_readmes_table_is_that_of_the_saved_reports() -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    rows = [line for line in lines if line.endswith(" × |")]
+    for row, name in zip(rows, ("f8k_dev200", "demo200", "random_SGR", "random_SAF"), strict=True):
+        saved = ROOT / "benchmarks" / "results" / f"bench_{name}.json"
+        engines = json.loads(saved.read_text(encoding="utf-8"))["throughput"]["engines"]
+        loop, native = engines[0], engines[1]
+        assert (loop["engine"], native["engine"]) == ("literal loop", "native fp32")
+        rates = (f"{one['per_second']['score']:,.0f}" for one in (loop, native))
+        shown = [cell.strip() for cell in row.strip("|").split("|")][2:]
+        assert shown == [*rates, f"{native['times_literal']:.2f} ×"], row
+
+
 def test_the_pictures_are_up_to_date() -> None:
     saved = ROOT / "benchmarks" / "results" / "bench_f8k_dev200.json"
     report = json.loads(saved.read_text(encoding="utf-8"))
@@ -113,6 +129,11 @@ def test_the_pictures_are_up_to_date() -> None:
     assert speed.read_text(encoding="utf-8") == comparison_svg(report)
     rounds = ROOT / "docs" / "images" / "rounds.svg"
     assert rounds.read_text(encoding="utf-8") == rounds_svg(report["throughput"])
+    demo = read_report(saved.with_name("bench_demo200.json"))
+    pairs = [("ort fp32", "native fp32")]
+    compared = compare_reports(demo, demo, Limits(drop=0.5, slowdown=10.0), pairs=pairs)
+    changes = ROOT / "docs" / "images" / "compare.svg"
+    assert changes.read_text(encoding="utf-8") == intervals_svg(compared)
     drawn = architecture_svg(ROOT / "sgraf_deploy")
     assert PICTURE.read_text(encoding="utf-8") == drawn, "python -m tools.pages.architecture"
 
