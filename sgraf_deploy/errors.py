@@ -158,8 +158,8 @@ class CaptionWarning(UserWarning):
         >>> with warnings.catch_warnings(record=True) as told:
         ...     warnings.simplefilter("always")
         ...     ids = scorer.encode_captions([[17, 9]])  # without <start> and <end>
-        >>> [one.category.__name__ for one in told]
-        ['CaptionWarning']
+        >>> told[0].category.__name__
+        'CaptionWarning'
     """
 
 
@@ -171,6 +171,6 @@ class RegionsWarning(UserWarning):
         >>> with warnings.catch_warnings(record=True) as told:
         ...     warnings.simplefilter("always")
         ...     doubles = scorer.encode_images(regions.astype("float64"))
-        >>> [one.category.__name__ for one in told]
-        ['RegionsWarning']
+        >>> told[0].category.__name__
+        'RegionsWarning'
     """

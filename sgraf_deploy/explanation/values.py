@@ -109,8 +109,8 @@ class Explanation:
 
     Example:
         >>> explanation = sgraf_deploy.explain(scorer, regions[0], "two dogs play")
-        >>> [token.text for token in explanation.tokens]
-        ['<start>', 'two', 'dogs', 'play', '<end>']
+        >>> " ".join(token.text for token in explanation.tokens)
+        '<start> two dogs play <end>'
         >>> saf = explanation.members["saf"]
         >>> saf.attention.shape, saf.kept.shape, round(float(saf.kept.sum()), 4)
         ((5, 7), (6,), 1.0)
