@@ -9,6 +9,7 @@ import click
 
 from sgraf_deploy.cli.common import (
     BUNDLE,
+    HTML,
     PATH,
     check_result_file,
     data_options,
@@ -41,13 +42,7 @@ REPORT_SCHEMA = 1
 @click.option("--caption", required=True, metavar="TEXT", help="Caption to explain it with.")
 @click.option("--against", metavar="ID", help="Second image, shown beside the first.")
 @click.option("--json", "json_file", type=PATH, metavar="FILE", help="Also write all as JSON.")
-@click.option(
-    "--html",
-    "html_file",
-    type=PATH,
-    metavar="FILE",
-    help="Also write a page that needs no other file, no script and no network.",
-)
+@HTML
 @click.option(
     "--picture",
     "pictures",
@@ -74,7 +69,7 @@ def explain(
     caption: str,
     against: str | None,
     json_file: Path | None,
-    html_file: Path | None,
+    html: Path | None,
     pictures: tuple[Path, ...],
     grid: str | None,
     **scorer_arguments: Any,
@@ -87,7 +82,7 @@ def explain(
     from sgraf_deploy.bundle.bundle import Bundle
     from sgraf_deploy.data.precomp import open_images
 
-    for path, option in ((json_file, "--json"), (html_file, "--html")):
+    for path, option in ((json_file, "--json"), (html, "--html")):
         check_result_file(path, option)
     opened = Bundle.open(bundle)
     chosen = open_images(
@@ -104,10 +99,10 @@ def explain(
             show_finding(finding)
         shown = _explained(scorer, chosen, rows, caption, (data, pictures, grid))
     source = f"{opened.path.name} (sha256 {opened.sha256[:16]}…), split {split}"
-    _write(shown, rows, source, json_file, html_file)
+    _write(shown, rows, source, json_file, html)
     for line in report_lines(shown):
         echo(line)
-    for path in (json_file, html_file):
+    for path in (json_file, html):
         if path is not None:
             echo(f"wrote {path}")
 
@@ -157,9 +152,8 @@ def _explained(
         boxes = data / f"{split.name}_boxes.npy"
         size = None if picture is None else (picture.width, picture.height)
         layout = region_layout(boxes, row, (split.images, split.regions.shape[1]), grid, size)
-        name = split.ids[row] if split.ids else f"image {row}"
         found = explained(scorer, readable(split.regions[row]), caption)
-        shown.append(Shown(name, found, layout, picture))
+        shown.append(Shown(split.image_name(row), found, layout, picture))
     return shown
 
 
@@ -168,7 +162,7 @@ def _write(
     rows: list[int],
     source: str,
     json_file: Path | None,
-    html_file: Path | None,
+    html: Path | None,
 ) -> None:
     from sgraf_deploy.explanation.page import page
     from sgraf_deploy.files.writer import write_file, write_json
@@ -181,5 +175,5 @@ def _write(
         ]
         value = {"schema_version": REPORT_SCHEMA, "source": source, "images": images}
         write_json(json_file, value, what="--json")
-    if html_file is not None:
-        write_file(html_file, page(shown, source), what="--html")
+    if html is not None:
+        write_file(html, page(shown, source), what="--html")
