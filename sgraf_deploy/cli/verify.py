@@ -45,17 +45,18 @@ def verify(
     differs most in every bundle, and the bounds above hold nevertheless.
     """
     from sgraf_deploy.bundle.bundle import Bundle
-    from sgraf_deploy.export.verify import expected_values, verify_bundle
+    from sgraf_deploy.export.verify import expected_values, verify_values
     from sgraf_deploy.gate.layers import compare_layers
 
     opened = Bundle.open(bundle)
     extra = opened.verify_files()
     echo("every file is as the manifest says; running the gate …", err=True)
+    expected = expected_values(opened, checkpoints)
     if layers:  # First: a gate that fails is what they may explain.
-        for report in compare_layers(opened, *expected_values(opened, checkpoints)):
+        for report in compare_layers(opened, *expected):
             for line in layer_lines(report, layer_bound / 100):
                 echo(line)
-    parity = verify_bundle(opened, checkpoints)
+    parity = verify_values(opened, *expected)
     if extra:
         warn(f"files that do not belong to the bundle: {', '.join(extra)}")
     for line in parity_lines(parity):

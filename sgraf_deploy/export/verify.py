@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,16 @@ def verify_bundle(bundle: Bundle, checkpoints: Sequence[Path] = ()) -> dict[str,
     are missing, CheckpointError for another checkpoint, and GateError for a bound that is not met.
     """
     bundle.verify_files()
-    inputs, references = expected_values(bundle, checkpoints)
+    return verify_values(bundle, *expected_values(bundle, checkpoints))
+
+
+def verify_values(
+    bundle: Bundle, inputs: GateInputs, references: Mapping[str, GateReference]
+) -> dict[str, Any]:
+    """Check every graph against the values of `expected_values`; returns a parity report.
+
+    Raises GateError for a bound that is not met.
+    """
     manifest = bundle.manifest
     parity = gate_members(bundle.path, manifest.members, manifest.combined, inputs, references)
     return parity | gate_explain(bundle.path, manifest.explain, inputs, references)
