@@ -117,6 +117,8 @@ class Pictured:
 
     def write(self, report: BenchReport) -> None:
         """Write those that were asked for."""
+        if self.plot is None and self.html is None:
+            return
         from sgraf_deploy.bench.page import bench_page
         from sgraf_deploy.bench.picture import comparison_svg
         from sgraf_deploy.files.writer import write_file

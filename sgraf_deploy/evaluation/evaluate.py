@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -64,23 +65,27 @@ class EvalOptions:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """R@K by model (see `by_model`), and what is needed to compare two runs.
+    """Ranks by model (see `by_model`), and what is needed to compare two runs.
 
     `logits` is empty where ranks were counted by tiles. `seconds` is wall time by stage, end to
     end.
     """
 
-    reports: dict[str, RecallReport]
+    ranks: dict[str, Ranks]
     fold_reports: dict[str, FoldReport]
     words: CaptionStats
     memory: Memory
     seconds: dict[str, float]
     logits: dict[str, NDArray[np.float32]]
-    ranks: dict[str, Ranks] = field(default_factory=dict)
     run: dict[str, Any] = field(default_factory=dict)
     of_the_data: tuple[Finding, ...] = ()
     """Known before the long stages."""
     of_the_ranks: tuple[Finding, ...] = ()
+
+    @cached_property
+    def reports(self) -> dict[str, RecallReport]:
+        """R@K by model."""
+        return _reports(self.ranks)
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -136,18 +141,16 @@ def evaluate_split(  # noqa: PLR0913  # four of them are callbacks
         scored = _by_matrices(encoded, options, stage, clock)
     else:
         scored = _by_tiles(encoded, stage, clock)
-    reports = scored.reports
     return Evaluation(
-        reports=reports,
+        ranks=scored.ranks,
         fold_reports=scored.fold_reports,
         words=checked.words,
         memory=memory,
         seconds={"encode": times[1] - times[0], "score": scored.done - times[1]},
         logits=scored.logits,
-        ranks=scored.ranks,
         run=describe_run(scorer, split),
         of_the_data=checked.findings,
-        of_the_ranks=chance_findings(reports),
+        of_the_ranks=chance_findings(_reports(scored.ranks)),
     )
 
 
@@ -205,10 +208,9 @@ class _Scored:
     fold_reports: dict[str, FoldReport] = field(default_factory=dict)
     logits: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
-    @property
-    def reports(self) -> dict[str, RecallReport]:
-        """R@K by model."""
-        return {name: RecallReport.of(ranks) for name, ranks in self.ranks.items()}
+
+def _reports(ranks: Mapping[str, Ranks]) -> dict[str, RecallReport]:
+    return {name: RecallReport.of(each) for name, each in ranks.items()}
 
 
 def _by_tiles(encoded: _Encoded, stage: Stage, clock: Callable[[], float]) -> _Scored:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from sgraf_deploy.config import Precision
 from sgraf_deploy.engines.ensemble import Logits, similarities
 from sgraf_deploy.evaluation.rank_changes import RankComparison, explain_changes
-from sgraf_deploy.evaluation.recall import RecallReport, evaluate
+from sgraf_deploy.evaluation.recall import Ranks, RecallReport, evaluate, rank_matrix
 from sgraf_deploy.gate.correlation import spearman
 from sgraf_deploy.gate.tolerances import (
     FP16_LOGITS_SHARE,
@@ -54,7 +54,8 @@ class Bound:
 class Parity:
     """One model's logits compared with the reference's.
 
-    `recall` and `deltas`, in points, are None where the data have no ground truth.
+    `recall`, `deltas`, in points, and `ranked`, the rank of every query, are None where the data
+    have no ground truth.
     """
 
     model: str
@@ -69,6 +70,7 @@ class Parity:
     recall: RecallReport | None
     deltas: dict[str, float] | None
     bounds: tuple[Bound, ...]
+    ranked: Ranks | None = field(default=None, repr=False, compare=False)
 
     @property
     def missed(self) -> tuple[Bound, ...]:
@@ -76,13 +78,15 @@ class Parity:
         return tuple(bound for bound in self.bounds if not bound.met)
 
     def to_json(self) -> dict[str, Any]:
-        """All fields, and for each bound whether it is met; NaN and infinity become null."""
+        """All fields but `ranked`, and whether each bound is met; NaN and infinity become null."""
         bounds = [
             asdict(bound) | {"value": _number(bound.value), "met": bound.met}
             for bound in self.bounds
         ]
         ranks = self.ranks and self.ranks.to_json()
-        return asdict(self) | {
+        values = asdict(replace(self, ranked=None))
+        del values["ranked"]
+        return values | {
             "spearman": _number(self.spearman),
             "ranks": ranks,
             "bounds": bounds,
@@ -109,12 +113,12 @@ def compare(
     similarity = float(np.abs(similarities(logits) - similarities(reference)).max())
     correlation = spearman(reference.ravel(), logits.ravel())
     deviation, largest = float(reference.std()), float(difference.max())
-    recall = deltas = ranks = None
+    recall = deltas = ranks = ranked = None
     points: list[Bound] = []
     if captions_per_image is not None:
-        before = evaluate(reference, captions_per_image)
-        recall = evaluate(logits, captions_per_image)
-        deltas = _deltas(before, recall)
+        ranked = rank_matrix(logits, captions_per_image)
+        recall = RecallReport.of(ranked)
+        deltas = _deltas(evaluate(reference, captions_per_image), recall)
         points = _recall_bounds(recall, deltas)
         # A difference that is measured on these same logits would explain every change.
         widest = max(1.0, float(np.abs(reference).max()))
@@ -146,6 +150,7 @@ def compare(
         recall=recall,
         deltas=deltas,
         bounds=tuple(bounds),
+        ranked=ranked,
     )
 
 

@@ -186,9 +186,9 @@ def compare_scorers(
             )
             for model, logits in matrices.items()
         ]
-        if per_image is not None:
-            for model, logits in matrices.items():
-                ranks[model][label] = rank_matrix(logits, per_image)
+        for parity in found[label]:
+            if parity.ranked is not None:
+                ranks[parity.model][label] = parity.ranked
     return Compared(reference, found, ranks)
 
 
