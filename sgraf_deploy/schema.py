@@ -72,6 +72,10 @@ class Document:
             return file.read(self.most_bytes + 1)
 
 
+class Excerpt:
+    """The base of a frozen dataclass that reads a part of an object: other fields are left out."""
+
+
 def parse(content: bytes | str, document: Document) -> Any:
     """The JSON value of a document.
 
@@ -256,7 +260,7 @@ def _decode(kind: Any, value: Any, path: str, document: Document) -> Any:
     if kind is Any:
         return value
     if is_dataclass(kind):
-        _check_object(value, path, _json_names(kind), document)
+        _check_object(value, path, kind, document)
         return _decode_dataclass(kind, value, path, document)
     origin, args = get_origin(kind), get_args(kind)
     if origin in (dict, Mapping):
@@ -334,13 +338,14 @@ def _json_names(kind: Any) -> list[str]:
     return names
 
 
-def _check_object(value: object, path: str, names: list[str], document: Document) -> None:
+def _check_object(value: object, path: str, kind: Any, document: Document) -> None:
+    names = _json_names(kind)
     if not isinstance(value, dict):
         raise document.wrong(path, "an object", value)
     for name in names:
         if name not in value:
             raise document.missing(join(path, name))
-    for name in value:
+    for name in () if issubclass(kind, Excerpt) else value:
         if name not in names:
             raise document.unknown(join(path, name))
 

@@ -18,6 +18,7 @@ from sgraf_deploy.schema import (
     INLINE,
     SHOWN,
     Document,
+    Excerpt,
     check_version,
     decode,
     encode,
@@ -346,3 +347,21 @@ def test_a_changed_document_is_read_or_refused(change: Changed) -> None:
     found = read_or_refused(read, dumps(change.document), DataError)
     if found is not None:
         assert read(dumps(encode(found))) == found
+
+
+@dataclass(frozen=True)
+class Whole:
+    a: int
+
+
+@dataclass(frozen=True)
+class Part(Excerpt):
+    b: int
+    inner: Whole
+
+
+def test_an_excerpt_leaves_other_fields_out_and_what_is_in_it_does_not() -> None:
+    value = {"b": 1, "c": 2, "inner": {"a": 3}}
+    assert decode(Part, value, LARGE) == Part(1, Whole(3))
+    assert place(error_of(Part, {**value, "inner": {"a": 3, "c": 4}})) == "inner.c"
+    assert place(error_of(Part, {"c": 2, "inner": {"a": 3}})) == "b"

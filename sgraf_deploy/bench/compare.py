@@ -15,13 +15,9 @@ import numpy as np
 
 from sgraf_deploy.bench.changes import Change, Verdict, paired_changes, slowdown
 from sgraf_deploy.bench.figures import FIGURES, RSUM, recall_by_image
-from sgraf_deploy.bench.saved import QueryRanks, SavedReport
+from sgraf_deploy.bench.saved import SCOPES, QueryRanks, SavedReport
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.evaluation.workload import LITERAL
-
-SCOPES = ("score", "end to end")
-"""The timed scopes that are judged: encoding alone is in the second."""
-
 
 _WEIGHT: Mapping[Verdict, int] = {"worse": 2, "undecided": 1, "same": 0, "no worse": 0, "better": 0}
 
@@ -116,18 +112,18 @@ def compare_reports(
 def _check_alike(before: SavedReport, after: SavedReport) -> None:
     """Refuse reports of other data, other models or another part that was timed."""
     hint = "measure both with the same --data, --split and --limit-images"
-    first, second = asdict(before.data), asdict(after.data)
+    first, second = asdict(before.run.data), asdict(after.run.data)
     for name, expected in first.items():
         if second[name] != expected:
             raise InputError(
                 f"reports of different data: {name}",
-                expected=f"{expected} as in {before.path}",
+                expected=f"{expected} as in the first",
                 got=second[name],
                 hint=hint,
             )
     for what, one, other in (
         ("models", list(before.ranks), list(after.ranks)),
-        ("images and captions that are timed", before.timed, after.timed),
+        ("images and captions that are timed", *map(_timed, (before, after))),
     ):
         if one != other:
             raise InputError(f"reports of different {what}", expected=one, got=other, hint=hint)
@@ -136,25 +132,23 @@ def _check_alike(before: SavedReport, after: SavedReport) -> None:
 def _pairs(
     before: SavedReport, after: SavedReport, asked: Sequence[tuple[str, str]]
 ) -> list[tuple[str, str]]:
+    engines = list(before.run.engines), list(after.run.engines)
     for pair in asked:
-        for label, report in zip(pair, (before, after), strict=True):
-            if label not in report.engines:
-                raise InputError(
-                    f"engine of report {report.path}",
-                    expected=" or ".join(report.engines),
-                    got=label,
-                )
+        for which, label, known in zip(("first", "second"), pair, engines, strict=True):
+            if label not in known:
+                what = f"engine of the {which} report"
+                raise InputError(what, expected=" or ".join(known), got=label)
     if asked:
         return list(dict.fromkeys(asked))
-    shared = [(label, label) for label in before.engines if label in after.engines]
+    shared = [(label, label) for label in engines[0] if label in engines[1]]
     if shared:
         return shared
-    if len(before.engines) == len(after.engines) == 1:
-        return [(before.engines[0], after.engines[0])]
+    if len(engines[0]) == len(engines[1]) == 1:
+        return [(engines[0][0], engines[1][0])]
     raise InputError(
         "the reports have no engine in common",
-        expected=" or ".join(before.engines),
-        got=" or ".join(after.engines),
+        expected=" or ".join(engines[0]),
+        got=" or ".join(engines[1]),
         hint="say which to compare with `--pair BEFORE=AFTER`",
     )
 
@@ -170,16 +164,21 @@ def _model(report: SavedReport, asked: str | None) -> str | None:
 def _untimed(before: SavedReport, after: SavedReport, pair: tuple[str, str]) -> str | None:
     """Why the times of a pair of engines cannot be compared; None if they can."""
     for name in ("processor", "threads"):
-        one, other = getattr(before, name), getattr(after, name)
+        one, other = getattr(before.run, name), getattr(after.run, name)
         if one != other:
             return f"measured with other {name}: {one}, {other}"
-    if (one := before.devices[pair[0]]) != (other := after.devices[pair[1]]):
+    one, other = before.run.engines[pair[0]].device, after.run.engines[pair[1]].device
+    if one != other:
         return f"measured on other devices: {one}, {other}"
     if not all(
         label in report.seconds for label, report in zip(pair, (before, after), strict=True)
     ):
         return "its arithmetic is emulated"
     return None
+
+
+def _timed(report: SavedReport) -> tuple[int, int]:
+    return report.throughput.images, report.throughput.captions
 
 
 def _recall_rows(name: str, sides: tuple[QueryRanks, QueryRanks], limits: Limits) -> list[Row]:
@@ -198,8 +197,8 @@ def _time_rows(
     rows = []
     for scope in SCOPES:
         one, other = (
-            np.divide(report.seconds[label][scope], report.seconds[LITERAL][scope])
-            for label, report in zip(pair, reports, strict=True)
+            np.divide(seconds[label][scope], seconds[LITERAL][scope])
+            for label, seconds in zip(pair, (one.seconds for one in reports), strict=True)
         )
         change = slowdown(one, other, limits.slowdown)
         rows.append(Row(name, scope, float(np.median(one)), float(np.median(other)), change))

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 from sgraf_deploy.bench.run import SCHEMA_VERSION
 from sgraf_deploy.errors import InputError
-from sgraf_deploy.evaluation.workload import DataIdentity
-from sgraf_deploy.schema import Document, check_version, decode, parse
-
-Part = TypeVar("Part")
+from sgraf_deploy.evaluation.workload import LITERAL, DataIdentity
+from sgraf_deploy.schema import Document, Excerpt, check_version, decode, parse
 
 DOCUMENT = Document(
     "report", InputError, "measure again with `sgraf-deploy bench --json FILE`", 256 * 2**20
 )
+
+SCOPES = ("score", "end to end")
+"""The timed scopes that are compared: encoding alone is in the second."""
 
 
 @dataclass(frozen=True)
@@ -28,29 +28,70 @@ class QueryRanks:
 
 
 @dataclass(frozen=True)
-class SavedReport:
-    """A report of `bench`, as it was saved.
+class MeasuredEngine(Excerpt):
+    """Where an engine ran."""
 
-    `ranks` are by model and then by engine, empty for random inputs; `seconds` of every round are
-    by engine and then by scope, the literal loop's first. `timed` is the number of images and of
-    captions that they are of.
-    """
+    device: str
 
-    path: Path
+
+@dataclass(frozen=True)
+class Run(Excerpt):
+    """What was measured, on what, and by which engines, by their labels."""
+
     bundle_sha256: str
     time: str
     processor: str
     threads: int | None
-    devices: Mapping[str, str]
+    engines: Mapping[str, MeasuredEngine]
     data: DataIdentity
+
+
+@dataclass(frozen=True)
+class Rounds(Excerpt):
+    """The seconds of every round."""
+
+    seconds: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class TimedEngine(Excerpt):
+    """The rounds of an engine, or of the literal loop, by scope."""
+
+    engine: str
+    seconds: Mapping[str, Rounds]
+
+
+@dataclass(frozen=True)
+class Throughput(Excerpt):
+    """How many images and captions were timed, and the rounds."""
+
+    images: int
+    captions: int
+    engines: tuple[TimedEngine, ...]
+
+
+@dataclass(frozen=True)
+class SavedReport(Excerpt):
+    """A report of `bench`, as it was saved; `ranks` by model and engine, empty for random inputs.
+
+    Raises InputError unless there is a rank for every query, and as many rounds of everything.
+    """
+
+    run: Run
     ranks: Mapping[str, Mapping[str, QueryRanks]]
-    seconds: Mapping[str, Mapping[str, tuple[float, ...]]]
-    timed: tuple[int, int]
+    throughput: Throughput
+
+    def __post_init__(self) -> None:
+        _check_ranks(self.ranks, self.run)
+        _check_rounds(self.throughput)
 
     @property
-    def engines(self) -> tuple[str, ...]:
-        """The labels of the engines that were measured, without the literal loop."""
-        return tuple(self.devices)
+    def seconds(self) -> dict[str, dict[str, tuple[float, ...]]]:
+        """The seconds of every round by engine and scope, those of the literal loop too."""
+        return {
+            one.engine: {scope: rounds.seconds for scope, rounds in one.seconds.items()}
+            for one in self.throughput.engines
+        }
 
 
 def read_report(path: Path) -> SavedReport:
@@ -62,64 +103,44 @@ def read_report(path: Path) -> SavedReport:
             f"report {path}", expected="a file that bench --json wrote", got=error.strerror
         ) from error
     try:
-        return _report(path, parse(content, DOCUMENT))
+        value = parse(content, DOCUMENT)
+        check_version(value, "schema_version", (SCHEMA_VERSION,), DOCUMENT)
+        return decode(SavedReport, value, DOCUMENT)
     except InputError as error:
         raise error.at(f"report {path}") from error
 
 
-def _report(path: Path, value: Any) -> SavedReport:
-    check_version(value, "schema_version", (SCHEMA_VERSION,), DOCUMENT)
-    run, throughput = (_part(value, name, dict[str, Any]) for name in ("run", "throughput"))
-    engines = _part(run, "engines", dict[str, dict[str, Any]])
-    timings = _part(throughput, "engines", tuple[dict[str, Any], ...])
-    report = SavedReport(
-        path=path,
-        bundle_sha256=_part(run, "bundle_sha256", str),
-        time=_part(run, "time", str),
-        processor=_part(run, "processor", str),
-        threads=_part(run, "threads", int | None),
-        devices={label: _part(engine, "device", str) for label, engine in engines.items()},
-        data=_part(run, "data", DataIdentity),
-        ranks=_part(value, "ranks", dict[str, dict[str, QueryRanks]]),
-        seconds={_part(one, "engine", str): _seconds(one) for one in timings},
-        timed=(_part(throughput, "images", int), _part(throughput, "captions", int)),
-    )
-    _check_counts(report)
-    return report
-
-
-def _seconds(engine: dict[str, Any]) -> dict[str, tuple[float, ...]]:
-    scopes = _part(engine, "seconds", dict[str, dict[str, Any]])
-    return {scope: _part(one, "seconds", tuple[float, ...]) for scope, one in scopes.items()}
-
-
-def _check_counts(report: SavedReport) -> None:
-    """There is a rank for every query, and as many rounds of everything, each longer than zero."""
-    data = report.data
-    for model, by_engine in report.ranks.items():
-        for engine, ranks in by_engine.items():
-            found = len(ranks.image_to_text), len(ranks.text_to_image)
+def _check_ranks(ranks: Mapping[str, Mapping[str, QueryRanks]], run: Run) -> None:
+    data = run.data
+    if ranks and (data.images < 1 or data.captions % data.images):
+        raise DOCUMENT.wrong("run.data.captions", f"a multiple of {data.images}", data.captions)
+    for model, by_engine in ranks.items():
+        for engine in (LITERAL, *run.engines):
+            if engine not in by_engine:
+                raise DOCUMENT.missing(f"ranks.{model}.{engine}")
+        for engine, one in by_engine.items():
+            found = len(one.image_to_text), len(one.text_to_image)
+            where = f"ranks.{model}.{engine}"
             if found != (data.images, data.captions):
-                raise DOCUMENT.wrong(
-                    f"ranks.{model}.{engine}", f"{data.images} and {data.captions} ranks", found
-                )
-            if min(*ranks.image_to_text, *ranks.text_to_image) < 1:
-                raise DOCUMENT.wrong(f"ranks.{model}.{engine}", "ranks from 1", "less")
-    rounds = {len(seconds) for scopes in report.seconds.values() for seconds in scopes.values()}
-    if len(rounds) > 1:
-        raise DOCUMENT.wrong("throughput.engines", "as many rounds of each", sorted(rounds))
-    for engine, scopes in report.seconds.items():
-        for scope, seconds in scopes.items():
-            if not seconds or min(seconds) <= 0:
-                where = f"throughput.engines.{engine}.seconds.{scope}"
-                raise DOCUMENT.wrong(where, "seconds above 0", list(seconds))
+                raise DOCUMENT.wrong(where, f"{data.images} and {data.captions} ranks", found)
+            if min(*one.image_to_text, *one.text_to_image) < 1:
+                raise DOCUMENT.wrong(where, "ranks from 1", "less")
 
 
-def _part(value: Mapping[str, Any], name: str, kind: type[Part] | Any) -> Any:
-    """A field of an object, of exactly that type."""
-    if name not in value:
-        raise DOCUMENT.missing(name)
-    try:
-        return decode(kind, value[name], DOCUMENT)
-    except InputError as error:
-        raise error.at(name) from error
+def _check_rounds(throughput: Throughput) -> None:
+    """The literal loop is among what was timed, and each has as many rounds of both scopes."""
+    if LITERAL not in (one.engine for one in throughput.engines):
+        raise DOCUMENT.missing(f"throughput.engines.{LITERAL}")
+    counts = set()
+    for one in throughput.engines:
+        where = f"throughput.engines.{one.engine}.seconds"
+        for scope in SCOPES:
+            if scope not in one.seconds:
+                raise DOCUMENT.missing(f"{where}.{scope}")
+        for scope, rounds in one.seconds.items():
+            if not rounds.seconds or min(rounds.seconds) <= 0:
+                got = list(rounds.seconds)
+                raise DOCUMENT.wrong(f"{where}.{scope}", "seconds above 0", got)
+            counts.add(len(rounds.seconds))
+    if len(counts) > 1:
+        raise DOCUMENT.wrong("throughput.engines", "as many rounds of each", sorted(counts))

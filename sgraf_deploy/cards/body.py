@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.bundle.manifest import Manifest
 from sgraf_deploy.cards.reports import EVAL_AGAIN, EvalReport, Gate, Measured
-from sgraf_deploy.cards.text import markdown
+from sgraf_deploy.cards.text import markdown, markdown_table
 from sgraf_deploy.evaluation.recall import RecallReport
 
 _TIES = {
@@ -91,7 +91,7 @@ def _what(bundle: Bundle) -> Iterator[str]:
                 trained,
             )
         )
-    yield from _table(header, rows)
+    yield from markdown_table(header, rows)
     yield ""
     words = f"{manifest.vocab_size:,}"
     if manifest.tokenizer is None:
@@ -153,7 +153,7 @@ def _recalls(reports: Mapping[str, RecallReport]) -> Iterator[str]:
             percent = [f"{value:.2f}" for value in (recall.r1, recall.r5, recall.r10)]
             ranks = [f"{recall.median_rank:.0f}", f"{recall.mean_rank:.2f}"]
             rows.append((markdown(model), words, *percent, *ranks, f"{one.rsum:.2f}"))
-    yield from _table(header, rows)
+    yield from markdown_table(header, rows)
 
 
 def _parity(gate: Gate) -> Iterator[str]:
@@ -172,7 +172,7 @@ def _parity(gate: Gate) -> Iterator[str]:
         for precision, one in precisions.items()
     ]
     header = ("graphs", "executed by", "embeddings", "logits", "similarities")
-    yield from _table(header, rows)
+    yield from markdown_table(header, rows)
 
 
 def _bounded(one: Measured) -> str:
@@ -205,8 +205,3 @@ def _limits(manifest: Manifest, gate: Gate, evaluations: Sequence[EvalReport]) -
         + "; TensorRT and other runtimes on a GPU compute values of their own, which "
         "`sgraf-deploy bench` compares."
     )
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
-    for row in (header, ["---"] * len(header), *rows):
-        yield f"| {' | '.join(map(str, row))} |"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.evaluation.recall import FoldReport, RecallReport
-from sgraf_deploy.schema import Document, decode, parse
+from sgraf_deploy.schema import Document, Excerpt, decode, parse
 
 OPTION = "--eval-json"
 EVAL_AGAIN = "measure it with `sgraf-deploy eval BUNDLE --json FILE`"
@@ -18,7 +17,7 @@ DOCUMENT = Document("report of eval", InputError, EVAL_AGAIN, most_bytes=16 * 2*
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Excerpt):
     """What was measured on what, as `evaluation.evaluate.describe_run` says it."""
 
     bundle_sha256: str
@@ -32,22 +31,21 @@ class Run:
 
 
 @dataclass(frozen=True)
-class EvalReport:
+class EvalReport(Excerpt):
     """R@K by model, the whole bundle's last, and of its folds if there were any."""
 
     run: Run
     reports: Mapping[str, RecallReport]
     folds: Mapping[str, FoldReport]
 
+    def __post_init__(self) -> None:
+        if not self.reports:
+            raise DOCUMENT.wrong("reports", "at least one model", self.reports)
+
     @classmethod
     def of(cls, value: object) -> EvalReport:
         """Read the JSON object of an `Evaluation`; InputError names what is off."""
-        top = _part(value, EvalReport)
-        run = decode(Run, _part(top["run"], Run), DOCUMENT)
-        reports = decode(dict[str, RecallReport], top["reports"], DOCUMENT)
-        if not reports:
-            raise DOCUMENT.wrong("reports", "at least one model", reports)
-        return cls(run, reports, decode(dict[str, FoldReport], top["folds"], DOCUMENT))
+        return decode(cls, value, DOCUMENT)
 
 
 def read_report(path: Path, bundle: Bundle) -> EvalReport:
@@ -77,7 +75,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Parity:
+class Parity(Excerpt):
     """What the gate measured of one member's graphs in one precision."""
 
     executor: str
@@ -87,7 +85,7 @@ class Parity:
 
 
 @dataclass(frozen=True)
-class Gate:
+class Gate(Excerpt):
     """What the gate ran on, and its result by member and precision."""
 
     source: str
@@ -96,22 +94,4 @@ class Gate:
     @classmethod
     def of(cls, report: object) -> Gate:
         """Read a manifest's parity report; InputError names what is off."""
-        top = _part(report, Gate)
-        members = decode(dict[str, dict[str, Any]], top["members"], DOCUMENT)
-        found = {
-            member: {
-                precision: decode(Parity, _part(one, Parity), DOCUMENT)
-                for precision, one in precisions.items()
-            }
-            for member, precisions in members.items()
-        }
-        return cls(decode(str, top["source"], DOCUMENT), found)
-
-
-def _part(value: object, kind: type[Any]) -> dict[str, Any]:
-    """The fields of a type in an object, which may have others; InputError for a missing one."""
-    found = decode(dict[str, Any], value, DOCUMENT)
-    for part in fields(kind):
-        if part.name not in found:
-            raise DOCUMENT.missing(part.name)
-    return {part.name: found[part.name] for part in fields(kind)}
+        return decode(cls, report, DOCUMENT)

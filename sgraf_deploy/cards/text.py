@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 LONGEST = 120
@@ -26,6 +26,12 @@ def printable(value: object) -> str:
     """A value as one line of printable characters, shortened."""
     text = "".join(one if one.isprintable() else "\ufffd" for one in " ".join(str(value).split()))
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
+    """A table in Markdown; the cells are Markdown, in which a `|` must be escaped."""
+    for row in (header, ["---"] * len(header), *rows):
+        yield f"| {' | '.join(map(str, row))} |"
 
 
 def yaml_lines(value: Mapping[str, Any], indent: str = "") -> Iterator[str]:

@@ -114,20 +114,21 @@ def compare(
         write_json(json_file, found.to_json(), what="--json")
     if plot is not None:
         write_file(plot, intervals_svg(found), what="--plot")
-    for line in comparison_lines(found, reports, limits):
+    for line in comparison_lines(found, (before, after), reports, limits):
         echo(line)
     _fail_on(found, strict=strict)
 
 
 def comparison_lines(
-    found: Comparison, reports: tuple[SavedReport, SavedReport], limits: Limits
+    found: Comparison, files: Sequence[Path], reports: Sequence[SavedReport], limits: Limits
 ) -> Iterator[str]:
     """The comparison as Markdown, verdict first."""
     yield f"**{found.verdict}**{_beyond(found)}"
     yield ""
-    for name, report in zip(("before", "after"), reports, strict=True):
-        yield f"- {name}: `{report.path}`, bundle {report.bundle_sha256[:16]}…, {report.time}"
-    data = reports[0].data
+    for name, file, report in zip(("before", "after"), files, reports, strict=True):
+        run = report.run
+        yield f"- {name}: `{file}`, bundle {run.bundle_sha256[:16]}…, {run.time}"
+    data = reports[0].run.data
     split = "random inputs" if data.split is None else f"split {data.split}"
     yield f"- on {split}: {data.images:,} images × {data.captions:,} captions"
     for note in found.notes:
@@ -160,16 +161,16 @@ def _beyond(found: Comparison) -> str:
 
 
 def _table(columns: Sequence[str], rows: Iterable[Row], form: str, unit: str) -> Iterator[str]:
-    yield _line(columns)
-    yield _line(["---"] * len(columns))
-    for row in rows:
-        change = row.change
-        yield _line(
-            [
-                *(row.engine, row.figure, f"{row.before:{form}}", f"{row.after:{form}}"),
-                *(f"{change.harm:+.2f}", _interval(change), _verdict(change, unit)),
-            ]
+    from sgraf_deploy.cards.text import markdown_table
+
+    cells = (
+        (
+            *(row.engine, row.figure, f"{row.before:{form}}", f"{row.after:{form}}"),
+            *(f"{row.change.harm:+.2f}", _interval(row.change), _verdict(row.change, unit)),
         )
+        for row in rows
+    )
+    yield from markdown_table(columns, ([_escaped(x) for x in row] for row in cells))
 
 
 def _interval(change: Change) -> str:
@@ -187,8 +188,8 @@ def _verdict(change: Change, unit: str) -> str:
     return f"undecided: about {change.needed:,} {unit} would decide, not {change.size:,}"
 
 
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|")
 
 
 def _fail_on(found: Comparison, *, strict: bool) -> None:

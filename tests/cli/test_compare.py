@@ -37,7 +37,8 @@ def test_a_report_holds_what_two_are_compared_by(report: Path) -> None:
     read = read_report(report)
     assert value["schema_version"] == 2
     assert value["throughput"]["order"] == ["matrix product", "literal loop", "ort fp32"]
-    assert (read.data.split, read.data.images, read.data.captions_per_image) == ("dev", IMAGES, 5)
+    data = read.run.data
+    assert (data.split, data.images, data.captions_per_image) == ("dev", IMAGES, 5)
     assert {len(rounds) for scopes in read.seconds.values() for rounds in scopes.values()} == {
         ROUNDS
     }
