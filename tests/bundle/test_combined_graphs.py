@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-from support.refusals import place, refused
+from support.manifests import Json, error_of, put, steps_of
+from support.refusals import place
 from support.small_bundle import manifest, with_combined
-
-from sgraf_deploy.bundle.manifest import Manifest
-from sgraf_deploy.errors import BundleError, SgrafDeployError
-
-Json = Any
-
-
-def error_of(value: Json, **fields: object) -> SgrafDeployError:
-    with refused(BundleError, **fields) as found:
-        Manifest.from_json(value)
-    return found.error
 
 
 def test_combined_graphs_are_in_precisions_of_the_members() -> None:
@@ -39,11 +27,7 @@ def test_combined_graphs_are_in_precisions_of_the_members() -> None:
 )
 def test_a_wrong_combined_graph_is_named(path: str, wrong: Json, named: str) -> None:
     value = with_combined(manifest(), "fp32").to_json()
-    *steps, last = [int(part) if part.isdigit() else part for part in path.split(".")]
-    inner: Json = value["combined"]["fp32"]
-    for step in steps:
-        inner = inner[step]
-    inner[last] = wrong
+    put(value["combined"]["fp32"], steps_of(path), wrong)
 
     found = place(error_of(value))
 

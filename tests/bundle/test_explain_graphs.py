@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
-from support.refusals import place, refused
+from support.manifests import Json, error_of, put, steps_of
+from support.refusals import place
 from support.small_bundle import manifest, member, ref
 
 from sgraf_deploy.bundle.manifest import GraphFile, Manifest
 from sgraf_deploy.config import explain_signature
-from sgraf_deploy.errors import BundleError, SgrafDeployError
-
-Json = Any
 
 
 def with_explain() -> Manifest:
@@ -24,12 +21,6 @@ def with_explain() -> Manifest:
         for name, each in full.members.items()
     }
     return replace(full, explain=explain)
-
-
-def error_of(value: Json, **fields: object) -> SgrafDeployError:
-    with refused(BundleError, **fields) as found:
-        Manifest.from_json(value)
-    return found.error
 
 
 def test_it_reads_back_as_it_was_and_names_its_files() -> None:
@@ -69,10 +60,6 @@ def test_nobody_else_has_one() -> None:
 @pytest.mark.parametrize("name", ["sgr", "saf"])
 def test_a_wrong_graph_is_named(name: str, path: str, wrong: Json, named: str) -> None:
     value = with_explain().to_json()
-    *steps, last = [int(part) if part.isdigit() else part for part in path.split(".")]
-    inner: Json = value["explain"][name]
-    for step in steps:
-        inner = inner[step]
-    inner[last] = wrong
+    put(value["explain"][name], steps_of(path), wrong)
 
     assert f"{place(error_of(value))}.".startswith(f"explain.{name}.{named}.")

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import Any
 
 import pytest
+from support.manifests import Json, Path, error_of, parent_of, put, steps_of
 from support.mutations import Tried
 from support.refusals import ANY, check_error, holds, naming, place, refused
 from support.small_bundle import manifest, member, with_combined, without_extras
@@ -15,8 +15,6 @@ from sgraf_deploy.config import GRAPHS
 from sgraf_deploy.errors import BundleError, SgrafDeployError
 from sgraf_deploy.schema import shown
 
-Json = Any
-Path = tuple[str | int, ...]
 FREE = ("parity", "region_statistics", "tools")
 
 
@@ -35,12 +33,6 @@ def dotted(path: Path) -> str:
     return ".".join(str(part) for part in path)
 
 
-def parent_of(value: Json, path: Path) -> Json:
-    for part in path[:-1]:
-        value = value[part]
-    return value
-
-
 def without(path: Path) -> Json:
     """The sample manifest's JSON without what is at a path."""
     value = manifest().to_json()
@@ -51,18 +43,8 @@ def without(path: Path) -> Json:
 def replaced(path: Path, wrong: Json) -> Json:
     """The sample manifest's JSON with something else, or something more, at a path."""
     value = manifest().to_json()
-    parent_of(value, path)[path[-1]] = wrong
+    put(value, path, wrong)
     return value
-
-
-def steps_of(path: str) -> Path:
-    return tuple(int(part) if part.isdigit() else part for part in path.split("."))
-
-
-def error_of(value: Json, **fields: object) -> SgrafDeployError:
-    with refused(BundleError, **fields) as found:
-        Manifest.from_json(value)
-    return found.error
 
 
 def assert_below(error: SgrafDeployError, *path: str | int) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.manifests import error_of
 from support.refusals import place, refused
 from support.small_bundle import manifest, member
 
 from sgraf_deploy.bundle.manifest import Manifest
 from sgraf_deploy.bundle.migrations import migrate
 from sgraf_deploy.config import Module, ensemble_name, member_names
-from sgraf_deploy.errors import BundleError, SgrafDeployError
+from sgraf_deploy.errors import BundleError
 
 Json = Any
 
@@ -33,12 +34,6 @@ def ensemble(modules: tuple[Module, ...]) -> Json:
     return manifest(
         {name: member(module) for name, module in zip(names, modules, strict=True)}
     ).to_json()
-
-
-def error_of(value: Json, **fields: object) -> SgrafDeployError:
-    with refused(BundleError, **fields) as found:
-        Manifest.from_json(value)
-    return found.error
 
 
 @pytest.mark.parametrize(("module", "modules"), MODULES.values(), ids=MODULES)
