@@ -20,6 +20,7 @@ from support.closeness import (
     logits_depth,
     text_global_depth,
 )
+from support.golden import CASES, ENGINES
 from support.mutations import Tried
 
 from sgraf_deploy.bundle.bundle import Bundle
@@ -31,15 +32,6 @@ from sgraf_deploy.gate.values import Run
 from sgraf_deploy.runtime import EngineOptions, Scorer, TileShape, load
 from sgraf_deploy.runtime.tiles import TileLimits
 
-CASES = (
-    "saf",
-    "saf-legacy-file",
-    "saf-unnormalised",
-    "sgr",
-    "sgr-1-step-2-layers",
-    "sgr-unidirectional",
-)
-ENGINES = ("native", "ort", "torch", "torch-reference")
 TILES = [TileShape(*shape) for shape in ((1, 1), (3, 2), (2, 5), (7, 1), (1, 11), (50, 50))]
 
 OPTIONS = EngineOptions(threads=1)

@@ -29,7 +29,7 @@ def bench_page(report: Mapping[str, Any], dataset: Dataset | None = None) -> str
     """
     run, failed = report["run"], report["failed"]
     verdict = (
-        paragraph(f"{len(failed)} bounds are missed: {'; '.join(failed)}", "verdict bad")
+        paragraph(f"Missed: {'; '.join(failed)}", "verdict bad")
         if failed
         else paragraph("Every engine is within every bound.", "verdict good")
     )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from support.golden import CASES, ENGINES
 
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.config import ModelConfig
@@ -21,16 +22,6 @@ from sgraf_deploy.model.checkpoint import read_checkpoint
 from sgraf_deploy.model.folded import Encoded
 from sgraf_deploy.model.reference import Reference
 from sgraf_deploy.runtime import load
-
-CASES = (
-    "saf",
-    "saf-legacy-file",
-    "saf-unnormalised",
-    "sgr",
-    "sgr-1-step-2-layers",
-    "sgr-unidirectional",
-)
-ENGINES = ("native", "ort", "torch", "torch-reference")
 
 ATTENTION, OTHERS, SUMS = 2e-5, 1e-5, 1e-6
 """Largest differences: of attention, of everything else, and of what sums to 1."""
