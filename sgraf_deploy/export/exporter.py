@@ -36,6 +36,7 @@ from sgraf_deploy.export.writing import (
 from sgraf_deploy.gate.explain import gate_explain
 from sgraf_deploy.gate.graphs import gate_members
 from sgraf_deploy.gate.inputs import GateReference
+from sgraf_deploy.model.folding import fold
 from sgraf_deploy.progress import Stage
 from sgraf_deploy.versions import tool_versions
 
@@ -121,11 +122,13 @@ def _write_members(
     folder: Path, inputs: ExportInputs, options: ExportOptions, step: Step
 ) -> _Written:
     """Write every member's graphs and original weights, and run the reference on it."""
-    members, references, explain = {}, {}, {}
+    members, references, explain, folded = {}, {}, {}, {}
     for name, checkpoint in inputs.checkpoints.items():
         step("graphs")
-        graphs = write_graphs(folder, name, checkpoint, options.precisions, options.opset)
-        explain[name] = write_explain(folder, name, checkpoint, options.opset)
+        weights = folded[name] = fold(checkpoint.config, checkpoint.weights)
+        given = (folder, name, checkpoint, weights)
+        graphs = write_graphs(*given, options.precisions, options.opset)
+        explain[name] = write_explain(*given, options.opset)
         step("reference")
         references[name] = reference_outputs(
             checkpoint.config, checkpoint.weights, inputs.gate, fp8="fp8" in options.precisions
@@ -140,7 +143,9 @@ def _write_members(
     combined = {}
     if options.combined:
         step("combined")
-        combined = write_combined(folder, inputs.checkpoints, options.precisions, options.opset)
+        combined = write_combined(
+            folder, inputs.checkpoints, folded, options.precisions, options.opset
+        )
     return _Written(members, combined, explain, references)
 
 

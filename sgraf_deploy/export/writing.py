@@ -31,21 +31,21 @@ from sgraf_deploy.export.graphs import build_combined, build_explain, build_grap
 from sgraf_deploy.files.writer import write_file
 from sgraf_deploy.gate.inputs import GateInputs, GateReference, write_gate
 from sgraf_deploy.model.checkpoint import Checkpoint, write_reference
-from sgraf_deploy.model.folding import fold
+from sgraf_deploy.model.folding import FoldedWeights
 
 
 def write_graphs(
     folder: Path,
     member: str,
     checkpoint: Checkpoint,
+    folded: FoldedWeights,
     precisions: Sequence[Precision],
     opset: int | None,
 ) -> dict[Precision, dict[GraphName, GraphFile]]:
     """Write a member's four ONNX graphs in every precision, `MEMBER/PRECISION/GRAPH.onnx`.
 
-    `opset` is None for each precision's own.
+    `folded` are the checkpoint's weights; `opset` is None for each precision's own.
     """
-    folded = fold(checkpoint.config, checkpoint.weights)
     graphs: dict[Precision, dict[GraphName, GraphFile]] = {}
     for precision in precisions:
         place = folder / member / precision
@@ -60,10 +60,10 @@ def write_graphs(
 
 
 def write_explain(
-    folder: Path, member: str, checkpoint: Checkpoint, opset: int | None
+    folder: Path, member: str, checkpoint: Checkpoint, folded: FoldedWeights, opset: int | None
 ) -> GraphFile:
     """Write a member's graph `explain`, `MEMBER/explain.onnx`: float32 whatever the precisions."""
-    model = build_explain(fold(checkpoint.config, checkpoint.weights), opset)
+    model = build_explain(folded, opset)
     spec = explain_signature(checkpoint.config)
     annotate(model, spec, "fp32", {"": checkpoint})
     return _write_graph(folder, folder / member / f"{EXPLAIN}.onnx", model, spec)
@@ -72,11 +72,11 @@ def write_explain(
 def write_combined(
     folder: Path,
     checkpoints: Mapping[str, Checkpoint],
+    folded: Mapping[str, FoldedWeights],
     precisions: Sequence[Precision],
     opset: int | None,
 ) -> dict[Precision, GraphFile]:
     """Write the graph of all members in every precision, `combined/PRECISION/combined.onnx`."""
-    folded = {name: fold(each.config, each.weights) for name, each in checkpoints.items()}
     spec = combined_signature(next(iter(folded.values())).config)
     members = {f"{name}.": checkpoint for name, checkpoint in checkpoints.items()}
     graphs: dict[Precision, GraphFile] = {}
