@@ -20,6 +20,7 @@ from sgraf_deploy.engines.trt.plans import Profile
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.files.disk import PathLike
 from sgraf_deploy.files.writer import check_file, write_file
+from sgraf_deploy.package.triton import model_name
 
 _TEMPLATE = Path(__file__).with_name("inputs_script.py")
 _ELSEWHERE = "choose another folder"
@@ -58,7 +59,7 @@ def list_cases(bundle: Bundle) -> list[Case]:
     for member, one in bundle.manifest.members.items():
         for precision, graphs in one.graphs.items():
             for graph in GRAPHS:
-                names = (f"{member}_{precision}_{graph}", f"{member}_{graph}")
+                names = (f"{member}_{precision}_{graph}", model_name(member, graph))
                 found += _cases(bundle, names, graphs[graph], uses(graph, Sizes()))
     for precision, file in bundle.manifest.combined.items():
         names = (f"{COMBINED}_{precision}", COMBINED)

@@ -45,8 +45,8 @@ class Contents:
 
 
 @contextmanager
-def staged_package(target: Path, kind: Kind, bundle: Bundle, *, force: bool) -> Iterator[Path]:
-    """Yield an empty folder to fill, which becomes `target`, with its list of files, at the end.
+def staged_package(target: Path, kind: Kind, bundle: Bundle, *, force: bool) -> Iterator[Package]:
+    """Yield an empty package to fill, which becomes `target`, with its list of files, at the end.
 
     After an error `target` is as it was. Raises InputError for a target that cannot be written, for
     an existing one without `force`, and with it for one that is no package of this kind or holds
@@ -54,18 +54,27 @@ def staged_package(target: Path, kind: Kind, bundle: Bundle, *, force: bool) -> 
     """
     rules = Rules(f"{kind} package", InputError, partial(check_replaceable, kind))
     with staged_folder(target, rules, force=force) as folder:
-        yield folder
-        files = tuple(hash_file(folder / name, relative_to=folder) for name in list_files(folder))
+        package = Package(folder)
+        yield package
+        files = tuple(sorted(package.files, key=lambda ref: ref.file))
         contents = Contents(kind, __version__, bundle.sha256, files)
         write_json(folder / CONTENTS, encode(contents), what="list of files")
 
 
-def put(folder: Path, name: str, content: bytes | str) -> FileRef:
-    """Write a file of a package that is being written, and the folders that lead to it."""
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(path, content, what="package")
-    return hash_file(path, relative_to=folder)
+class Package:
+    """A package that is being written, and the files that it has so far."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.files: list[FileRef] = []
+
+    def put(self, name: str, content: bytes | str) -> FileRef:
+        """Write a file, and the folders that lead to it."""
+        path = self._folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, content, what="package")
+        self.files.append(hash_file(path, relative_to=self._folder))
+        return self.files[-1]
 
 
 def read_contents(folder: Path) -> Contents:

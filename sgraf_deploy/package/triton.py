@@ -23,7 +23,7 @@ from sgraf_deploy.engines.policy import default_precision
 from sgraf_deploy.engines.trt.plan_list import list_plans
 from sgraf_deploy.engines.trt.plans import Sidecar, largest_sizes, load_plan, plan_folder
 from sgraf_deploy.errors import BundleError
-from sgraf_deploy.package.contents import Contents, put, read_contents, staged_package
+from sgraf_deploy.package.contents import Contents, read_contents, staged_package
 
 Platform = Literal["onnxruntime", "tensorrt"]
 
@@ -63,6 +63,11 @@ class _Model:
     """The fields of the instance group."""
 
 
+def model_name(member: str, graph: GraphName) -> str:
+    """The name of a member's graph in a repository; that of all members is called COMBINED."""
+    return f"{member}_{graph}"
+
+
 def write_repository(bundle: Bundle, target: Path, options: TritonOptions) -> Contents:
     """Write the model repository for a bundle into the folder `target`.
 
@@ -75,10 +80,10 @@ def write_repository(bundle: Bundle, target: Path, options: TritonOptions) -> Co
         >>> (Path("repository") / "sgr_scorer" / "1" / "model.onnx").exists()
         True
     """
-    with staged_package(target, "triton", bundle, force=options.force) as folder:
+    with staged_package(target, "triton", bundle, force=options.force) as package:
         for model in _models(bundle, options):
-            put(folder, f"{model.name}/1/{model.file}", model.content)
-            put(folder, f"{model.name}/config.pbtxt", _config(model, options.platform))
+            package.put(f"{model.name}/1/{model.file}", model.content)
+            package.put(f"{model.name}/config.pbtxt", _config(model, options.platform))
     return read_contents(target)
 
 
@@ -92,7 +97,7 @@ def _models(bundle: Bundle, options: TritonOptions) -> Iterator[_Model]:
             else:
                 file = bundle.graph(member, graph, precision)
                 about = f"The graph {graph} of member {member}"
-                yield _onnx_model(bundle, f"{member}_{graph}", file, f"{about}, {precision}")
+                yield _onnx_model(bundle, model_name(member, graph), file, f"{about}, {precision}")
     # No plan is compiled of the combined graph.
     if options.platform == "onnxruntime" and precision in manifest.combined:
         about = f"All members in one graph, {precision}"
@@ -150,7 +155,8 @@ def _plan_model(
     )
     profiles = ", ".join(f'"{row}"' for row in range(len(sidecar.profiles)))
     group = ("kind: KIND_GPU", "count: 1", f"profile: [ {profiles} ]")
-    return _Model(f"{member}_{graph}", "model.plan", content, file.signature, about, group)
+    name = model_name(member, graph)
+    return _Model(name, "model.plan", content, file.signature, about, group)
 
 
 def _check_verified(

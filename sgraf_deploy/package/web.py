@@ -31,7 +31,7 @@ from sgraf_deploy.data.tokenizer import UNTRAINED, VOCABULARY, abbreviations
 from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.errors import BundleError
 from sgraf_deploy.package.browser_runtime import WASM, BrowserRuntime, read_runtime
-from sgraf_deploy.package.contents import Contents, put, read_contents, staged_package
+from sgraf_deploy.package.contents import Contents, Package, read_contents, staged_package
 from sgraf_deploy.progress import Stage
 from sgraf_deploy.runtime.encoded import EncodedImages, image_row
 from sgraf_deploy.runtime.scorer import load
@@ -84,19 +84,19 @@ def write_page(
     """
     vocabulary = check_bundle(bundle)
     runtime = read_runtime(options.runtime)
-    with staged_package(target, "web", bundle, force=options.force) as folder:
+    with staged_package(target, "web", bundle, force=options.force) as package:
         for name in STATIC:
-            put(folder, name, (_PAGE / name).read_bytes())
+            package.put(name, (_PAGE / name).read_bytes())
         files = {
-            name: put(folder, f"runtime/{name}", runtime.files[name]) for name in runtime.files
+            name: package.put(f"runtime/{name}", runtime.files[name]) for name in runtime.files
         }
         with load(bundle, precision="fp32", device="cpu") as scorer:
             images = scorer.encode_images(split.regions, progress=stage("encoding images"))
-            members = [_write_member(folder, bundle, images, name) for name in scorer.members]
+            members = [_write_member(package, bundle, images, name) for name in scorer.members]
         loaded = [files[WASM], *(ref for member in members for ref in member.files)]
         page = _Page(bundle, split, options, vocabulary, runtime)
         description = page.describe(loaded, [member.described for member in members])
-        put(folder, "page.json", json.dumps(description, ensure_ascii=False, allow_nan=False))
+        package.put("page.json", json.dumps(description, ensure_ascii=False, allow_nan=False))
     return read_contents(target)
 
 
@@ -129,19 +129,19 @@ class _Member:
     described: dict[str, Any]
 
 
-def _write_member(folder: Path, bundle: Bundle, images: EncodedImages, name: str) -> _Member:
+def _write_member(package: Package, bundle: Bundle, images: EncodedImages, name: str) -> _Member:
     """Write a member's graphs, and of its encoded images what its scorer takes."""
     described: dict[str, Any] = {"name": name, "images": []}
     files = []
     for graph in GRAPHS:
         content = bundle.graph_path(name, graph, "fp32").read_bytes()
-        files.append(put(folder, f"models/{name}/{graph}.onnx", content))
+        files.append(package.put(f"models/{name}/{graph}.onnx", content))
         described[graph] = files[-1].file
     buffers = images.members[name].named
     for spec in bundle.graph(name, "scorer", "fp32").signature.inputs:
         if spec.name in buffers:
             values = np.asarray(images.origin.engine.fetch(buffers[spec.name]), dtype="<f4")
-            files.append(put(folder, f"images/{name}/{spec.name}.bin", values.tobytes()))
+            files.append(package.put(f"images/{name}/{spec.name}.bin", values.tobytes()))
             shape = list(image_row(spec))
             described["images"].append({"name": spec.name, "path": files[-1].file, "shape": shape})
     return _Member(tuple(files), described)
