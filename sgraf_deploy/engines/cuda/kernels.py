@@ -10,7 +10,7 @@ from sgraf_deploy.errors import DeviceError, UnavailableError
 THREADS = 256
 """Threads of a block."""
 
-UNITS = {16: "uint4", 4: "unsigned int", 2: "unsigned short"}
+UNITS = {16: "uint4", 4: "unsigned int", 2: "unsigned short", 1: "unsigned char"}
 """By its size in bytes, what a thread copies at a time; the widest that divides a row is taken."""
 
 GATHER = "\n".join(
