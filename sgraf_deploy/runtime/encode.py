@@ -36,9 +36,6 @@ from sgraf_deploy.runtime.retry import Batch
 from sgraf_deploy.runtime.tiling import similar_end
 from sgraf_deploy.runtime.tokens import TokenIds, callers_level
 
-ENCODER_BYTES = 16 * 2**20
-"""The bytes that one batch of an encoder may take, by the estimates below."""
-
 SMALLEST_TEXT_BATCH = 512
 """A batch of captions has so many words even if they take more memory: a smaller one would read the
 GRU's weights too often."""
@@ -74,7 +71,8 @@ def encode_images(
     count = len(checked)
     members = {name: empty_images(context.origin, name, count) for name in context.configs}
     per_image = max(_image_bytes(each) for each in context.configs.values())
-    step = context.at_most("image_encoder", "images", max(1, ENCODER_BYTES // per_image))
+    budget = context.engine.tile_advice.encoder_bytes
+    step = context.at_most("image_encoder", "images", max(1, budget // per_image))
     starts = range(0, count, step)
     pieces = (Batch(start, min(count, start + step)) for start in starts)
     batches = context.share("image_encoder", pieces, count, progress).turns()
@@ -202,7 +200,8 @@ def _word_bytes(config: ModelConfig) -> int:
 def _text_batches(context: Context, lengths: NDArray[np.int32]) -> Iterator[Batch]:
     """Yield batches of captions of similar length; `lengths` (captions,) are in rising order."""
     per_word = max(_word_bytes(config) for config in context.configs.values())
-    words = max(SMALLEST_TEXT_BATCH, ENCODER_BYTES // per_word)
+    budget = context.engine.tile_advice.encoder_bytes
+    words = max(SMALLEST_TEXT_BATCH, budget // per_word)
     start = 0
     while start < len(lengths):
         similar = similar_end(lengths, start)

@@ -35,7 +35,7 @@ from sgraf_deploy.runtime.rerank import (
     query_direction,
     rank,
 )
-from sgraf_deploy.runtime.tiles import DEFAULT_TILE_BYTES, TileLimits, TileShape, Tiling
+from sgraf_deploy.runtime.tiles import TileLimits, TileShape, Tiling
 
 Query = str | Sequence[int] | NDArray[Any] | EncodedImages | EncodedCaptions
 """One caption (a string, its token ids or one EncodedCaptions), or one image (its regions
@@ -73,7 +73,8 @@ def load(  # noqa: PLR0913  # what it takes is the public face of a dozen module
         device: `cpu`, `cuda` or `cuda:N`; None for the one that the engine prefers.
         threads: CPU threads that score; None for the number that the engine prefers.
         options: `device`, `threads` and options that are rarely needed: see `EngineOptions`.
-        memory_budget: Bytes that one tile may take beyond encoded inputs and the result.
+        memory_budget: Bytes that one tile may take beyond encoded inputs and the result. Default:
+            1 GiB on a CPU, an eighth of a GPU's memory there but at most 8 GiB.
         tile: A fixed size of the tiles, in place of the size that the budget gives.
         max_words: The most tokens of a caption, `<start>` and `<end>` included; None for any.
 
@@ -99,7 +100,8 @@ def load(  # noqa: PLR0913  # what it takes is the public face of a dozen module
     if engine == AUTO:
         _say(choice, opened)
     running = _open(opened, choice, wanted)
-    limits = TileLimits(memory_budget or DEFAULT_TILE_BYTES, running.tile_advice)
+    advice = running.tile_advice
+    limits = TileLimits(memory_budget or advice.tile_bytes, advice)
     return Scorer(
         opened, running, precision=choice.precision, limits=limits, tile=tile, max_words=max_words
     )

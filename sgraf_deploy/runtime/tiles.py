@@ -15,9 +15,6 @@ from sgraf_deploy.engines.base import CACHED_TILES, TileAdvice
 from sgraf_deploy.engines.native.workspace import workspace_bytes
 from sgraf_deploy.errors import InputError
 
-DEFAULT_TILE_BYTES = 2**30
-"""The memory, in bytes, that one tile may take when no memory budget is given."""
-
 PANEL_BYTES = 64 * 2**20
 """The bytes of a panel, which is some rows of the result. A panel is scored with all captions
 before the next one begins, so that a memory-mapped result larger than memory is written once."""
@@ -56,7 +53,7 @@ class TileLimits:
     fits one of them.
     """
 
-    tile_bytes: int = DEFAULT_TILE_BYTES
+    tile_bytes: int = CACHED_TILES.tile_bytes
     advice: TileAdvice = CACHED_TILES
     profiles: tuple[Mapping[str, int], ...] = ()
 

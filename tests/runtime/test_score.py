@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from support.closeness import assert_similar
-from support.fake_engine import FakeGraph
+from support.fake_engine import FakeEngine, FakeGraph
 from support.onnx_bundles import write_bundle
 from support.refusals import holds, naming, refused
 from support.scorers import (
@@ -35,6 +35,8 @@ from sgraf_deploy.runtime.tiles import TileLimits
 MakeFaked = Callable[..., Faked]
 
 SHAPES = [TileShape(1, 1), TileShape(2, 3), TileShape(100, 2), TileShape(3, 100), None]
+THREE_IMAGES = TileAdvice(encoder_bytes=4 * 4 * 42 * 3)
+"""Batches of the encoders are of three images."""
 
 
 @pytest.mark.parametrize("tile", SHAPES, ids=str)
@@ -194,7 +196,7 @@ def test_unfit_regions_are_refused(
 def test_the_image_that_is_not_finite_is_named(
     faked: MakeFaked, monkeypatch: pytest.MonkeyPatch, value: float, dtype: Any
 ) -> None:
-    monkeypatch.setattr("sgraf_deploy.runtime.encode.ENCODER_BYTES", 4 * 4 * 42 * 3)  # 3 images
+    monkeypatch.setattr(FakeEngine, "tile_advice", THREE_IMAGES)
     regions = make_regions(8).astype(dtype)
     regions[7, 2, 5] = value
     made = faked()
@@ -218,7 +220,7 @@ def test_a_logit_that_is_nan_is_an_error(
 def test_an_encoder_works_in_batches_of_bounded_size(
     faked: MakeFaked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sgraf_deploy.runtime.encode.ENCODER_BYTES", 4 * 4 * 42 * 3)
+    monkeypatch.setattr(FakeEngine, "tile_advice", THREE_IMAGES)
     monkeypatch.setattr("sgraf_deploy.runtime.encode.SMALLEST_TEXT_BATCH", 12)
     made, seen = faked(), []
     made.scorer.encode_images(make_regions(8), progress=lambda *p: seen.append(p))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sgraf_deploy.config import GraphName, GraphSignature, Precision
-from sgraf_deploy.engines.base import LARGEST_TILES, Engine, EngineOptions, Graph
+from sgraf_deploy.engines.base import Engine, EngineOptions, Graph, TileAdvice, gpu_tiles
 from sgraf_deploy.engines.buffers import Sizes, shape_of
 from sgraf_deploy.engines.cuda.api import Cuda
 from sgraf_deploy.engines.cuda.arrays import GpuArrays
@@ -30,8 +30,6 @@ class CudaEngine(GpuArrays, Engine):
     Buffers are `DeviceArray`. A subclass writes `check_available` and `_open_graph`.
     """
 
-    tile_advice = LARGEST_TILES
-
     def __init__(
         self, bundle: Bundle, precision: Precision, options: EngineOptions, cuda: Cuda, ordinal: int
     ) -> None:
@@ -39,6 +37,11 @@ class CudaEngine(GpuArrays, Engine):
         Engine.__init__(self, bundle, precision, options)
         GpuArrays.__init__(self, cuda, f"cuda:{ordinal}")
         self.ordinal = ordinal
+
+    @property
+    def tile_advice(self) -> TileAdvice:
+        """Large tiles."""
+        return gpu_tiles(self.device_memory()["total"])
 
     def _open(self, member: str, graph: GraphName) -> Graph:
         self.cuda.activate()

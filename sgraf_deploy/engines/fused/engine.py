@@ -7,17 +7,24 @@ Triton's interpreter (TRITON_INTERPRET=1, set before anything imports triton).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from sgraf_deploy.config import GraphName, ModelConfig, Precision
+from sgraf_deploy.engines.base import TileAdvice
+from sgraf_deploy.engines.buffers import Array
 from sgraf_deploy.engines.fused.blocks import Blocks
 from sgraf_deploy.engines.fused.fit import Gpu, choose_blocks, find_gpu
 from sgraf_deploy.engines.gpu import NEEDS_A_GPU
 from sgraf_deploy.engines.registry import import_package
 from sgraf_deploy.engines.torch.engine import Function, TorchEngine
+from sgraf_deploy.engines.torch.transfer import download
 from sgraf_deploy.errors import UnavailableError
 from sgraf_deploy.model.folded import Encoded
 from sgraf_deploy.model.folding import fold
@@ -47,6 +54,7 @@ class FusedEngine(TorchEngine):
         self.check_available(self.device)
         if interpreted():
             self.executed = f"{precision} in Triton's interpreter"
+        self._on_host = WeakTensorKeyDictionary()
         gpu = find_gpu(self._device)
         self._blocks = {
             name: _blocks(name, member.config, precision, gpu)
@@ -82,6 +90,32 @@ class FusedEngine(TorchEngine):
                 hint="use engine trt or torch",
             )
 
+    @property
+    def tile_advice(self) -> TileAdvice:
+        """Four times as much as for engines that store contexts, of which the kernels keep none.
+
+        The estimate of a tile counts them: the kernels take about a tenth of it.
+        """
+        advice = super().tile_advice
+        return (
+            replace(advice, tile_bytes=4 * advice.tile_bytes)
+            if self._device.type == "cuda"
+            else advice
+        )
+
+    def put(self, array: Array) -> Tensor:
+        """See `Engine.put`; integers are remembered, so that a scorer need not ask the device."""
+        tensor = super().put(array)
+        if array.dtype == np.int32:
+            self._on_host[tensor] = array.copy()
+        return tensor
+
+    def _lengths(self, lengths: Tensor) -> NDArray[np.int32]:
+        if lengths not in self._on_host:
+            return download(lengths)
+        known: NDArray[np.int32] = self._on_host[lengths]
+        return known
+
     def _functions(self, member: str) -> Mapping[GraphName, Function]:
         from sgraf_deploy.engines.fused.scorer import FusedScorer
 
@@ -91,6 +125,7 @@ class FusedEngine(TorchEngine):
             self._precision,
             self._device,
             blocks=self._blocks[member],
+            on_host=self._lengths,
         )
 
         def scorer(*embeddings: Tensor) -> tuple[Tensor, ...]:

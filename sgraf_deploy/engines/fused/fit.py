@@ -13,7 +13,15 @@ from typing import Any
 import torch
 
 from sgraf_deploy.config import ModelConfig, Precision
-from sgraf_deploy.engines.fused.blocks import FLOAT, HALF, SHORTER_STEPS, SMALLEST, Blocks, padded
+from sgraf_deploy.engines.fused.blocks import (
+    FLOAT,
+    HALF,
+    MORE_WARPS,
+    SHORTER_STEPS,
+    SMALLEST,
+    Blocks,
+    padded,
+)
 from sgraf_deploy.errors import UnavailableError
 
 KIB = 1024
@@ -56,7 +64,7 @@ def choose_blocks(config: ModelConfig, precision: Precision, gpu: Gpu = HOPPER) 
 
     Raises UnavailableError, with both sizes, where not even the smallest fit.
     """
-    for blocks in _candidates(config, precision):
+    for blocks in _candidates(config, precision, gpu):
         needed = max(shared_bytes(blocks, config, precision, gpu).values())
         if needed <= gpu.shared_memory:
             return blocks
@@ -68,10 +76,11 @@ def choose_blocks(config: ModelConfig, precision: Precision, gpu: Gpu = HOPPER) 
     )
 
 
-def _candidates(config: ModelConfig, precision: Precision) -> Iterator[Blocks]:
+def _candidates(config: ModelConfig, precision: Precision, gpu: Gpu) -> Iterator[Blocks]:
     """Blocks from large to small; a wide model gets fewer rows, as its sums take more registers."""
     widest = max(padded(config.sim_dim) // 256, padded(config.regions) // 128, 1)
-    sizes = [HALF, SHORTER_STEPS] if precision == "fp16" else [FLOAT]
+    half = [HALF if gpu.reads_operands_there else MORE_WARPS, SHORTER_STEPS]
+    sizes = half if precision == "fp16" else [FLOAT]
     while sizes[-1] != sizes[-1].smaller():
         sizes.append(sizes[-1].smaller())
     for blocks in sizes:
@@ -123,12 +132,12 @@ class _Shapes:
         """Whether products read operands from shared memory; float32 uses no tensor cores."""
         return self.gpu.reads_operands_there and self.precision == "fp16"
 
-    def loop(self, step: int, computed: int = 0) -> int:
+    def loop(self, step: int, computed: int = 0, stages: int | None = None) -> int:
         """The bytes of a loop over blocks of `step` operands, with `computed` values beside them.
 
         The next `stages` - 1 blocks are being loaded; one that the tensor cores read must stay.
         """
-        blocks = self.blocks.stages - (0 if self.is_direct else 1)
+        blocks = (stages or self.blocks.stages) - (0 if self.is_direct else 1)
         return self.size * (blocks * step + computed)
 
     def raw_attention(self) -> int:
@@ -151,10 +160,11 @@ class _Shapes:
 
     def reasoning_step(self) -> int:
         nodes, step = self.blocks.nodes, self.blocks.sim_dim
+        stages = self.blocks.node_stages
         values = self.size * nodes * self.sim_dim
-        queries = self.loop((nodes + self.sim_dim) * step)
+        queries = self.loop((nodes + self.sim_dim) * step, stages=stages)
         messages = (3 if self.is_direct else 2) * values + 16 * self.sim_dim  # As Triton does.
-        updates = self.loop(self.sim_dim * step, nodes * step) + values
+        updates = self.loop(self.sim_dim * step, nodes * step, stages) + values
         return max(queries, messages, updates)
 
     def projection(self) -> int:

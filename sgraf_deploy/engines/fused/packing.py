@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from sgraf_deploy.engines.torch.transfer import upload
 
 ALIGNMENT = 4
 """All tables are copied to the device together, and each starts at a multiple of so many int32, or
@@ -44,6 +48,30 @@ class Packing:
     """(tiles,) the first node row of the captions of each piece."""
     tile_end_key: Tensor
     """(tiles,) the node row behind those captions."""
+
+
+class Packings:
+    """The tables of the captions that came last: the same captions come again with other images,
+    and single captions of the same length all the time. Threads may share it.
+    """
+
+    def __init__(self, block_nodes: int, device: torch.device, most: int = 64) -> None:
+        """Keep at most so many tables on the device."""
+        self._block_nodes, self._device, self._most = block_nodes, device, most
+        self._kept: OrderedDict[tuple[bytes, int], Packing] = OrderedDict()
+        self._lock = Lock()
+
+    def of(self, lengths: NDArray[np.int32], words: int) -> Packing:
+        """The tables for captions of `lengths` (C,) real words, padded to `words`."""
+        key = lengths.tobytes(), words
+        with self._lock:
+            found = self._kept.get(key)
+            if found is None:
+                found = self._kept[key] = pack(lengths, words, self._block_nodes, self._device)
+                if len(self._kept) > self._most:
+                    self._kept.popitem(last=False)
+            self._kept.move_to_end(key)
+        return found
 
 
 def pack(lengths: NDArray[np.int32], words: int, block_nodes: int, device: torch.device) -> Packing:
@@ -90,5 +118,5 @@ def _to_device(tables: list[NDArray[Any]], device: torch.device) -> list[Tensor]
     starts = [0, *ends[:-1].tolist()]
     for start, table in zip(starts, tables, strict=True):
         together[start : start + len(table)] = table
-    moved = torch.from_numpy(together).to(device)
+    moved = upload(together, device)
     return [moved[start : start + len(table)] for start, table in zip(starts, tables, strict=True)]

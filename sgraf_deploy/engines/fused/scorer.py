@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from triton.runtime.errors import OutOfResources
 
@@ -14,7 +16,7 @@ from sgraf_deploy.config import Precision
 from sgraf_deploy.engines.fused import attention_kernels as attend
 from sgraf_deploy.engines.fused import reasoning_kernels as reason
 from sgraf_deploy.engines.fused.blocks import ALIGNMENT, Blocks, padded
-from sgraf_deploy.engines.fused.packing import Packing, pack
+from sgraf_deploy.engines.fused.packing import Packing, Packings
 from sgraf_deploy.errors import UnavailableError
 from sgraf_deploy.model.folded import Encoded
 from sgraf_deploy.model.folding import FoldedWeights, Linear, ReasoningStep
@@ -72,7 +74,8 @@ class _Tile:
 class FusedScorer:
     """One member's scorer: weights on a device, in the precision of its products.
 
-    `launch` is called with each kernel in turn. Biases, the gate and the last layer are float32.
+    `launch` is called with each kernel in turn. `on_host` gives lengths (C,) as a host array; the
+    default waits for the device. Biases, the gate and the last layer are float32.
     """
 
     def __init__(
@@ -83,12 +86,15 @@ class FusedScorer:
         *,
         blocks: Blocks,
         launch: Callable[[Launch], None] = run,
+        on_host: Callable[[Tensor], NDArray[np.int32]] | None = None,
     ) -> None:
         self.config = weights.config
         self.dtype = torch.float16 if precision == "fp16" else torch.float32
         self.device = device
         self.blocks = blocks
         self._launch = launch
+        self._on_host = on_host or _fetched
+        self._packings = Packings(blocks.nodes, device)
         self._weights = weights
         self._constants: dict[str, tuple[Tensor, Tensor]] = {}
         self._sizes = {
@@ -104,9 +110,8 @@ class FusedScorer:
         return self._score(encoded)
 
     def _score(self, encoded: Encoded[Tensor]) -> Tensor:
-        lengths = encoded.lengths.cpu().numpy()
-        longest = encoded.word_embeddings.shape[1]
-        tables = pack(lengths, longest, self.blocks.nodes, self.device)
+        lengths = self._on_host(encoded.lengths)
+        tables = self._packings.of(lengths, encoded.word_embeddings.shape[1])
         words = encoded.word_embeddings.reshape(-1, self.config.embed)[tables.word_source]
         images, captions = len(encoded.image_global), len(lengths)
         nodes = words.new_empty(images, len(words) + captions, self.config.sim_dim)
@@ -202,6 +207,7 @@ class FusedScorer:
                 | {"block_sim": self.blocks.sim_dim}
                 | self._sizes,
                 warps=self.blocks.node_warps,
+                stages=self.blocks.node_stages,
             )
             nodes, spare = spare, nodes
         self._last_step(tile, last, nodes, logits)
@@ -226,10 +232,11 @@ class FusedScorer:
             reason.first_messages,
             tile.pairs,
             {"nodes": nodes, "first_node": tables.first_node, "lengths": tables.lengths}
-            | {"queries": queries, "messages": messages, "block_nodes": blocks.messages}
+            | {"queries": queries, "messages": messages, "block_nodes": blocks.pooled}
             | pairs
             | self._sizes,
-            warps=4,
+            warps=blocks.pool_warps,
+            stages=blocks.pool_stages,
         )
         self._start(
             reason.reasoning_logits,
@@ -249,19 +256,26 @@ class FusedScorer:
             reason.filtration_logits,
             tile.pairs,
             {"nodes": tile.nodes, "first_node": tile.tables.first_node, "logits": logits}
-            | {"lengths": tile.tables.lengths, "block_nodes": self.blocks.messages}
+            | {"lengths": tile.tables.lengths, "block_nodes": self.blocks.pooled}
             | self._linear(self._weights.filtration, "gate_", exact=True)
             | self._linear(self._weights.similarity, "similarity_", exact=True)
             | {"captions": tile.captions, "node_rows": tile.node_rows}
             | self._sizes,
-            warps=4,
+            warps=self.blocks.pool_warps,
+            stages=self.blocks.pool_stages,
         )
 
     def _start(
-        self, kernel: Any, programs: int, arguments: dict[str, Any], *, warps: int | None = None
+        self,
+        kernel: Any,
+        programs: int,
+        arguments: dict[str, Any],
+        *,
+        warps: int | None = None,
+        stages: int | None = None,
     ) -> None:
-        launch = Launch(kernel, programs, arguments, warps or self.blocks.warps, self.blocks.stages)
-        self._launch(launch)
+        warps, stages = warps or self.blocks.warps, stages or self.blocks.stages
+        self._launch(Launch(kernel, programs, arguments, warps, stages))
 
     def _linear(
         self, linear: Linear, prefix: str = "", *, exact: bool = False
@@ -274,6 +288,11 @@ class FusedScorer:
             found = weight if exact else weight.to(self.dtype), bias
             self._constants[linear.name] = found
         return {f"{prefix}weight": found[0], f"{prefix}bias": found[1]}
+
+
+def _fetched(lengths: Tensor) -> NDArray[np.int32]:
+    fetched: NDArray[np.int32] = lengths.cpu().numpy()
+    return fetched
 
 
 def _ceil(size: int, block: int) -> int:

@@ -21,11 +21,12 @@ from sgraf_deploy.config import (
     Precision,
     explain_signature,
 )
-from sgraf_deploy.engines.base import CACHED_TILES, LARGEST_TILES, Engine, Graph, TileAdvice
+from sgraf_deploy.engines.base import CACHED_TILES, Engine, Graph, TileAdvice, gpu_tiles
 from sgraf_deploy.engines.buffers import HOST, Array, BufferKind, Extremes, Sizes, host_extremes
 from sgraf_deploy.engines.ranks import RankCounter, Thresholds
 from sgraf_deploy.engines.torch.members import member_weights
 from sgraf_deploy.engines.torch.ranks import TorchRankCounter
+from sgraf_deploy.engines.torch.transfer import download, upload
 from sgraf_deploy.errors import EngineMemoryError, InputError, UnavailableError
 from sgraf_deploy.model.exact import exactly
 from sgraf_deploy.model.folded import Encoded
@@ -93,6 +94,8 @@ class TensorEngine(Engine):
         self.executed: str = self._arithmetic
         if options.threads is not None:
             torch.set_num_threads(options.threads)
+        if self._device.type == "cuda":
+            self.workers = 2  # While the logits of one tile are awaited, the next is prepared.
         self._members: dict[str, Mapping[GraphName, Function]] = {}
 
     @classmethod
@@ -102,8 +105,10 @@ class TensorEngine(Engine):
 
     @property
     def tile_advice(self) -> TileAdvice:
-        """Tiles that stay in a CPU's caches; on a GPU the largest that memory allows."""
-        return CACHED_TILES if self._device.type == "cpu" else LARGEST_TILES
+        """Tiles that stay in a CPU's caches; on a GPU large ones."""
+        if self._device.type == "cpu":
+            return CACHED_TILES
+        return gpu_tiles(torch.cuda.mem_get_info(self._device)[1])
 
     def _open(self, member: str, graph: GraphName) -> Graph:
         if member not in self._members:
@@ -138,18 +143,17 @@ class TensorEngine(Engine):
         """A tensor on the device; on the CPU it shares the array's memory where it can."""
         if not array.flags.writeable or not array.flags.c_contiguous:
             array = np.array(array)
-        return torch.from_numpy(array).to(self._device)
+        return upload(array, self._device)
 
     def gather(self, buffer: Tensor, rows: slice | NDArray[np.int32]) -> Tensor:
         """Rows of a tensor: a view for a slice, a copy for indices."""
         if isinstance(rows, slice):
             return buffer[rows]
-        return buffer[torch.from_numpy(rows.astype(np.int64)).to(self._device)]
+        return buffer[upload(rows.astype(np.int64), self._device)]
 
     def fetch(self, buffer: Tensor) -> Array:
         """The tensor as a host array; waits for the device."""
-        array: Array = buffer.cpu().numpy()
-        return array
+        return download(buffer)
 
     def rank_counter(self, thresholds: Thresholds) -> RankCounter:
         """Counts with PyTorch on a GPU, in whose stream tiles stay in order; else on the host."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from threading import Lock
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sgraf_deploy.engines.ranks import RankCounts, Thresholds, not_finite
+from sgraf_deploy.engines.torch.transfer import upload
 
 
 class TorchRankCounter:
@@ -32,13 +34,15 @@ class TorchRankCounter:
             for name, sides in self._thresholds.items()
         }
         self._wrong = torch.full((), -1, dtype=torch.int64, device=device)
+        self._lock = Lock()
 
     def add(
         self, first_image: int, columns: NDArray[np.int32], logits: Mapping[str, Tensor]
     ) -> None:
-        """Put the comparison of a tile into the device's stream."""
-        with torch.inference_mode():
-            self._add(first_image, torch.from_numpy(columns.astype(np.int64)), dict(logits))
+        """Put the comparison of a tile into the device's stream; threads take turns."""
+        with torch.inference_mode(), self._lock:
+            places = upload(columns.astype(np.int64), self._device)
+            self._add(first_image, places, dict(logits))
 
     def result(self) -> dict[str, RankCounts]:
         """Wait for the counts; DataError if a logit was not finite."""
@@ -52,7 +56,6 @@ class TorchRankCounter:
         }
 
     def _add(self, first_image: int, columns: Tensor, tiles: dict[str, Tensor]) -> None:
-        columns = columns.to(self._device)
         rows = slice(first_image, first_image + len(next(iter(tiles.values()))))
         images = torch.arange(rows.start, rows.stop, device=self._device)[:, None]
         others = columns // self._per_image != images

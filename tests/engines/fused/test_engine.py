@@ -52,6 +52,15 @@ def test_logits_are_those_of_engine_torch(exported: Bundle, precision: Precision
     assert pairs.shape == (2,)
 
 
+def test_no_tile_asks_the_device_for_lengths(
+    exported: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would wait for the tile before."""
+    monkeypatch.setattr(engine, "download", lambda lengths: pytest.fail("it waits"))
+    with load(exported, engine="fused", precision="fp32", options=CPU) as scorer:
+        scorer.logits(random_regions(SGR, 2), random_captions(SGR, LENGTHS))
+
+
 def test_what_ran_is_said(exported: Bundle) -> None:
     opened = open_engine("fused", exported, "fp16", CPU)
     assert isinstance(opened, FusedEngine)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sgraf_deploy.engines.fused.packing import Packing, pack
+from sgraf_deploy.engines.fused.packing import Packing, Packings, pack
 
 CPU = torch.device("cpu")
 
@@ -51,3 +51,14 @@ def test_every_table_starts_where_kernels_may_read_16_bytes() -> None:
     for name, table in vars(found).items():
         assert (table.data_ptr() - base) % 16 == 0, name
         assert table.dtype == torch.int32
+
+
+def test_tables_of_captions_that_come_again_are_kept() -> None:
+    packings = Packings(block_nodes=8, device=CPU, most=2)
+    lengths = np.array([2, 3, 1], dtype=np.int32)
+    first = packings.of(lengths, 9)
+    assert packings.of(lengths.copy(), 9) is first
+    assert packings.of(lengths, 4) is not first
+    assert packings.of(lengths[:2], 9).lengths.tolist() == [2, 3]
+    assert packings.of(lengths, 9) is not first  # Two others came since.
+    assert packings.of(lengths, 9).word_source.tolist() == first.word_source.tolist()

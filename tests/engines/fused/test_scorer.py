@@ -31,7 +31,7 @@ IMAGES = 3
 SLOW = pytest.mark.slow
 """Triton's interpreter takes seconds, on some machines ten, for what a GPU does in no time."""
 
-SMALL = Blocks(32, 32, 16, 16, 16, 16, embed=16, sim_dim=16, messages=16, columns=16)
+SMALL = Blocks(32, 32, 16, 16, 16, 16, embed=16, sim_dim=16, pooled=16, columns=16)
 """Every axis of the small models takes several blocks."""
 
 
