@@ -102,7 +102,7 @@ ENGINES: dict[str, EngineEntry] = {
     "fused": EngineEntry(
         "sgraf_deploy.engines.fused.engine:FusedEngine",
         "pip install 'sgraf-deploy[fused]'",
-        "scorers as Triton kernels, unconfirmed on a GPU",
+        "scorers as Triton kernels; run on an H100",
         precisions=("fp16", "fp32"),
         devices=("cuda", "cpu"),  # On the CPU only in Triton's interpreter.
         weights=True,

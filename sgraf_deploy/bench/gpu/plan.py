@@ -37,7 +37,7 @@ class Sizes:
     plan: tuple[str, ...] = ("--max-images", "128", "--max-captions", "128", "--max-words", "20")
 
 
-FULL = Sizes(1000, 1000, repeats=5, queries=900, evaluated_images=5000, profiled_images=200)
+FULL = Sizes(1000, 1000, repeats=3, queries=900, evaluated_images=5000, profiled_images=200)
 SMALL = Sizes(
     *(20, 20),
     repeats=1,
