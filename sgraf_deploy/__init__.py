@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from sgraf_deploy.explanation.explain import explain
     from sgraf_deploy.explanation.values import Explanation
     from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
+    from sgraf_deploy.runtime.encoding import Encoding
+    from sgraf_deploy.runtime.requests import RerankCall
     from sgraf_deploy.runtime.rerank import RankedItem, RerankResult
     from sgraf_deploy.runtime.scorer import Scorer, load
     from sgraf_deploy.runtime.tiles import TilePlan, TileShape, Tiling
@@ -30,10 +32,12 @@ __all__ = [
     "Bundle",
     "EncodedCaptions",
     "EncodedImages",
+    "Encoding",
     "EngineOptions",
     "Explanation",
     "RankCounts",
     "RankedItem",
+    "RerankCall",
     "RerankResult",
     "Scorer",
     "TilePlan",
@@ -49,10 +53,12 @@ _HOMES = {
     "Bundle": "sgraf_deploy.bundle.bundle",
     "EncodedCaptions": "sgraf_deploy.runtime.encoded",
     "EncodedImages": "sgraf_deploy.runtime.encoded",
+    "Encoding": "sgraf_deploy.runtime.encoding",
     "EngineOptions": "sgraf_deploy.engines.base",
     "Explanation": "sgraf_deploy.explanation.values",
     "RankCounts": "sgraf_deploy.engines.ranks",
     "RankedItem": "sgraf_deploy.runtime.rerank",
+    "RerankCall": "sgraf_deploy.runtime.requests",
     "RerankResult": "sgraf_deploy.runtime.rerank",
     "Scorer": "sgraf_deploy.runtime.scorer",
     "TilePlan": "sgraf_deploy.runtime.tiles",

@@ -14,7 +14,7 @@ from sgraf_deploy.config import GraphName, ModelConfig
 from sgraf_deploy.engines.base import Engine, Graph
 from sgraf_deploy.errors import DataError
 from sgraf_deploy.progress import Progress
-from sgraf_deploy.runtime.encoded import Origin
+from sgraf_deploy.runtime.origin import Origin
 from sgraf_deploy.runtime.retry import OutOfMemoryRetry, W
 from sgraf_deploy.runtime.tiles import TileLimits, TileShape, Tiling
 from sgraf_deploy.runtime.tiling import make_tiling

@@ -17,10 +17,13 @@ from sgraf_deploy.data.bound import MAX_WORDS
 from sgraf_deploy.engines.base import Engine
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.progress import Progress
-from sgraf_deploy.runtime import encode, saved_encodings
+from sgraf_deploy.runtime import encode, host_rows, saved_encodings
 from sgraf_deploy.runtime.context import Context
-from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages, Origin
+from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages, name_of
+from sgraf_deploy.runtime.encoding import Encoding, Kind, image_encoding, text_encoding
 from sgraf_deploy.runtime.estimate import Estimate, estimate
+from sgraf_deploy.runtime.host_rows import HostRows
+from sgraf_deploy.runtime.origin import Origin
 from sgraf_deploy.runtime.tiles import TileLimits, TileShape
 from sgraf_deploy.runtime.tokens import CaptionReader, Lengths, RawCaptions, TokenIds
 
@@ -48,7 +51,8 @@ class OpenedBundle:
     ) -> None:
         """Take over an engine that was opened on the bundle; `load` does this for you."""
         configs = {name: member.config for name, member in bundle.manifest.members.items()}
-        origin = Origin(bundle.sha256, precision, configs, engine)
+        made = (bundle.manifest, precision, engine.executed)
+        origin = Origin(bundle.sha256, configs, engine, image_encoding(*made), text_encoding(*made))
         self.bundle = bundle
         self._context = Context(origin, limits, tile)
         self._process = os.getpid()
@@ -84,6 +88,16 @@ class OpenedBundle:
     def max_words(self) -> int | None:
         """The most tokens of a caption that is read; None for any number."""
         return self._reader.bound.max_words
+
+    @property
+    def image_encoding(self) -> Encoding:
+        """What binds this scorer's images: a scorer of an equal one may use their rows."""
+        return self._context.origin.images
+
+    @property
+    def text_encoding(self) -> Encoding:
+        """What binds this scorer's captions: a scorer of an equal one may use their rows."""
+        return self._context.origin.captions
 
     def encode_images(
         self, regions: NDArray[Any], *, progress: Progress | None = None
@@ -135,6 +149,44 @@ class OpenedBundle:
         self._check_usable()
         token_ids = self._reader.token_ids(captions, lengths)
         return encode.encode_captions(self._context, token_ids, progress)
+
+    def images_from_host(self, arrays: HostRows) -> EncodedImages:
+        """Make encoded images of rows that a scorer of the same `image_encoding` encoded.
+
+        `arrays` holds, by member and name, what `EncodedImages.to_host` gives: `region_embeddings`
+        (images, regions, embed), `image_global` (images, embed) and, where the bundle's graphs take
+        it, `region_gram` (images, regions, regions). An engine on the host keeps contiguous arrays
+        themselves, so do not write to them. Whether the rows are of this encoding is for the caller
+        to know: compare the `image_encoding` that they were stored with.
+
+        Raises:
+            DataError: a member or an array that is missing or too many, another shape or dtype.
+
+        Example:
+            >>> again = scorer.images_from_host(images.to_host())
+            >>> bool((scorer.score(again, captions) == scorer.score(images, captions)).all())
+            True
+        """
+        self._check_usable()
+        return host_rows.images_from_host(self._context.origin, arrays)
+
+    def captions_from_host(self, lengths: Lengths, arrays: HostRows) -> EncodedCaptions:
+        """Make encoded captions of rows that a scorer of the same `text_encoding` encoded.
+
+        `lengths` (captions,) integers count each caption's words, `<start>` and `<end>` included.
+        `arrays` holds, by member and name, what `EncodedCaptions.to_host` gives: `word_embeddings`
+        (all words, embed) and `text_global` (captions, embed).
+
+        Raises:
+            DataError: a length below 1, and as `images_from_host`.
+
+        Example:
+            >>> again = scorer.captions_from_host(captions.lengths, captions.to_host())
+            >>> len(again), again.nbytes == captions.nbytes
+            (2, True)
+        """
+        self._check_usable()
+        return host_rows.captions_from_host(self._context.origin, lengths, arrays)
 
     def estimate(self, images: int, lengths: Sequence[int] | NDArray[Any]) -> Estimate:
         """Estimate what so many images, and captions (captions,) of so many words, will take.
@@ -258,7 +310,8 @@ class OpenedBundle:
         """Check images and captions, so that an error comes before anything is encoded."""
         self._check_usable()
         origin = self._context.origin
-        for given, name in ((images, "images"), (captions, "captions")):
+        sides: tuple[tuple[Any, Kind], ...] = ((images, "images"), (captions, "captions"))
+        for given, name in sides:
             if isinstance(given, EncodedImages | EncodedCaptions):
                 if name_of(given) != name:
                     raise InputError(name, expected=name, got=f"encoded {name_of(given)}")
@@ -278,8 +331,3 @@ class OpenedBundle:
         if not isinstance(captions, EncodedCaptions):
             captions = encode.encode_captions(self._context, captions)
         return images, captions
-
-
-def name_of(encoded: EncodedImages | EncodedCaptions) -> str:
-    """Return what messages call them: images or captions."""
-    return "images" if isinstance(encoded, EncodedImages) else "captions"

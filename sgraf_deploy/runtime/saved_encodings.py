@@ -22,11 +22,11 @@ from sgraf_deploy.runtime.encoded import (
     EncodedCaptions,
     EncodedImages,
     ImageBuffers,
-    Origin,
     TextBuffers,
     image_row,
     make_captions,
 )
+from sgraf_deploy.runtime.origin import Origin
 from sgraf_deploy.schema import Document, check_version, decode, encode, parse, shown
 
 Kind = Literal["images", "captions"]

@@ -25,21 +25,10 @@ from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime import matrix, pairs, ranks
 from sgraf_deploy.runtime.arguments import check_load, merge_options
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
-from sgraf_deploy.runtime.opened import Captions, Images, OpenedBundle
+from sgraf_deploy.runtime.opened import Captions, Images
 from sgraf_deploy.runtime.outputs import check_outputs, name_outputs
-from sgraf_deploy.runtime.rerank import (
-    Ids,
-    RerankResult,
-    check_ids,
-    check_top_k,
-    query_direction,
-    rank,
-)
+from sgraf_deploy.runtime.reranking import Reranking
 from sgraf_deploy.runtime.tiles import DEFAULT_TILE_BYTES, TileLimits, TileShape, Tiling
-
-Query = str | Sequence[int] | NDArray[Any] | EncodedImages | EncodedCaptions
-"""One caption (a string, its token ids or one EncodedCaptions), or one image (its regions
-(regions, img_dim) float32 or float16, or one EncodedImages)."""
 
 Index = Sequence[int] | NDArray[Any]
 """Rows, (pairs,) integers from 0."""
@@ -136,7 +125,7 @@ def _say(choice: Choice, bundle: Bundle) -> None:
         )
 
 
-class Scorer(OpenedBundle):
+class Scorer(Reranking):
     """Encodes images and captions and scores them, with one bundle on one engine.
 
     `load` makes one; use it as a context manager, or close it. Wherever a method takes images, they
@@ -307,64 +296,6 @@ class Scorer(OpenedBundle):
         rows = pairs.pair_rows(image_index, caption_index, len(sides[0]), len(sides[1]))
         one, other = self._encoded(*sides)
         return pairs.pair_logits(self._context, one, other, *rows, progress)
-
-    def rerank(
-        self,
-        query: Query,
-        candidates: Images | Captions,
-        top_k: int | None = None,
-        *,
-        ids: Ids | None = None,
-    ) -> RerankResult:
-        """Rank candidates for a query and return the best `top_k`, or all, the best first.
-
-        A caption (a string, its token ids or one EncodedCaptions) is answered with images, an
-        image (its regions (regions, img_dim) or one EncodedImages) with captions. `ids` are your
-        names of the candidates, one for each: the result then carries them.
-
-        Raises:
-            InputError: what is no query, a `top_k` below 1, or another number of ids.
-            DataError: a query or candidates that do not fit the bundle.
-
-        Example:
-            >>> best = scorer.rerank("two dogs play in the snow", images, top_k=3, ids=names)
-            >>> len(best), best.direction, best[0].id == names[best.indices[0]]
-            (3, 'text_to_image', True)
-            >>> texts = scorer.rerank(regions[0], ["a dog", "a man climbs a rock"])
-            >>> sorted(item.index for item in texts)
-            [0, 1]
-        """
-        self._check_usable()
-        check_top_k(top_k)
-        direction = query_direction(query)
-        wanted: Any
-        if direction == "text_to_image":
-            wanted = query if isinstance(query, EncodedCaptions) else [query]
-            sides = self._checked(candidates, wanted)
-            names = check_ids(ids, len(sides[0]))
-        else:
-            wanted = query if isinstance(query, EncodedImages) else np.asarray(query)[None]
-            sides = self._checked(wanted, candidates)
-            names = check_ids(ids, len(sides[1]))
-        logits = matrix.ensemble_matrix(self._context, *self._encoded(*sides))
-        return rank(direction, logits.reshape(-1), top_k, names)
-
-    def rank(
-        self,
-        query: Query,
-        documents: Images | Captions,
-        top_k: int | None = None,
-        *,
-        ids: Ids | None = None,
-    ) -> RerankResult:
-        """Do what `rerank` does, under the name that cross-encoders have for it.
-
-        Example:
-            >>> for item in scorer.rank("two dogs play in the snow", images, top_k=1, ids=names):
-            ...     print(item.id == names[item.index], 0 < item.similarity < 1)
-            True True
-        """
-        return self.rerank(query, documents, top_k, ids=ids)
 
     def tiling(self, images: EncodedImages, captions: EncodedCaptions) -> Tiling:
         """Compute the tiles that `score` would use, with the bytes of a tile and of the result.
