@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sgraf_deploy.engines.ranks import RankCounts
     from sgraf_deploy.explanation.explain import explain
     from sgraf_deploy.explanation.values import Explanation
+    from sgraf_deploy.gallery.store import Gallery
     from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
     from sgraf_deploy.runtime.encoding import Encoding
     from sgraf_deploy.runtime.requests import RerankCall
@@ -35,6 +36,7 @@ __all__ = [
     "Encoding",
     "EngineOptions",
     "Explanation",
+    "Gallery",
     "RankCounts",
     "RankedItem",
     "RerankCall",
@@ -56,6 +58,7 @@ _HOMES = {
     "Encoding": "sgraf_deploy.runtime.encoding",
     "EngineOptions": "sgraf_deploy.engines.base",
     "Explanation": "sgraf_deploy.explanation.values",
+    "Gallery": "sgraf_deploy.gallery.store",
     "RankCounts": "sgraf_deploy.engines.ranks",
     "RankedItem": "sgraf_deploy.runtime.rerank",
     "RerankCall": "sgraf_deploy.runtime.requests",
