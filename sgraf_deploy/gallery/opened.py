@@ -11,6 +11,7 @@ LMDB could keep them in tables of their own, but whoever opens these has to wait
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -58,6 +59,10 @@ class Opened:
             raise self._refused(unknown, "has no record of", "`sgraf-deploy index` adds images")
         return [int(_PAIR.unpack(entry)[1]) for entry in found]
 
+    def known(self, txn: Any, keys: Sequence[bytes]) -> list[bool]:
+        """Whether there is a record of each key."""
+        return [txn.get(_ID + key) is not None for key in keys]
+
     def record(self, txn: Any, key: bytes, number: int) -> tuple[Any, int]:
         """A record's buffer and its words, checked if this is the first time; or DataError."""
         record = txn.get(_NUMBER.pack(_RECORD, number))
@@ -80,7 +85,7 @@ class Opened:
         if self.header.kind == "captions":
             return self._gather_captions(txn, keys, numbers)
         arrays = self._empty(len(keys), 0)
-        flat = [array.reshape(len(keys), -1).view(np.uint8) for array in _each(arrays)]
+        flat = [_bytes(array) for array in _each(arrays)]
         tails = [b""] * len(keys)
         for row in np.argsort(np.array(numbers, np.uint64), kind="stable").tolist():
             record, _ = self.record(txn, keys[row], numbers[row])
@@ -172,7 +177,7 @@ class Opened:
         ends = np.cumsum(lengths, dtype=np.int64).tolist()
         arrays = self._empty(len(keys), ends[-1] if ends else 0)
         names = [name for specs in self.header.rows.values() for name in specs]
-        flat = [array.reshape(len(array), -1).view(np.uint8) for array in _each(arrays)]
+        flat = [_bytes(array) for array in _each(arrays)]
         for row, (record, words) in enumerate(each):
             last = ends[row]
             targets = [
@@ -220,3 +225,8 @@ def open_data(folder: Path) -> Opened:
 
 def _each(arrays: Arrays) -> list[NDArray[Any]]:
     return [array for named in arrays.values() for array in named.values()]
+
+
+def _bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """The same memory as bytes, a row for each of the array's rows, of which there may be none."""
+    return array.reshape(len(array), math.prod(array.shape[1:])).view(np.uint8)

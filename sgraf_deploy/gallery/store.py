@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -147,14 +147,20 @@ class Gallery:
         with self._reading() as (opened, txn):
             return opened.source(txn, key)
 
-    def read(self, ids: Sequence[str]) -> Rows:
+    def read(self, ids: Sequence[str], *, optional: Collection[str] = ()) -> Rows:
         """Read the rows of some ids, in this order; an id may be there twice.
 
+        Ids of `optional` are left out where the gallery does not have them.
+
         Raises:
-            DataError: ids that are not in the gallery, or a record that is damaged.
+            DataError: other ids that are not in the gallery, or a record that is damaged.
         """
         keys = [encode_id(id_) for id_ in ids]
         with self._reading() as (opened, txn):
+            if optional:
+                known = zip(ids, opened.known(txn, keys), strict=True)
+                ids = [id_ for id_, there in known if there or id_ not in optional]
+                keys = [encode_id(id_) for id_ in ids]
             gathered = opened.gather(txn, keys, opened.numbers(txn, keys))
         return Rows(tuple(ids), *gathered, opened.header, opened.layout)
 
