@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from sgraf_deploy.engines.ranks import RankCounts
     from sgraf_deploy.explanation.explain import explain
     from sgraf_deploy.explanation.values import Explanation
+    from sgraf_deploy.gallery.adaptor import GalleryRanker
+    from sgraf_deploy.gallery.ranked import RankedRecord, Reranked, RerankRequest
+    from sgraf_deploy.gallery.reranker import Reranker
     from sgraf_deploy.gallery.store import Gallery
     from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
     from sgraf_deploy.runtime.encoding import Encoding
@@ -37,10 +40,15 @@ __all__ = [
     "EngineOptions",
     "Explanation",
     "Gallery",
+    "GalleryRanker",
     "RankCounts",
     "RankedItem",
+    "RankedRecord",
     "RerankCall",
+    "RerankRequest",
     "RerankResult",
+    "Reranked",
+    "Reranker",
     "Scorer",
     "TilePlan",
     "TileShape",
@@ -59,10 +67,15 @@ _HOMES = {
     "EngineOptions": "sgraf_deploy.engines.base",
     "Explanation": "sgraf_deploy.explanation.values",
     "Gallery": "sgraf_deploy.gallery.store",
+    "GalleryRanker": "sgraf_deploy.gallery.adaptor",
     "RankCounts": "sgraf_deploy.engines.ranks",
     "RankedItem": "sgraf_deploy.runtime.rerank",
+    "RankedRecord": "sgraf_deploy.gallery.ranked",
     "RerankCall": "sgraf_deploy.runtime.requests",
+    "RerankRequest": "sgraf_deploy.gallery.ranked",
     "RerankResult": "sgraf_deploy.runtime.rerank",
+    "Reranked": "sgraf_deploy.gallery.ranked",
+    "Reranker": "sgraf_deploy.gallery.reranker",
     "Scorer": "sgraf_deploy.runtime.scorer",
     "TilePlan": "sgraf_deploy.runtime.tiles",
     "TileShape": "sgraf_deploy.runtime.tiles",
