@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from sgraf_deploy.bundle.bundle import Bundle
     from sgraf_deploy.data.findings import Finding
+    from sgraf_deploy.data.precomp import PrecompSplit
     from sgraf_deploy.runtime.scorer import Scorer
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -165,27 +166,51 @@ LIMIT_IMAGES = click.option(
 )
 
 
-def data_options(command: F) -> F:
-    """Add the options that name a split of a precomp folder."""
-    for option in (
+def split_options(*, required: bool) -> Callable[[F], F]:
+    """A decorator that adds the options which name a split of a precomp folder.
+
+    --data and --split may be left out where they are not `required`.
+    """
+    options = (
         CAPTION_COUNT,
         LIMIT_IMAGES,
         click.option(
             "--split",
-            required=True,
+            required=required,
             metavar="NAME",
             help="Name of the split, such as dev, test or testall.",
         ),
         click.option(
             "--data",
             type=PATH,
-            required=True,
+            required=required,
             metavar="DIR",
             help="Folder of precomp data, with SPLIT_ims.npy and SPLIT_caps.txt.",
         ),
-    ):
-        command = option(command)
-    return command
+    )
+
+    def decorate(command: F) -> F:
+        for option in options:
+            command = option(command)
+        return command
+
+    return decorate
+
+
+data_options = split_options(required=True)
+
+
+def image_row(split: PrecompSplit, name: str, option: str) -> int:
+    """The row of an image; a name goes before a number that is also one."""
+    from sgraf_deploy.errors import InputError
+
+    if split.ids is not None and name in split.ids:
+        return split.ids.index(name)
+    if name.isdecimal() and int(name) < split.images:
+        return int(name)
+    names = "a name in its ids, or " if split.ids else ""
+    expected = f"{names}a row from 0 to {split.images - 1}"
+    raise InputError(option, expected=expected, got=name)
 
 
 HTML = click.option(
