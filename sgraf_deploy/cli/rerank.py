@@ -14,6 +14,7 @@ from sgraf_deploy.cli.common import (
     data_options,
     describe_scorer,
     dimensions,
+    encoded_texts,
     load_scorer,
     scorer_options,
     show_finding,
@@ -21,10 +22,6 @@ from sgraf_deploy.cli.common import (
 from sgraf_deploy.cli.terminal import echo, progress_bars, table
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from sgraf_deploy.data.captions import CaptionStats
     from sgraf_deploy.data.precomp import PrecompSplit
     from sgraf_deploy.progress import Stage
     from sgraf_deploy.runtime.rerank import RerankResult
@@ -105,7 +102,7 @@ def _images_for(
 
     if not caption.strip():
         raise InputError("--caption", expected="at least one word", got=repr(caption))
-    (query,), words = _encoded(scorer, [caption])
+    (query,), words = encoded_texts(scorer, [caption])
     check_regions_fit(scorer.bundle, split.regions, f"regions of split {split.name}")
     images = scorer.encode_images(split.regions, progress=stage("encoding images"))
     result = scorer.rerank(query, images, top_k)
@@ -124,7 +121,7 @@ def _captions_for(
 
     query = split.regions[image]
     check_regions_fit(scorer.bundle, query[None], f"regions of --image {image}")
-    token_ids, _ = _encoded(scorer, split.captions)
+    token_ids, _ = encoded_texts(scorer, split.captions)
     captions = scorer.encode_captions(token_ids, progress=stage("encoding captions"))
     result = scorer.rerank(readable(query), captions, top_k)
     marks = ["*" if split.image_of_caption[row] == image else "" for row in result.indices]
@@ -135,24 +132,6 @@ def _captions_for(
         "own captions",
         *_ranking(result, {"*": marks, "caption": texts}),
     ]
-
-
-def _encoded(scorer: Scorer, captions: list[str]) -> tuple[list[NDArray[np.int32]], CaptionStats]:
-    """Captions as token ids, with a warning for whatever is suspicious about them."""
-    from sgraf_deploy.data.captions import encode_captions
-    from sgraf_deploy.data.checks import caption_findings, word_findings
-    from sgraf_deploy.data.vocabulary import Vocabulary
-    from sgraf_deploy.runtime.tokens import bundle_tokenizer
-
-    vocabulary = Vocabulary.load(scorer.bundle.vocabulary_path())
-    tokenizer = bundle_tokenizer(scorer.bundle, vocabulary, scorer.max_words)
-    token_ids, words = encode_captions(captions, tokenizer, vocabulary)
-    for finding in (
-        *caption_findings(captions),
-        *word_findings(captions, token_ids, words, vocabulary),
-    ):
-        show_finding(finding)
-    return token_ids, words
 
 
 def _ranking(result: RerankResult, more: dict[str, list[str]]) -> list[str]:
