@@ -44,7 +44,7 @@ class Origin:
         """The dtype in which embeddings are stored."""
         return STORED[self.precision]
 
-    def image_dtypes(self, spec: TensorSpec) -> tuple[np.dtype[Any], ...]:
+    def image_dtypes(self, member: str, spec: TensorSpec) -> tuple[np.dtype[Any], ...]:
         """The dtypes that images' rows may have, of an output of the image encoder."""
         return (np.dtype(spec.dtype),)
 
