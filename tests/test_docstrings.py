@@ -79,6 +79,7 @@ def run(documented: Any, names: dict[str, Any]) -> None:
     assert failed == 0, "".join(said)
 
 
+@pytest.mark.filterwarnings("ignore:.* is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_example_holds(name: str, world: dict[str, Any]) -> None:
     if name.startswith("GalleryRanker"):

@@ -16,9 +16,11 @@ from sgraf_deploy.config import CAPTIONS_PER_IMAGE, PRECISIONS, Precision
 from sgraf_deploy.data.bound import MAX_WORDS
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from sgraf_deploy.bundle.bundle import Bundle
+    from sgraf_deploy.data.captions import CaptionStats
     from sgraf_deploy.data.findings import Finding
     from sgraf_deploy.data.precomp import PrecompSplit
     from sgraf_deploy.runtime.scorer import Scorer
@@ -310,6 +312,26 @@ def check_regions_fit(bundle: Bundle, regions: NDArray[Any], name: str) -> None:
     survey = check_regions(regions, *dimensions(bundle), name)
     for finding in region_findings(survey, bundle.manifest.region_statistics):
         show_finding(finding)
+
+
+def encoded_texts(
+    scorer: Scorer, captions: list[str]
+) -> tuple[list[NDArray[np.int32]], CaptionStats]:
+    """Captions as token ids, with a warning for whatever is suspicious about them."""
+    from sgraf_deploy.data.captions import encode_captions
+    from sgraf_deploy.data.checks import caption_findings, word_findings
+    from sgraf_deploy.data.vocabulary import Vocabulary
+    from sgraf_deploy.runtime.tokens import bundle_tokenizer
+
+    vocabulary = Vocabulary.load(scorer.bundle.vocabulary_path())
+    tokenizer = bundle_tokenizer(scorer.bundle, vocabulary, scorer.max_words)
+    token_ids, words = encode_captions(captions, tokenizer, vocabulary)
+    for finding in (
+        *caption_findings(captions),
+        *word_findings(captions, token_ids, words, vocabulary),
+    ):
+        show_finding(finding)
+    return token_ids, words
 
 
 def megabytes(size: int) -> str:

@@ -14,6 +14,7 @@ from sgraf_deploy.cli.common import (
     count,
     describe_scorer,
     dimensions,
+    encoded_texts,
     gathered,
     image_row,
     load_scorer,
@@ -22,7 +23,7 @@ from sgraf_deploy.cli.common import (
     split_options,
 )
 from sgraf_deploy.cli.rerank_gallery import Stored, gallery_options, rerank_gallery
-from sgraf_deploy.cli.rerank_query import Query, query_options, read_caption, read_captions
+from sgraf_deploy.cli.rerank_query import Query, query_options, read_caption
 from sgraf_deploy.cli.terminal import echo, progress_bars, table
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def _captions_for(
 
     query = split.regions[image]
     check_regions_fit(scorer.bundle, query[None], f"regions of --image {image}")
-    token_ids, _ = read_captions(scorer, split.captions)
+    token_ids, _ = encoded_texts(scorer, split.captions)
     captions = scorer.encode_captions(token_ids, progress=stage("encoding captions"))
     result = scorer.rerank(readable(query), captions, top_k)
     marks = ["*" if split.image_of_caption[row] == image else "" for row in result.indices]

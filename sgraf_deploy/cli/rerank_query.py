@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sgraf_deploy.cli.common import PATH, F, count, show_finding
+from sgraf_deploy.cli.common import PATH, F, count, encoded_texts
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from sgraf_deploy.data.captions import CaptionStats
     from sgraf_deploy.runtime.scorer import Scorer
 
 
@@ -84,28 +83,8 @@ def query_options(command: F) -> F:
     return command
 
 
-def read_captions(
-    scorer: Scorer, captions: list[str]
-) -> tuple[list[NDArray[np.int32]], CaptionStats]:
-    """Captions as token ids, with a warning for whatever is suspicious about them."""
-    from sgraf_deploy.data.captions import encode_captions
-    from sgraf_deploy.data.checks import caption_findings, word_findings
-    from sgraf_deploy.data.vocabulary import Vocabulary
-    from sgraf_deploy.runtime.tokens import bundle_tokenizer
-
-    vocabulary = Vocabulary.load(scorer.bundle.vocabulary_path())
-    tokenizer = bundle_tokenizer(scorer.bundle, vocabulary, scorer.max_words)
-    token_ids, words = encode_captions(captions, tokenizer, vocabulary)
-    for finding in (
-        *caption_findings(captions),
-        *word_findings(captions, token_ids, words, vocabulary),
-    ):
-        show_finding(finding)
-    return token_ids, words
-
-
 def read_caption(scorer: Scorer, caption: str) -> tuple[NDArray[np.int32], str]:
     """The token ids of --caption, and the line that repeats it."""
-    (token_ids,), words = read_captions(scorer, [caption])
+    (token_ids,), words = encoded_texts(scorer, [caption])
     known = f"{words.unknown} of {count(words.tokens, 'word')} unknown"
     return token_ids, f"caption: {caption} ({known})"

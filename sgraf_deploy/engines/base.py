@@ -103,13 +103,15 @@ class Graph(ABC):
 
     kind: ClassVar[BufferKind] = HOST
     """What the engine's buffers are, so that they can be checked without a copy to the host."""
+    also_float16: ClassVar[tuple[str, ...]] = ()
+    """The inputs that may be float16 where the signature says float32: images as stored."""
     largest: tuple[Mapping[str, int], ...] = ()
     """The largest size of each dynamic axis, by profile; empty where any size is taken."""
 
     def __init__(self, signature: GraphSignature) -> None:
         """Take the named inputs and outputs, in order, that every run is checked against."""
         self.signature = signature
-        self._check = InputCheck(signature, self.kind)
+        self._check = InputCheck(signature, self.kind, self.also_float16)
 
     @final
     def run(

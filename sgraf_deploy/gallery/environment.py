@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 MAX_READERS = 2048
 """Read transactions at a time, of all processes together."""
 
+_GRAIN = 2**16
+"""A map's size is a multiple of this, which every system's pages divide."""
+
 _opened: weakref.WeakValueDictionary[tuple[int, int], Environment] = weakref.WeakValueDictionary()
 _opening = threading.Lock()
 
@@ -37,9 +40,9 @@ class Environment:
         writable = create or (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
         self._folder = folder
         with translated(folder):
-            self._env: lmdb.Environment = lmdb.open(
+            self._env: Any = lmdb.open(
                 os.fspath(path),
-                map_size=max_size,
+                map_size=max_size + -max_size % _GRAIN,
                 subdir=False,
                 readonly=not writable,
                 create=create,

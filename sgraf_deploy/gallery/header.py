@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from sgraf_deploy.config import signature
+from sgraf_deploy.config import TensorSpec, signature
 from sgraf_deploy.errors import DataError, InputError
 from sgraf_deploy.files.writer import write_json
+from sgraf_deploy.runtime.encoded import image_row
 from sgraf_deploy.runtime.encoding import Encoding, Kind
 from sgraf_deploy.schema import Document, check_version, decode, encode, parse
 
@@ -27,9 +28,9 @@ PER_WORD = "word_embeddings"
 ROUNDED = ("region_embeddings", "image_global", "word_embeddings", "text_global")
 """The rows that a gallery of dtype float16 rounds; the products of regions stay float32."""
 
-DEFAULT_MAX_SIZE = 2**40
+DEFAULT_MAX_SIZE = 10**12
 """The bytes that a gallery may take; only what is used takes disk space."""
-_LEAST_SIZE, _MOST_SIZE = 2**20, 2**46
+_LEAST_SIZE, _MOST_SIZE = 10**6, 2**46
 
 DOCUMENT = Document(
     "gallery header", DataError, "make it again with `sgraf-deploy index`", most_bytes=2**20
@@ -124,10 +125,7 @@ def write_header(folder: Path, header: Header) -> None:
 
 
 def _rows(scorer: Scorer, kind: Kind, dtype: StoredAs) -> dict[str, dict[str, RowSpec]]:
-    def spec(name: str, shape: tuple[Any, ...], stored: Any) -> RowSpec:
-        rounded = dtype == "float16" and name in ROUNDED
-        return RowSpec(tuple(shape), "float16" if rounded else stored)
-
+    """What the outputs of the encoders are, of one image, caption or word."""
     rows: dict[str, dict[str, RowSpec]] = {}
     for member, described in scorer.bundle.manifest.members.items():
         if kind == "images":
@@ -135,10 +133,12 @@ def _rows(scorer: Scorer, kind: Kind, dtype: StoredAs) -> dict[str, dict[str, Ro
             outputs = graph.signature.outputs
         else:
             outputs = signature("text_encoder", described.config, scorer.precision).outputs
-        rows[member] = {
-            each.name: spec(
-                each.name, [axis for axis in each.axes if isinstance(axis, int)], each.dtype
-            )
-            for each in outputs
-        }
+        rows[member] = {spec.name: _row(spec, dtype) for spec in outputs}
     return rows
+
+
+def _row(spec: TensorSpec, dtype: StoredAs) -> RowSpec:
+    if spec.dtype == "int32":
+        raise InputError(f"rows of {spec.name}", expected="float32 or float16", got=spec.dtype)
+    rounded = dtype == "float16" and spec.name in ROUNDED
+    return RowSpec(image_row(spec), "float16" if rounded else spec.dtype)

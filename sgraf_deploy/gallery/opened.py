@@ -75,6 +75,20 @@ class Opened:
             self._remember(place, bit)
         return record, words
 
+    def verify(self, txn: Any, key: bytes) -> int:
+        """Compare an id's record with its checksum, even if it was before; DataError if it differs.
+
+        Returns how many records that was: none if the id is unknown.
+        """
+        entry = txn.get(_ID + key)
+        if entry is None:
+            return 0
+        number = int(_PAIR.unpack(entry)[1])
+        if number >> 3 < len(self._checked):
+            self._checked[number >> 3] &= ~(1 << (number & 7))
+        self.record(txn, key, number)
+        return 1
+
     def gather(
         self, txn: Any, keys: Sequence[bytes], numbers: Sequence[int]
     ) -> tuple[Arrays, NDArray[np.int32] | None, tuple[bytes, ...]]:
@@ -139,6 +153,10 @@ class Opened:
     def count(self, txn: Any) -> int:
         """The number of ids."""
         return self._state(txn)[1]
+
+    def entries(self, txn: Any) -> int:
+        """The number of entries of any kind."""
+        return int(txn.stat()["entries"])
 
     def source(self, txn: Any, key: bytes) -> bytes | None:
         """The digest of what an id's record was made from; None for an unknown id."""

@@ -24,10 +24,19 @@ from sgraf_deploy.gallery.header import (
     write_header,
 )
 from sgraf_deploy.gallery.lock import only_writer
+from sgraf_deploy.gallery.maintenance import (
+    CHUNK,
+    Statistics,
+    Verified,
+    check_count,
+    check_records,
+    statistics,
+)
 from sgraf_deploy.gallery.mounts import check_local
 from sgraf_deploy.gallery.opened import Opened, mark_of, open_data
 from sgraf_deploy.gallery.record import Details, encode_id
 from sgraf_deploy.gallery.rows import Batch, Rows
+from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime.encoding import Encoding, Kind
 
 if TYPE_CHECKING:
@@ -130,7 +139,9 @@ class Gallery:
             return opened.count(txn)
 
     def __contains__(self, id_: object) -> bool:
-        return self.source(id_) is not None
+        key = encode_id(id_)
+        with self._reading() as (opened, txn):
+            return opened.source(txn, key) is not None
 
     def __repr__(self) -> str:
         state = ", closed" if self._closed else f", {len(self):,} {self.kind}"
@@ -141,11 +152,11 @@ class Gallery:
         with self._reading() as (opened, txn):
             return [key.decode() for key in opened.keys_in_order(txn)]
 
-    def source(self, id_: object) -> bytes | None:
-        """The digest of what an id's record was made from, 16 bytes; None for an unknown id."""
-        key = encode_id(id_)
+    def sources(self, ids: Sequence[str]) -> list[bytes | None]:
+        """The digests of what ids' records were made from, 16 bytes; None for an unknown id."""
+        keys = [encode_id(id_) for id_ in ids]
         with self._reading() as (opened, txn):
-            return opened.source(txn, key)
+            return [opened.source(txn, key) for key in keys]
 
     def read(self, ids: Sequence[str], *, optional: Collection[str] = ()) -> Rows:
         """Read the rows of some ids, in this order; an id may be there twice.
@@ -253,6 +264,27 @@ class Gallery:
             self._remove_leftovers(new)
             report("removed-old")
         return before, after
+
+    def verify(self, progress: Progress | None = None) -> Verified:
+        """Compare every record with its checksum, and the number of records with that of the ids.
+
+        `progress` is called with (done, total) records.
+        """
+        with self._reading() as (opened, txn):
+            keys = opened.keys_in_order(txn)
+            damaged, records = check_count(opened, txn), 0
+        for start in range(0, len(keys), CHUNK):
+            with self._reading() as (opened, txn):
+                found = check_records(opened, txn, keys[start : start + CHUNK])
+            damaged, records = damaged | found.damaged, records + found.records
+            if progress is not None:
+                progress(min(len(keys), start + CHUNK), len(keys))
+        return Verified(records, damaged)
+
+    def stats(self) -> Statistics:
+        """Count the images or captions, and the bytes that they take."""
+        with self._reading() as (opened, txn):
+            return statistics(opened, txn)
 
     def close(self) -> None:
         """Give the gallery up; what was read stays usable. `with` does it for you."""

@@ -11,7 +11,7 @@ from typing import Literal
 from sgraf_deploy.bundle.manifest import Manifest, Member
 from sgraf_deploy.config import Precision
 from sgraf_deploy.errors import InputError, SgrafDeployError
-from sgraf_deploy.schema import encode
+from sgraf_deploy.schema import SHOWN, encode, shown
 
 Kind = Literal["images", "captions"]
 
@@ -61,7 +61,8 @@ class Encoding:
         """
         for name, expected, got in self._differences(other):
             hint = f"encode the {self.kind} again with this scorer"
-            raise error(f"{what}: {name}", expected=expected, got=got, hint=hint)
+            safe = got if got.isprintable() and len(got) <= SHOWN else shown(got)
+            raise error(f"{what}: {name}", expected=expected, got=safe, hint=hint)
 
     def _differences(self, other: Encoding) -> list[tuple[str, str, str]]:
         """Each field that differs: its name, and its value here and there."""

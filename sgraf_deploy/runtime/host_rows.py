@@ -38,7 +38,7 @@ def images_from_host(origin: Origin, arrays: HostRows) -> EncodedImages:
             array = given[name]
             if count is None:
                 count = len(array) if getattr(array, "ndim", 0) else 0
-            dtypes = origin.image_dtypes(spec)
+            dtypes = origin.image_dtypes(member, spec)
             _check_array(f"{member}.{name}", array, dtypes, (count, *image_row(spec)))
         put = origin.engine.put
         members[member] = ImageBuffers(**{name: put(given[name]) for name in specs})

@@ -24,6 +24,7 @@ from sgraf_deploy.runtime.encoding import Encoding, Kind, image_encoding, text_e
 from sgraf_deploy.runtime.estimate import Estimate, estimate
 from sgraf_deploy.runtime.host_rows import HostRows
 from sgraf_deploy.runtime.origin import Origin
+from sgraf_deploy.runtime.saved_encodings import SavedRows
 from sgraf_deploy.runtime.tiles import TileLimits, TileShape
 from sgraf_deploy.runtime.tokens import CaptionReader, Lengths, RawCaptions, TokenIds
 
@@ -205,17 +206,19 @@ class OpenedBundle:
     ) -> Path:
         """Write encoded images or captions to one `.npz` file, whole or not at all.
 
-        Returns the file's path. What the file holds can be loaded by a scorer of the same bundle in
-        the same precision, on any engine.
+        Deprecated, with a DeprecationWarning: `sgraf-deploy index` keeps galleries on disk, and its
+        `--from-npz FILE` imports such a file. Returns the file's path. What it holds can be loaded
+        by a scorer of the same encoders in the same precision, on any engine.
 
         Raises:
-            InputError: another scorer encoded them, or they are not encoded.
-            DataError: the file cannot be written.
+            InputError: another scorer encoded them, or they are not encoded; or the file cannot be
+                written.
 
         Example:
             >>> scorer.save_encoded(images, "gallery.npz").name
             'gallery.npz'
         """
+        saved_encodings.warn_deprecated("save_encoded")
         self._check_usable()
         given: object = encoded
         if not isinstance(given, EncodedImages | EncodedCaptions):
@@ -225,32 +228,53 @@ class OpenedBundle:
         return saved_encodings.save_gallery(encoded, path)
 
     def load_images(self, path: str | os.PathLike[str]) -> EncodedImages:
-        """Read encoded images that `save_encoded` wrote.
+        """Read encoded images that `save_encoded` wrote; deprecated as that is.
 
         Raises:
-            DataError: the file is damaged, holds captions, or another bundle or precision made it.
+            DataError: the file is damaged, holds captions, or other image encoders or another
+                precision made it.
 
         Example:
             >>> path = scorer.save_encoded(images, "gallery.npz")
             >>> scorer.load_images(path)
             EncodedImages(6 images, fp32, 15 kB on cpu)
         """
+        saved_encodings.warn_deprecated("load_images")
         self._check_usable()
         return saved_encodings.load_images(self._context.origin, path)
 
     def load_captions(self, path: str | os.PathLike[str]) -> EncodedCaptions:
-        """Read encoded captions that `save_encoded` wrote.
+        """Read encoded captions that `save_encoded` wrote; deprecated as that is.
 
         Raises:
-            DataError: the file is damaged, holds images, or another bundle or precision made it.
+            DataError: the file is damaged, holds images, or other text encoders or another
+                precision made it.
 
         Example:
             >>> path = scorer.save_encoded(captions, "captions.npz")
             >>> len(scorer.load_captions(path))
             2
         """
+        saved_encodings.warn_deprecated("load_captions")
         self._check_usable()
         return saved_encodings.load_captions(self._context.origin, path)
+
+    def read_saved(self, path: str | os.PathLike[str]) -> SavedRows:
+        """Read the rows in a file that `save_encoded` wrote, to move them to a gallery.
+
+        The rows stay on the host. Their `encoding` says what encoded them, which may be another
+        engine; `images_from_host` and `captions_from_host` take its `arrays`.
+
+        Raises:
+            DataError: the file is damaged, or other encoders or another precision made it.
+
+        Example:
+            >>> saved = scorer.read_saved(scorer.save_encoded(images, "gallery.npz"))
+            >>> saved.encoding == images.encoding, sorted(saved.arrays)
+            (True, ['saf', 'sgr'])
+        """
+        self._check_usable()
+        return saved_encodings.read_saved(self._context.origin, path)
 
     def device_memory(self) -> dict[str, int]:
         """Bytes on a GPU by purpose: `peak`, what the engine took at most, `free` and `total`.

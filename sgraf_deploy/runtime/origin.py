@@ -44,9 +44,11 @@ class Origin:
         """The dtype in which embeddings are stored."""
         return STORED[self.precision]
 
-    def image_dtypes(self, spec: TensorSpec) -> tuple[np.dtype[Any], ...]:
-        """The dtypes that images' rows may have, of an output of the image encoder."""
-        return (np.dtype(spec.dtype),)
+    def image_dtypes(self, member: str, spec: TensorSpec) -> tuple[np.dtype[Any], ...]:
+        """The dtypes that rows on the host may have, of an output of a member's image encoder."""
+        dtype = np.dtype(spec.dtype)
+        half = spec.name in self.engine.open(member, "scorer").also_float16
+        return (dtype, np.dtype(np.float16)) if half and dtype != np.float16 else (dtype,)
 
     def check(self, other: Origin, what: Kind) -> None:
         """Raise InputError if images or captions of origin `other` are of no use here.

@@ -6,10 +6,12 @@
 
 enum { SMOOTHING = 9 };
 
-/* Pairs first ... end - 1 of a panel; `column[i]` is where the words of pair first + i begin. */
+/* Pairs first ... end - 1 of a panel; `column[i]` is where the words of pair first + i begin, and
+ * `place[i]` which of the group's images it has, counted where they change. */
 typedef struct {
     long first, end, words;
     long column[GROUP_PAIRS + 1];
+    long place[GROUP_PAIRS];
 } Group;
 
 /* Pairs of one image whose captions stand in consecutive slots. */
@@ -19,6 +21,20 @@ typedef struct {
     const float *regions, *gram, *words;
 } Segment;
 
+/* Images of float16 become float32, each once in a row. */
+static void widen_images(Panel *panel, const Group *group) {
+    if (!panel->images->half_regions) return;
+    size_t size = (size_t)panel->model->regions * (size_t)panel->model->embed;
+    const uint16_t *from = panel->images->regions;
+    for (long pair = 0; pair < group->end - group->first; pair++) {
+        if (pair && group->place[pair] == group->place[pair - 1]) continue;
+        size_t image = (size_t)panel->pairs[group->first + pair].image;
+        size_t place = (size_t)group->place[pair];
+        assert((place + 1) * size <= widened_numbers(panel->model));
+        widen(from + image * size, size, panel->work.images + place * size);
+    }
+}
+
 static Segment segment_at(const Panel *panel, const Group *group, long first) {
     const Pair *pairs = panel->pairs + group->first;
     long end = first + 1, count = group->end - group->first;
@@ -26,11 +42,13 @@ static Segment segment_at(const Panel *panel, const Group *group, long first) {
            pairs[end].slot == pairs[end - 1].slot + 1)
         end++;
     long regions = panel->model->regions;
-    size_t image = (size_t)pairs[first].image;
+    size_t image = (size_t)pairs[first].image, size = (size_t)regions * panel->model->embed;
     return (Segment){
         .first = first, .end = end,
         .column = group->column[first], .columns = group->column[end] - group->column[first],
-        .regions = panel->images->regions + image * regions * panel->model->embed,
+        .regions = panel->images->half_regions
+                       ? panel->work.images + (size_t)group->place[first] * size
+                       : (const float *)panel->images->regions + image * size,
         .gram = panel->images->gram ? panel->images->gram + image * regions * regions : 0,
         .words = panel->work.slots + panel->slots[pairs[first].slot].column,
     };

@@ -95,6 +95,8 @@ class NativeEngine(OrtEngine):
 class NativeGraph(Graph):
     """A scorer or a pair scorer in compiled C."""
 
+    also_float16 = ("region_embeddings", "image_global")
+
     def __init__(self, signature: GraphSignature, model: NativeModel) -> None:
         super().__init__(signature)
         self._model = model

@@ -54,7 +54,10 @@ class _Model(Structure):
 
 
 class _Images(Structure):
-    _fields_ = (("regions", _Floats), ("image_global", _Floats), ("gram", _Floats))
+    _fields_ = (
+        *(("regions", c_void_p), ("image_global", c_void_p), ("gram", _Floats)),
+        *(("half_regions", c_int32), ("half_global", c_int32)),
+    )
 
 
 class _Captions(Structure):
@@ -155,13 +158,17 @@ class NativeModel:
     ) -> None:
         """Write the logits of a scorer's or a pair scorer's checked inputs.
 
+        Images' `region_embeddings` and `image_global` may be float16: the embeddings of a few
+        images at a time are widened, and computed with as float32.
+
         The time that it takes is added to `stages`, where there are any.
         """
         gram = inputs.get("region_gram")
+        embeddings = inputs["region_embeddings"], inputs["image_global"]
         images = _Images(
-            _address(inputs["region_embeddings"]),
-            _address(inputs["image_global"]),
+            *map(_address, embeddings),
             None if gram is None else _address(gram),
+            *(array.dtype == np.float16 for array in embeddings),
         )
         words = inputs["word_embeddings"]
         captions = _Captions(
