@@ -137,9 +137,7 @@ class GalleryRanker:
             return kind(**{name: getattr(doc, name) for name in names})
         if not isinstance(doc, str):
             raise InputError("docs", expected="texts or Documents", got=type(doc).__name__)
-        return kind(
-            doc, document_type="image" if self.reranker.gallery.kind == "images" else "text"
-        )
+        return kind(doc, document_type="image" if self.reranker.kind == "images" else "text")
 
 
 def _import(name: str) -> ModuleType:

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from sgraf_deploy.config import Direction
 from sgraf_deploy.engines.ensemble import Logits
 from sgraf_deploy.errors import InputError
-from sgraf_deploy.gallery.header import PER_WORD, Header
+from sgraf_deploy.gallery.header import PER_WORD, Header, Kind
 from sgraf_deploy.gallery.ranked import RankedRecord, Reranked, RerankRequest
 from sgraf_deploy.gallery.record import Details
 from sgraf_deploy.gallery.rows import Rows
 from sgraf_deploy.gallery.store import Gallery
 from sgraf_deploy.runtime.requests import Query, RerankCall
-from sgraf_deploy.runtime.rerank import RankedItem, check_top_k, query_direction, rank
+from sgraf_deploy.runtime.rerank import check_top_k, query_direction, rank
 from sgraf_deploy.runtime.scorer import Scorer
 
 CHUNK_BYTES = 256 << 20
@@ -71,8 +71,9 @@ class Reranker:
         if images is not None and images.kind != "images":
             raise InputError("images", expected="a gallery of images", got=f"one of {images.kind}")
         self.scorer, self.gallery, self.images, self.missing = scorer, gallery, images, missing
-        self._direction = _DIRECTIONS[gallery.kind]
-        self._chunk_bytes = chunk_bytes
+        self.kind: Kind = gallery.kind
+        self._direction = _DIRECTIONS[self.kind]
+        self._step = max(1, chunk_bytes // _record_bytes(gallery.header))
 
     def rerank(
         self, query: Query, ids: Sequence[str] | None = None, top_k: int | None = None
@@ -115,9 +116,8 @@ class Reranker:
         places = [np.array([place_of[id_] for id_ in each.distinct], np.int64) for each in asked]
         details: dict[str, Callable[[], Details]] = {}
         optional = {*union} if self.missing == "skip" else _whole_only(asked)
-        step = max(1, self._chunk_bytes // _record_bytes(self.gallery.header))
-        for start in range(0, len(union), step):
-            rows = self.gallery.read(union[start : start + step], optional=optional)
+        for start in range(0, len(union), self._step):
+            rows = self.gallery.read(union[start : start + self._step], optional=optional)
             row_of = np.full(len(union), -1, np.int64)
             row_of[[place_of[id_] for id_ in rows.ids]] = np.arange(len(rows))
             self._score(queries, [row_of[each] for each in places], asked, rows)
@@ -141,7 +141,7 @@ class Reranker:
             raise error.at(f"request {place}") from error
 
     def _check_query(self, query: Query) -> None:
-        expected = _CAPTION if self.gallery.kind == "images" else _IMAGE
+        expected = _CAPTION if self.kind == "images" else _IMAGE
         if self._is_id(query):
             if self.images is None:
                 hint = "a text names an image of Reranker(…, images=Gallery.open(PATH))"
@@ -151,7 +151,7 @@ class Reranker:
 
     def _is_id(self, query: Query) -> bool:
         """Whether a query names an image: a text does, where captions are ranked."""
-        return isinstance(query, str) and self.gallery.kind == "captions"
+        return isinstance(query, str) and self.kind == "captions"
 
     def _queries(self, queries: Sequence[Query]) -> list[Query]:
         """The queries, with images in place of their ids."""
@@ -177,7 +177,7 @@ class Reranker:
                 taken.append((each, places))
         if not calls:
             return
-        images = self.gallery.kind == "images"
+        images = self.kind == "images"
         encoded = rows.images(self.scorer) if images else rows.captions(self.scorer)
         results = self.scorer.rerank_many(calls, encoded)
         for (each, places), result in zip(taken, results, strict=True):
@@ -219,15 +219,19 @@ class _Asked:
         unknown = np.isnan(logits)
         known = np.flatnonzero(~unknown)
         best = rank(direction, logits[known], self._top_k)
-        records = tuple(self._record(int(known[item.index]), item, details) for item in best)
+        numbers = (known[best.indices], best.similarities, best.logits)
+        columns = (column.tolist() for column in numbers)
+        records = tuple(self._record(*row, details) for row in zip(*columns, strict=True))
         missing = () if self.whole else tuple(self.ids[row] for row in np.flatnonzero(unknown))
         return Reranked(direction, records, missing)
 
     def _record(
-        self, index: int, item: RankedItem, details: Mapping[str, Callable[[], Details]]
+        self,
+        index: int,
+        similarity: float,
+        logit: float,
+        details: Mapping[str, Callable[[], Details]],
     ) -> RankedRecord:
         id_ = self.ids[index]
         more = details[id_]()
-        return RankedRecord(
-            id_, index, item.similarity, item.logit, more.metadata, more.boxes, more.size
-        )
+        return RankedRecord(id_, index, similarity, logit, more.metadata, more.boxes, more.size)
