@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeVar
 
 import click
 
@@ -268,6 +269,40 @@ def describe_scorer(scorer: Scorer) -> str:
     members = " + ".join(scorer.members)
     engine = f"engine {scorer.engine_name}, {scorer.executed} on {scorer.device}"
     return f"{name} ({scorer.bundle.manifest.module}: {members}), {engine}"
+
+
+_BYTES = re.compile(r"(\d+(?:\.\d+)?) ?([kMGT]B)?", re.IGNORECASE)
+_SCALES = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+
+
+def byte_count(_: click.Context, option: click.Parameter, value: str | None) -> int | None:
+    """A number of bytes, such as 500000 or 20GB; InputError for another text."""
+    from sgraf_deploy.errors import InputError
+
+    match = None if value is None else _BYTES.fullmatch(value.strip())
+    if value is None:
+        return None
+    found = int(float(match[1]) * _SCALES.get((match[2] or "").lower(), 1)) if match else 0
+    if found < 1:
+        expected = "a number of bytes, such as 500000 or 20GB"
+        raise InputError(option.opts[0], expected=expected, got=value)
+    return found
+
+
+def _resident(
+    context: click.Context, option: click.Parameter, value: str | None
+) -> int | Literal["all"]:
+    """The bytes that were asked for, or `all`; 0 for none."""
+    return "all" if value == "all" else byte_count(context, option, value) or 0
+
+
+RESIDENT = click.option(
+    "--resident",
+    metavar="BYTES",
+    callback=_resident,
+    help="Bytes of a gallery's images, such as 8GB, that stay on the engine's device: those that "
+    "were used last; or all. Default: none, as the system keeps in memory what is read often.",
+)
 
 
 def check_result_file(path: Path | None, option: str) -> None:

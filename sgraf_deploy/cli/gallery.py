@@ -158,8 +158,8 @@ def update(
     """
     from sgraf_deploy.cli.index import open_or_create, split_items
     from sgraf_deploy.errors import InputError
-    from sgraf_deploy.gallery.header import Kind
     from sgraf_deploy.gallery.indexing import update as write_anew
+    from sgraf_deploy.runtime.encoding import Kind
 
     if not path.exists():
         hint = "make one with `sgraf-deploy index`"

@@ -12,6 +12,7 @@ from sgraf_deploy.cli.common import (
     CAPTION_COUNT,
     LIMIT_IMAGES,
     PATH,
+    byte_count,
     check_regions_fit,
     count,
     describe_scorer,
@@ -26,36 +27,10 @@ from sgraf_deploy.cli.terminal import echo, progress_bars
 
 if TYPE_CHECKING:
     from sgraf_deploy.data.precomp import PrecompSplit
-    from sgraf_deploy.gallery.header import Kind
     from sgraf_deploy.gallery.indexing import Items
     from sgraf_deploy.gallery.store import Gallery
+    from sgraf_deploy.runtime.encoding import Kind
     from sgraf_deploy.runtime.scorer import Scorer
-
-SUFFIXES = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
-
-
-class Bytes(click.ParamType):
-    """A number of bytes, with or without one of the suffixes kB, MB, GB and TB."""
-
-    name = "bytes"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """The number."""
-        if isinstance(value, int):
-            return value
-        text = str(value).strip().lower()
-        scale = next((SUFFIXES[end] for end in SUFFIXES if text.endswith(end)), 1)
-        number = text.removesuffix("b").rstrip("kmgt").strip() if scale > 1 else text
-        try:
-            found = int(float(number) * scale) if scale > 1 else int(number)
-        except (ValueError, OverflowError):
-            found = 0
-        if found < 1:
-            self.fail(f"{value!r} is not a number of bytes, such as 500000 or 20GB", param, ctx)
-        return found
-
-
-BYTES = Bytes()
 
 
 @click.command(short_help="Encode a split's images or captions into a gallery on disk.")
@@ -107,8 +82,8 @@ BYTES = Bytes()
 )
 @click.option(
     "--max-size",
-    type=BYTES,
     metavar="BYTES",
+    callback=byte_count,
     help="The most that a new gallery may ever take, such as 200GB; disk space is taken only as it "
     "grows. Default: 1TB.",
 )

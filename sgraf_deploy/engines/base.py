@@ -284,6 +284,13 @@ class Engine(ABC):
         """
         return buffer[rows] if isinstance(rows, slice) else np.take(buffer, rows, axis=0)
 
+    def fill(self, buffer: Buffer, array: Array) -> None:
+        """Copy a host array into a buffer of its shape and dtype, such as the view of a slice.
+
+        What was gathered from it before keeps the former values; later gathers have the new ones.
+        """
+        buffer[...] = array
+
     def fetch(self, buffer: Buffer) -> Array:
         """Wait for a buffer and return it as a host array; by default it is one."""
         array: Array = buffer

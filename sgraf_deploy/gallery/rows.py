@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sgraf_deploy.config import TensorSpec
 from sgraf_deploy.errors import DataError, InputError
-from sgraf_deploy.gallery.header import PER_WORD, ROUNDED, Header
+from sgraf_deploy.gallery.header import PER_WORD, ROUNDED, Header, RowSpec, encoding_of
 from sgraf_deploy.gallery.record import NO_SOURCE, Details, Layout, encode_id
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
-from sgraf_deploy.runtime.encoding import Encoding
+from sgraf_deploy.runtime.encoding import Encoding, Kind
+from sgraf_deploy.runtime.origin import Origin
 
 if TYPE_CHECKING:
     from sgraf_deploy.runtime.scorer import Scorer
@@ -139,16 +141,62 @@ class Rows:
 
     def images(self, scorer: Scorer) -> EncodedImages:
         """These images on the device of a scorer; DataError if it encodes in another way."""
-        what = "images of the gallery"
-        scorer.image_encoding.check(self.header.encoding, what, error=DataError)
-        return scorer.images_from_host(self.arrays)
+        check_scorer(scorer, self.header, "images")
+        return scorer.images_from_host(taken(scorer, self.header, self.arrays))
 
     def captions(self, scorer: Scorer) -> EncodedCaptions:
         """These captions on the device of a scorer; DataError if it encodes in another way."""
-        what = "captions of the gallery"
-        scorer.text_encoding.check(self.header.encoding, what, error=DataError)
+        check_scorer(scorer, self.header, "captions")
         lengths = np.empty(0, np.int32) if self.lengths is None else self.lengths
-        return scorer.captions_from_host(lengths, self.arrays)
+        return scorer.captions_from_host(lengths, taken(scorer, self.header, self.arrays))
+
+
+def check_scorer(scorer: Scorer, header: Header, kind: Kind) -> None:
+    """Raise DataError unless a scorer's images or captions are encoded as a gallery's are."""
+    what = f"{kind} of the gallery"
+    encoding_of(scorer, kind).check(header.encoding, what, error=DataError)
+
+
+def origin_of(scorer: Scorer, header: Header) -> Origin:
+    """What images of a scorer have as their origin, which no rows need to be read for."""
+    none = {
+        member: {
+            name: np.empty((0, *spec.shape), encoded_dtype(header, name, spec))
+            for name, spec in specs.items()
+        }
+        for member, specs in header.rows.items()
+    }
+    return scorer.images_from_host(none).origin
+
+
+def encoded_dtype(header: Header, name: str, spec: RowSpec) -> np.dtype[Any]:
+    """The dtype in which the encoders make rows, which a gallery may have rounded."""
+    rounded = header.dtype == "float16" and header.encoding.precision == "fp32" and name in ROUNDED
+    return np.dtype(np.float32 if rounded else spec.dtype)
+
+
+def taken(scorer: Scorer, header: Header, arrays: Arrays) -> Arrays:
+    """Rows as the scorer's engine takes them: rounded ones are widened unless it reads float16."""
+    if header.dtype == "stored" or header.encoding.precision != "fp32":
+        return arrays
+    origin = origin_of(scorer, header) if header.kind == "images" else None
+    return {
+        member: {
+            name: array.astype(taken_dtype(origin, header, member, name), copy=False)
+            for name, array in named.items()
+        }
+        for member, named in arrays.items()
+    }
+
+
+def taken_dtype(origin: Origin | None, header: Header, member: str, name: str) -> np.dtype[Any]:
+    """The dtype of rows for an engine: as they are stored if it takes that, else as encoded."""
+    spec = header.rows[member][name]
+    encoded = encoded_dtype(header, name, spec)
+    if origin is None or encoded == spec.dtype:
+        return encoded
+    dtypes = origin.image_dtypes(member, TensorSpec(name, "float32", ("images", *spec.shape)))
+    return np.dtype(spec.dtype) if np.dtype(spec.dtype) in dtypes else encoded
 
 
 def _rounded(given: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

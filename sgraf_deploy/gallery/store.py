@@ -35,6 +35,7 @@ from sgraf_deploy.gallery.maintenance import (
 from sgraf_deploy.gallery.mounts import check_local
 from sgraf_deploy.gallery.opened import Opened, mark_of, open_data
 from sgraf_deploy.gallery.record import Details, encode_id
+from sgraf_deploy.gallery.resident import Resident, ResidentBytes
 from sgraf_deploy.gallery.rows import Batch, Rows
 from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime.encoding import Encoding, Kind
@@ -69,7 +70,7 @@ class Gallery:
         (3, 6, True)
     """
 
-    def __init__(self, path: PathLike) -> None:
+    def __init__(self, path: PathLike, *, resident: ResidentBytes = 0) -> None:
         """Open an existing gallery; as `Gallery.open` does."""
         self.path = Path(path)
         check_local(self.path)
@@ -77,6 +78,9 @@ class Gallery:
         self._closed = False
         self._lock = threading.Lock()
         self._opened: Opened | None = None
+        self._resident = Resident(resident) if resident else None
+        if self._resident is not None and self._current().header.kind != "images":
+            raise InputError("resident", expected="a gallery of images", got="one of captions")
         self._current()
 
     @classmethod
@@ -111,13 +115,20 @@ class Gallery:
         return cls(target)
 
     @classmethod
-    def open(cls, path: PathLike) -> Gallery:
+    def open(cls, path: PathLike, *, resident: ResidentBytes = 0) -> Gallery:
         """Open an existing gallery.
+
+        Args:
+            path: The gallery's folder.
+            resident: The bytes of images' rows that `images` keeps on the device of a scorer, those
+                that were asked for last, or `all` to keep every image's. By default none: the
+                system keeps in memory what is read often.
 
         Raises:
             DataError: there is none, it is damaged, or on a network file system.
+            InputError: `resident` for a gallery of captions, or too few bytes.
         """
-        return cls(path)
+        return cls(path, resident=resident)
 
     @property
     def header(self) -> Header:
@@ -190,7 +201,11 @@ class Gallery:
         Raises:
             DataError: as `read`; and if the scorer's images are encoded in another way.
         """
-        return self.read(ids).images(scorer)
+        if self._resident is None:
+            return self.read(ids).images(scorer)
+        keys = [encode_id(id_) for id_ in ids]
+        with self._reading() as (opened, txn):
+            return self._resident.images(scorer, opened, txn, keys)
 
     def captions(self, scorer: Scorer, ids: Sequence[str]) -> EncodedCaptions:
         """The captions of some ids, in this order, on the device of a scorer; as `images`."""
@@ -276,7 +291,8 @@ class Gallery:
         for start in range(0, len(keys), CHUNK):
             with self._reading() as (opened, txn):
                 found = check_records(opened, txn, keys[start : start + CHUNK])
-            damaged, records = damaged | found.damaged, records + found.records
+            damaged.update(found.damaged)
+            records += found.records
             if progress is not None:
                 progress(min(len(keys), start + CHUNK), len(keys))
         return Verified(records, damaged)
