@@ -89,6 +89,11 @@ class Opened:
         self.record(txn, key, number)
         return 1
 
+    def tails(self, txn: Any, keys: Sequence[bytes], numbers: Sequence[int]) -> tuple[bytes, ...]:
+        """What `Layout.tail` keeps of records."""
+        records = (self.record(txn, *each)[0] for each in zip(keys, numbers, strict=True))
+        return tuple(self.layout.tail(record) for record in records)
+
     def gather(
         self, txn: Any, keys: Sequence[bytes], numbers: Sequence[int]
     ) -> tuple[Arrays, NDArray[np.int32] | None, tuple[bytes, ...]]:

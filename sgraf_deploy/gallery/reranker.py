@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import Literal, get_args
@@ -13,11 +14,13 @@ from numpy.typing import NDArray
 from sgraf_deploy.config import Direction
 from sgraf_deploy.engines.ensemble import Logits
 from sgraf_deploy.errors import InputError
-from sgraf_deploy.gallery.header import PER_WORD, Header, Kind
+from sgraf_deploy.gallery.header import PER_WORD, Header
 from sgraf_deploy.gallery.ranked import RankedRecord, Reranked, RerankRequest
 from sgraf_deploy.gallery.record import Details
-from sgraf_deploy.gallery.rows import Rows
+from sgraf_deploy.gallery.rows import encoded_dtype
 from sgraf_deploy.gallery.store import Gallery
+from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
+from sgraf_deploy.runtime.encoding import Kind
 from sgraf_deploy.runtime.requests import Query, RerankCall
 from sgraf_deploy.runtime.rerank import check_top_k, query_direction, rank
 from sgraf_deploy.runtime.scorer import Scorer
@@ -73,6 +76,8 @@ class Reranker:
         self.scorer, self.gallery, self.images, self.missing = scorer, gallery, images, missing
         self.kind: Kind = gallery.kind
         self._direction = _DIRECTIONS[self.kind]
+        if isinstance(gallery.resident, int) and gallery.resident:
+            chunk_bytes = min(chunk_bytes, gallery.resident)
         self._step = max(1, chunk_bytes // _record_bytes(gallery.header))
 
     def rerank(
@@ -117,12 +122,13 @@ class Reranker:
         details: dict[str, Callable[[], Details]] = {}
         optional = {*union} if self.missing == "skip" else _whole_only(asked)
         for start in range(0, len(union), self._step):
-            rows = self.gallery.read(union[start : start + self._step], optional=optional)
+            chunk = union[start : start + self._step]
+            found = self.gallery.gather(self.scorer, chunk, optional=optional)
             row_of = np.full(len(union), -1, np.int64)
-            row_of[[place_of[id_] for id_ in rows.ids]] = np.arange(len(rows))
-            self._score(queries, [row_of[each] for each in places], asked, rows)
-            tails = zip(rows.ids, rows.tails, strict=True)
-            details |= {id_: partial(rows.layout.details, tail) for id_, tail in tails}
+            row_of[[place_of[id_] for id_ in found.ids]] = np.arange(len(found.ids))
+            self._score(queries, [row_of[each] for each in places], asked, found.encoded)
+            tails = zip(found.ids, found.tails, strict=True)
+            details |= {id_: partial(found.layout.details, tail) for id_, tail in tails}
         return [each.result(self._direction, details) for each in asked]
 
     def _asked(self, place: int, request: RerankRequest) -> _Asked:
@@ -132,11 +138,7 @@ class Reranker:
             self._check_query(request.query)
             if request.ids is None:
                 return _Asked(self.gallery.ids(), request.top_k, whole=True)
-            if isinstance(request.ids, str | bytes):
-                raise InputError(
-                    "ids", expected="a sequence of ids", got=type(request.ids).__name__
-                )
-            return _Asked(list(request.ids), request.top_k)
+            return _Asked(_texts(request.ids), request.top_k)
         except InputError as error:
             raise error.at(f"request {place}") from error
 
@@ -166,9 +168,9 @@ class Reranker:
         queries: Sequence[Query],
         wanted: Sequence[NDArray[np.int64]],
         asked: Sequence[_Asked],
-        rows: Rows,
+        records: EncodedImages | EncodedCaptions,
     ) -> None:
-        """Score what requests want of these rows: (distinct ids,) each, −1 for what is not here."""
+        """Score the rows of records that requests want, (distinct ids,) each, −1 for none here."""
         calls, taken = [], []
         for query, candidates, each in zip(queries, wanted, asked, strict=True):
             places = np.flatnonzero(candidates >= 0)
@@ -177,11 +179,21 @@ class Reranker:
                 taken.append((each, places))
         if not calls:
             return
-        images = self.kind == "images"
-        encoded = rows.images(self.scorer) if images else rows.captions(self.scorer)
-        results = self.scorer.rerank_many(calls, encoded)
+        results = self.scorer.rerank_many(calls, records)
         for (each, places), result in zip(taken, results, strict=True):
             each.logits[places[result.indices]] = result.logits
+
+
+def _texts(ids: object) -> list[str]:
+    """The ids of a request as a list; InputError for what is no sequence of texts."""
+    expected = "a sequence of texts"
+    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
+        raise InputError("ids", expected=expected, got=type(ids).__name__)
+    found = list(ids)
+    for id_ in found:
+        if not isinstance(id_, str):
+            raise InputError("ids", expected=expected, got=f"one {type(id_).__name__}, {id_!r}")
+    return found
 
 
 def _whole_only(asked: Sequence[_Asked]) -> set[str]:
@@ -191,10 +203,15 @@ def _whole_only(asked: Sequence[_Asked]) -> set[str]:
 
 
 def _record_bytes(header: Header) -> int:
-    """The bytes of a record's rows, for a caption of USUAL_WORDS words."""
+    """The bytes of a record's rows as they are encoded, for a caption of USUAL_WORDS words."""
     words = 1 if header.kind == "images" else USUAL_WORDS
     rows = [(name, spec) for specs in header.rows.values() for name, spec in specs.items()]
-    return sum(spec.nbytes * (words if name == PER_WORD else 1) for name, spec in rows)
+    return sum(
+        math.prod(spec.shape)
+        * encoded_dtype(header, name, spec).itemsize
+        * (words if name == PER_WORD else 1)
+        for name, spec in rows
+    )
 
 
 class _Asked:
@@ -220,8 +237,10 @@ class _Asked:
         known = np.flatnonzero(~unknown)
         best = rank(direction, logits[known], self._top_k)
         numbers = (known[best.indices], best.similarities, best.logits)
-        columns = (column.tolist() for column in numbers)
-        records = tuple(self._record(*row, details) for row in zip(*columns, strict=True))
+        rows: Iterable[tuple[int, float, float]] = zip(
+            *map(np.ndarray.tolist, numbers), strict=True
+        )
+        records = tuple(self._record(*row, details) for row in rows)
         missing = () if self.whole else tuple(self.ids[row] for row in np.flatnonzero(unknown))
         return Reranked(direction, records, missing)
 

@@ -139,6 +139,10 @@ class Rows:
         """The metadata, boxes and size of a row's image or caption."""
         return self.layout.details(self.tails[row])
 
+    def encoded(self, scorer: Scorer) -> EncodedImages | EncodedCaptions:
+        """Whichever of images and captions they are, on the device of a scorer."""
+        return self.images(scorer) if self.lengths is None else self.captions(scorer)
+
     def images(self, scorer: Scorer) -> EncodedImages:
         """These images on the device of a scorer; DataError if it encodes in another way."""
         check_scorer(scorer, self.header, "images")
@@ -149,6 +153,17 @@ class Rows:
         check_scorer(scorer, self.header, "captions")
         lengths = np.empty(0, np.int32) if self.lengths is None else self.lengths
         return scorer.captions_from_host(lengths, taken(scorer, self.header, self.arrays))
+
+
+@dataclass(frozen=True, eq=False)
+class Gathered:
+    """Images or captions of a gallery on the device of a scorer, and what belongs to them."""
+
+    ids: tuple[str, ...]
+    encoded: EncodedImages | EncodedCaptions
+    layout: Layout
+    tails: tuple[bytes, ...]
+    """What the layout reads details from, (ids,)."""
 
 
 def check_scorer(scorer: Scorer, header: Header, kind: Kind) -> None:

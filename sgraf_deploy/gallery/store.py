@@ -36,7 +36,7 @@ from sgraf_deploy.gallery.mounts import check_local
 from sgraf_deploy.gallery.opened import Opened, mark_of, open_data
 from sgraf_deploy.gallery.record import Details, encode_id
 from sgraf_deploy.gallery.resident import Resident, ResidentBytes
-from sgraf_deploy.gallery.rows import Batch, Rows
+from sgraf_deploy.gallery.rows import Batch, Gathered, Rows
 from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime.encoding import Encoding, Kind
 
@@ -78,6 +78,7 @@ class Gallery:
         self._closed = False
         self._lock = threading.Lock()
         self._opened: Opened | None = None
+        self.resident = resident
         self._resident = Resident(resident) if resident else None
         if self._resident is not None and self._current().header.kind != "images":
             raise InputError("resident", expected="a gallery of images", got="one of captions")
@@ -169,13 +170,26 @@ class Gallery:
         with self._reading() as (opened, txn):
             return [opened.source(txn, key) for key in keys]
 
-    def read(self, ids: Sequence[str], *, optional: Collection[str] = ()) -> Rows:
+    def read(self, ids: Sequence[str]) -> Rows:
         """Read the rows of some ids, in this order; an id may be there twice.
 
-        Ids of `optional` are left out where the gallery does not have them.
+        Raises:
+            DataError: ids that are not in the gallery, or a record that is damaged.
+        """
+        keys = [encode_id(id_) for id_ in ids]
+        with self._reading() as (opened, txn):
+            gathered = opened.gather(txn, keys, opened.numbers(txn, keys))
+        return Rows(tuple(ids), *gathered, opened.header, opened.layout)
+
+    def gather(
+        self, scorer: Scorer, ids: Sequence[str], *, optional: Collection[str] = ()
+    ) -> Gathered:
+        """The images or captions of some ids on the device of a scorer, with their details.
+
+        All are of one state of the gallery. Ids of `optional` are left out where it has none.
 
         Raises:
-            DataError: other ids that are not in the gallery, or a record that is damaged.
+            DataError: as `images`.
         """
         keys = [encode_id(id_) for id_ in ids]
         with self._reading() as (opened, txn):
@@ -183,16 +197,20 @@ class Gallery:
                 known = zip(ids, opened.known(txn, keys), strict=True)
                 ids = [id_ for id_, there in known if there or id_ not in optional]
                 keys = [encode_id(id_) for id_ in ids]
-            gathered = opened.gather(txn, keys, opened.numbers(txn, keys))
-        return Rows(tuple(ids), *gathered, opened.header, opened.layout)
+            numbers = opened.numbers(txn, keys)
+            if self._resident is not None:
+                encoded = self._resident.images(scorer, opened, txn, keys)
+                tails = opened.tails(txn, keys, numbers)
+                return Gathered(tuple(ids), encoded, opened.layout, tails)
+            gathered = opened.gather(txn, keys, numbers)
+        rows = Rows(tuple(ids), *gathered, opened.header, opened.layout)
+        return Gathered(rows.ids, rows.encoded(scorer), rows.layout, rows.tails)
 
     def details(self, ids: Sequence[str]) -> list[Details]:
         """The metadata, boxes and size of some ids, without their rows; raises as `read`."""
         keys = [encode_id(id_) for id_ in ids]
         with self._reading() as (opened, txn):
-            numbers = opened.numbers(txn, keys)
-            records = (opened.record(txn, *each)[0] for each in zip(keys, numbers, strict=True))
-            tails = [opened.layout.tail(record) for record in records]
+            tails = opened.tails(txn, keys, opened.numbers(txn, keys))
         return [opened.layout.details(tail) for tail in tails]
 
     def images(self, scorer: Scorer, ids: Sequence[str]) -> EncodedImages:

@@ -247,6 +247,8 @@ def test_a_request_that_is_refused_is_named(galleries: Galleries) -> None:
         RerankRequest(CAPTIONS[0], ["photo0.jpg"], top_k=0),
         RerankRequest(REGIONS[0], ["photo0.jpg"]),
         RerankRequest(CAPTIONS[0], "photo0.jpg"),
+        RerankRequest(CAPTIONS[0], ["photo0.jpg", 7]),  # type: ignore[list-item]
+        RerankRequest(CAPTIONS[0], 7),  # type: ignore[arg-type]
     ):
         with refused(InputError, "request 2"):
             galleries.by_text.rerank_many([good, good, bad])
@@ -283,13 +285,13 @@ def test_each_record_is_gathered_once_and_a_chunk_is_within_its_bytes(
     galleries: Galleries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[str]] = []
-    read = Gallery.read
+    gather = Gallery.gather
 
-    def watched(self: Gallery, ids: list[str], **more: Any) -> Any:
+    def watched(self: Gallery, scorer: Scorer, ids: list[str], **more: Any) -> Any:
         seen.append(ids)
-        return read(self, ids, **more)
+        return gather(self, scorer, ids, **more)
 
-    monkeypatch.setattr(Gallery, "read", watched)
+    monkeypatch.setattr(Gallery, "gather", watched)
     one = galleries.scorer.encode_images(REGIONS[:1]).nbytes
     reranker = Reranker(galleries.scorer, galleries.images, chunk_bytes=3 * one)
 
@@ -299,3 +301,42 @@ def test_each_record_is_gathered_once_and_a_chunk_is_within_its_bytes(
 
     assert [len(chunk) for chunk in seen] == [3, 3, 3]
     assert sorted(id_ for chunk in seen for id_ in chunk) == sorted(IMAGE_IDS)
+
+
+@pytest.mark.parametrize("images", [1, 4, None], ids=["room for one", "for four", "for all"])
+@pytest.mark.parametrize("missing", ["error", "skip"])
+def test_a_resident_gallery_gives_the_same(
+    galleries: Galleries, images: int | None, missing: Any
+) -> None:
+    one = galleries.scorer.encode_images(REGIONS[:1]).nbytes
+    resident = Gallery.open(
+        galleries.images.path, resident="all" if images is None else images * one
+    )
+    reranker = Reranker(galleries.scorer, resident, missing=missing)
+    requests = requests_for_images(3)
+
+    for _ in range(2):
+        for found, expected in zip(
+            reranker.rerank_many(requests), galleries.by_text.rerank_many(requests), strict=True
+        ):
+            assert sorted(found.ids) == sorted(expected.ids)
+            assert_logits(np.sort(found.logits), np.sort(expected.logits))
+            for item in found:
+                assert (item.metadata is None) == (IMAGE_IDS.index(item.id) % 2 == 1)
+
+
+def test_what_is_deleted_meanwhile_is_not_missed_from_the_whole_gallery(
+    galleries: Galleries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = galleries.images.ids()
+    monkeypatch.setattr(Gallery, "ids", lambda self: ids)
+    galleries.images.delete(["photo3.jpg"])
+
+    found = galleries.by_text.rerank(CAPTIONS[0])
+
+    assert sorted(found.ids) == sorted({*ids} - {"photo3.jpg"})
+    assert found.missing == ()
+    with refused(DataError, 1, got=repr("photo3.jpg")):
+        galleries.by_text.rerank_many(
+            [RerankRequest(CAPTIONS[0]), RerankRequest(CAPTIONS[0], ["photo3.jpg"])]
+        )
