@@ -132,7 +132,7 @@ def _encoded_captions(
         if isinstance(call.query, EncodedCaptions):
             rows[place] = len(token_ids) + len(parts)
             parts.append(call.query)
-    encoded = encode_captions(context, token_ids)
+    encoded = encode_captions(context, token_ids, queries=True)
     return EncodedCaptions.concatenate([encoded, *parts]) if parts else encoded, rows
 
 
