@@ -110,7 +110,8 @@ def test_all_captions_are_encoded_and_all_pairs_scored_together(faked: MakeFaked
     made.scorer.rerank_many(calls, images)
     shapes = [shape for name, shape in made.engine.shapes if name == "text_encoder"]
     assert shapes == [(10, 3)] * 2, "equal captions once, for each of two members"
-    assert made.engine.calls["pair_scorer"] == 2
+    pairs = [shape[-1] for name, shape in made.engine.shapes if name == "pair_scorer"]
+    assert pairs == [100] * 2, "equal pairs once, too"
     assert made.engine.calls["scorer"] == 0
 
 
@@ -158,6 +159,16 @@ def test_regions_of_another_shape_name_the_call(faked: MakeFaked) -> None:
     captions = scorer.encode_captions(CAPTIONS)
     calls = [RerankCall(make_regions(1)[0], [0]), RerankCall(np.zeros((4, 5), np.float32), [0])]
     with refused(DataError, "call 1", "regions", expected=naming(), got=naming()):
+        scorer.rerank_many(calls, captions)
+
+
+def test_regions_that_are_not_finite_name_the_call(faked: MakeFaked) -> None:
+    scorer = faked().scorer
+    captions = scorer.encode_captions(CAPTIONS)
+    wrong = make_regions(1)[0]
+    wrong[2, 3] = np.nan
+    calls = [RerankCall(make_regions(1)[0], [0]), RerankCall(wrong, [0])]
+    with refused(DataError, "call 1", "regions", got=naming("nan")):
         scorer.rerank_many(calls, captions)
 
 
