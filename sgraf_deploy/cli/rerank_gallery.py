@@ -161,16 +161,22 @@ def _regions(scorer: Scorer, path: Path) -> NDArray[np.floating[Any]]:
 
 def _ranking(ranked: Reranked) -> list[str]:
     numbers = ["rank", "similarity", "logit"]
-    rows = [
-        (rank, f"{item.similarity:.4f}", f"{item.logit:+.3f}", item.id, _about(item))
-        for rank, item in enumerate(ranked, start=1)
+    about = [_about(item) for item in ranked]
+    columns: list[list[Any]] = [
+        list(range(1, len(ranked) + 1)),
+        [f"{item.similarity:.4f}" for item in ranked],
+        [f"{item.logit:+.3f}" for item in ranked],
+        list(ranked.ids),
     ]
-    what = "caption" if ranked.direction == "image_to_text" else "metadata"
-    return table(rows, [*numbers, "id", what], right=numbers)
+    headers = [*numbers, "id"]
+    if any(about):
+        columns.append(about)
+        headers.append("caption" if ranked.direction == "image_to_text" else "metadata")
+    return table(list(zip(*columns, strict=True)), headers, right=numbers)
 
 
 def _about(item: RankedRecord) -> str:
-    """A record's caption, where it is one and has its text, or else its metadata."""
+    """A caption's text, where the gallery has nothing else of it, or else a record's metadata."""
     metadata = dict(item.metadata or {})
     if set(metadata) == {"caption"}:
         return str(metadata["caption"])

@@ -236,11 +236,15 @@ class _Asked:
         unknown = np.isnan(logits)
         known = np.flatnonzero(~unknown)
         best = rank(direction, logits[known], self._top_k)
-        numbers = (known[best.indices], best.similarities, best.logits)
-        rows: Iterable[tuple[int, float, float]] = zip(
-            *map(np.ndarray.tolist, numbers), strict=True
+        records = tuple(
+            self._record(index, similarity, logit, details)
+            for index, similarity, logit in zip(
+                known[best.indices].tolist(),
+                best.similarities.tolist(),
+                best.logits.tolist(),
+                strict=True,
+            )
         )
-        records = tuple(self._record(*row, details) for row in rows)
         missing = () if self.whole else tuple(self.ids[row] for row in np.flatnonzero(unknown))
         return Reranked(direction, records, missing)
 
