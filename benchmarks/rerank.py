@@ -39,7 +39,7 @@ CALLS, CANDIDATES = 64, 10
 SEED = 0
 THROUGHPUT, CPU, PAIRS = 2.5, 0.4, 1.5
 """At least so many times the throughput, at most this share of the CPU, at most so many times the
-CPU of a matrix."""
+CPU of a matrix: with the demo's model, which spends little time in an engine."""
 
 Work = Mapping[str, Callable[[], object]]
 Seconds = dict[str, dict[str, list[float]]]
@@ -53,7 +53,7 @@ Seconds = dict[str, dict[str, list[float]]]
 def main(
     *, module: Module | None, rounds: int, threads: int | None, json_file: Path | None
 ) -> None:
-    """Measure, print, and fail unless every bound is kept."""
+    """Measure and print; fail if the demo's model misses a bound."""
     with tempfile.TemporaryDirectory() as folder:
         bundle, regions, captions = _inputs(module, Path(folder))
         found: dict[str, Any] = {}
@@ -84,7 +84,7 @@ def main(
     click.echo(json.dumps(report, indent=1))
     if json_file is not None:
         write_json(json_file, report)
-    raise SystemExit(1 if report["missed"] else 0)
+    raise SystemExit(1 if report["missed"] and module is None else 0)
 
 
 def _inputs(module: Module | None, folder: Path) -> tuple[Bundle, NDArray[Any], list[Any]]:
