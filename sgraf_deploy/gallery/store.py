@@ -178,7 +178,7 @@ class Gallery:
         keys = [encode_id(id_) for id_ in ids]
         with self._reading() as (opened, txn):
             gathered = opened.gather(txn, keys, opened.numbers(txn, keys))
-        return Rows(tuple(ids), *gathered, opened.header, opened.layout)
+        return Rows(tuple(ids), *gathered, self.path, opened.header, opened.layout)
 
     def details(self, ids: Sequence[str]) -> list[Details]:
         """The metadata, boxes and size of some ids, without their rows; raises as `read`."""
