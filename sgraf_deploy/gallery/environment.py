@@ -70,8 +70,10 @@ class Environment:
     @contextmanager
     def writing(self) -> Iterator[lmdb.Transaction[bytes]]:
         """A write transaction: committed to the disk after the block, or undone after an error."""
-        with translated(self._folder), self._env.begin(write=True) as txn:
-            yield txn
+        with translated(self._folder):
+            self._env.reader_check()  # what a killed reader read keeps its pages from being used
+            with self._env.begin(write=True) as txn:
+                yield txn
 
     def copy(self, path: Path) -> None:
         """Write a compacted copy, which is not yet synced to the disk."""

@@ -11,7 +11,6 @@ LMDB could keep them in tables of their own, but whoever opens these has to wait
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -104,7 +103,7 @@ class Opened:
         if self.header.kind == "captions":
             return self._gather_captions(txn, keys, numbers)
         arrays = self._empty(len(keys), 0)
-        flat = [_bytes(array) for array in _each(arrays)]
+        flat = _bytes_of(arrays)
         tails = [b""] * len(keys)
         for row in np.argsort(np.array(numbers, np.uint64), kind="stable").tolist():
             record, _ = self.record(txn, keys[row], numbers[row])
@@ -200,7 +199,7 @@ class Opened:
         ends = np.cumsum(lengths, dtype=np.int64).tolist()
         arrays = self._empty(len(keys), ends[-1] if ends else 0)
         names = [name for specs in self.header.rows.values() for name in specs]
-        flat = [_bytes(array) for array in _each(arrays)]
+        flat = _bytes_of(arrays)
         for row, (record, words) in enumerate(each):
             last = ends[row]
             targets = [
@@ -246,10 +245,9 @@ def open_data(folder: Path) -> Opened:
     )
 
 
-def _each(arrays: Arrays) -> list[NDArray[Any]]:
-    return [array for named in arrays.values() for array in named.values()]
-
-
-def _bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
-    """The same memory as bytes, a row for each of the array's rows, of which there may be none."""
-    return array.reshape(len(array), math.prod(array.shape[1:])).view(np.uint8)
+def _bytes_of(arrays: Arrays) -> list[NDArray[np.uint8]]:
+    """Views of the arrays as (rows, bytes of a row)."""
+    each = [array for named in arrays.values() for array in named.values()]
+    return [
+        array.reshape(-1).view(np.uint8).reshape(len(array), array.strides[0]) for array in each
+    ]

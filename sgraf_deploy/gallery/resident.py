@@ -41,7 +41,7 @@ class Resident:
         self, scorer: Scorer, opened: Opened, txn: Any, keys: Sequence[bytes]
     ) -> EncodedImages:
         """The images of some ids, copied on the device; those that are not there yet are read."""
-        check_scorer(scorer, opened.header, "images")
+        check_scorer(scorer, opened.path, opened.header, "images")
         numbers = opened.numbers(txn, keys)
         wanted = dict(zip(numbers, keys, strict=True))
         with self._lock:

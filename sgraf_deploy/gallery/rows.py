@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -129,6 +130,8 @@ class Rows:
     lengths: NDArray[np.int32] | None
     tails: tuple[bytes, ...]
     """What `details` are read from."""
+    path: Path
+    """The gallery's folder."""
     header: Header
     layout: Layout
 
@@ -145,12 +148,12 @@ class Rows:
 
     def images(self, scorer: Scorer) -> EncodedImages:
         """These images on the device of a scorer; DataError if it encodes in another way."""
-        check_scorer(scorer, self.header, "images")
+        check_scorer(scorer, self.path, self.header, "images")
         return scorer.images_from_host(taken(scorer, self.header, self.arrays))
 
     def captions(self, scorer: Scorer) -> EncodedCaptions:
         """These captions on the device of a scorer; DataError if it encodes in another way."""
-        check_scorer(scorer, self.header, "captions")
+        check_scorer(scorer, self.path, self.header, "captions")
         lengths = np.empty(0, np.int32) if self.lengths is None else self.lengths
         return scorer.captions_from_host(lengths, taken(scorer, self.header, self.arrays))
 
@@ -166,9 +169,9 @@ class Gathered:
     """What the layout reads details from, (ids,)."""
 
 
-def check_scorer(scorer: Scorer, header: Header, kind: Kind) -> None:
+def check_scorer(scorer: Scorer, path: Path, header: Header, kind: Kind) -> None:
     """Raise DataError unless a scorer's images or captions are encoded as a gallery's are."""
-    what = f"{kind} of the gallery"
+    what = f"{kind} of gallery {path}"
     encoding_of(scorer, kind).check(header.encoding, what, error=DataError)
 
 

@@ -179,7 +179,7 @@ class Gallery:
         keys = [encode_id(id_) for id_ in ids]
         with self._reading() as (opened, txn):
             gathered = opened.gather(txn, keys, opened.numbers(txn, keys))
-        return Rows(tuple(ids), *gathered, opened.header, opened.layout)
+        return Rows(tuple(ids), *gathered, self.path, opened.header, opened.layout)
 
     def gather(
         self, scorer: Scorer, ids: Sequence[str], *, optional: Collection[str] = ()
@@ -203,7 +203,7 @@ class Gallery:
                 tails = opened.tails(txn, keys, numbers)
                 return Gathered(tuple(ids), encoded, opened.layout, tails)
             gathered = opened.gather(txn, keys, numbers)
-        rows = Rows(tuple(ids), *gathered, opened.header, opened.layout)
+        rows = Rows(tuple(ids), *gathered, self.path, opened.header, opened.layout)
         return Gathered(rows.ids, rows.encoded(scorer), rows.layout, rows.tails)
 
     def details(self, ids: Sequence[str]) -> list[Details]:

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.galleries import (
+from support.refusals import naming, refused
+from support.scorers import CAPTIONS
+from support.small_galleries import (
     CAPTION_IDS,
     REGIONS,
     caption_gallery,
     image_gallery,
 )
-from support.refusals import naming, refused
-from support.scorers import CAPTIONS
 
 from sgraf_deploy.errors import DataError, InputError, UnavailableError
 from sgraf_deploy.gallery.adaptor import GalleryRanker

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from support.galleries import (
+from support.refusals import naming, refused
+from support.scorers import CAPTIONS, assert_logits
+from support.small_galleries import (
     BOXES,
     CAPTION_IDS,
     IMAGE_IDS,
@@ -20,8 +22,6 @@ from support.galleries import (
     caption_gallery,
     image_gallery,
 )
-from support.refusals import naming, refused
-from support.scorers import CAPTIONS, assert_logits
 
 from sgraf_deploy.errors import DataError, InputError
 from sgraf_deploy.gallery.ranked import Reranked, RerankRequest
