@@ -108,10 +108,15 @@ class Graph(ABC):
     largest: tuple[Mapping[str, int], ...] = ()
     """The largest size of each dynamic axis, by profile; empty where any size is taken."""
 
-    def __init__(self, signature: GraphSignature) -> None:
-        """Take the named inputs and outputs, in order, that every run is checked against."""
-        self.signature = signature
+    def __init__(self, signature: GraphSignature, *, ragged: GraphSignature | None = None) -> None:
+        """Take the named inputs and outputs, in order, that every run is checked against.
+
+        `ragged` is a second signature (`config.ragged_signature`) of a scorer that also takes
+        captions without padding; a run is checked against it if it has `offsets`.
+        """
+        self.signature, self.ragged = signature, ragged
         self._check = InputCheck(signature, self.kind, self.also_float16)
+        self._check_ragged = ragged and InputCheck(ragged, self.kind, self.also_float16)
 
     @final
     def run(
@@ -127,9 +132,11 @@ class Graph(ABC):
                 for lengths and indices that the host knows, in range; or fit no profile.
             EngineMemoryError: the device's memory does not suffice; a smaller run may still fit.
         """
-        sizes = self._check.inputs(inputs)
+        ragged = self._check_ragged if "offsets" in inputs else None
+        check = ragged or self._check
+        sizes = check.inputs(inputs)
         if outputs:
-            self._check.outputs(outputs, sizes)
+            check.outputs(outputs, sizes)
         return self._run(inputs, outputs or _NOT_BOUND, sizes)
 
     @abstractmethod

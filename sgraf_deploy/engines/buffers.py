@@ -28,6 +28,7 @@ Extremes = tuple[int, int]
 
 _RANGES = {
     "lengths": (1, "words", 0),
+    "offsets": (0, "words", -1),
     "image_index": (0, "images", -1),
     "caption_index": (0, "captions", -1),
 }

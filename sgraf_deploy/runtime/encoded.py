@@ -243,6 +243,30 @@ class EncodedCaptions:
         real = steps < lengths[:, None]
         return np.where(real, offsets[:, None] + steps, np.int32(self.padding_row))
 
+    def inputs(
+        self, graphs: Mapping[str, Graph], rows: NDArray[np.integer[Any]], words: int
+    ) -> dict[str, dict[str, Buffer]]:
+        """Gather what the members' graphs take of the captions at these rows, by input name.
+
+        Graphs that take captions without padding are given all words as they are; for others the
+        words are gathered, and padded to so many `words`.
+        """
+        engine = self.origin.engine
+        index = rows.astype(np.int32)
+        lengths = engine.put(self.lengths[index])
+        ragged = all(graph.ragged is not None for graph in graphs.values())
+        places = engine.put(self.offsets[index]) if ragged else self.word_rows(index, words)
+        found = {}
+        for name in graphs:
+            buffers = self.members[name]
+            texts = {"text_global": engine.gather(buffers.text_global, index), "lengths": lengths}
+            if ragged:
+                texts |= {"word_embeddings": buffers.word_embeddings, "offsets": places}
+            else:
+                texts["word_embeddings"] = engine.gather(buffers.word_embeddings, places)
+            found[name] = texts
+        return found
+
     def compact_words(self, member: str, *, padded: bool = False) -> Array:
         """Fetch the words of these captions alone, in order: (words, embed).
 

@@ -18,6 +18,7 @@ from sgraf_deploy.engines.base import Engine
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime import encode, host_rows, saved_encodings
+from sgraf_deploy.runtime.caption_cache import DEFAULT_CACHE_BYTES, CaptionCache
 from sgraf_deploy.runtime.context import Context
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages, name_of
 from sgraf_deploy.runtime.encoding import Encoding, Kind, image_encoding, text_encoding
@@ -49,13 +50,14 @@ class OpenedBundle:
         limits: TileLimits,
         tile: TileShape | None = None,
         max_words: int | None = MAX_WORDS,
+        caption_cache: int = DEFAULT_CACHE_BYTES,
     ) -> None:
         """Take over an engine that was opened on the bundle; `load` does this for you."""
         configs = {name: member.config for name, member in bundle.manifest.members.items()}
         made = (bundle.manifest, precision, engine.executed)
         origin = Origin(bundle.sha256, configs, engine, image_encoding(*made), text_encoding(*made))
         self.bundle = bundle
-        self._context = Context(origin, limits, tile)
+        self._context = Context(origin, limits, tile, cache=CaptionCache(caption_cache))
         self._process = os.getpid()
         self._closed = False
         self._reader = CaptionReader(bundle, max_words)
@@ -301,6 +303,7 @@ class OpenedBundle:
             self._closed = True
             if self._process == os.getpid():
                 self._context.pool.close()
+                self._context.cache.clear()
                 self._context.engine.close()
 
     def __enter__(self) -> Self:
@@ -347,11 +350,14 @@ class OpenedBundle:
         return images, captions
 
     def _encoded(
-        self, images: CheckedImages, captions: CheckedCaptions
+        self, images: CheckedImages, captions: CheckedCaptions, *, queries: bool = False
     ) -> tuple[EncodedImages, EncodedCaptions]:
-        """Encode what is not encoded of images and captions that `_checked` returned."""
+        """Encode what is not encoded of images and captions that `_checked` returned.
+
+        Captions that are `queries` may come from the cache.
+        """
         if isinstance(images, np.ndarray):
             images = encode.encode_images(self._context, images)
         if not isinstance(captions, EncodedCaptions):
-            captions = encode.encode_captions(self._context, captions)
+            captions = encode.encode_captions(self._context, captions, queries=queries)
         return images, captions

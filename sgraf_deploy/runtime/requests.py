@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgraf_deploy.config import Direction
-from sgraf_deploy.engines.ensemble import ensemble_logits
+from sgraf_deploy.data.regions import not_finite, readable
+from sgraf_deploy.engines.ensemble import Logits, ensemble_logits
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.runtime import pairs
 from sgraf_deploy.runtime.context import Context
@@ -70,26 +71,46 @@ def rerank_many(
     """Answer calls on one gallery, in their order: encode the queries, then score all pairs."""
     images = isinstance(gallery, EncodedImages)
     direction: Direction = "text_to_image" if images else "image_to_text"
-    origin, rows = context.origin, len(gallery)
-    chosen = [_checked(at, call, origin, direction, rows) for at, call in enumerate(calls)]
+    origin, size = context.origin, len(gallery)
+    chosen = [_checked(at, call, origin, direction, size) for at, call in enumerate(calls)]
     if not calls:
         return []
     ends = np.cumsum([len(rows) for rows, _ in chosen])
     gallery_rows = np.concatenate([rows for rows, _ in chosen])
     queries: Any
-    if isinstance(gallery, EncodedImages):
+    if images:
         queries, query_rows = _encoded_captions(context, reader, calls)
-        sides = gallery, queries
     else:
         queries, query_rows = _encoded_images(context, calls)
-        sides = queries, gallery
-    pair_queries = np.repeat(query_rows, np.diff(ends, prepend=0))
-    pair_rows = (gallery_rows, pair_queries) if images else (pair_queries, gallery_rows)
-    logits = ensemble_logits(pairs.pair_logits(context, *sides, *pair_rows))
+    query_rows = np.repeat(query_rows, np.diff(ends, prepend=0))
+    logits = _distinct_logits(context, queries, gallery, query_rows, gallery_rows)
     return [
         rank(direction, part, call.top_k, ids)
         for call, (_, ids), part in zip(calls, chosen, np.split(logits, ends[:-1]), strict=True)
     ]
+
+
+def _distinct_logits(
+    context: Context,
+    queries: EncodedImages | EncodedCaptions,
+    gallery: EncodedImages | EncodedCaptions,
+    query_rows: NDArray[np.int32],
+    gallery_rows: NDArray[np.int32],
+) -> Logits:
+    """Compute the logits to rank by of pairs, (pairs,) float32; equal pairs are scored once.
+
+    Their logits are then equal on any engine, also on one that rounds by the place in a batch.
+    """
+    size = max(1, len(gallery))
+    distinct, places = np.unique(
+        query_rows.astype(np.int64) * size + gallery_rows, return_inverse=True
+    )
+    rows = [each.astype(np.int32) for each in np.divmod(distinct, size)]
+    if isinstance(gallery, EncodedImages):
+        sides: Any = gallery, queries, *reversed(rows)
+    else:
+        sides = queries, gallery, *rows
+    return ensemble_logits(pairs.pair_logits(context, *sides))[places]
 
 
 def _checked(
@@ -132,7 +153,7 @@ def _encoded_captions(
         if isinstance(call.query, EncodedCaptions):
             rows[place] = len(token_ids) + len(parts)
             parts.append(call.query)
-    encoded = encode_captions(context, token_ids)
+    encoded = encode_captions(context, token_ids, queries=True)
     return EncodedCaptions.concatenate([encoded, *parts]) if parts else encoded, rows
 
 
@@ -152,7 +173,9 @@ def _encoded_images(
             parts.append(query)
             continue
         try:
-            check_regions_layout(query[None], config)
+            stored = check_regions_layout(query[None], config)
+            if not np.isfinite(readable(stored)).all():
+                raise not_finite(stored, 0, "regions")
         except InputError as error:
             raise error.at(f"call {place}") from error
         rows[place] = len(regions)

@@ -62,7 +62,8 @@ class Reranking(OpenedBundle):
             wanted = query if isinstance(query, EncodedImages) else np.asarray(query)[None]
             sides = self._checked(wanted, candidates)
             names = check_ids(ids, len(sides[1]))
-        logits = matrix.ensemble_matrix(self._context, *self._encoded(*sides))
+        encoded = self._encoded(*sides, queries=direction == "text_to_image")
+        logits = matrix.ensemble_matrix(self._context, *encoded)
         return rank(direction, logits.reshape(-1), top_k, names)
 
     def rank(

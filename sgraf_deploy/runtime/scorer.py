@@ -23,7 +23,8 @@ from sgraf_deploy.engines.registry import open_engine
 from sgraf_deploy.gate.engines import gate_engine
 from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime import matrix, pairs, ranks
-from sgraf_deploy.runtime.arguments import check_load, merge_options
+from sgraf_deploy.runtime.arguments import check_cache, check_load, merge_options
+from sgraf_deploy.runtime.caption_cache import DEFAULT_CACHE_BYTES
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
 from sgraf_deploy.runtime.opened import Captions, Images
 from sgraf_deploy.runtime.outputs import check_outputs, name_outputs
@@ -47,6 +48,7 @@ def load(  # noqa: PLR0913  # what it takes is the public face of a dozen module
     memory_budget: int | None = None,
     tile: TileShape | None = None,
     max_words: int | None = MAX_WORDS,
+    caption_cache: int = DEFAULT_CACHE_BYTES,
 ) -> Scorer:
     """Open a bundle for scoring, with all of its graphs, so that damage shows now and not later.
 
@@ -65,6 +67,8 @@ def load(  # noqa: PLR0913  # what it takes is the public face of a dozen module
         memory_budget: Bytes that one tile may take beyond encoded inputs and the result.
         tile: A fixed size of the tiles, in place of the size that the budget gives.
         max_words: The most tokens of a caption, `<start>` and `<end>` included; None for any.
+        caption_cache: Bytes of encoded captions, of those that `rerank` and `rerank_many` were
+            asked last, that are kept for the next time; 0 keeps none. By default 64 MiB.
 
     Raises:
         BundleError: a bundle, or a compiled plan, that cannot be used or fetched.
@@ -82,6 +86,7 @@ def load(  # noqa: PLR0913  # what it takes is the public face of a dozen module
         Scorer(f8k.sgraf, ort, fp32 on cpu)
     """
     check_load(bundle, engine, precision, device, threads, options, memory_budget, tile, max_words)
+    check_cache(caption_cache)
     wanted = merge_options(options, device=device, threads=threads)
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     choice = choose(Request(engine, precision, wanted.device), Machine(opened, wanted))
@@ -90,7 +95,13 @@ def load(  # noqa: PLR0913  # what it takes is the public face of a dozen module
     running = _open(opened, choice, wanted)
     limits = TileLimits(memory_budget or DEFAULT_TILE_BYTES, running.tile_advice)
     return Scorer(
-        opened, running, precision=choice.precision, limits=limits, tile=tile, max_words=max_words
+        opened,
+        running,
+        precision=choice.precision,
+        limits=limits,
+        tile=tile,
+        max_words=max_words,
+        caption_cache=caption_cache,
     )
 
 

@@ -192,6 +192,7 @@ def test_what_is_not_there_is_refused(
         *(({"device": value}, "device") for value in (0, b"cpu", ["cpu"])),
         *(({"threads": value}, "threads") for value in (0, -1, 1.5, True, "2")),
         *(({"max_words": value}, "max_words") for value in (2, 0, 1.5, True)),
+        *(({"caption_cache": value}, "caption_cache") for value in (-1, 1.5, True, "2", None)),
         *(
             ({"options": EngineOptions(**cast(Any, {field: value}))}, f"options.{field}")
             for field, value in [
@@ -260,6 +261,7 @@ def test_a_graph_that_cannot_be_opened_closes_the_engine(
     assert with_fake[0].closed
 
 
+@pytest.mark.filterwarnings("ignore:.* is deprecated:DeprecationWarning")
 def test_a_closed_scorer_says_so(faked: MakeFaked, regions: NDArray[np.float32]) -> None:
     made = faked()
     scorer = made.scorer
@@ -275,6 +277,10 @@ def test_a_closed_scorer_says_so(faked: MakeFaked, regions: NDArray[np.float32])
         lambda: scorer.logits(images, captions),
         lambda: scorer.score_pairs(images, captions, [0], [0]),
         lambda: scorer.rerank("a dog", images),
+        lambda: scorer.rerank_many([], images),
+        lambda: scorer.images_from_host(images.to_host()),
+        lambda: scorer.captions_from_host(captions.lengths, captions.to_host()),
+        lambda: scorer.read_saved("nowhere"),
         lambda: scorer.tiling(images, captions),
         lambda: scorer.save_encoded(images, "nowhere"),
         lambda: scorer.load_images("nowhere"),

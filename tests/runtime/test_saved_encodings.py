@@ -143,6 +143,7 @@ def test_rows_are_read_for_another_store(
     assert (saved.encoding, saved.lengths) == (images.encoding, None)
     texts = scorer.read_saved(scorer.save_encoded(captions, tmp_path / "captions"))
     assert texts.encoding == captions.encoding
+    assert texts.lengths is not None
     assert np.array_equal(texts.lengths, captions.lengths)
     for found, made in (saved.arrays, images.to_host()), (texts.arrays, captions.to_host()):
         assert {member: set(arrays) for member, arrays in found.items()} == {

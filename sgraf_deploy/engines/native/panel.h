@@ -67,7 +67,7 @@ static long slot_of(Panel *panel, int32_t caption) {
     Slot *slot = &panel->slots[panel->slot_count];
     *slot = (Slot){caption, length, panel->slot_columns};
     long embed = panel->model->embed;
-    const float *words = captions->words + (size_t)caption * captions->longest * embed;
+    const float *words = captions->words + (size_t)captions->offsets[caption] * embed;
     begin(&panel->work, SGRAF_WORDS, SGRAF_MOVES);
     assert(slot->column + whole_vectors(length) <= panel->work.slot_stride);
     for (long first = 0; first < length; first += VL) {
