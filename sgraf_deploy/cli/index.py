@@ -240,9 +240,15 @@ def _caption_items(
 
 
 def saved_items(scorer: Scorer, file: Path, kind: Kind, ids: Path | None) -> Items:
-    """What `save_encoded` wrote to a file."""
+    """What `save_encoded` wrote to a file; or InputError if that is not of this kind."""
+    from sgraf_deploy.errors import InputError
     from sgraf_deploy.gallery.indexing import SavedItems
     from sgraf_deploy.gallery.splits import given_ids
 
-    encoded = scorer.load_images(file) if kind == "images" else scorer.load_captions(file)
-    return SavedItems(given_ids(ids, len(encoded), "ids", first=int(kind == "captions")), encoded)
+    saved = scorer.read_saved(file)
+    if saved.encoding.kind != kind:
+        hint = "leave --captions out" if kind == "captions" else "add --captions"
+        raise InputError(f"--from-npz {file}", expected=kind, got=saved.encoding.kind, hint=hint)
+    first = next(iter(saved.arrays.values()))
+    rows = len(first["image_global" if kind == "images" else "text_global"])
+    return SavedItems(given_ids(ids, rows, "ids", first=int(kind == "captions")), saved)

@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgraf_deploy.errors import DataError
+from sgraf_deploy.gallery.header import PER_WORD
 from sgraf_deploy.gallery.record import Details, Layout, source_of
 from sgraf_deploy.gallery.rows import Batch
 from sgraf_deploy.gallery.splits import SplitDetails
 from sgraf_deploy.gallery.store import Gallery
 from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
+from sgraf_deploy.runtime.saved_encodings import SavedRows
 from sgraf_deploy.runtime.scorer import Scorer
 
 BATCH_BYTES = 64 * 2**20
@@ -107,20 +109,45 @@ class SplitCaptions(Items):
 class SavedItems(Items):
     """Images or captions that are encoded already, from a file of `save_encoded`."""
 
-    def __init__(self, ids: Sequence[str], encoded: EncodedImages | EncodedCaptions) -> None:
+    def __init__(self, ids: Sequence[str], saved: SavedRows) -> None:
         super().__init__(ids)
-        if len(ids) != len(encoded):
-            raise DataError("ids", expected=f"{len(encoded)}, one for each row", got=len(ids))
-        self._encoded = encoded
+        first = next(iter(saved.arrays.values()))
+        count = len(first["image_global" if saved.lengths is None else "text_global"])
+        if len(ids) != count:
+            raise DataError("ids", expected=f"{count}, one for each row", got=len(ids))
+        self._saved = saved
+        lengths = np.zeros(0, np.int64) if saved.lengths is None else saved.lengths
+        self._ends = np.cumsum(lengths, dtype=np.int64)
 
     def source(self, row: int) -> bytes:
         """Of the encoded rows."""
-        rows = self._encoded[row].to_host()
-        return source_of(np.asarray(array) for named in rows.values() for array in named.values())
+        batch = self._rows(np.array([row]))
+        return source_of(array for named in batch.values() for array in named.values())
 
     def batch(self, rows: NDArray[np.int64]) -> Batch:
         """The rows themselves."""
-        return _batch(self, rows, self._encoded[rows], None)
+        lengths = self._saved.lengths
+        return Batch(
+            [self.ids[row] for row in rows],
+            self._saved.encoding,
+            self._rows(rows),
+            None if lengths is None else lengths[rows],
+            sources=[self.source(int(row)) for row in rows],
+        )
+
+    def _rows(self, rows: NDArray[np.int64]) -> dict[str, dict[str, NDArray[Any]]]:
+        lengths, words = self._saved.lengths, rows
+        if lengths is not None:
+            sizes = lengths[rows].astype(np.int64)
+            starts = self._ends[rows] - sizes
+            first = np.cumsum(sizes) - sizes
+            words = np.arange(sizes.sum()) + np.repeat(starts - first, sizes)
+        return {
+            member: {
+                name: array[words if name == PER_WORD else rows] for name, array in named.items()
+            }
+            for member, named in self._saved.arrays.items()
+        }
 
 
 def add(

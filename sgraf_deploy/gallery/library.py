@@ -40,6 +40,12 @@ def hash_library() -> Any:
     return xxhash
 
 
+def check_installed() -> None:
+    """Raise UnavailableError, with the command that installs both, where one is missing."""
+    store_library()
+    hash_library()
+
+
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
     """Turn an error of LMDB about the gallery at `path` into a DataError."""

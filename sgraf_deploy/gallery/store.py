@@ -23,6 +23,7 @@ from sgraf_deploy.gallery.header import (
     read_header,
     write_header,
 )
+from sgraf_deploy.gallery.library import check_installed
 from sgraf_deploy.gallery.lock import only_writer
 from sgraf_deploy.gallery.maintenance import (
     CHUNK,
@@ -72,6 +73,7 @@ class Gallery:
 
     def __init__(self, path: PathLike, *, resident: ResidentBytes = 0) -> None:
         """Open an existing gallery; as `Gallery.open` does."""
+        check_installed()
         self.path = Path(path)
         check_local(self.path)
         self._process = os.getpid()
@@ -107,6 +109,7 @@ class Gallery:
         Raises:
             DataError: there is something at `path`, or it cannot be written.
         """
+        check_installed()
         header = header_for(scorer, kind, dtype, max_size, _NEW_DATA)
         target = Path(path)
         check_local(target.parent)
@@ -127,6 +130,7 @@ class Gallery:
 
         Raises:
             DataError: there is none, it is damaged, or on a network file system.
+            UnavailableError: the packages of the extra `gallery` are not installed.
             InputError: `resident` for a gallery of captions, or too few bytes.
         """
         return cls(path, resident=resident)

@@ -130,6 +130,9 @@ def test_what_save_encoded_wrote_is_imported(world: World, captions: bool) -> No
         for added in (len(encoded), 0):
             result = done("index", world.bundle, "--from-npz", "encoded.npz", "-o", "g", *named)
             line_naming(result.stdout, "gallery g", added, len(encoded) - added)
+            assert result.stderr == ""
+        other = ("index", world.bundle, "--from-npz", "encoded.npz", "-o", "h")
+        refused_line(run(*other, *(() if captions else ("--captions",))), InputError, "--from-npz")
         with Gallery.open("g") as gallery:
             found = (gallery.captions if captions else gallery.images)(scorer, ["x4", "x0"])
             expected = encoded[[4, 0]].to_host()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from sgraf_deploy.gallery import Gallery, indexing
 from sgraf_deploy.gallery.indexing import SavedItems, SplitCaptions, SplitImages, add, update
 from sgraf_deploy.gallery.splits import SplitDetails, given_ids, image_ids
 from sgraf_deploy.runtime import Scorer
+from sgraf_deploy.runtime.saved_encodings import SavedRows
 
 IMAGES = 10
 NAMES = [f"photo{row}.jpg" for row in range(IMAGES)]
@@ -125,11 +127,20 @@ def test_captions_carry_their_texts(make: Make, fake: Scorer) -> None:
 def test_what_is_encoded_already_is_taken_as_it_is(make: Make, fake: Scorer) -> None:
     gallery, regions = make(), make_regions(IMAGES)
     encoded = fake.encode_images(regions)
-    assert add(gallery, SavedItems(NAMES, encoded)).written == IMAGES
-    assert add(gallery, SavedItems(NAMES, encoded)).present == IMAGES
+    saved = SavedRows(encoded.encoding, encoded.to_host(), None)
+    assert add(gallery, SavedItems(NAMES, saved)).written == IMAGES
+    assert add(gallery, SavedItems(NAMES, saved)).present == IMAGES
     assert same(gallery, fake, regions)
     with refused(DataError, "ids", got=2):
-        SavedItems(NAMES[:2], encoded)
+        SavedItems(NAMES[:2], saved)
+
+
+def test_what_another_arithmetic_encoded_is_refused(make: Make, fake: Scorer) -> None:
+    encoded = fake.encode_images(make_regions(2))
+    encoding = replace(encoded.encoding, executed="fp16-rounded")
+    gallery = make()
+    with refused(DataError, gallery.path, "executed", got="fp16-rounded"):
+        add(gallery, SavedItems(NAMES[:2], SavedRows(encoding, encoded.to_host(), None)))
 
 
 def test_an_update_names_what_it_does_not_know(make: Make, fake: Scorer) -> None:
