@@ -225,7 +225,8 @@ def _rounded(given: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     }
     if "region_gram" in arrays:
         regions = arrays["region_embeddings"].astype(np.float32)
-        arrays["region_gram"] = regions @ regions.transpose(0, 2, 1)  # (images, regions, regions)
+        products = [one @ one.T for one in regions]  # a third of the time of one product of all
+        arrays["region_gram"] = np.stack(products)  # (images, regions, regions)
     return arrays
 
 

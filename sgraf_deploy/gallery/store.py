@@ -111,12 +111,8 @@ class Gallery:
         """
         check_installed()
         header = header_for(scorer, kind, dtype, max_size, _NEW_DATA)
-        target = Path(path)
-        check_local(target.parent)
-        with staged_folder(target, Rules("gallery", DataError, lambda folder: None)) as folder:
-            create_file(folder / header.data, max_size)
-            write_header(folder, header)
-        return cls(target)
+        make_folder(Path(path), header)
+        return cls(path)
 
     @classmethod
     def open(cls, path: PathLike, *, resident: ResidentBytes = 0) -> Gallery:
@@ -385,3 +381,11 @@ class Gallery:
             if path.name not in keep:
                 with suppress(OSError):
                     path.unlink()
+
+
+def make_folder(target: Path, header: Header) -> None:
+    """Make the folder of an empty gallery, whole or not at all; DataError if that fails."""
+    check_local(target.parent)
+    with staged_folder(target, Rules("gallery", DataError, lambda folder: None)) as folder:
+        create_file(folder / header.data, header.max_size)
+        write_header(folder, header)

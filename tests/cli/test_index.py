@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.cli_world import IMAGES, Ran, World, done, line_naming, refused_line, run
-from support.galleries import start
+from support.galleries import batch_of, hear, start
 from support.refusals import naming
 
 import sgraf_deploy
@@ -249,12 +249,9 @@ def test_what_is_no_gallery_is_refused(world: World, command: str) -> None:
 
 
 def test_a_second_writer_is_refused(world: World) -> None:
-    from support.galleries import batch_of
-
     indexed(world)
     with start("holding", world.folder / "g") as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "put\n"
+        assert hear(child) == "put"
         refused_line(run("gallery", "delete", "g", NAMES[0]), DataError, child.pid)
         refused_line(run("gallery", "compact", "g"), DataError, child.pid)
         child.communicate("\n")

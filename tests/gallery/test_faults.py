@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from gallery.conftest import Make
-from support.galleries import IDS, LAST, batch_of, run, start, versions
+from support.galleries import IDS, LAST, ask, batch_of, hear, run, start, versions
 from support.refusals import naming, refused
 
 from sgraf_deploy.errors import DataError, InputError
@@ -87,10 +87,10 @@ def test_a_full_disk_is_told_from_other_errors(
             raise lmdb.Error(reason)
 
     usage = shutil.disk_usage(gallery.path)
-    monkeypatch.setattr(library.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with refused(DataError, gallery.path, got=naming("0.0"), hint=naming()):
         fail()
-    monkeypatch.setattr(library.shutil, "disk_usage", lambda path: usage._replace(free=10**12))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10**12))
     with pytest.raises(DataError) as caught:
         fail()
     assert ("free disk space" in str(caught.value)) == ("No space" in reason)
@@ -117,8 +117,7 @@ def test_a_full_map_is_told_and_loses_nothing(make: Make) -> None:
 def test_a_second_writer_is_refused_at_once(make: Make) -> None:
     gallery = make()
     with start("holding", gallery.path) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "put\n"
+        assert hear(child) == "put"
         for work in (
             lambda: gallery.write(batch_of(gallery.header, ["mine"])),
             lambda: gallery.delete(["held"]),
@@ -136,8 +135,7 @@ def test_a_second_writer_is_refused_at_once(make: Make) -> None:
 def test_the_lock_of_a_writer_that_died_is_free(make: Make) -> None:
     gallery = make()
     with start("holding", gallery.path) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "put\n"
+        assert hear(child) == "put"
         child.kill()
     gallery.write(batch_of(gallery.header, ["mine"]))
     assert gallery.ids() == ["mine"]
@@ -160,26 +158,16 @@ def test_no_write_between_the_copy_and_the_swap_of_compact_is_lost(make: Make) -
     gallery = make()
     gallery.write(batch_of(gallery.header, IDS))
     with start("obeying", gallery.path) as child:
-        assert child.stdin is not None
-        assert child.stdout is not None
-
-        def ask(line: str) -> str:
-            assert child.stdin is not None
-            assert child.stdout is not None
-            child.stdin.write(f"{line}\n")
-            child.stdin.flush()
-            return child.stdout.readline().rstrip("\n")
-
-        assert child.stdout.readline() == "open\n"
+        assert hear(child) == "open"
         seen: dict[str, str] = {}
-        gallery.compact(step=lambda name: seen.update({name: ask(f"at-{name}")}))
+        gallery.compact(step=lambda name: seen.update({name: ask(child, f"at-{name}")}))
         assert list(seen) == list(COMPACT_STEPS)
         assert {said.split()[0] for said in seen.values()} == {"DataError"}
-        assert ask("after") == "1"
-        assert ask("? id3") == "0"
+        assert ask(child, "after") == "1"
+        assert ask(child, "? id3") == "0"
         assert gallery.ids() == [*IDS, "after"]
         gallery.write(batch_of(gallery.header, ["mine"]))
-        assert ask("? mine") == "0"
+        assert ask(child, "? mine") == "0"
         child.communicate()
     assert data_files(gallery.path) == [gallery.header.data]
 
@@ -228,8 +216,7 @@ def test_readers_that_were_killed_are_cleared(make: Make) -> None:
     gallery.write(batch_of(gallery.header, IDS))
     gallery.close()
     with start("reading", gallery.path) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "reading\n"
+        assert hear(child) == "reading"
         child.kill()
     with Gallery.open(gallery.path) as opened:
         readers = opened._current().environment._env.readers()
@@ -240,8 +227,7 @@ def test_a_writer_clears_readers_that_were_killed(make: Make) -> None:
     gallery = make()
     gallery.write(batch_of(gallery.header, IDS))
     with start("reading", gallery.path) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "reading\n"
+        assert hear(child) == "reading"
         assert str(child.pid) in gallery._current().environment._env.readers()
         child.kill()
     gallery.write(batch_of(gallery.header, ["more"]))

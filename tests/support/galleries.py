@@ -19,8 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgraf_deploy.errors import SgrafDeployError
-from sgraf_deploy.gallery import Batch, Details, Gallery, Rows
+from sgraf_deploy.gallery import Batch, Details, Gallery, Rows, indexing
 from sgraf_deploy.gallery.header import PER_WORD, Header
+from sgraf_deploy.gallery.indexing import Items
+from sgraf_deploy.gallery.record import source_of
 
 PATHS = Path(__file__).parents[2], Path(__file__).parents[1]
 
@@ -88,6 +90,26 @@ def start(worker: str, gallery: Path, *arguments: object) -> subprocess.Popen[st
     )
 
 
+def hear(child: subprocess.Popen[str]) -> str:
+    """The next line that a process says."""
+    assert child.stdout is not None
+    return child.stdout.readline().rstrip("\n")
+
+
+def rest(child: subprocess.Popen[str]) -> str:
+    """All that a process says until it ends."""
+    assert child.stdout is not None
+    return child.stdout.read()
+
+
+def ask(child: subprocess.Popen[str], line: str) -> str:
+    """Say a line to a process; what it answers."""
+    assert child.stdin is not None
+    child.stdin.write(f"{line}\n")
+    child.stdin.flush()
+    return hear(child)
+
+
 def run(worker: str, gallery: Path, *arguments: object) -> tuple[int, str]:
     """Run this file as a script; its exit code and output."""
     with start(worker, gallery, *arguments) as child:
@@ -121,6 +143,33 @@ def killed(path: Path, step: str, turn: str) -> None:
             ids = IDS[first : first + 3]
             gallery.write(batch_of(gallery.header, ids), step=report)
             say(" ".join(ids))
+
+
+class MadeItems(Items):
+    """What `index` writes of these ids, without a model."""
+
+    def __init__(self, gallery: Gallery, ids: Sequence[str]) -> None:
+        super().__init__(ids)
+        self._gallery = gallery
+
+    def source(self, row: int) -> bytes:
+        return source_of([self.ids[row].encode()])
+
+    def batch(self, rows: NDArray[np.int64]) -> Batch:
+        ids = [self.ids[row] for row in rows]
+        return batch_of(self._gallery.header, ids, sources=[self.source(int(row)) for row in rows])
+
+
+def index(path: Path, count: str, per_batch: str) -> None:
+    """Index so many ids, a few in a batch; says how many are committed after each."""
+    indexing.MOST_PER_BATCH = int(per_batch)
+    ids = [f"item{number}" for number in range(int(count))]
+    with Gallery.open(path) as gallery:
+        present = sum(id_ in gallery for id_ in ids)
+        done = indexing.add(
+            gallery, MadeItems(gallery, ids), lambda written, _: say(present + written)
+        )
+        say(f"{done.written} {done.present}")
 
 
 def compact(path: Path, step: str) -> None:
@@ -207,8 +256,8 @@ def full(path: Path) -> None:
 
 WORKERS = {
     each.__name__: each
-    for each in (killed, compact, writer, reader, reading, obeying, holding, full)
+    for each in (killed, index, compact, writer, reader, reading, obeying, holding, full)
 }
 
 if __name__ == "__main__":
-    WORKERS[sys.argv[1]](Path(sys.argv[2]), *sys.argv[3:])  # type: ignore[operator]
+    WORKERS[sys.argv[1]](Path(sys.argv[2]), *sys.argv[3:])
