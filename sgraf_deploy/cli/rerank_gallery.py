@@ -11,6 +11,7 @@ import click
 
 from sgraf_deploy.cli.common import (
     PATH,
+    RESIDENT,
     F,
     check_regions_fit,
     check_result_file,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sgraf_deploy.gallery.ranked import RankedRecord, Reranked
+    from sgraf_deploy.gallery.resident import ResidentBytes
     from sgraf_deploy.gallery.store import Gallery
     from sgraf_deploy.runtime.scorer import Scorer
 
@@ -41,6 +43,7 @@ class Stored:
     ids: Path | None
     images: Path | None
     skip_missing: bool
+    resident: ResidentBytes
     json_file: Path | None
 
     @property
@@ -50,6 +53,7 @@ class Stored:
             "--ids": self.ids,
             "--images": self.images,
             "--skip-missing": "the option" if self.skip_missing else None,
+            "--resident": self.resident or None,
             "--json": self.json_file,
         }
 
@@ -64,6 +68,7 @@ def gallery_options(command: F) -> F:
             metavar="FILE",
             help="Also write a gallery's ranking to this file, as JSON.",
         ),
+        RESIDENT,
         click.option(
             "--skip-missing",
             is_flag=True,
@@ -100,7 +105,7 @@ def rerank_gallery(scorer: Scorer, path: Path, query: Query, stored: Stored) -> 
     from sgraf_deploy.gallery.store import Gallery
 
     check_result_file(stored.json_file, "--json")
-    gallery = Gallery.open(path)
+    gallery = Gallery.open(path, resident=stored.resident)
     _check_fits(query, gallery, stored)
     images = None if stored.images is None else Gallery.open(stored.images)
     ids = None if stored.ids is None else read_lines(stored.ids, "--ids")

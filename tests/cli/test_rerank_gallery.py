@@ -98,8 +98,11 @@ def test_images_for_a_caption(world: World, stored: Stored) -> None:
     assert (report["engine"], report["executed"]) == (stored.scorer.engine_name, "fp32")
 
 
-def test_without_ids_it_ranks_the_whole_gallery(world: World, stored: Stored) -> None:
-    query = ("--gallery", stored.images, "--caption", CAPTION)
+@pytest.mark.parametrize("more", [(), ("--resident", "all")], ids=["read", "resident"])
+def test_without_ids_it_ranks_the_whole_gallery(
+    world: World, stored: Stored, more: tuple[str, ...]
+) -> None:
+    query = ("--gallery", stored.images, "--caption", CAPTION, *more)
 
     stdout = done("rerank", world.bundle, *query).stdout
 
@@ -159,6 +162,7 @@ def test_what_does_not_go_together_is_refused(world: World, stored: Stored) -> N
         ((*images, *caption, "--limit-images", 0), ["--limit-images"], naming("--gallery")),
         ((*split, *caption, "--ids", "a.txt"), ["--ids"], naming("--gallery")),
         ((*split, *caption, "--json", "a.json"), ["--json"], naming("--gallery")),
+        ((*split, *caption, "--resident", "all"), ["--resident"], naming("--gallery")),
         ((*split, *caption, "--skip-missing"), ["--skip-missing"], naming("--gallery")),
         ((*split, "--regions", "two.npy"), ["--regions"], naming("--gallery")),
     ):
