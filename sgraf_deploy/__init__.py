@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from sgraf_deploy.engines.ranks import RankCounts
     from sgraf_deploy.explanation.explain import explain
     from sgraf_deploy.explanation.values import Explanation
+    from sgraf_deploy.gallery.adaptor import GalleryRanker
+    from sgraf_deploy.gallery.ranked import RankedRecord, Reranked, RerankRequest
+    from sgraf_deploy.gallery.reranker import Reranker
+    from sgraf_deploy.gallery.store import Gallery
     from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
+    from sgraf_deploy.runtime.encoding import Encoding
+    from sgraf_deploy.runtime.requests import RerankCall
     from sgraf_deploy.runtime.rerank import RankedItem, RerankResult
     from sgraf_deploy.runtime.scorer import Scorer, load
     from sgraf_deploy.runtime.tiles import TilePlan, TileShape, Tiling
@@ -30,11 +36,19 @@ __all__ = [
     "Bundle",
     "EncodedCaptions",
     "EncodedImages",
+    "Encoding",
     "EngineOptions",
     "Explanation",
+    "Gallery",
+    "GalleryRanker",
     "RankCounts",
     "RankedItem",
+    "RankedRecord",
+    "RerankCall",
+    "RerankRequest",
     "RerankResult",
+    "Reranked",
+    "Reranker",
     "Scorer",
     "TilePlan",
     "TileShape",
@@ -49,11 +63,19 @@ _HOMES = {
     "Bundle": "sgraf_deploy.bundle.bundle",
     "EncodedCaptions": "sgraf_deploy.runtime.encoded",
     "EncodedImages": "sgraf_deploy.runtime.encoded",
+    "Encoding": "sgraf_deploy.runtime.encoding",
     "EngineOptions": "sgraf_deploy.engines.base",
     "Explanation": "sgraf_deploy.explanation.values",
+    "Gallery": "sgraf_deploy.gallery.store",
+    "GalleryRanker": "sgraf_deploy.gallery.adaptor",
     "RankCounts": "sgraf_deploy.engines.ranks",
     "RankedItem": "sgraf_deploy.runtime.rerank",
+    "RankedRecord": "sgraf_deploy.gallery.ranked",
+    "RerankCall": "sgraf_deploy.runtime.requests",
+    "RerankRequest": "sgraf_deploy.gallery.ranked",
     "RerankResult": "sgraf_deploy.runtime.rerank",
+    "Reranked": "sgraf_deploy.gallery.ranked",
+    "Reranker": "sgraf_deploy.gallery.reranker",
     "Scorer": "sgraf_deploy.runtime.scorer",
     "TilePlan": "sgraf_deploy.runtime.tiles",
     "TileShape": "sgraf_deploy.runtime.tiles",

@@ -157,6 +157,19 @@ def signature(
     return GraphSignature((*image, *text, lengths, *products, *index), (logits,))
 
 
+def ragged_signature(padded: GraphSignature) -> GraphSignature:
+    """The signature of a scorer whose captions are not padded but lie one after the other.
+
+    "words" are then those of all captions, and `offsets` say in which row each caption begins.
+    """
+    inputs = []
+    for spec in padded.inputs:
+        ragged = spec.name == "word_embeddings"
+        inputs.append(replace(spec, axes=spec.axes[1:]) if ragged else spec)
+    offsets = TensorSpec("offsets", "int32", ("captions",))
+    return GraphSignature((*inputs, offsets), padded.outputs)
+
+
 def explain_signature(config: ModelConfig) -> GraphSignature:
     """The signature of a member's graph `explain`: the pair scorer's with more outputs, float32.
 

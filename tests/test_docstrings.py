@@ -15,6 +15,7 @@ from support.small_models import SGR, random_regions
 
 import sgraf_deploy
 from sgraf_deploy.bundle.bundle import Bundle
+from sgraf_deploy.gallery import Batch
 from sgraf_deploy.runtime.opened import OpenedBundle
 
 PARSER = doctest.DocTestParser()
@@ -22,10 +23,10 @@ FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 PAGE = Path(__file__).parents[1] / "docs" / "api.md"
 
 
-def public_methods() -> dict[str, Any]:
-    """The methods of `Scorer` that are called, not read."""
-    found = inspect.getmembers(sgraf_deploy.Scorer, inspect.isfunction)
-    return {name: method for name, method in found if not name.startswith("_")}
+def public_methods(kind: type[Any]) -> dict[str, Any]:
+    """The methods of a class that are called, not read, by `CLASS.METHOD`."""
+    found = inspect.getmembers(kind, inspect.isfunction)
+    return {f"{kind.__name__}.{name}": method for name, method in found if not name.startswith("_")}
 
 
 def named_in_the_page() -> dict[str, Any]:
@@ -46,18 +47,23 @@ def named_in_the_page() -> dict[str, Any]:
 
 EXAMPLES: dict[str, Any] = {
     **named_in_the_page(),
-    **{f"Scorer.{name}": method for name, method in public_methods().items()},
+    **public_methods(sgraf_deploy.Scorer),
+    **public_methods(sgraf_deploy.Reranker),
+    **public_methods(sgraf_deploy.GalleryRanker),
 }
 
 
 @pytest.fixture
 def world(exported: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """A folder with what the examples open, and the names that the class's example makes."""
+    """A folder with what the examples open, and the names that two classes' examples make."""
     shutil.copytree(exported.path, tmp_path / "f8k.sgraf")
     np.save(tmp_path / "dev_ims.npy", random_regions(SGR, 6))
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     run(sgraf_deploy.Scorer, names)
+    gallery = sgraf_deploy.Gallery.create("photos.gallery", names["scorer"])
+    gallery.write(Batch.of(names["names"], names["images"]))
+    run(sgraf_deploy.Reranker, names)
     return names
 
 
@@ -73,8 +79,13 @@ def run(documented: Any, names: dict[str, Any]) -> None:
     assert failed == 0, "".join(said)
 
 
+@pytest.mark.filterwarnings("ignore:.* is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_example_holds(name: str, world: dict[str, Any]) -> None:
+    if name.startswith("GalleryRanker"):
+        pytest.importorskip("rerankers", reason="needs the package rerankers, of the group dev")
+        if name != "GalleryRanker":
+            run(sgraf_deploy.GalleryRanker, world)
     try:
         run(EXAMPLES[name], world)
     finally:

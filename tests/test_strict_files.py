@@ -169,6 +169,7 @@ def encodings(tmp_path_factory: pytest.TempPathFactory) -> Encodings:
     return Encodings(Scorer(bundle, engine, precision="fp32", limits=TileLimits()), folder)
 
 
+@pytest.mark.filterwarnings("ignore:.* is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("name", ["images", "captions"])
 def test_encodings_with_another_header_are_read_or_refused(encodings: Encodings, name: str) -> None:
     with np.load(io.BytesIO(encodings.saved(name))) as file:
@@ -188,6 +189,7 @@ def test_encodings_with_another_header_are_read_or_refused(encodings: Encodings,
     check()
 
 
+@pytest.mark.filterwarnings("ignore:.* is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("name", ["images", "captions"])
 def test_damaged_encodings_are_read_as_they_were_or_refused(
     encodings: Encodings, name: str

@@ -190,7 +190,8 @@ def _exact_arithmetic() -> AbstractContextManager[None]:
 def _open(bundle: Bundle, options: BenchOptions, stack: ExitStack) -> dict[str, Scorer]:
     """The scorers by label, which are closed with the stack.
 
-    They have no limit of words, because it was checked when the captions were read.
+    They have no limit of words, because it was checked when the captions were read, and no cache,
+    which would have a second query cost nothing to encode.
     """
     scorers = (
         load(
@@ -199,6 +200,7 @@ def _open(bundle: Bundle, options: BenchOptions, stack: ExitStack) -> dict[str, 
             choice.precision,
             options=replace(options.engine_options, device=choice.device),
             max_words=None,
+            caption_cache=0,
         )
         for choice in options.engines
     )

@@ -27,6 +27,8 @@ from sgraf_deploy.cli.doctor import doctor
 from sgraf_deploy.cli.evaluate import evaluate
 from sgraf_deploy.cli.explain import explain
 from sgraf_deploy.cli.export import export
+from sgraf_deploy.cli.gallery import gallery
+from sgraf_deploy.cli.index import index
 from sgraf_deploy.cli.inspect import inspect
 from sgraf_deploy.cli.package import package
 from sgraf_deploy.cli.rerank import rerank
@@ -178,7 +180,7 @@ main.epilog = (
 )
 _COMMANDS = (
     *(export, compile_, inspect, package, verify, evaluate, bench, compare, rerank, explain, card),
-    *(synth, train, doctor, demo),
+    *(index, gallery, synth, train, doctor, demo),
 )
 for _command in _COMMANDS:
     main.add_command(_command)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeVar
 
 import click
 
@@ -16,10 +17,13 @@ from sgraf_deploy.config import CAPTIONS_PER_IMAGE, PRECISIONS, Precision
 from sgraf_deploy.data.bound import MAX_WORDS
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from sgraf_deploy.bundle.bundle import Bundle
+    from sgraf_deploy.data.captions import CaptionStats
     from sgraf_deploy.data.findings import Finding
+    from sgraf_deploy.data.precomp import PrecompSplit
     from sgraf_deploy.runtime.scorer import Scorer
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -165,27 +169,51 @@ LIMIT_IMAGES = click.option(
 )
 
 
-def data_options(command: F) -> F:
-    """Add the options that name a split of a precomp folder."""
-    for option in (
+def split_options(*, required: bool) -> Callable[[F], F]:
+    """A decorator that adds the options which name a split of a precomp folder.
+
+    --data and --split may be left out where they are not `required`.
+    """
+    options = (
         CAPTION_COUNT,
         LIMIT_IMAGES,
         click.option(
             "--split",
-            required=True,
+            required=required,
             metavar="NAME",
             help="Name of the split, such as dev, test or testall.",
         ),
         click.option(
             "--data",
             type=PATH,
-            required=True,
+            required=required,
             metavar="DIR",
             help="Folder of precomp data, with SPLIT_ims.npy and SPLIT_caps.txt.",
         ),
-    ):
-        command = option(command)
-    return command
+    )
+
+    def decorate(command: F) -> F:
+        for option in options:
+            command = option(command)
+        return command
+
+    return decorate
+
+
+data_options = split_options(required=True)
+
+
+def image_row(split: PrecompSplit, name: str, option: str) -> int:
+    """The row of an image; a name goes before a number that is also one."""
+    from sgraf_deploy.errors import InputError
+
+    if split.ids is not None and name in split.ids:
+        return split.ids.index(name)
+    if name.isdecimal() and int(name) < split.images:
+        return int(name)
+    names = "a name in its ids, or " if split.ids else ""
+    expected = f"{names}a row from 0 to {split.images - 1}"
+    raise InputError(option, expected=expected, got=name)
 
 
 HTML = click.option(
@@ -243,6 +271,40 @@ def describe_scorer(scorer: Scorer) -> str:
     return f"{name} ({scorer.bundle.manifest.module}: {members}), {engine}"
 
 
+_BYTES = re.compile(r"(\d+(?:\.\d+)?) ?([kMGT]B)?", re.IGNORECASE)
+_SCALES = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+
+
+def byte_count(_: click.Context, option: click.Parameter, value: str | None) -> int | None:
+    """A number of bytes, such as 500000 or 20GB; InputError for another text."""
+    from sgraf_deploy.errors import InputError
+
+    match = None if value is None else _BYTES.fullmatch(value.strip())
+    if value is None:
+        return None
+    found = int(float(match[1]) * _SCALES.get((match[2] or "").lower(), 1)) if match else 0
+    if found < 1:
+        expected = "a number of bytes, such as 500000 or 20GB"
+        raise InputError(option.opts[0], expected=expected, got=value)
+    return found
+
+
+def _resident(
+    context: click.Context, option: click.Parameter, value: str | None
+) -> int | Literal["all"]:
+    """The bytes that were asked for, or `all`; 0 for none."""
+    return "all" if value == "all" else byte_count(context, option, value) or 0
+
+
+RESIDENT = click.option(
+    "--resident",
+    metavar="BYTES",
+    callback=_resident,
+    help="Bytes of a gallery's images, such as 8GB, that stay on the engine's device: those that "
+    "were used last; or all. Default: none, as the system keeps in memory what is read often.",
+)
+
+
 def check_result_file(path: Path | None, option: str) -> None:
     """Raise InputError for a result file that could not be written, before the work begins."""
     from sgraf_deploy.errors import InputError
@@ -285,6 +347,26 @@ def check_regions_fit(bundle: Bundle, regions: NDArray[Any], name: str) -> None:
     survey = check_regions(regions, *dimensions(bundle), name)
     for finding in region_findings(survey, bundle.manifest.region_statistics):
         show_finding(finding)
+
+
+def encoded_texts(
+    scorer: Scorer, captions: list[str]
+) -> tuple[list[NDArray[np.int32]], CaptionStats]:
+    """Captions as token ids, with a warning for whatever is suspicious about them."""
+    from sgraf_deploy.data.captions import encode_captions
+    from sgraf_deploy.data.checks import caption_findings, word_findings
+    from sgraf_deploy.data.vocabulary import Vocabulary
+    from sgraf_deploy.runtime.tokens import bundle_tokenizer
+
+    vocabulary = Vocabulary.load(scorer.bundle.vocabulary_path())
+    tokenizer = bundle_tokenizer(scorer.bundle, vocabulary, scorer.max_words)
+    token_ids, words = encode_captions(captions, tokenizer, vocabulary)
+    for finding in (
+        *caption_findings(captions),
+        *word_findings(captions, token_ids, words, vocabulary),
+    ):
+        show_finding(finding)
+    return token_ids, words
 
 
 def megabytes(size: int) -> str:

@@ -15,6 +15,7 @@ from sgraf_deploy.cli.common import (
     data_options,
     describe_scorer,
     dimensions,
+    image_row,
     load_scorer,
     scorer_options,
     show_finding,
@@ -109,23 +110,10 @@ def explain(
 
 def _rows(split: PrecompSplit, image: str, against: str | None) -> list[int]:
     """The rows of the named images."""
-    rows = [_row(split, image, "--image")]
+    rows = [image_row(split, image, "--image")]
     if against is not None:
-        rows.append(_row(split, against, "--against"))
+        rows.append(image_row(split, against, "--against"))
     return rows
-
-
-def _row(split: PrecompSplit, name: str, option: str) -> int:
-    """The row of an image; a name goes before a number that is also one."""
-    from sgraf_deploy.errors import InputError
-
-    if split.ids is not None and name in split.ids:
-        return split.ids.index(name)
-    if name.isdecimal() and int(name) < split.images:
-        return int(name)
-    names = "a name in its ids, or " if split.ids else ""
-    expected = f"{names}a row from 0 to {split.images - 1}"
-    raise InputError(option, expected=expected, got=name)
 
 
 def _explained(

@@ -1,7 +1,8 @@
-"""`sgraf-deploy rerank`: ranks a split's images or captions for one query."""
+"""`sgraf-deploy rerank`: ranks images or captions, of a split or a gallery, for one query."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,107 +12,120 @@ from sgraf_deploy.cli.common import (
     BUNDLE,
     check_regions_fit,
     count,
-    data_options,
     describe_scorer,
     dimensions,
+    encoded_texts,
+    gathered,
+    image_row,
     load_scorer,
     scorer_options,
     show_finding,
+    split_options,
 )
+from sgraf_deploy.cli.rerank_gallery import Stored, gallery_options, rerank_gallery
+from sgraf_deploy.cli.rerank_query import Query, query_options, read_caption
 from sgraf_deploy.cli.terminal import echo, progress_bars, table
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from sgraf_deploy.data.captions import CaptionStats
+    from sgraf_deploy.bundle.bundle import Bundle
     from sgraf_deploy.data.precomp import PrecompSplit
     from sgraf_deploy.progress import Stage
     from sgraf_deploy.runtime.rerank import RerankResult
     from sgraf_deploy.runtime.scorer import Scorer
 
 
-@click.command(short_help="Rank a split's images for a caption, or captions for an image.")
-@BUNDLE
-@data_options
-@click.option("--caption", metavar="TEXT", help="Caption to rank the split's images for.")
-@click.option(
-    "--image",
-    type=int,
-    metavar="ROW",
-    help="Row of the image, counted from 0, to rank the split's captions for.",
-)
-@click.option(
-    "--top-k",
-    type=click.IntRange(min=1),
-    default=10,
-    show_default=True,
-    metavar="K",
-    help="Number of best candidates to show.",
-)
-@scorer_options
-def rerank(
-    *,
-    bundle: Path | str,
-    data: Path,
-    split: str,
-    limit_images: int | None,
-    captions_per_image: int,
-    caption: str | None,
-    image: int | None,
-    top_k: int,
-    **scorer_arguments: Any,
-) -> None:
-    """Rank a split's images for one caption, or its captions for one image.
+@dataclass(frozen=True)
+class Split:
+    """The options that name a split of a precomp folder."""
 
-    Exactly one of --caption and --image must be given.
+    data: Path | None
+    split: str | None
+    limit_images: int | None
+    captions_per_image: int
+
+    def open(self, bundle: Bundle, *, captions: bool) -> PrecompSplit:
+        """Open the split, with or without its captions; InputError if it is not named."""
+        from sgraf_deploy.data.precomp import open_images, open_precomp
+        from sgraf_deploy.errors import InputError
+
+        if self.data is None or self.split is None:
+            expected = "--gallery GALLERY, or --data DIR and --split NAME"
+            got = "--split alone" if self.split else "--data alone" if self.data else "neither"
+            raise InputError("candidates", expected=expected, got=got)
+        return (open_precomp if captions else open_images)(
+            self.data,
+            self.split,
+            captions_per_image=self.captions_per_image,
+            model=dimensions(bundle),
+            limit_images=self.limit_images,
+        )
+
+
+@click.command(short_help="Rank images for a caption, or captions for an image.")
+@BUNDLE
+@query_options
+@gallery_options
+@split_options(required=False)
+@scorer_options
+@gathered(Query, "query")
+@gathered(Stored, "stored")
+@gathered(Split, "split")
+def rerank(
+    *, bundle: Path | str, query: Query, stored: Stored, split: Split, **scorer_arguments: Any
+) -> None:
+    """Rank images for one caption, or captions for one image.
+
+    They are those of a gallery, which `sgraf-deploy index` wrote: --gallery. Or they are those of a
+    split, which are encoded first: --data and --split. Exactly one of --caption, --image and
+    --regions must be given.
     """
     from sgraf_deploy.bundle.bundle import Bundle
-    from sgraf_deploy.data.precomp import open_images, open_precomp
-    from sgraf_deploy.errors import InputError
 
-    if caption is None and image is None:
-        raise InputError("query", expected="--caption TEXT or --image ROW", got="neither")
-    if caption is not None and image is not None:
-        raise InputError(
-            "query", expected="--caption TEXT or --image ROW", got="--caption and --image"
-        )
+    query.check()
+    _check_source(query, stored, split)
     opened = Bundle.open(bundle)
-    chosen = (open_precomp if caption is None else open_images)(
-        data,
-        split,
-        captions_per_image=captions_per_image,
-        model=dimensions(opened),
-        limit_images=limit_images,
-    )
-    if image is not None and not 0 <= image < chosen.images:
-        raise InputError("--image", expected=f"a row from 0 to {chosen.images - 1}", got=image)
+    if stored.gallery is not None:
+        with load_scorer(opened, **scorer_arguments) as scorer:
+            rerank_gallery(scorer, stored.gallery, query, stored)
+        return
+    chosen = split.open(opened, captions=query.caption is None)
+    row = None if query.image is None else image_row(chosen, query.image, "--image")
     with load_scorer(opened, **scorer_arguments) as scorer, progress_bars() as bars:
         echo(describe_scorer(scorer))
         for finding in chosen.findings:
             show_finding(finding)
-        if caption is not None:
-            lines = _images_for(scorer, chosen, caption, top_k, bars)
+        if row is None:
+            lines = _images_for(scorer, chosen, query, bars)
         else:
-            lines = _captions_for(scorer, chosen, image or 0, top_k, bars)
+            lines = _captions_for(scorer, chosen, row, query.top_k, bars)
     for line in lines:
         echo(line)
 
 
-def _images_for(
-    scorer: Scorer, split: PrecompSplit, caption: str, top_k: int, stage: Stage
-) -> list[str]:
+def _check_source(query: Query, stored: Stored, split: Split) -> None:
+    """Raise InputError for options of a gallery without one, and for those of a split beside it."""
     from sgraf_deploy.errors import InputError
 
-    if not caption.strip():
-        raise InputError("--caption", expected="at least one word", got=repr(caption))
-    (query,), words = _encoded(scorer, [caption])
+    unfit: dict[str, object]
+    if stored.gallery is None:
+        unfit = {**stored.needing_gallery, "--regions": query.regions}
+        expected = "--gallery GALLERY together with it"
+    else:
+        unfit = {"--data": split.data, "--split": split.split, "--limit-images": split.limit_images}
+        expected = "none together with --gallery"
+    for option, value in unfit.items():
+        if value is not None:
+            raise InputError(option, expected=expected, got=value)
+
+
+def _images_for(scorer: Scorer, split: PrecompSplit, query: Query, stage: Stage) -> list[str]:
+    token_ids, repeated = read_caption(scorer, query.caption or "")
     check_regions_fit(scorer.bundle, split.regions, f"regions of split {split.name}")
     images = scorer.encode_images(split.regions, progress=stage("encoding images"))
-    result = scorer.rerank(query, images, top_k)
+    result = scorer.rerank(token_ids, images, query.top_k)
     names = [split.image_name(int(row)) for row in result.indices]
     return [
-        f"caption: {caption} ({words.unknown} of {count(words.tokens, 'word')} unknown)",
+        repeated,
         f"the best {len(result)} of {count(split.images, 'image')}",
         *_ranking(result, {"image": names}),
     ]
@@ -124,7 +138,7 @@ def _captions_for(
 
     query = split.regions[image]
     check_regions_fit(scorer.bundle, query[None], f"regions of --image {image}")
-    token_ids, _ = _encoded(scorer, split.captions)
+    token_ids, _ = encoded_texts(scorer, split.captions)
     captions = scorer.encode_captions(token_ids, progress=stage("encoding captions"))
     result = scorer.rerank(readable(query), captions, top_k)
     marks = ["*" if split.image_of_caption[row] == image else "" for row in result.indices]
@@ -135,24 +149,6 @@ def _captions_for(
         "own captions",
         *_ranking(result, {"*": marks, "caption": texts}),
     ]
-
-
-def _encoded(scorer: Scorer, captions: list[str]) -> tuple[list[NDArray[np.int32]], CaptionStats]:
-    """Captions as token ids, with a warning for whatever is suspicious about them."""
-    from sgraf_deploy.data.captions import encode_captions
-    from sgraf_deploy.data.checks import caption_findings, word_findings
-    from sgraf_deploy.data.vocabulary import Vocabulary
-    from sgraf_deploy.runtime.tokens import bundle_tokenizer
-
-    vocabulary = Vocabulary.load(scorer.bundle.vocabulary_path())
-    tokenizer = bundle_tokenizer(scorer.bundle, vocabulary, scorer.max_words)
-    token_ids, words = encode_captions(captions, tokenizer, vocabulary)
-    for finding in (
-        *caption_findings(captions),
-        *word_findings(captions, token_ids, words, vocabulary),
-    ):
-        show_finding(finding)
-    return token_ids, words
 
 
 def _ranking(result: RerankResult, more: dict[str, list[str]]) -> list[str]:

@@ -14,6 +14,8 @@ from sgraf_deploy.formats import Format
 IMAGES = "_ims.npy"
 CAPTIONS = "_caps.txt"
 NAMES = "_ids.txt"
+BOXES = "_boxes.npy"
+SIZES = "_sizes.npy"
 
 _ALTERNATIVES = {IMAGES: ("_im", "_feat"), CAPTIONS: ("_cap", ".")}
 """How the names of other files with the same purpose go on after the split's name."""

@@ -120,13 +120,20 @@ class Graph(ABC):
 
     kind: ClassVar[BufferKind] = HOST
     """What the engine's buffers are, so that they can be checked without a copy to the host."""
+    also_float16: ClassVar[tuple[str, ...]] = ()
+    """The inputs that may be float16 where the signature says float32: images as stored."""
     largest: tuple[Mapping[str, int], ...] = ()
     """The largest size of each dynamic axis, by profile; empty where any size is taken."""
 
-    def __init__(self, signature: GraphSignature) -> None:
-        """Take the named inputs and outputs, in order, that every run is checked against."""
-        self.signature = signature
-        self._check = InputCheck(signature, self.kind)
+    def __init__(self, signature: GraphSignature, *, ragged: GraphSignature | None = None) -> None:
+        """Take the named inputs and outputs, in order, that every run is checked against.
+
+        `ragged` is a second signature (`config.ragged_signature`) of a scorer that also takes
+        captions without padding; a run is checked against it if it has `offsets`.
+        """
+        self.signature, self.ragged = signature, ragged
+        self._check = InputCheck(signature, self.kind, self.also_float16)
+        self._check_ragged = ragged and InputCheck(ragged, self.kind, self.also_float16)
 
     @final
     def run(
@@ -142,9 +149,11 @@ class Graph(ABC):
                 for lengths and indices that the host knows, in range; or fit no profile.
             EngineMemoryError: the device's memory does not suffice; a smaller run may still fit.
         """
-        sizes = self._check.inputs(inputs)
+        ragged = self._check_ragged if "offsets" in inputs else None
+        check = ragged or self._check
+        sizes = check.inputs(inputs)
         if outputs:
-            self._check.outputs(outputs, sizes)
+            check.outputs(outputs, sizes)
         return self._run(inputs, outputs or _NOT_BOUND, sizes)
 
     @abstractmethod
@@ -298,6 +307,13 @@ class Engine(ABC):
         of them in range, give a copy of shape rows.shape + row shape. Raises EngineMemoryError.
         """
         return buffer[rows] if isinstance(rows, slice) else np.take(buffer, rows, axis=0)
+
+    def fill(self, buffer: Buffer, array: Array) -> None:
+        """Copy a host array into a buffer of its shape and dtype, such as the view of a slice.
+
+        What was gathered from it before keeps the former values; later gathers have the new ones.
+        """
+        buffer[...] = array
 
     def fetch(self, buffer: Buffer) -> Array:
         """Wait for a buffer and return it as a host array; by default it is one."""

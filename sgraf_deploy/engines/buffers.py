@@ -6,7 +6,7 @@ indices are compared only where the host knows their extremes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ Extremes = tuple[int, int]
 
 _RANGES = {
     "lengths": (1, "words", 0),
+    "offsets": (0, "words", -1),
     "image_index": (0, "images", -1),
     "caption_index": (0, "captions", -1),
 }
@@ -64,11 +65,25 @@ HOST = BufferKind(
 class InputCheck:
     """Compares what a graph is given with its signature; `base.Graph.run` does so at every run."""
 
-    def __init__(self, signature: GraphSignature, kind: BufferKind = HOST) -> None:
-        """Prepare the check of a graph of this signature on buffers of this kind."""
+    def __init__(
+        self,
+        signature: GraphSignature,
+        kind: BufferKind = HOST,
+        also_float16: Collection[str] = (),
+    ) -> None:
+        """Prepare the check of a graph of this signature on buffers of this kind.
+
+        Inputs of the names `also_float16` may be float16 in place of float32.
+        """
         self._kind = kind
-        self._inputs = [(spec, kind.dtypes[spec.dtype]) for spec in signature.inputs]
-        self._outputs = {spec.name: (spec, kind.dtypes[spec.dtype]) for spec in signature.outputs}
+        half = (kind.dtypes["float16"],)
+        self._inputs = [
+            (spec, (kind.dtypes[spec.dtype], *(half if spec.name in also_float16 else ())))
+            for spec in signature.inputs
+        ]
+        self._outputs = {
+            spec.name: (spec, (kind.dtypes[spec.dtype],)) for spec in signature.outputs
+        }
         self._ranges = [
             (spec.name, *_RANGES[spec.name]) for spec in signature.inputs if spec.name in _RANGES
         ]
@@ -81,9 +96,9 @@ class InputCheck:
         far as the host knows them.
         """
         sizes: Sizes = {}
-        for spec, dtype in self._inputs:
+        for spec, dtypes in self._inputs:
             array = given.get(spec.name)
-            if not self._fits(array, dtype, spec.axes, sizes):
+            if not self._fits(array, dtypes, spec.axes, sizes):
                 raise _misfit("input", spec, array, sizes)
         if len(given) != len(self._inputs):
             raise _unknown("input", given, [spec.name for spec, _ in self._inputs])
@@ -103,14 +118,16 @@ class InputCheck:
         for name, array in given.items():
             if name not in self._outputs:
                 raise _unknown("output", given, list(self._outputs))
-            spec, dtype = self._outputs[name]
-            if not self._fits(array, dtype, spec.axes, sizes):
+            spec, dtypes = self._outputs[name]
+            if not self._fits(array, dtypes, spec.axes, sizes):
                 raise _misfit("output", spec, array, sizes)
             if self._kind.in_order and not array.flags.writeable:
                 raise InputError(f"output {name}", expected="writeable memory")
 
-    def _fits(self, array: Any, dtype: Any, axes: tuple[str | int, ...], sizes: Sizes) -> bool:
-        if not isinstance(array, self._kind.type) or array.dtype != dtype:
+    def _fits(
+        self, array: Any, dtypes: tuple[Any, ...], axes: tuple[str | int, ...], sizes: Sizes
+    ) -> bool:
+        if not isinstance(array, self._kind.type) or array.dtype not in dtypes:
             return False
         shape = array.shape
         if len(shape) != len(axes):

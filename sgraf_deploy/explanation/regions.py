@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sgraf_deploy.data.pictures import open_boxes
 from sgraf_deploy.errors import DataError, InputError
 
 Size = tuple[int, int]
@@ -69,27 +69,16 @@ def grid(text: str, regions: int, size: Size | None = None) -> RegionLayout:
     return RegionLayout(names, boxes, (width, height), cells=True)
 
 
-def boxes_of(path: Path, row: int, shape: Sequence[int], size: Size | None = None) -> RegionLayout:
+def boxes_of(
+    path: Path, row: int, shape: tuple[int, int], size: Size | None = None
+) -> RegionLayout:
     """The boxes of one image, from `{split}_boxes.npy` (images, regions, 4) of any real numbers.
 
     `shape` is (images, regions) of the split, and `size` that of the upright picture; without it
     the picture ends where the last box does. Raises DataError for a file that does not fit, and for
     boxes that leave the picture.
     """
-    name, wanted = f"boxes {path}", (*shape, 4)
-    try:
-        stored = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(
-            f"{name} cannot be read", got=error, hint="write it with numpy.save"
-        ) from error
-    if (
-        not isinstance(stored, np.ndarray)
-        or stored.shape != wanted
-        or stored.dtype.kind not in "iuf"
-    ):
-        got = getattr(stored, "shape", "an archive"), getattr(stored, "dtype", "")
-        raise DataError(name, expected=f"numbers of shape {wanted}", got=f"{got[1]} {got[0]}")
+    name, stored = f"boxes {path}", open_boxes(path, *shape)
     boxes = np.asarray(stored[row], dtype=np.float32)
     right, lower = boxes[:, 2:].max(axis=0).tolist()
     width, height = size or (max(1, int(np.ceil(right))), max(1, int(np.ceil(lower))))
@@ -110,7 +99,7 @@ def boxes_of(path: Path, row: int, shape: Sequence[int], size: Size | None = Non
 
 
 def region_layout(
-    boxes: Path, row: int, shape: Sequence[int], cells: str | None, size: Size | None
+    boxes: Path, row: int, shape: tuple[int, int], cells: str | None, size: Size | None
 ) -> RegionLayout:
     """The grid that was asked for, else the boxes if there is such a file, else numbers alone.
 

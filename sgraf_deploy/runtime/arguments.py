@@ -75,6 +75,12 @@ def check_count(name: str, value: object) -> None:
         raise _wrong(name, "an integer, at least 1", value)
 
 
+def check_cache(value: object) -> None:
+    """Raise InputError unless a value is a number of bytes, or 0."""
+    if not (_is_count(value) or (type(value) is int and value == 0)):
+        raise _wrong("caption_cache", "a number of bytes, or 0 for none", value)
+
+
 def check_path(path: str | os.PathLike[str]) -> Path:
     """Return the path of a file; InputError for anything else."""
     if not _is_path(path):

@@ -14,7 +14,8 @@ from sgraf_deploy.config import GraphName, ModelConfig
 from sgraf_deploy.engines.base import Engine, Graph
 from sgraf_deploy.errors import DataError
 from sgraf_deploy.progress import Progress
-from sgraf_deploy.runtime.encoded import Origin
+from sgraf_deploy.runtime.caption_cache import CaptionCache
+from sgraf_deploy.runtime.origin import Origin
 from sgraf_deploy.runtime.retry import OutOfMemoryRetry, W
 from sgraf_deploy.runtime.tiles import TileLimits, TileShape, Tiling
 from sgraf_deploy.runtime.tiling import make_tiling
@@ -38,6 +39,8 @@ class Context:
     shape: TileShape | None = None
     """A fixed size of all tiles; None for the size that the limits give."""
     pool: WorkerPool = field(default_factory=WorkerPool)
+    cache: CaptionCache = field(default_factory=lambda: CaptionCache(0))
+    """Captions that queries asked for; by default none is kept."""
     warned_of_regions: Event = field(default_factory=Event)
     """Set once this scorer has warned that regions have to be converted."""
 

@@ -23,6 +23,7 @@ from sgraf_deploy.engines.base import Engine, Graph
 from sgraf_deploy.engines.buffers import Array
 from sgraf_deploy.errors import DataError, EngineMemoryError, RegionsWarning
 from sgraf_deploy.progress import Progress
+from sgraf_deploy.runtime.caption_cache import CaptionCache
 from sgraf_deploy.runtime.context import Context
 from sgraf_deploy.runtime.encoded import (
     EncodedCaptions,
@@ -104,24 +105,32 @@ def _encode_image_batch(
 
 
 def encode_captions(
-    context: Context, captions: Sequence[TokenIds], progress: Progress | None = None
+    context: Context,
+    captions: Sequence[TokenIds],
+    progress: Progress | None = None,
+    *,
+    queries: bool = False,
 ) -> EncodedCaptions:
     """Encode captions, each checked token ids (words,) int32; results in the given order.
 
-    Raises DataError for one that is longer than the engine was built for.
+    Those of `queries` are taken from the scorer's cache, or encoded and kept there. Raises
+    DataError for one that is longer than the engine was built for.
     """
     lengths = np.array([len(caption) for caption in captions], dtype=np.int32)
     context.check_words(lengths)
-    order = np.argsort(lengths, kind="stable")
     encoding = _CaptionEncoding.prepare(context, captions, lengths)
+    missing = encoding.recall(context.cache) if queries else np.arange(len(captions))
+    order = missing[np.argsort(lengths[missing], kind="stable")]
     pieces = _text_batches(context, lengths[order])
-    batches = context.share("text_encoder", pieces, len(captions), progress).turns()
+    batches = context.share("text_encoder", pieces, len(order), progress).turns()
     graphs = context.graphs("text_encoder")
     for batch in batches:
         try:
             encoding.encode(context.engine, graphs, order[batch.rows], batch.row_cost)
         except EngineMemoryError as error:
             batches.halve(batch, error)
+    if queries:
+        encoding.keep(context.cache, missing)
     put = context.engine.put
     members = {
         name: TextBuffers(put(encoding.words[name]), put(encoding.overall[name]))
@@ -170,6 +179,34 @@ class _CaptionEncoding:
             outputs = graph.run(inputs)
             self.words[name][places] = engine.fetch(outputs["word_embeddings"])[real]
             self.overall[name][rows] = engine.fetch(outputs["text_global"])
+
+    def recall(self, cache: CaptionCache) -> NDArray[np.int64]:
+        """Store what the cache has of the captions; returns the rows of the others."""
+        missing = []
+        for row, found in enumerate(cache.find(self.captions)):
+            if found is None:
+                missing.append(row)
+                continue
+            for name, (words, overall) in found.items():
+                self.words[name][self._place(row)] = words
+                self.overall[name][row] = overall
+        return np.array(missing, np.int64)
+
+    def keep(self, cache: CaptionCache, rows: NDArray[np.int64]) -> None:
+        """Put the captions of these rows into the cache, copied out of the arrays here."""
+        if not cache.max_bytes:
+            return
+        for row in rows.tolist():
+            place = self._place(row)
+            found = {
+                name: (self.words[name][place].copy(), self.overall[name][row].copy())
+                for name in self.words
+            }
+            cache.keep(self.captions[row], found)
+
+    def _place(self, row: int) -> slice:
+        start = int(self.offsets[row])
+        return slice(start, start + int(self.lengths[row]))
 
 
 def _warn_of_conversion(context: Context, regions: NDArray[Any]) -> None:

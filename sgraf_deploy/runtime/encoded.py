@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol, Self, TypeVar
@@ -10,53 +9,13 @@ from typing import Any, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sgraf_deploy.config import ModelConfig, Precision, TensorSpec, signature
+from sgraf_deploy.config import TensorSpec
 from sgraf_deploy.engines.base import Engine, Graph
 from sgraf_deploy.engines.buffers import Array, Buffer
 from sgraf_deploy.errors import InputError
+from sgraf_deploy.runtime.encoding import Encoding, Kind
+from sgraf_deploy.runtime.origin import Origin
 from sgraf_deploy.runtime.rows import Rows, resolve_rows
-
-STORED: dict[Precision, np.dtype[Any]] = {
-    "fp32": np.dtype(np.float32),
-    "fp16": np.dtype(np.float16),
-    "fp8": np.dtype(np.float16),
-}
-"""The dtype in which a precision's graphs store embeddings."""
-
-
-@dataclass(frozen=True, eq=False)
-class Origin:
-    """What embeddings were made by; another bundle or precision cannot use them."""
-
-    bundle: str
-    """The bundle's sha256."""
-    precision: Precision
-    configs: Mapping[str, ModelConfig]
-    engine: Engine = field(repr=False)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The dtype in which embeddings are stored."""
-        return STORED[self.precision]
-
-    def check(self, other: Origin, what: str) -> None:
-        """Raise InputError if `what`, of origin `other`, was made by another scorer."""
-        for name, expected, got in (
-            ("bundle", self.bundle, other.bundle),
-            ("precision", self.precision, other.precision),
-        ):
-            if expected != got:
-                raise InputError(
-                    f"{what} were encoded with another {name}",
-                    expected=expected,
-                    got=got,
-                    hint="encode them again with this scorer",
-                )
-        if self.engine is not other.engine:
-            raise InputError(
-                f"{what} were encoded by another scorer of the same bundle",
-                hint="encode them again with this one, or save them there and load them here",
-            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,14 +112,31 @@ class EncodedImages:
     @property
     def nbytes(self) -> int:
         """The bytes of the embeddings on the device."""
-        return sum(
-            math.prod((self.count, *image_row(spec))) * np.dtype(spec.dtype).itemsize
-            for name, buffers in self.members.items()
-            for spec in signature(
-                "image_encoder", self.origin.configs[name], self.origin.precision
-            ).outputs
-            if spec.name in buffers.named
-        )
+        every = (each for buffers in self.members.values() for each in buffers.named.values())
+        return sum(int(buffer.nbytes) for buffer in every)
+
+    @property
+    def encoding(self) -> Encoding:
+        """What made them, which is what binds them; see `Encoding`."""
+        return self.origin.images
+
+    def to_host(self) -> dict[str, dict[str, Array]]:
+        """Fetch the rows, by member and name: what `Scorer.images_from_host` takes.
+
+        `region_embeddings` (images, regions, embed) and `image_global` (images, embed) as stored,
+        and `region_gram` (images, regions, regions) float32 where the bundle's graphs take it. An
+        engine on the host gives its own arrays, which must not be written to.
+
+        Example:
+            >>> rows = images.to_host()
+            >>> {name: array.shape for name, array in rows["sgr"].items()}
+            {'region_embeddings': (6, 7, 32), 'image_global': (6, 32), 'region_gram': (6, 7, 7)}
+        """
+        fetch = self.origin.engine.fetch
+        return {
+            member: {name: fetch(buffer) for name, buffer in buffers.named.items()}
+            for member, buffers in self.members.items()
+        }
 
     def __repr__(self) -> str:
         return f"EncodedImages({_contents(self.count, 'image', self.origin, self.nbytes)})"
@@ -232,6 +208,31 @@ class EncodedCaptions:
         vectors = (words + len(self)) * embeds * self.origin.dtype.itemsize
         return vectors + self.lengths.nbytes + self.offsets.nbytes
 
+    @property
+    def encoding(self) -> Encoding:
+        """What made them, which is what binds them; see `Encoding`."""
+        return self.origin.captions
+
+    def to_host(self) -> dict[str, dict[str, Array]]:
+        """Fetch the rows, by member and name: what `Scorer.captions_from_host` takes.
+
+        `word_embeddings` (all words, embed), the captions' real words one after the other, and
+        `text_global` (captions, embed), as stored. `lengths` go with them.
+
+        Example:
+            >>> rows = captions.to_host()
+            >>> {name: array.shape for name, array in rows["saf"].items()}
+            {'word_embeddings': (15, 32), 'text_global': (2, 32)}
+        """
+        fetch = self.origin.engine.fetch
+        return {
+            member: {
+                "word_embeddings": self.compact_words(member),
+                "text_global": fetch(buffers.text_global),
+            }
+            for member, buffers in self.members.items()
+        }
+
     def __repr__(self) -> str:
         return f"EncodedCaptions({_contents(len(self), 'caption', self.origin, self.nbytes)})"
 
@@ -241,6 +242,30 @@ class EncodedCaptions:
         offsets, lengths = self.offsets[captions], self.lengths[captions]
         real = steps < lengths[:, None]
         return np.where(real, offsets[:, None] + steps, np.int32(self.padding_row))
+
+    def inputs(
+        self, graphs: Mapping[str, Graph], rows: NDArray[np.integer[Any]], words: int
+    ) -> dict[str, dict[str, Buffer]]:
+        """Gather what the members' graphs take of the captions at these rows, by input name.
+
+        Graphs that take captions without padding are given all words as they are; for others the
+        words are gathered, and padded to so many `words`.
+        """
+        engine = self.origin.engine
+        index = rows.astype(np.int32)
+        lengths = engine.put(self.lengths[index])
+        ragged = all(graph.ragged is not None for graph in graphs.values())
+        places = engine.put(self.offsets[index]) if ragged else self.word_rows(index, words)
+        found = {}
+        for name in graphs:
+            buffers = self.members[name]
+            texts = {"text_global": engine.gather(buffers.text_global, index), "lengths": lengths}
+            if ragged:
+                texts |= {"word_embeddings": buffers.word_embeddings, "offsets": places}
+            else:
+                texts["word_embeddings"] = engine.gather(buffers.word_embeddings, places)
+            found[name] = texts
+        return found
 
     def compact_words(self, member: str, *, padded: bool = False) -> Array:
         """Fetch the words of these captions alone, in order: (words, embed).
@@ -284,6 +309,11 @@ def make_captions(
     return EncodedCaptions(origin, members, lengths, offsets, total)
 
 
+def name_of(encoded: EncodedImages | EncodedCaptions) -> Kind:
+    """Return what messages call them: images or captions."""
+    return "images" if isinstance(encoded, EncodedImages) else "captions"
+
+
 def size_text(size: int) -> str:
     """Format bytes with two digits, or with all digits of a whole number: `2.1 kB`, `73 MB`."""
     scale, unit = next(((s, u) for s, u in ((1e9, "GB"), (1e6, "MB")) if size >= s), (1e3, "kB"))
@@ -306,7 +336,7 @@ def image_row(spec: TensorSpec) -> tuple[int, ...]:
     return tuple(axis for axis in spec.axes if isinstance(axis, int))
 
 
-def _common_origin(parts: Sequence[G], what: str) -> Origin:
+def _common_origin(parts: Sequence[G], what: Kind) -> Origin:
     if not parts:
         raise InputError(f"encoded {what} to concatenate", expected="at least one", got="none")
     origin = parts[0].origin

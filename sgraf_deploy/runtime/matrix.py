@@ -151,7 +151,7 @@ class TileScoring:
                 if block != (tile.captions, tile.words):
                     block, texts = None, {}  # Freed before the next captions are gathered.
                     rows = self.order[tile.captions]
-                    texts = text_inputs(self.context, self.captions, rows, tile.words)
+                    texts = self.captions.inputs(self.graphs, rows, tile.words)
                     block = tile.captions, tile.words
                 self.score_tile(tile, texts)
             except EngineMemoryError as error:
@@ -168,24 +168,6 @@ class TileScoring:
             inputs = self.images.members[name].inputs(graph, engine, tile.images)
             logits[name] = graph.run(inputs | texts[name])["logits"]
         self.results.add(engine, tile.images, self.order[tile.captions], logits)
-
-
-def text_inputs(
-    context: Context, captions: EncodedCaptions, rows: NDArray[np.integer[Any]], words: int
-) -> dict[str, dict[str, Buffer]]:
-    """Gather a scorer's inputs of some captions, padded to `words`, by member."""
-    engine = context.engine
-    index = rows.astype(np.int32)
-    word_rows = captions.word_rows(rows, words)
-    lengths = engine.put(captions.lengths[rows])
-    return {
-        name: {
-            "word_embeddings": engine.gather(buffers.word_embeddings, word_rows),
-            "text_global": engine.gather(buffers.text_global, index),
-            "lengths": lengths,
-        }
-        for name, buffers in captions.members.items()
-    }
 
 
 def _check_numbers(logits: Logits, first_image: int, columns: NDArray[np.integer[Any]]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,10 +16,13 @@ from sgraf_deploy.data.bound import MAX_WORDS
 from sgraf_deploy.engines.base import Engine
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.progress import Progress
-from sgraf_deploy.runtime import encode, saved_encodings
+from sgraf_deploy.runtime import encode
+from sgraf_deploy.runtime.caption_cache import DEFAULT_CACHE_BYTES, CaptionCache
 from sgraf_deploy.runtime.context import Context
-from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages, Origin
+from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages, name_of
+from sgraf_deploy.runtime.encoding import Encoding, Kind, image_encoding, text_encoding
 from sgraf_deploy.runtime.estimate import Estimate, estimate
+from sgraf_deploy.runtime.origin import Origin
 from sgraf_deploy.runtime.tiles import TileLimits, TileShape
 from sgraf_deploy.runtime.tokens import CaptionReader, Lengths, RawCaptions, TokenIds
 
@@ -45,12 +47,14 @@ class OpenedBundle:
         limits: TileLimits,
         tile: TileShape | None = None,
         max_words: int | None = MAX_WORDS,
+        caption_cache: int = DEFAULT_CACHE_BYTES,
     ) -> None:
         """Take over an engine that was opened on the bundle; `load` does this for you."""
         configs = {name: member.config for name, member in bundle.manifest.members.items()}
-        origin = Origin(bundle.sha256, precision, configs, engine)
+        made = (bundle.manifest, precision, engine.executed)
+        origin = Origin(bundle.sha256, configs, engine, image_encoding(*made), text_encoding(*made))
         self.bundle = bundle
-        self._context = Context(origin, limits, tile)
+        self._context = Context(origin, limits, tile, cache=CaptionCache(caption_cache))
         self._process = os.getpid()
         self._closed = False
         self._reader = CaptionReader(bundle, max_words)
@@ -84,6 +88,16 @@ class OpenedBundle:
     def max_words(self) -> int | None:
         """The most tokens of a caption that is read; None for any number."""
         return self._reader.bound.max_words
+
+    @property
+    def image_encoding(self) -> Encoding:
+        """What binds this scorer's images: a scorer of an equal one may use their rows."""
+        return self._context.origin.images
+
+    @property
+    def text_encoding(self) -> Encoding:
+        """What binds this scorer's captions: a scorer of an equal one may use their rows."""
+        return self._context.origin.captions
 
     def encode_images(
         self, regions: NDArray[Any], *, progress: Progress | None = None
@@ -148,58 +162,6 @@ class OpenedBundle:
         self._check_usable()
         return estimate(self._context, images, np.asarray(lengths, np.int32))
 
-    def save_encoded(
-        self, encoded: EncodedImages | EncodedCaptions, path: str | os.PathLike[str]
-    ) -> Path:
-        """Write encoded images or captions to one `.npz` file, whole or not at all.
-
-        Returns the file's path. What the file holds can be loaded by a scorer of the same bundle in
-        the same precision, on any engine.
-
-        Raises:
-            InputError: another scorer encoded them, or they are not encoded.
-            DataError: the file cannot be written.
-
-        Example:
-            >>> scorer.save_encoded(images, "gallery.npz").name
-            'gallery.npz'
-        """
-        self._check_usable()
-        given: object = encoded
-        if not isinstance(given, EncodedImages | EncodedCaptions):
-            kind = type(given).__name__
-            raise InputError("what to save", expected="encoded images or captions", got=kind)
-        self._context.origin.check(encoded.origin, name_of(encoded))
-        return saved_encodings.save_gallery(encoded, path)
-
-    def load_images(self, path: str | os.PathLike[str]) -> EncodedImages:
-        """Read encoded images that `save_encoded` wrote.
-
-        Raises:
-            DataError: the file is damaged, holds captions, or another bundle or precision made it.
-
-        Example:
-            >>> path = scorer.save_encoded(images, "gallery.npz")
-            >>> scorer.load_images(path)
-            EncodedImages(6 images, fp32, 15 kB on cpu)
-        """
-        self._check_usable()
-        return saved_encodings.load_images(self._context.origin, path)
-
-    def load_captions(self, path: str | os.PathLike[str]) -> EncodedCaptions:
-        """Read encoded captions that `save_encoded` wrote.
-
-        Raises:
-            DataError: the file is damaged, holds images, or another bundle or precision made it.
-
-        Example:
-            >>> path = scorer.save_encoded(captions, "captions.npz")
-            >>> len(scorer.load_captions(path))
-            2
-        """
-        self._check_usable()
-        return saved_encodings.load_captions(self._context.origin, path)
-
     def device_memory(self) -> dict[str, int]:
         """Bytes on a GPU by purpose: `peak`, what the engine took at most, `free` and `total`.
 
@@ -225,6 +187,7 @@ class OpenedBundle:
             self._closed = True
             if self._process == os.getpid():
                 self._context.pool.close()
+                self._context.cache.clear()
                 self._context.engine.close()
 
     def __enter__(self) -> Self:
@@ -258,7 +221,8 @@ class OpenedBundle:
         """Check images and captions, so that an error comes before anything is encoded."""
         self._check_usable()
         origin = self._context.origin
-        for given, name in ((images, "images"), (captions, "captions")):
+        sides: tuple[tuple[Any, Kind], ...] = ((images, "images"), (captions, "captions"))
+        for given, name in sides:
             if isinstance(given, EncodedImages | EncodedCaptions):
                 if name_of(given) != name:
                     raise InputError(name, expected=name, got=f"encoded {name_of(given)}")
@@ -270,16 +234,14 @@ class OpenedBundle:
         return images, captions
 
     def _encoded(
-        self, images: CheckedImages, captions: CheckedCaptions
+        self, images: CheckedImages, captions: CheckedCaptions, *, queries: bool = False
     ) -> tuple[EncodedImages, EncodedCaptions]:
-        """Encode what is not encoded of images and captions that `_checked` returned."""
+        """Encode what is not encoded of images and captions that `_checked` returned.
+
+        Captions that are `queries` may come from the cache.
+        """
         if isinstance(images, np.ndarray):
             images = encode.encode_images(self._context, images)
         if not isinstance(captions, EncodedCaptions):
-            captions = encode.encode_captions(self._context, captions)
+            captions = encode.encode_captions(self._context, captions, queries=queries)
         return images, captions
-
-
-def name_of(encoded: EncodedImages | EncodedCaptions) -> str:
-    """Return what messages call them: images or captions."""
-    return "images" if isinstance(encoded, EncodedImages) else "captions"

@@ -16,10 +16,9 @@ from sgraf_deploy.errors import DataError, EngineMemoryError
 from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime.context import Context
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
-from sgraf_deploy.runtime.matrix import text_inputs
 from sgraf_deploy.runtime.retry import Batch
 from sgraf_deploy.runtime.rows import check_index
-from sgraf_deploy.runtime.tiling import similar_end
+from sgraf_deploy.runtime.tiling import count_batches, similar_end
 from sgraf_deploy.runtime.workers import Turns
 
 _FLOAT = 4
@@ -72,12 +71,16 @@ def pair_logits(
     `image_rows` and `caption_rows` (pairs,) are those of `pair_rows`. Raises EngineMemoryError if
     not even one pair fits the engine's memory, and DataError for a logit that is NaN.
     """
+    graphs = context.graphs("pair_scorer")
     lengths = captions.lengths[caption_rows]
-    order = np.lexsort((image_rows, lengths))
+    ragged = all(graph.ragged is not None for graph in graphs.values())
+    order = (
+        _order_of_rows(image_rows, caption_rows) if ragged else np.lexsort((image_rows, lengths))
+    )
     result = {name: np.empty(len(order), dtype=np.float32) for name in context.configs}
-    rows, graphs = (image_rows, caption_rows), context.graphs("pair_scorer")
-    scoring = _PairScoring(context, images, captions, rows, order, graphs, result)
-    batches = _batches(context, lengths[order])
+    rows = image_rows, caption_rows
+    scoring = _PairScoring(context, images, captions, rows, order, graphs, result, ragged)
+    batches = _even_batches(context, lengths) if ragged else _batches(context, lengths[order])
     work = context.share("pair_scorer", batches, len(order), progress)
     context.pool.run(work, scoring.score_turns, context.engine.workers)
     for logits in result.values():
@@ -102,6 +105,8 @@ class _PairScoring:
     graphs: Mapping[str, Graph]
     result: Mapping[str, Logits]
     """By member, (pairs,)."""
+    ragged: bool
+    """Whether the graphs take images and words where they lie: nothing of them is gathered."""
 
     def score_turns(self, batches: Turns[Batch]) -> None:
         """Score batches of pairs until none is left; every thread does this with its turns."""
@@ -114,10 +119,10 @@ class _PairScoring:
     def score_batch(self, batch: Batch) -> None:
         """Gather the rows that a batch needs, each once, and run every member's pair scorer."""
         engine, pairs = self.context.engine, self.order[batch.rows]
-        rows, image_index = np.unique(self.rows[0][pairs], return_inverse=True)
+        rows, image_index = self._images_of(pairs)
         columns, caption_index = np.unique(self.rows[1][pairs], return_inverse=True)
         words = int(self.captions.lengths[columns].max())
-        texts = text_inputs(self.context, self.captions, columns, words)
+        texts = self.captions.inputs(self.graphs, columns, words)
         index = {
             "image_index": engine.put(image_index.astype(np.int32)),
             "caption_index": engine.put(caption_index.astype(np.int32)),
@@ -126,6 +131,45 @@ class _PairScoring:
             inputs = self.images.members[name].inputs(graph, engine, rows)
             logits = graph.run(inputs | texts[name] | index)["logits"]
             self.result[name][pairs] = engine.fetch(logits)
+
+    def _images_of(
+        self, pairs: NDArray[np.int64]
+    ) -> tuple[slice | NDArray[np.int32], NDArray[np.integer[Any]]]:
+        """Return the images that are given to the graphs, and each pair's place among them."""
+        chosen = self.rows[0][pairs]
+        if self.ragged:
+            return slice(0, len(self.images)), chosen
+        return np.unique(chosen, return_inverse=True)
+
+
+def _order_of_rows(
+    image_rows: NDArray[np.int32], caption_rows: NDArray[np.int32]
+) -> NDArray[np.int64]:
+    """Return an order (pairs,) in which an engine that takes pairs one by one finds its rows again.
+
+    Pairs of a row follow each other: of the captions, or of the images if these are fewer.
+    """
+    images, captions = (len(np.unique(rows)) for rows in (image_rows, caption_rows))
+    inner, outer = (image_rows, caption_rows) if captions <= images else (caption_rows, image_rows)
+    return np.lexsort((inner, outer))
+
+
+def _even_batches(context: Context, lengths: NDArray[np.int32]) -> Iterator[Batch]:
+    """Yield batches of as many pairs, whose captions have these lengths (pairs,), without padding.
+
+    Only the captions' global vectors are gathered, which take the place of a word each.
+    """
+    pairs = len(lengths)
+    if not pairs:
+        return
+    configs, limits = list(context.configs.values()), context.limits
+    words, longest = round(float(lengths.mean())), int(lengths.max())
+    count = count_batches(pairs, words, configs, limits)
+    fitting = limits.tile_bytes - sum(workspace_bytes(config, longest) for config in configs)
+    per_pair = _FLOAT * sum(config.embed + 8 for config in configs)
+    count = min(pairs, max(count, -(-pairs * per_pair // max(1, fitting))))
+    for part in range(count):
+        yield Batch(pairs * part // count, pairs * (part + 1) // count)
 
 
 def _batches(context: Context, lengths: NDArray[np.int32]) -> Iterator[Batch]:
@@ -148,8 +192,6 @@ def _fitting_pairs(context: Context, words: int) -> int:
     limits = context.limits
     largest = min(limits.tile_bytes, 4 * (limits.advice.intermediate_bytes or limits.tile_bytes))
     configs = sorted(context.configs.values(), key=lambda config: config.embed, reverse=True)
-    if limits.advice.words is not None:  # Engine native.
-        largest -= sum(workspace_bytes(config, words) for config in configs)
     regions = configs[0].regions
     floats = configs[0].embed * (2 * (regions + 1) + 6 * words) + 2 * regions**2
     floats += sum(config.embed * (regions + 1 + words) + regions**2 for config in configs[2:])

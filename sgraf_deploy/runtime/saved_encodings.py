@@ -1,15 +1,17 @@
-"""Encoded images or captions on disk: one `.npz` file, which names its bundle and precision."""
+"""Encoded images or captions on disk: one `.npz` file, which names what encoded them."""
 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sgraf_deploy.config import Precision
 from sgraf_deploy.engines.buffers import Array
@@ -21,17 +23,15 @@ from sgraf_deploy.runtime.array_file import DAMAGE, ArrayFile
 from sgraf_deploy.runtime.encoded import (
     EncodedCaptions,
     EncodedImages,
-    ImageBuffers,
-    Origin,
-    TextBuffers,
     image_row,
-    make_captions,
 )
+from sgraf_deploy.runtime.encoding import Encoding, Kind
+from sgraf_deploy.runtime.host_rows import captions_from_host, images_from_host
+from sgraf_deploy.runtime.origin import Origin
+from sgraf_deploy.runtime.tokens import callers_level
 from sgraf_deploy.schema import Document, check_version, decode, encode, parse, shown
 
-Kind = Literal["images", "captions"]
-
-FORMAT: Literal[1] = 1
+FORMAT: Literal[2] = 2
 _HEADER = "sgraf_gallery"
 _AGAIN = "write it again with save_encoded"
 
@@ -40,7 +40,15 @@ DOCUMENT = Document("gallery header", DataError, _AGAIN, most_bytes=2**16)
 
 @dataclass(frozen=True)
 class Header:
-    """Describes a gallery; `executed` is the arithmetic of the engine that encoded it."""
+    """Describes a file: what encoded its rows."""
+
+    format: Literal[2]
+    encoding: Encoding
+
+
+@dataclass(frozen=True)
+class FirstHeader:
+    """The header of format 1, which names the bundle; `executed` is the encoding engine's."""
 
     format: Literal[1]
     kind: Kind
@@ -49,15 +57,34 @@ class Header:
     executed: str
 
 
+@dataclass(frozen=True, eq=False)
+class SavedRows:
+    """What a file holds, on the host: the arrays by member and name that `to_host` gives."""
+
+    encoding: Encoding
+    """What encoded them; its `kind` says whether they are images or captions."""
+    arrays: dict[str, dict[str, Array]]
+    lengths: NDArray[np.int32] | None
+    """The captions' words, (captions,); None for images."""
+
+
+def warn_deprecated(name: str) -> None:
+    """Warn the user of a method that goes with the next release."""
+    warnings.warn(
+        f"{name} is deprecated: keep encoded images and captions in a gallery; "
+        "`sgraf-deploy index --from-npz FILE` imports a file that save_encoded wrote",
+        DeprecationWarning,
+        stacklevel=callers_level(),
+    )
+
+
 def save_gallery(gallery: EncodedImages | EncodedCaptions, path: PathLike) -> Path:
     """Write encoded images or captions as one `.npz` file, whole or not at all.
 
     Raises InputError where the file cannot be written.
     """
     target = check_path(path)
-    kind: Kind = "images" if isinstance(gallery, EncodedImages) else "captions"
-    origin = gallery.origin
-    header = Header(FORMAT, kind, origin.bundle, origin.precision, origin.engine.executed)
+    header = Header(FORMAT, gallery.encoding)
     arrays = _image_arrays(gallery) if isinstance(gallery, EncodedImages) else _arrays(gallery)
     arrays[_HEADER] = np.array(json.dumps(encode(header)))
     with staged_file(target, what="gallery", error=InputError) as file:
@@ -66,53 +93,71 @@ def save_gallery(gallery: EncodedImages | EncodedCaptions, path: PathLike) -> Pa
 
 
 def load_images(origin: Origin, path: PathLike) -> EncodedImages:
-    """Read encoded images back onto the device of `origin`'s engine.
-
-    Raises DataError for a file that is damaged, is no gallery of images, or belongs to another
-    bundle or precision.
-    """
-    specs = {
-        f"{name}.{spec.name}": spec
-        for name in origin.configs
-        for spec in origin.engine.open(name, "image_encoder").signature.outputs
-    }
-    with _opened(origin, path, "images") as file:
-        file.check_names([_HEADER, *specs])
-        shape = file.declared(next(iter(specs))).shape
-        count = shape[0] if shape else 0
-        arrays = {
-            name: file.read(name, spec.dtype, (count, *image_row(spec)))
-            for name, spec in specs.items()
-        }
-    members = {name: ImageBuffers(**_buffers(origin, arrays, name)) for name in origin.configs}
-    return EncodedImages(origin, members, count)
+    """Read encoded images back onto the device of `origin`'s engine; raises as `read_saved`."""
+    return images_from_host(origin, read_saved(origin, path, "images").arrays)
 
 
 def load_captions(origin: Origin, path: PathLike) -> EncodedCaptions:
-    """Read encoded captions back onto the device of `origin`'s engine.
+    """Read encoded captions back onto the device of `origin`'s engine; raises as `read_saved`."""
+    saved = read_saved(origin, path, "captions")
+    return captions_from_host(origin, saved.lengths, saved.arrays)
 
-    Raises DataError for a file that is damaged, is no gallery of captions, or belongs to another
-    bundle or precision.
+
+def read_saved(origin: Origin, path: PathLike, kind: Kind | None = None) -> SavedRows:
+    """Read what `save_encoded` wrote, of this kind or of either, for a scorer of this origin.
+
+    Another engine may have encoded it, in another arithmetic: `SavedRows.encoding` says in which.
+    Raises DataError for a file that is damaged, holds the other kind, or that other encoders or
+    another precision made.
     """
-    with _opened(origin, path, "captions") as file:
-        parts = ("word_embeddings", "text_global")
-        names = [f"{name}.{part}" for name in origin.configs for part in parts]
-        file.check_names([_HEADER, "lengths", *names])
-        shape = file.declared("lengths").shape
-        lengths = file.read("lengths", np.int32, shape[:1] or (0,))
-        if (lengths < 1).any():
-            raise DataError("lengths", expected="at least 1", got=lengths.min())
-        rows = {
-            "word_embeddings": int(lengths.sum(dtype=np.int64)) + 1,
-            "text_global": len(lengths),
-        }
-        arrays = {
-            f"{name}.{part}": file.read(f"{name}.{part}", origin.dtype, (rows[part], config.embed))
-            for name, config in origin.configs.items()
+    with _opened(path) as file:
+        encoding = _read_header(origin, kind, file)
+        if encoding.kind == "images":
+            return SavedRows(encoding, _read_images(origin, file), None)
+        lengths, arrays = _read_captions(origin, file)
+        return SavedRows(encoding, arrays, lengths)
+
+
+def _read_images(origin: Origin, file: ArrayFile) -> dict[str, dict[str, Array]]:
+    specs = {
+        (member, spec.name): spec
+        for member in origin.configs
+        for spec in origin.engine.open(member, "image_encoder").signature.outputs
+    }
+    file.check_names([_HEADER, *(f"{member}.{name}" for member, name in specs)])
+    shape = file.declared(".".join(next(iter(specs)))).shape
+    count = shape[0] if shape else 0
+    arrays: dict[str, dict[str, Array]] = {member: {} for member in origin.configs}
+    for (member, name), spec in specs.items():
+        dtypes = origin.image_dtypes(member, spec)
+        declared = file.declared(f"{member}.{name}").dtype
+        dtype = next((each for each in dtypes if each.str == declared), dtypes[0])
+        arrays[member][name] = file.read(f"{member}.{name}", dtype, (count, *image_row(spec)))
+    return arrays
+
+
+def _read_captions(
+    origin: Origin, file: ArrayFile
+) -> tuple[NDArray[np.int32], dict[str, dict[str, Array]]]:
+    parts = ("word_embeddings", "text_global")
+    names = [f"{name}.{part}" for name in origin.configs for part in parts]
+    file.check_names([_HEADER, "lengths", *names])
+    shape = file.declared("lengths").shape
+    lengths = file.read("lengths", np.int32, shape[:1] or (0,))
+    if (lengths < 1).any():
+        raise DataError("lengths", expected="at least 1", got=lengths.min())
+    words = int(lengths.sum(dtype=np.int64))
+    rows = {"word_embeddings": words + 1, "text_global": len(lengths)}  # A row of zeros follows.
+    arrays = {
+        name: {
+            part: file.read(f"{name}.{part}", origin.dtype, (rows[part], config.embed))
             for part in parts
         }
-    members = {name: TextBuffers(**_buffers(origin, arrays, name)) for name in origin.configs}
-    return make_captions(origin, members, lengths)
+        for name, config in origin.configs.items()
+    }
+    for member in arrays.values():
+        member["word_embeddings"] = member["word_embeddings"][:words]
+    return lengths, arrays
 
 
 def _image_arrays(images: EncodedImages) -> dict[str, Array]:
@@ -133,16 +178,14 @@ def _arrays(captions: EncodedCaptions) -> dict[str, Array]:
 
 
 @contextmanager
-def _opened(origin: Origin, path: PathLike, kind: Kind) -> Iterator[ArrayFile]:
-    """Open a gallery file, whose header must say that it was written for `origin`.
+def _opened(path: PathLike) -> Iterator[ArrayFile]:
+    """Open a file of encodings.
 
     Raises DataError, which names the file, also for an error that the block meets in it.
     """
     try:
         with check_path(path).open("rb") as opened:
-            file = ArrayFile(opened)
-            _check_header(origin, kind, file)
-            yield file
+            yield ArrayFile(opened)
     except FileNotFoundError as error:
         raise DataError(
             f"there is no gallery {path}", hint="write one with save_encoded"
@@ -153,27 +196,30 @@ def _opened(origin: Origin, path: PathLike, kind: Kind) -> Iterator[ArrayFile]:
     except DAMAGE as error:
         raise DataError(
             f"gallery {path} cannot be read",
-            expected=f"a file of encoded {kind}",
+            expected="a file of encoded images or captions",
             got=shown(f"{type(error).__name__}: {error}"),
             hint=_AGAIN,
         ) from error
 
 
-def _check_header(origin: Origin, kind: Kind, file: ArrayFile) -> None:
+def _read_header(origin: Origin, kind: Kind | None, file: ArrayFile) -> Encoding:
+    """Return what encoded a file's rows, which a scorer of this origin must be able to use."""
     value = parse(file.text(_HEADER, at_most=DOCUMENT.most_bytes), DOCUMENT)
-    check_version(value, "format", (FORMAT,), DOCUMENT)
-    header = decode(Header, value, DOCUMENT)
-    for name, expected, got in (
-        ("kind", kind, header.kind),
-        ("bundle", origin.bundle, header.bundle),
-        ("precision", origin.precision, header.precision),
-    ):
-        if got != expected:
-            hint = f"encode the {kind} again with this bundle and precision"
-            raise DataError(name, expected=expected, got=shown(got), hint=hint)
+    if check_version(value, "format", (1, FORMAT), DOCUMENT) == FORMAT:
+        made = decode(Header, value, DOCUMENT).encoding
+    else:
+        made = _first_encoding(origin, decode(FirstHeader, value, DOCUMENT))
+    ours = origin.images if (kind or made.kind) == "images" else origin.captions
+    # The arithmetic may be another one: these files were always read by any engine.
+    ours.check(replace(made, executed=ours.executed), ours.kind, error=DataError)
+    return made
 
 
-def _buffers(origin: Origin, arrays: dict[str, Array], member: str) -> dict[str, Any]:
-    """Put a member's arrays on the device; they are named by what follows the member's name."""
-    names = [name for name in arrays if name.startswith(f"{member}.")]
-    return {name.removeprefix(f"{member}."): origin.engine.put(arrays.pop(name)) for name in names}
+def _first_encoding(origin: Origin, header: FirstHeader) -> Encoding:
+    """Return what encoded the rows of a file of format 1; DataError for another bundle's."""
+    if header.bundle != origin.bundle:
+        hint = f"encode the {header.kind} again with this bundle"
+        got = shown(header.bundle)
+        raise DataError("bundle", expected=origin.bundle, got=got, hint=hint)
+    same = origin.images if header.kind == "images" else origin.captions
+    return replace(same, precision=header.precision, executed=header.executed)

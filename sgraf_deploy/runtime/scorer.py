@@ -23,23 +23,13 @@ from sgraf_deploy.engines.registry import open_engine
 from sgraf_deploy.gate.engines import gate_engine
 from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime import matrix, pairs, ranks
-from sgraf_deploy.runtime.arguments import check_load, merge_options
+from sgraf_deploy.runtime.arguments import check_cache, check_load, merge_options
+from sgraf_deploy.runtime.caption_cache import DEFAULT_CACHE_BYTES
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
-from sgraf_deploy.runtime.opened import Captions, Images, OpenedBundle
+from sgraf_deploy.runtime.opened import Captions, Images
 from sgraf_deploy.runtime.outputs import check_outputs, name_outputs
-from sgraf_deploy.runtime.rerank import (
-    Ids,
-    RerankResult,
-    check_ids,
-    check_top_k,
-    query_direction,
-    rank,
-)
+from sgraf_deploy.runtime.reranking import Reranking
 from sgraf_deploy.runtime.tiles import TileLimits, TileShape, Tiling
-
-Query = str | Sequence[int] | NDArray[Any] | EncodedImages | EncodedCaptions
-"""One caption (a string, its token ids or one EncodedCaptions), or one image (its regions
-(regions, img_dim) float32 or float16, or one EncodedImages)."""
 
 Index = Sequence[int] | NDArray[Any]
 """Rows, (pairs,) integers from 0."""
@@ -58,16 +48,15 @@ def load(  # noqa: PLR0913  # what it takes is the public face of a dozen module
     memory_budget: int | None = None,
     tile: TileShape | None = None,
     max_words: int | None = MAX_WORDS,
+    caption_cache: int = DEFAULT_CACHE_BYTES,
 ) -> Scorer:
     """Open a bundle for scoring, with all of its graphs, so that damage shows now and not later.
 
-    Nothing needs to be chosen: `auto` takes the fastest engine that works on this machine. It takes
-    an engine on a GPU only if `device` asks for it, or if the bundle has compiled plans that were
-    compared with the reference on this GPU. The scorer says which engine was taken.
+    `auto` takes the fastest engine that works on this machine, on a GPU only if `device` asks for
+    it or if the bundle has compiled plans that were compared with the reference on this GPU.
 
     Args:
-        bundle: A bundle's folder, its address on the Hugging Face Hub, `hf://OWNER/NAME` or
-            `hf://OWNER/NAME@REVISION`, or a `Bundle`.
+        bundle: A `Bundle`, its folder, or its address on the Hub, `hf://OWNER/NAME[@REVISION]`.
         engine: `auto`, or one of the names that `sgraf-deploy doctor` lists.
         precision: `fp32`, `fp16` or `fp8`; None for the one that the engine prefers.
         device: `cpu`, `cuda` or `cuda:N`; None for the one that the engine prefers.
@@ -77,11 +66,11 @@ def load(  # noqa: PLR0913  # what it takes is the public face of a dozen module
             1 GiB on a CPU, an eighth of a GPU's memory there but at most 8 GiB.
         tile: A fixed size of the tiles, in place of the size that the budget gives.
         max_words: The most tokens of a caption, `<start>` and `<end>` included; None for any.
+        caption_cache: Bytes of encoded queries that are kept, 64 MiB by default; 0 keeps none.
 
     Raises:
         BundleError: a bundle, or a compiled plan, that cannot be used or fetched.
-        InputError: an unknown engine, a precision that the bundle lacks, arguments that contradict
-            each other, or an argument of another type.
+        InputError: an unknown engine, a precision that the bundle lacks, unfit arguments.
         UnavailableError: no engine here can do what was asked for; it says what is missing.
         GateError: a compiled plan, which is compared with the reference now, misses a bound.
 
@@ -94,16 +83,22 @@ def load(  # noqa: PLR0913  # what it takes is the public face of a dozen module
         Scorer(f8k.sgraf, ort, fp32 on cpu)
     """
     check_load(bundle, engine, precision, device, threads, options, memory_budget, tile, max_words)
+    check_cache(caption_cache)
     wanted = merge_options(options, device=device, threads=threads)
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     choice = choose(Request(engine, precision, wanted.device), Machine(opened, wanted))
-    if engine == AUTO:
-        _say(choice, opened)
+    _say(engine, choice, opened)
     running = _open(opened, choice, wanted)
     advice = running.tile_advice
     limits = TileLimits(memory_budget or advice.tile_bytes, advice)
     return Scorer(
-        opened, running, precision=choice.precision, limits=limits, tile=tile, max_words=max_words
+        opened,
+        running,
+        precision=choice.precision,
+        limits=limits,
+        tile=tile,
+        max_words=max_words,
+        caption_cache=caption_cache,
     )
 
 
@@ -124,8 +119,10 @@ def _open(bundle: Bundle, choice: Choice, options: EngineOptions) -> Engine:
     return running
 
 
-def _say(choice: Choice, bundle: Bundle) -> None:
+def _say(asked: str, choice: Choice, bundle: Bundle) -> None:
     """Log which engine `auto` took; warn if a CPU has no fp32 graphs to run, which is slow."""
+    if asked != AUTO:
+        return
     name = bundle.path.name
     log.info("%s: engine %s, %s on %s", name, choice.engine, choice.precision, choice.device)
     if choice.device == "cpu" and "fp32" not in bundle.manifest.precisions:
@@ -138,7 +135,7 @@ def _say(choice: Choice, bundle: Bundle) -> None:
         )
 
 
-class Scorer(OpenedBundle):
+class Scorer(Reranking):
     """Encodes images and captions and scores them, with one bundle on one engine.
 
     `load` makes one; use it as a context manager, or close it. Wherever a method takes images, they
@@ -309,64 +306,6 @@ class Scorer(OpenedBundle):
         rows = pairs.pair_rows(image_index, caption_index, len(sides[0]), len(sides[1]))
         one, other = self._encoded(*sides)
         return pairs.pair_logits(self._context, one, other, *rows, progress)
-
-    def rerank(
-        self,
-        query: Query,
-        candidates: Images | Captions,
-        top_k: int | None = None,
-        *,
-        ids: Ids | None = None,
-    ) -> RerankResult:
-        """Rank candidates for a query and return the best `top_k`, or all, the best first.
-
-        A caption (a string, its token ids or one EncodedCaptions) is answered with images, an
-        image (its regions (regions, img_dim) or one EncodedImages) with captions. `ids` are your
-        names of the candidates, one for each: the result then carries them.
-
-        Raises:
-            InputError: what is no query, a `top_k` below 1, or another number of ids.
-            DataError: a query or candidates that do not fit the bundle.
-
-        Example:
-            >>> best = scorer.rerank("two dogs play in the snow", images, top_k=3, ids=names)
-            >>> len(best), best.direction, best[0].id == names[best.indices[0]]
-            (3, 'text_to_image', True)
-            >>> texts = scorer.rerank(regions[0], ["a dog", "a man climbs a rock"])
-            >>> sorted(item.index for item in texts)
-            [0, 1]
-        """
-        self._check_usable()
-        check_top_k(top_k)
-        direction = query_direction(query)
-        wanted: Any
-        if direction == "text_to_image":
-            wanted = query if isinstance(query, EncodedCaptions) else [query]
-            sides = self._checked(candidates, wanted)
-            names = check_ids(ids, len(sides[0]))
-        else:
-            wanted = query if isinstance(query, EncodedImages) else np.asarray(query)[None]
-            sides = self._checked(wanted, candidates)
-            names = check_ids(ids, len(sides[1]))
-        logits = matrix.ensemble_matrix(self._context, *self._encoded(*sides))
-        return rank(direction, logits.reshape(-1), top_k, names)
-
-    def rank(
-        self,
-        query: Query,
-        documents: Images | Captions,
-        top_k: int | None = None,
-        *,
-        ids: Ids | None = None,
-    ) -> RerankResult:
-        """Do what `rerank` does, under the name that cross-encoders have for it.
-
-        Example:
-            >>> for item in scorer.rank("two dogs play in the snow", images, top_k=1, ids=names):
-            ...     print(item.id == names[item.index], 0 < item.similarity < 1)
-            True True
-        """
-        return self.rerank(query, documents, top_k, ids=ids)
 
     def tiling(self, images: EncodedImages, captions: EncodedCaptions) -> Tiling:
         """Compute the tiles that `score` would use, with the bytes of a tile and of the result.

@@ -227,10 +227,10 @@ def estimate_tile_bytes(config: ModelConfig, images: int, captions: int, words: 
 def estimate_ragged_bytes(config: ModelConfig, captions: int, words: int) -> int:
     """Estimate the bytes of a tile that engine native scores, a few hundred words at a time.
 
-    They are the captions' words as gathered, by rows of which each takes two numbers, and the
-    workspace for a few hundred words (5.6 MB at embed 1024, sim_dim 256 and usual captions).
+    They are the captions' global vectors, lengths and offsets as gathered, and the workspace for a
+    few hundred words (7.0 MB at embed 1024, sim_dim 256 and usual captions).
     """
-    gathered = captions * (words + 1) * (config.embed + 2)
+    gathered = captions * (config.embed + 4)
     return _FLOAT * gathered + workspace_bytes(config, words)
 
 

@@ -135,6 +135,15 @@ def _ragged_blocks(
         yield Block(start, stop, int(ordered[stop - 1]), high)
 
 
+def count_batches(
+    pairs: int, words: int, configs: Collection[ModelConfig], limits: TileLimits
+) -> int:
+    """Count the batches of single pairs, of captions of so many words, that suit the engine."""
+    share = _share(pairs, *_pairs_at_length(words, configs, limits))
+    count = math.ceil(pairs / share)
+    return 1 << (count.bit_length() - 1) if count <= SHARES else count  # See `_even_share`.
+
+
 def _even_stops(ends: NDArray[np.int64], count: int) -> list[int]:
     """Return where to cut captions into so many blocks of about as many words.
 

@@ -29,6 +29,8 @@ ALLOWED = {
     ("sgraf_deploy/engines/native/build.py", "replace"): "no package is installed yet",
     ("sgraf_deploy/bench/gpu/run.py", "unlink"): "reports of an earlier try",
     ("sgraf_deploy/package/inputs_script.py", "tofile"): "runs by itself, where no package is",
+    ("sgraf_deploy/gallery/environment.py", "unlink"): "a lock of LMDB's that nobody holds",
+    ("sgraf_deploy/gallery/store.py", "unlink"): "data files that `compact` has replaced",
     ("benchmarks/memory.py", "save"): "in a temporary folder",
 }
 """File and function -> why it may."""

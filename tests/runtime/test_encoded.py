@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -132,13 +133,17 @@ def test_another_precisions_are_refused(faked: MakeFaked, regions: NDArray[np.fl
         faked().scorer.score(images, CAPTIONS)
 
 
-def test_another_bundles_are_refused(
+def test_another_image_encoders_are_refused(
     faked: MakeFaked, regions: NDArray[np.float32], bundle: Bundle, tmp_path: Any
 ) -> None:
-    other = write_bundle(tmp_path / "other.sgraf", name="other")
-    captions = faked(of=other).scorer.encode_captions(CAPTIONS)
-    with refused(InputError, "captions", "bundle", expected=bundle.sha256, got=other.sha256):
-        faked().scorer.score(regions, captions)
+    ours = bundle.manifest.members["saf"].image_encoder_fingerprint
+    path = write_bundle(tmp_path / "other.sgraf").path
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["members"]["saf"]["image_encoder_fingerprint"] = "0" * 64
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    images = faked(of=Bundle.open(path)).scorer.encode_images(regions)
+    with refused(InputError, "images", "fingerprint", "saf", expected=ours, got="0" * 64):
+        faked().scorer.score(images, CAPTIONS)
 
 
 def test_images_for_captions_are_refused(faked: MakeFaked, regions: NDArray[np.float32]) -> None:

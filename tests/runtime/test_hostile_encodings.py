@@ -19,6 +19,8 @@ from support.scorers import CAPTIONS, Faked
 from sgraf_deploy.errors import DataError, InputError
 from sgraf_deploy.runtime import Scorer
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* is deprecated:DeprecationWarning")
+
 MakeFaked = Callable[..., Faked]
 Arrays = dict[str, bytes]
 
@@ -232,6 +234,17 @@ def header(**changes: Any) -> Callable[[dict[str, Any]], str]:
     return lambda valid: json.dumps(valid | changes)
 
 
+def old(**changes: Any) -> Callable[[dict[str, Any]], str]:
+    """A header of format 1, changed."""
+    first = {"format": 1, "kind": "images", "bundle": "0" * 64, "precision": "fp32"}
+    return lambda valid: json.dumps(first | {"executed": "fp32"} | changes)
+
+
+def encoding(**changes: Any) -> Callable[[dict[str, Any]], str]:
+    """The header with a changed encoding."""
+    return lambda valid: json.dumps(valid | {"encoding": valid["encoding"] | changes})
+
+
 TEXTS: dict[str, tuple[Callable[[dict[str, Any]], str], str]] = {
     "no-json": (lambda valid: "a dog", "JSON"),
     "cut": (lambda valid: json.dumps(valid)[:-1], "JSON"),
@@ -240,16 +253,25 @@ TEXTS: dict[str, tuple[Callable[[dict[str, Any]], str], str]] = {
     "deep": (lambda valid: "[" * 60_000, "JSON"),
     "long": (lambda valid: json.dumps(valid).rjust(70_000), "sgraf_gallery"),
     "surrogate": (lambda valid: '"\ud800"', "JSON"),
-    "format": (header(format=2), "format"),
+    "format": (header(format=3), "format"),
     "format-true": (header(format=True), "format"),
-    "kind": (header(kind=5), "kind"),
-    "unknown-kind": (header(kind="words"), "kind"),
-    "bundle": (header(bundle=None), "bundle"),
-    "bundle-list": (header(bundle=["a"]), "bundle"),
-    "escape": (header(bundle="\x1b[2J" * 1000), "bundle"),
-    "precision": (header(precision="int4"), "precision"),
-    "executed": (header(executed=[1]), "executed"),
+    "kind": (old(kind=5), "kind"),
+    "unknown-kind": (old(kind="words"), "kind"),
+    "bundle": (old(bundle=None), "bundle"),
+    "bundle-list": (old(bundle=["a"]), "bundle"),
+    "escape": (old(bundle="\x1b[2J" * 1000), "bundle"),
+    "precision": (old(precision="int4"), "precision"),
+    "executed": (old(executed=[1]), "executed"),
     "more": (header(more=1), "more"),
+    "no-encoding": (header(encoding=None), "encoding"),
+    "encoding-kind": (encoding(kind="words"), "encoding.kind"),
+    "encoding-precision": (encoding(precision=[]), "encoding.precision"),
+    "encoding-executed": (encoding(executed=[1]), "encoding.executed"),
+    "no-members": (encoding(members={}), "members"),
+    "members-list": (encoding(members=["sgr"]), "encoding.members"),
+    "members-of-none": (encoding(members={"sgr": {}, "saf": {}}), "embed"),
+    "members-of-numbers": (encoding(members={"sgr": {"embed": 8}}), "encoding.members.sgr.embed"),
+    "member-escape": (encoding(members={"\x1b[2J": {}}), "members"),
     "missing": (lambda valid: '{"format": 1}', "kind"),
     "infinite": (lambda valid: '{"format": 1e999}', "format"),
 }

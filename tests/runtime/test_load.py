@@ -192,6 +192,7 @@ def test_what_is_not_there_is_refused(
         *(({"device": value}, "device") for value in (0, b"cpu", ["cpu"])),
         *(({"threads": value}, "threads") for value in (0, -1, 1.5, True, "2")),
         *(({"max_words": value}, "max_words") for value in (2, 0, 1.5, True)),
+        *(({"caption_cache": value}, "caption_cache") for value in (-1, 1.5, True, "2", None)),
         *(
             ({"options": EngineOptions(**cast(Any, {field: value}))}, f"options.{field}")
             for field, value in [
@@ -258,32 +259,6 @@ def test_a_graph_that_cannot_be_opened_closes_the_engine(
     with refused(BundleError, "damaged"):
         load(bundle, engine="fake")
     assert with_fake[0].closed
-
-
-def test_a_closed_scorer_says_so(faked: MakeFaked, regions: NDArray[np.float32]) -> None:
-    made = faked()
-    scorer = made.scorer
-    images, captions = scorer.encode_images(regions), scorer.encode_captions(CAPTIONS)
-    with scorer:
-        pass
-    scorer.close()
-    assert made.engine.closed
-    uses: list[Callable[[], Any]] = [
-        lambda: scorer.encode_images(regions),
-        lambda: scorer.encode_captions(CAPTIONS),
-        lambda: scorer.score(images, captions),
-        lambda: scorer.logits(images, captions),
-        lambda: scorer.score_pairs(images, captions, [0], [0]),
-        lambda: scorer.rerank("a dog", images),
-        lambda: scorer.tiling(images, captions),
-        lambda: scorer.save_encoded(images, "nowhere"),
-        lambda: scorer.load_images("nowhere"),
-        lambda: scorer.load_captions("nowhere"),
-        scorer.__enter__,
-    ]
-    for use in uses:
-        with refused(InputError, expected=None, got=None, hint=naming()):
-            use()
 
 
 def test_another_process_may_not_use_it(

@@ -19,6 +19,8 @@ from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.errors import DataError, InputError
 from sgraf_deploy.runtime import Scorer, load
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* is deprecated:DeprecationWarning")
+
 MakeFaked = Callable[..., Faked]
 
 
@@ -70,7 +72,7 @@ def test_another_engine_reads_it(
 ) -> None:
     made = faked(precision=precision)
     path = made.scorer.save_encoded(made.scorer.encode_images(regions), tmp_path / "images")
-    assert header_of(path)["executed"] == made.engine.executed
+    assert header_of(path)["encoding"]["executed"] == made.engine.executed
     with load(bundle, engine="ort", precision=precision) as other:
         found = other.score(other.load_images(path), CAPTIONS)
     assert_similarities(found, made.scorer.score(regions, CAPTIONS), precision)
@@ -84,20 +86,90 @@ def test_an_empty_gallery_is_one(faked: MakeFaked, tmp_path: Path) -> None:
     assert len(scorer.load_captions(scorer.save_encoded(captions, tmp_path / "none"))) == 0
 
 
-def test_another_bundles_or_precisions_are_refused(
+def test_another_bundle_of_the_same_encoders_reads_it(
     faked: MakeFaked, bundle: Bundle, regions: NDArray[np.float32], tmp_path: Path
 ) -> None:
     scorer = faked().scorer
     path = scorer.save_encoded(scorer.encode_images(regions), tmp_path / "images")
+    other = faked(of=write_bundle(tmp_path / "other.sgraf", name="other")).scorer
+    assert other.bundle.sha256 != bundle.sha256
+    found = other.score(other.load_images(path), CAPTIONS)
+    assert np.array_equal(found, scorer.score(regions, CAPTIONS))
+
+
+def test_other_encoders_and_precisions_are_refused(
+    faked: MakeFaked, regions: NDArray[np.float32], tmp_path: Path
+) -> None:
+    scorer = faked().scorer
+    path = scorer.save_encoded(scorer.encode_images(regions), tmp_path / "images")
+    header = header_of(path)
+    header["encoding"]["members"]["saf"]["image_norm"] = "false"
+    rewrite(tmp_path / "images", sgraf_gallery=np.array(json.dumps(header)))
+    with refused(DataError, path, "image_norm", "saf", expected="true", got="false", hint="images"):
+        scorer.load_images(path)
+    scorer.save_encoded(scorer.encode_images(regions), path)
+    with refused(DataError, path, "precision", expected="fp16", got="fp32", hint="images"):
+        faked(precision="fp16").scorer.load_images(path)
+    with refused(DataError, path, "kind", expected="captions", got="images"):
+        scorer.load_captions(path)
+
+
+@pytest.mark.parametrize("kind", ["images", "captions"])
+def test_a_file_of_format_1_is_read_by_its_bundle_alone(
+    faked: MakeFaked, regions: NDArray[np.float32], bundle: Bundle, tmp_path: Path, kind: str
+) -> None:
+    scorer = faked().scorer
+    images, captions = scorer.encode_images(regions), scorer.encode_captions(CAPTIONS)
+    path = scorer.save_encoded(images if kind == "images" else captions, tmp_path / "old")
+    old = {"format": 1, "kind": kind, "bundle": bundle.sha256, "precision": "fp32"}
+    rewrite(path, sgraf_gallery=np.array(json.dumps(old | {"executed": "another"})))
+    right = scorer.score(images, captions)
+    if kind == "images":
+        assert np.array_equal(scorer.score(scorer.load_images(path), captions), right)
+    else:
+        assert np.array_equal(scorer.score(images, scorer.load_captions(path)), right)
+    assert scorer.read_saved(path).encoding.executed == "another"
     other = write_bundle(tmp_path / "other.sgraf", name="other")
     with refused(DataError, path, "bundle", expected=other.sha256, got=naming(bundle.sha256)):
-        faked(of=other).scorer.load_images(path)
-    with refused(
-        DataError, path, "precision", expected="fp16", got=naming("fp32"), hint=["images", "bundle"]
+        faked(of=other).scorer.read_saved(path)
+
+
+def test_rows_are_read_for_another_store(
+    faked: MakeFaked, regions: NDArray[np.float32], tmp_path: Path
+) -> None:
+    scorer = faked().scorer
+    images, captions = scorer.encode_images(regions), scorer.encode_captions(CAPTIONS)
+    saved = scorer.read_saved(scorer.save_encoded(images, tmp_path / "images"))
+    assert (saved.encoding, saved.lengths) == (images.encoding, None)
+    texts = scorer.read_saved(scorer.save_encoded(captions, tmp_path / "captions"))
+    assert texts.encoding == captions.encoding
+    assert texts.lengths is not None
+    assert np.array_equal(texts.lengths, captions.lengths)
+    for found, made in (saved.arrays, images.to_host()), (texts.arrays, captions.to_host()):
+        assert {member: set(arrays) for member, arrays in found.items()} == {
+            member: set(arrays) for member, arrays in made.items()
+        }
+        for member, arrays in made.items():
+            for name, array in arrays.items():
+                assert np.array_equal(found[member][name], array), (member, name)
+
+
+@pytest.mark.filterwarnings("error::DeprecationWarning")
+def test_the_old_methods_are_deprecated(
+    faked: MakeFaked, regions: NDArray[np.float32], tmp_path: Path
+) -> None:
+    scorer = faked().scorer
+    for encoded, load_again in (
+        (scorer.encode_images(regions), scorer.load_images),
+        (scorer.encode_captions(CAPTIONS), scorer.load_captions),
     ):
-        faked(precision="fp16").scorer.load_images(path)
-    with refused(DataError, path, "kind", expected="captions", got=naming("images")):
-        scorer.load_captions(path)
+        with pytest.warns(DeprecationWarning, match="--from-npz") as warned:
+            path = scorer.save_encoded(encoded, tmp_path / "saved")
+        assert warned[0].filename == __file__
+        with pytest.warns(DeprecationWarning, match="--from-npz") as warned:
+            load_again(path)
+        assert warned[0].filename == __file__
+        scorer.read_saved(path)
 
 
 F32 = np.float32
@@ -127,7 +199,7 @@ FOREIGN: list[tuple[dict[str, Any], str, Any, Any]] = [
     ({"sgraf_gallery": np.array("dog")}, "JSON", naming("UTF-8"), naming("line 1")),
     ({"sgraf_gallery": np.array("[1]")}, "gallery", naming(), "[1]"),
     ({"sgraf_gallery": np.array("{}")}, "format", None, None),
-    ({"sgraf_gallery": np.array('{"format": 2}')}, "format", 1, 2),
+    ({"sgraf_gallery": np.array('{"format": 3}')}, "format", naming(1, 2), 3),
 ]
 """What is changed, what the error names, and what was expected and got."""
 

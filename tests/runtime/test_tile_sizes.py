@@ -47,7 +47,7 @@ def test_the_estimate_counts_what_its_docstring_does(module: Module, floats: int
 
 def test_the_estimate_without_padding_counts_what_its_docstring_does() -> None:
     config = replace(SMALL, embed=1024, sim_dim=256, regions=36)
-    gathered = 4 * 3 * 6 * (1024 + 2)
+    gathered = 4 * 3 * (1024 + 4)
     assert estimate_ragged_bytes(config, 3, 5) == gathered + workspace_bytes(config, 5)
     limits = TileLimits(advice=TileAdvice(None, words=NEVER))
     one = tiling_of(2, 3, limits).tile_bytes

@@ -31,3 +31,20 @@ def changed(bundle: Bundle, folder: Path, member: str, graph: GraphName, change:
     }
     write_manifest(folder, replace(bundle.manifest, members=members))
     return Bundle.open(folder)
+
+
+def changed_members(
+    bundle: Bundle, folder: Path, *, fingerprint: str | None = None, image_norm: bool | None = None
+) -> Bundle:
+    """A copy of a bundle whose manifest says something else of every member's image encoder."""
+    shutil.copytree(bundle.path, folder)
+    members = {}
+    for name, member in bundle.manifest.members.items():
+        norm = member.config.image_norm if image_norm is None else image_norm
+        members[name] = replace(
+            member,
+            config=replace(member.config, image_norm=norm),
+            image_encoder_fingerprint=fingerprint or member.image_encoder_fingerprint,
+        )
+    write_manifest(folder, replace(bundle.manifest, members=members))
+    return Bundle.open(folder)

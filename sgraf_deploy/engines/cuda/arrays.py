@@ -77,6 +77,13 @@ class GpuArrays:
         with lane:
             return lane.gather(buffer, rows)
 
+    def fill(self, buffer: DeviceArray, array: Array) -> None:
+        """Copy a host array into a buffer, once no lane reads from it any more."""
+        self.drain()
+        lane = self.lane()
+        with lane:
+            lane.upload(buffer, array)
+
     def fetch(self, buffer: DeviceArray) -> Array:
         """Wait for a buffer and copy it to the host."""
         lane = self.lane()

@@ -105,6 +105,11 @@ class Lane:
     def put(self, array: NDArray[Any]) -> DeviceArray:
         """Copy a host array to the device; the array's memory may be changed at once."""
         target = self.empty(array.shape, array.dtype)
+        self.upload(target, array)
+        return target
+
+    def upload(self, target: DeviceArray, array: NDArray[Any]) -> None:
+        """Copy a host array into one on the device; the host's may be changed at once."""
         source = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         for start in range(0, source.nbytes, STAGING_BYTES):
             piece = source[start : start + STAGING_BYTES]
@@ -112,7 +117,6 @@ class Lane:
             staging.memory[:] = piece
             upload = partial(self._cuda.upload, target.pointer + start, staging.memory, self.stream)
             self.enqueue(upload, writes=(target,), keep=(staging,))
-        return target
 
     def gather(self, source: DeviceArray, rows: NDArray[np.int32]) -> DeviceArray:
         """Copies of rows, of shape rows.shape + row shape."""

@@ -6,10 +6,12 @@
 
 enum { SMOOTHING = 9 };
 
-/* Pairs first ... end - 1 of a panel; `column[i]` is where the words of pair first + i begin. */
+/* Pairs first ... end - 1 of a panel; `column[i]` is where the words of pair first + i begin, and
+ * `place[i]` which of the group's images it has, counted where they change. */
 typedef struct {
     long first, end, words;
     long column[GROUP_PAIRS + 1];
+    long place[GROUP_PAIRS];
 } Group;
 
 /* Pairs of one image whose captions stand in consecutive slots. */
@@ -19,6 +21,40 @@ typedef struct {
     const float *regions, *gram, *words;
 } Segment;
 
+/* Images of float16 become float32, each once in a row. */
+static void widen_images(Panel *panel, const Group *group) {
+    if (!panel->images->half_regions) return;
+    size_t size = (size_t)panel->model->regions * (size_t)panel->model->embed;
+    const uint16_t *from = panel->images->regions;
+    for (long pair = 0; pair < group->end - group->first; pair++) {
+        if (pair && group->place[pair] == group->place[pair - 1]) continue;
+        size_t image = (size_t)panel->pairs[group->first + pair].image;
+        size_t place = (size_t)group->place[pair];
+        assert((place + 1) * size <= widened_numbers(panel->model));
+        widen(from + image * size, size, panel->work.images + place * size);
+    }
+}
+
+/* The image of the pair behind a segment, where it is another one; all null without it. */
+typedef struct {
+    const char *regions;
+    const float *gram;
+    size_t row; /* bytes of a region */
+} Next;
+
+static Next next_image(const Panel *panel, const Group *group, const Segment *s) {
+    long after = group->first + s->end;
+    if (after >= panel->pair_count || panel->pairs[after].image == panel->pairs[after - 1].image)
+        return (Next){0};
+    const Images *images = panel->images;
+    size_t image = (size_t)panel->pairs[after].image, regions = (size_t)panel->model->regions;
+    size_t row = (size_t)panel->model->embed * (images->half_regions ? 2 : sizeof(float));
+    return (Next){
+        .regions = (const char *)images->regions + image * regions * row, .row = row,
+        .gram = images->gram ? images->gram + image * regions * regions : 0,
+    };
+}
+
 static Segment segment_at(const Panel *panel, const Group *group, long first) {
     const Pair *pairs = panel->pairs + group->first;
     long end = first + 1, count = group->end - group->first;
@@ -26,11 +62,13 @@ static Segment segment_at(const Panel *panel, const Group *group, long first) {
            pairs[end].slot == pairs[end - 1].slot + 1)
         end++;
     long regions = panel->model->regions;
-    size_t image = (size_t)pairs[first].image;
+    size_t image = (size_t)pairs[first].image, size = (size_t)regions * panel->model->embed;
     return (Segment){
         .first = first, .end = end,
         .column = group->column[first], .columns = group->column[end] - group->column[first],
-        .regions = panel->images->regions + image * regions * panel->model->embed,
+        .regions = panel->images->half_regions
+                       ? panel->work.images + (size_t)group->place[first] * size
+                       : (const float *)panel->images->regions + image * size,
         .gram = panel->images->gram ? panel->images->gram + image * regions * regions : 0,
         .words = panel->work.slots + panel->slots[pairs[first].slot].column,
     };
@@ -54,9 +92,21 @@ static __attribute__((noinline)) void context_norms(const Product *p) {
 
 static __attribute__((noinline)) void square_product(const Product *p) { multiply(0, SQUARE, p); }
 
-/* 9 a / norm, the norm of a region over the words of each caption. */
-static void smooth(float *attention, long stride, long regions, const long *column, long captions) {
-    for (long r = 0; r < regions; r++)
+/* Ask for bytes that are needed soon. */
+INLINE void ask_for(const void *from, size_t bytes) {
+    for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch((const char *)from + at);
+}
+
+/* 9 a / norm, the norm of a region over the words of each caption.
+ *
+ * Meanwhile the next image comes from memory, region by region: pairs of a caption find their
+ * images anywhere in a gallery.
+ */
+static void smooth(float *attention, long stride, long regions, const long *column, long captions,
+                   const Next *next) {
+    for (long r = 0; r < regions; r++) {
+        if (next->regions) ask_for(next->regions + r * next->row, next->row);
+        if (next->gram) ask_for(next->gram + r * regions, (size_t)regions * sizeof(float));
         for (long caption = 0; caption < captions; caption++) {
             float *a = attention + r * stride + column[caption];
             long words = column[caption + 1] - column[caption];
@@ -65,6 +115,7 @@ static void smooth(float *attention, long stride, long regions, const long *colu
             float factor = SMOOTHING / (__builtin_sqrtf(sum) + EPSILON);
             for (long t = 0; t < words; t++) a[t] *= factor;
         }
+    }
 }
 
 /* Scores (regions, words) of one segment: leaky_relu(v w), `embed` in pieces. */
@@ -112,7 +163,8 @@ static void attend(Panel *panel, const Group *group, const Segment *s) {
     float *total = w->total + s->column, *norm = w->norm + s->column;
     raw_scores(w, panel->model, s);
     begin(w, SGRAF_WORD_ATTENTION, SGRAF_ARITHMETIC);
-    smooth(w->attention, stride, regions, group->column + s->first, s->end - s->first);
+    Next next = next_image(panel, group, s);
+    smooth(w->attention, stride, regions, group->column + s->first, s->end - s->first, &next);
     for (long t = 0; t < s->columns; t += VL) {
         vec sum = {0};
         for (long r = 0; r < regions; r++) {

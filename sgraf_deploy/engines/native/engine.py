@@ -12,14 +12,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sgraf_deploy.config import GraphName, GraphSignature, Precision, signature
+from sgraf_deploy.config import (
+    GraphName,
+    GraphSignature,
+    Precision,
+    ragged_signature,
+    signature,
+)
 from sgraf_deploy.engines.base import EngineOptions, Graph, TileAdvice
 from sgraf_deploy.engines.buffers import Buffer, Sizes, shape_of
 from sgraf_deploy.engines.native.library import MAX_STEPS, NativeModel, instruction_sets
 from sgraf_deploy.engines.native.probe import check_graph
 from sgraf_deploy.engines.native.weights import read_weights
 from sgraf_deploy.engines.ort import OrtEngine
-from sgraf_deploy.errors import EngineMemoryError, UnavailableError
+from sgraf_deploy.errors import EngineMemoryError, InputError, UnavailableError
 
 if TYPE_CHECKING:
     from sgraf_deploy.bundle.bundle import Bundle
@@ -95,8 +101,10 @@ class NativeEngine(OrtEngine):
 class NativeGraph(Graph):
     """A scorer or a pair scorer in compiled C."""
 
+    also_float16 = ("region_embeddings", "image_global")
+
     def __init__(self, signature: GraphSignature, model: NativeModel) -> None:
-        super().__init__(signature)
+        super().__init__(signature, ragged=ragged_signature(signature))
         self._model = model
         (self._logits,) = signature.outputs
 
@@ -104,6 +112,8 @@ class NativeGraph(Graph):
         self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer], sizes: Sizes
     ) -> dict[str, Buffer]:
         logits = outputs.get(self._logits.name)
+        if "offsets" in inputs:
+            _check_ends(inputs["offsets"], inputs["lengths"], sizes["words"])
         try:
             if logits is None:
                 logits = np.empty(shape_of(self._logits.axes, sizes), np.float32)
@@ -112,3 +122,10 @@ class NativeGraph(Graph):
         except MemoryError as error:
             raise EngineMemoryError("engine native ran out of memory") from error
         return {self._logits.name: logits}
+
+
+def _check_ends(offsets: NDArray[np.int32], lengths: NDArray[np.int32], words: int) -> None:
+    """Raise InputError for captions whose words end past the last row."""
+    ends = np.add(offsets, lengths, dtype=np.int64)
+    if ends.size and ends.max() > words:
+        raise InputError("offsets + lengths", expected=f"at most {words}", got=ends.max())

@@ -54,12 +54,16 @@ class _Model(Structure):
 
 
 class _Images(Structure):
-    _fields_ = (("regions", _Floats), ("image_global", _Floats), ("gram", _Floats))
+    _fields_ = (
+        *(("regions", c_void_p), ("image_global", c_void_p), ("gram", _Floats)),
+        *(("half_regions", c_int32), ("half_global", c_int32)),
+    )
 
 
 class _Captions(Structure):
     _fields_ = (
         ("words", _Floats),
+        ("offsets", _Ints),
         ("text_global", _Floats),
         ("lengths", _Ints),
         ("longest", c_int32),
@@ -155,26 +159,34 @@ class NativeModel:
     ) -> None:
         """Write the logits of a scorer's or a pair scorer's checked inputs.
 
+        `word_embeddings` are (captions, words, embed), or without padding (words, embed) where
+        `offsets` (captions,) says in which row each caption begins.
+        Images' `region_embeddings` and `image_global` may be float16: the embeddings of a few
+        images at a time are widened, and computed with as float32.
+
         The time that it takes is added to `stages`, where there are any.
         """
         gram = inputs.get("region_gram")
+        embeddings = inputs["region_embeddings"], inputs["image_global"]
         images = _Images(
-            _address(inputs["region_embeddings"]),
-            _address(inputs["image_global"]),
+            *map(_address, embeddings),
             None if gram is None else _address(gram),
+            *(array.dtype == np.float16 for array in embeddings),
         )
-        words = inputs["word_embeddings"]
-        captions = _Captions(
-            _address(words),
-            _address(inputs["text_global"]),
-            _address(inputs["lengths"]),
-            words.shape[1],
-        )
-        pairs = _Pairs(len(inputs["image_global"]), len(words), None, None, logits.size)
+        words, lengths = inputs["word_embeddings"], inputs["lengths"]
+        offsets = inputs.get("offsets")
+        if offsets is None:
+            longest = words.shape[1]
+            offsets = np.arange(0, len(words) * longest, longest, dtype=np.int32)
+        else:
+            longest = int(lengths.max())
+        texts = map(_address, (words, offsets, inputs["text_global"], lengths))
+        captions = _Captions(*texts, longest)
+        pairs = _Pairs(len(inputs["image_global"]), len(lengths), None, None, logits.size)
         if "image_index" in inputs:
             pairs.image_index = _address(inputs["image_index"])
             pairs.caption_index = _address(inputs["caption_index"])
-        workspace = self._workspace(words.shape[1])
+        workspace = self._workspace(longest)
         arguments = (
             *(byref(self._model), byref(images), byref(captions), byref(pairs)),
             *(_address(workspace), _address(logits)),

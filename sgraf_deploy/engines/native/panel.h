@@ -2,8 +2,7 @@
 #ifndef SGRAF_PANEL_H
 #define SGRAF_PANEL_H
 
-#include <string.h>
-
+#include "half.h"
 #include "product.h"
 #include "stages.h"
 
@@ -68,7 +67,7 @@ static long slot_of(Panel *panel, int32_t caption) {
     Slot *slot = &panel->slots[panel->slot_count];
     *slot = (Slot){caption, length, panel->slot_columns};
     long embed = panel->model->embed;
-    const float *words = captions->words + (size_t)caption * captions->longest * embed;
+    const float *words = captions->words + (size_t)captions->offsets[caption] * embed;
     begin(&panel->work, SGRAF_WORDS, SGRAF_MOVES);
     assert(slot->column + whole_vectors(length) <= panel->work.slot_stride);
     for (long first = 0; first < length; first += VL) {
@@ -133,6 +132,24 @@ static void whole_layer(const Linear *layer, long inputs, Product p, int relu) {
     }
 }
 
+/* The pairs' images' global vectors, widened if they are float16: an image's once in a row. */
+static void find_globals(Panel *panel, const float **found) {
+    size_t embed = (size_t)panel->model->embed;
+    float *widened = panel->work.images;
+    for (long pair = 0; pair < panel->pair_count; pair++) {
+        const size_t image = (size_t)panel->pairs[pair].image;
+        if (!panel->images->half_global) {
+            found[pair] = (const float *)panel->images->global + image * embed;
+        } else if (pair && panel->pairs[pair - 1].image == panel->pairs[pair].image) {
+            found[pair] = found[pair - 1];
+        } else {
+            widen((const uint16_t *)panel->images->global + image * embed, embed, widened);
+            found[pair] = widened;
+            widened += embed;
+        }
+    }
+}
+
 /* The global alignments of all pairs: l2norm(W (v - w)^2 + b). */
 static void global_alignments(Panel *panel) {
     const Model *model = panel->model;
@@ -141,9 +158,9 @@ static void global_alignments(Panel *panel) {
     begin(w, SGRAF_GLOBAL, SGRAF_ARITHMETIC);
     assert(panel->pair_count <= PANEL_PAIRS && whole_vectors(PANEL_PAIRS) <= w->pair_stride);
     const float *images[PANEL_PAIRS], *texts[PANEL_PAIRS];
+    find_globals(panel, images);
     for (long pair = 0; pair < panel->pair_count; pair++) {
         int32_t caption = panel->slots[panel->pairs[pair].slot].caption;
-        images[pair] = panel->images->global + (size_t)panel->pairs[pair].image * embed;
         texts[pair] = panel->captions->global + (size_t)caption * embed;
     }
     transposed(images, panel->pair_count, embed, w->difference, w->pair_stride, texts);

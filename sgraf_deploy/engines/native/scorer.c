@@ -19,14 +19,15 @@ static float filled(const Model *model, long words, long pairs) {
 static Group next_group(const Panel *panel, long first) {
     Group group = {.first = first, .end = first};
     long image = (long)panel->model->regions * panel->model->embed * (long)sizeof(float);
-    long bytes = 0, count = 0, best = 1;
+    long bytes = 0, count = 0, best = 1, place = -1;
     float most = 0.0f;
     for (; first + count < panel->pair_count && count < GROUP_PAIRS; count++) {
         const Pair *pair = &panel->pairs[first + count];
-        if (count == 0 || pair->image != pair[-1].image) bytes += image;
+        if (count == 0 || pair->image != pair[-1].image) bytes += image, place++;
         long words = group.column[count] + panel->slots[pair->slot].length;
         if (count && (words > GROUP_WORDS || bytes > GROUP_BYTES)) break;
         group.column[count + 1] = words;
+        group.place[count] = place;
         float share = filled(panel->model, words, count + 1);
         if (share >= most) best = count + 1, most = share;
     }
@@ -42,6 +43,7 @@ static void score_panel(Panel *panel, float *logits) {
     global_alignments(panel);
     for (long first = 0; first < panel->pair_count;) {
         Group group = next_group(panel, first);
+        widen_images(panel, &group);
         local_alignments(panel, &group);
         make_nodes(panel, &group);
         if (panel->model->filtration_used) filtrate(&panel->work, panel->model, &group);

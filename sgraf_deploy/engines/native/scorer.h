@@ -1,7 +1,7 @@
 /* The scorer's interface; axes and names as in the ONNX graphs `scorer` and `pair_scorer`.
  *
- * All arrays are float32 or int32, contiguous, and checked by the caller: indices in range, lengths
- * from 1 to `words`. None that is written overlaps another. A debug build asserts what can be seen
+ * All arrays are float32 or int32, contiguous (an image's embeddings may be float16), and checked by the caller: indices in range, lengths
+ * from 1 to `longest`, and all words among the rows. None that is written overlaps another. A debug build asserts what can be seen
  * of that, and what the functions in between take for granted. The weights of linear layers are packed by `sgraf_pack`, and as many biases as
  * packed outputs, the last ones 0; layers of one output are not packed.
  */
@@ -37,17 +37,20 @@ typedef struct {
     Linear similarity; /* likewise */
 } Model;
 
+/* Embeddings are float32 or, where their flag is set, float16, which is widened image by image. */
 typedef struct {
-    const float *regions; /* (images, regions, embed) */
-    const float *global;  /* (images, embed) */
-    const float *gram;    /* (images, regions, regions), or null */
+    const void *regions; /* (images, regions, embed) */
+    const void *global;  /* (images, embed) */
+    const float *gram;   /* (images, regions, regions), or null */
+    int32_t half_regions, half_global;
 } Images;
 
 typedef struct {
-    const float *words;  /* (captions, words, embed) */
-    const float *global; /* (captions, embed) */
-    const int32_t *lengths;
-    int32_t longest; /* words */
+    const float *words;     /* (rows, embed), with the words of a caption one after the other */
+    const int32_t *offsets; /* (captions) row of a caption's first word */
+    const float *global;    /* (captions, embed) */
+    const int32_t *lengths; /* (captions) words */
+    int32_t longest;        /* of the lengths, at least */
 } Captions;
 
 /* The pairs that are scored: all images x captions where the indices are null. */

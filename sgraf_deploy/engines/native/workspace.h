@@ -45,6 +45,7 @@ typedef struct {
     float *pair_nodes; /* (rows, nodes of a pair) */
     float *edges;      /* (nodes of a pair, queries); also a weight for each node of a pair */
     float *first, *query; /* (rows, pairs) */
+    float *images;        /* of a group, or the globals of a panel, widened from float16 */
     Stages *stages;       /* null unless the run is profiled */
     long longest;         /* words of a caption */
 } Workspace;
@@ -63,6 +64,14 @@ static float *take(uintptr_t *at, long rows, long columns) {
     float *found = (float *)*at;
     *at = line_from(*at + (size_t)(rows + 3 * MR) * (size_t)columns * sizeof(float));
     return found;
+}
+
+/* The numbers of the images that a group may have, or of the globals that a panel may have. */
+static size_t widened_numbers(const Model *model) {
+    size_t embed = (size_t)model->embed, image = (size_t)model->regions * embed;
+    size_t most = GROUP_BYTES / sizeof(float), globals = PANEL_PAIRS * embed;
+    size_t group = GROUP_PAIRS * image < most ? GROUP_PAIRS * image : most > image ? most : image;
+    return group > globals ? group : globals;
 }
 
 /* Lay the buffers out from an address; returns what they take.
@@ -93,7 +102,8 @@ static size_t lay_out(Workspace *w, const Model *model, int32_t longest, uintptr
     w->edges = take(&at, nodes, w->edge_stride);
     w->first = take(&at, w->rows, w->pair_stride);
     w->query = take(&at, w->rows, w->pair_stride);
-    return at - base;
+    w->images = (float *)at; /* the last: memory that is not written is not taken */
+    return line_from(at + widened_numbers(model) * sizeof(float)) - base;
 }
 
 #endif

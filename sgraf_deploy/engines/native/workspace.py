@@ -11,7 +11,8 @@ _GROUP_WORDS, _GROUP_PAIRS, _PANEL_PAIRS, _QUERIES = 240, 32, 64, 240
 _DEPTH, _BLOCK, _WIDEST, _VECTOR = 132, 6, 64, 16
 """As in C; the widest product and vector are those of AVX-512, which no other set exceeds."""
 
-_BUFFERS = 14
+_GROUP_BYTES = 1400 << 10
+_BUFFERS = 15
 _PANEL = 8192
 """Bytes of the panel itself, and what aligning it takes."""
 
@@ -30,8 +31,16 @@ def workspace_bytes(config: ModelConfig, words: int) -> int:
         + _columns(_WIDEST + _VECTOR, _DEPTH)
         + _columns(_spare(nodes), sim_dim)
         + _columns(queries, nodes)
+        + _widened(config)
     )
     return _FLOAT * (floats + _BUFFERS * _VECTOR) + _PANEL
+
+
+def _widened(config: ModelConfig) -> int:
+    """The floats of a group's images, or of a panel's globals, if they are float16."""
+    image = config.regions * config.embed
+    group = min(_GROUP_PAIRS * image, max(_GROUP_BYTES // _FLOAT, image))
+    return max(group, _PANEL_PAIRS * config.embed)
 
 
 def _spare(columns: int) -> int:

@@ -151,6 +151,10 @@ class TensorEngine(Engine):
             return buffer[rows]
         return buffer[upload(rows.astype(np.int64), self._device)]
 
+    def fill(self, buffer: Tensor, array: Array) -> None:
+        """Copy into a tensor, in the stream in which it is also gathered from."""
+        buffer.copy_(torch.from_numpy(np.array(array)))
+
     def fetch(self, buffer: Tensor) -> Array:
         """The tensor as a host array; waits for the device."""
         return download(buffer)

@@ -79,6 +79,18 @@ print(fake.fake_launches())
     assert run(driver, body) == "True True True True True True 3"
 
 
+def test_rows_of_a_buffer_are_filled(driver: Path) -> None:
+    body = """
+engine = GpuArrays(cuda, "cuda:0")
+array = np.arange(60).reshape(10, 6).astype(np.float32)
+buffer = engine.put(array)
+before = engine.gather(buffer, np.array([2, 3, 9], np.int32))
+engine.fill(buffer.rows(slice(2, 4)), array[:2] + 100)
+print(engine.fetch(before)[:, 0].tolist(), engine.fetch(buffer)[:5, 0].tolist())
+"""
+    assert run(driver, body) == "[12.0, 18.0, 54.0] [0.0, 6.0, 100.0, 106.0, 24.0]"
+
+
 def test_what_counts_ranks_gets_its_arguments(driver: Path) -> None:
     """The fake writes what arrived: whether the first member's logit is 1.5, and the sizes."""
     body = """

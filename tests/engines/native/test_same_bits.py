@@ -73,13 +73,10 @@ def test_in_any_order_and_any_company(case: Case, gram: bool) -> None:
         )
 
 
-def check_bundle(bundle: Bundle, regions: NDArray[Any], captions: Any, folder: Path) -> None:
+def check_bundle(bundle: Bundle, regions: NDArray[Any], captions: Any) -> None:
     """Pairs in any order, and tiles of several shapes, have the bits of the whole matrix."""
-    saved = folder / "images.npz", folder / "captions.npz"
     with load(bundle, engine="native") as scorer:
         images, texts = scorer.encode_images(regions), scorer.encode_captions(captions)
-        scorer.save_encoded(images, saved[0])
-        scorer.save_encoded(texts, saved[1])
         whole = scorer.logits(images, texts)
         order = np.random.default_rng(0).permutation(len(images) * len(texts))
         rows, columns = np.divmod(order, len(texts))
@@ -92,7 +89,10 @@ def check_bundle(bundle: Bundle, regions: NDArray[Any], captions: Any, folder: P
         assert all(one[member] == whole[member][rows[0], columns[0]] for member in whole)
     for tile in (TileShape(1, 1), TileShape(3, 7)):
         with load(bundle, engine="native", tile=tile) as scorer:
-            found = scorer.logits(scorer.load_images(saved[0]), scorer.load_captions(saved[1]))
+            found = scorer.logits(
+                scorer.images_from_host(images.to_host()),
+                scorer.captions_from_host(texts.lengths, texts.to_host()),
+            )
         for member, logits in whole.items():
             assert np.array_equal(found[member], logits), (member, tile)
 
@@ -110,12 +110,12 @@ def bundles(exported: Bundle, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 
 @pytest.mark.parametrize("age", ["of today", "scorers take it", "none takes it"])
-def test_in_a_bundle_of_any_age(bundles: dict[str, Bundle], age: str, tmp_path: Path) -> None:
+def test_in_a_bundle_of_any_age(bundles: dict[str, Bundle], age: str) -> None:
     config = next(iter(bundles[age].manifest.members.values())).config
     shape = (9, config.regions, config.img_dim)
     regions = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     captions = [1 + ids % (config.vocab_size - 1) for ids in make_token_ids(31, longest=40)]
-    check_bundle(bundles[age], regions, captions, tmp_path)
+    check_bundle(bundles[age], regions, captions)
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +125,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return export_demo(tmp_path_factory.mktemp("demo") / "demo.sgraf").bundle
 
 
-def test_of_trained_models_on_their_scenes(demo: Bundle, shared: Path, tmp_path: Path) -> None:
+def test_of_trained_models_on_their_scenes(demo: Bundle, shared: Path) -> None:
     """The inputs of field/43-same-bits."""
     split = open_precomp(shared / "field" / "37-good", "test")
     assert (split.images, len(split.captions)) == (20, 100)
-    check_bundle(demo, split.regions, split.captions, tmp_path)
+    check_bundle(demo, split.regions, split.captions)
