@@ -9,7 +9,8 @@ import numpy as np
 
 from sgraf_deploy.runtime import matrix, requests
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages, name_of
-from sgraf_deploy.runtime.opened import Captions, Images, OpenedBundle
+from sgraf_deploy.runtime.exchange import Exchange
+from sgraf_deploy.runtime.opened import Captions, Images
 from sgraf_deploy.runtime.requests import Query, RerankCall
 from sgraf_deploy.runtime.rerank import (
     Ids,
@@ -21,7 +22,7 @@ from sgraf_deploy.runtime.rerank import (
 )
 
 
-class Reranking(OpenedBundle):
+class Reranking(Exchange):
     """The part of a `Scorer` that answers queries."""
 
     def rerank(

@@ -52,13 +52,11 @@ def load(  # noqa: PLR0913  # what it takes is the public face of a dozen module
 ) -> Scorer:
     """Open a bundle for scoring, with all of its graphs, so that damage shows now and not later.
 
-    Nothing needs to be chosen: `auto` takes the fastest engine that works on this machine. It takes
-    an engine on a GPU only if `device` asks for it, or if the bundle has compiled plans that were
-    compared with the reference on this GPU. The scorer says which engine was taken.
+    `auto` takes the fastest engine that works on this machine, on a GPU only if `device` asks for
+    it or if the bundle has compiled plans that were compared with the reference on this GPU.
 
     Args:
-        bundle: A bundle's folder, its address on the Hugging Face Hub, `hf://OWNER/NAME` or
-            `hf://OWNER/NAME@REVISION`, or a `Bundle`.
+        bundle: A `Bundle`, its folder, or its address on the Hub, `hf://OWNER/NAME[@REVISION]`.
         engine: `auto`, or one of the names that `sgraf-deploy doctor` lists.
         precision: `fp32`, `fp16` or `fp8`; None for the one that the engine prefers.
         device: `cpu`, `cuda` or `cuda:N`; None for the one that the engine prefers.
@@ -67,13 +65,11 @@ def load(  # noqa: PLR0913  # what it takes is the public face of a dozen module
         memory_budget: Bytes that one tile may take beyond encoded inputs and the result.
         tile: A fixed size of the tiles, in place of the size that the budget gives.
         max_words: The most tokens of a caption, `<start>` and `<end>` included; None for any.
-        caption_cache: Bytes of encoded captions, of those that `rerank` and `rerank_many` were
-            asked last, that are kept for the next time; 0 keeps none. By default 64 MiB.
+        caption_cache: Bytes of encoded queries that are kept, 64 MiB by default; 0 keeps none.
 
     Raises:
         BundleError: a bundle, or a compiled plan, that cannot be used or fetched.
-        InputError: an unknown engine, a precision that the bundle lacks, arguments that contradict
-            each other, or an argument of another type.
+        InputError: an unknown engine, a precision that the bundle lacks, unfit arguments.
         UnavailableError: no engine here can do what was asked for; it says what is missing.
         GateError: a compiled plan, which is compared with the reference now, misses a bound.
 
@@ -90,15 +86,13 @@ def load(  # noqa: PLR0913  # what it takes is the public face of a dozen module
     wanted = merge_options(options, device=device, threads=threads)
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     choice = choose(Request(engine, precision, wanted.device), Machine(opened, wanted))
-    if engine == AUTO:
-        _say(choice, opened)
+    _say(engine, choice, opened)
     running = _open(opened, choice, wanted)
-    limits = TileLimits(memory_budget or DEFAULT_TILE_BYTES, running.tile_advice)
     return Scorer(
         opened,
         running,
         precision=choice.precision,
-        limits=limits,
+        limits=TileLimits(memory_budget or DEFAULT_TILE_BYTES, running.tile_advice),
         tile=tile,
         max_words=max_words,
         caption_cache=caption_cache,
@@ -122,8 +116,10 @@ def _open(bundle: Bundle, choice: Choice, options: EngineOptions) -> Engine:
     return running
 
 
-def _say(choice: Choice, bundle: Bundle) -> None:
+def _say(asked: str, choice: Choice, bundle: Bundle) -> None:
     """Log which engine `auto` took; warn if a CPU has no fp32 graphs to run, which is slow."""
+    if asked != AUTO:
+        return
     name = bundle.path.name
     log.info("%s: engine %s, %s on %s", name, choice.engine, choice.precision, choice.device)
     if choice.device == "cpu" and "fp32" not in bundle.manifest.precisions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,25 @@ def test_images_are_answered_as_alone(any_scorer: Scorer) -> None:
     calls = [RerankCall(query, rng.permutation(IMAGES)[:11], 6) for query in queries]
     for call, one in zip(calls, any_scorer.rerank_many(calls, texts), strict=True):
         assert_same(one, any_scorer.rerank(call.query, texts[call.candidates], 6))
+
+
+def test_threads_at_once_get_what_one_gets(any_scorer: Scorer) -> None:
+    regions, captions = inputs(any_scorer)
+    images = any_scorer.encode_images(regions)
+    rng = np.random.default_rng(3)
+    calls = [RerankCall(query, rng.permutation(IMAGES)[:9]) for query in captions]
+    right = any_scorer.rerank_many(calls, images)
+
+    def ask(thread: int) -> None:
+        order = np.random.default_rng(thread).permutation(len(calls))
+        for some in np.array_split(order, 3):
+            found = any_scorer.rerank_many([calls[at] for at in some], images)
+            for at, result in zip(some, found, strict=True):
+                assert_same(result, right[at])
+
+    with ThreadPoolExecutor(16) as threads:
+        for done in [threads.submit(ask, thread) for thread in range(16)]:
+            done.result()
 
 
 def test_candidates_keep_their_names(faked: MakeFaked) -> None:
