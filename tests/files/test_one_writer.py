@@ -31,6 +31,7 @@ ALLOWED = {
     ("sgraf_deploy/package/inputs_script.py", "tofile"): "runs by itself, where no package is",
     ("sgraf_deploy/gallery/environment.py", "unlink"): "a lock of LMDB's that nobody holds",
     ("sgraf_deploy/gallery/store.py", "unlink"): "data files that `compact` has replaced",
+    ("benchmarks/gallery_faults.py", "open"): "damage, in a temporary folder",
     ("benchmarks/memory.py", "save"): "in a temporary folder",
 }
 """File and function -> why it may."""
