@@ -20,7 +20,7 @@ PACKAGE = Path(sgraf_deploy.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted(Path(__file__).parent.rglob("*.py"))
 
-HEAVY = {"torch", "onnx", "onnxruntime", "tensorrt", "triton", "nltk"}
+HEAVY = {"torch", "onnx", "onnxruntime", "tensorrt", "triton", "nltk", "lmdb", "xxhash"}
 PLAIN = (
     *("errors", "config", "files", "formats", "html", "progress", "schema", "svg", "versions"),
     "__version__",
@@ -318,7 +318,9 @@ def test_the_rules_let_pass(module: str, source: str) -> None:
     assert [found for rule in rules for found in rule(module, tree)] == []
 
 
-@pytest.mark.parametrize("module", ["sgraf_deploy", "sgraf_deploy.runtime", "sgraf_deploy.cli"])
+@pytest.mark.parametrize(
+    "module", ["sgraf_deploy", "sgraf_deploy.runtime", "sgraf_deploy.gallery", "sgraf_deploy.cli"]
+)
 def test_importing_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print(*sorted({HEAVY!r} & set(sys.modules)))"
     done = subprocess.run(

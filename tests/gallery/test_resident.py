@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,20 @@ def test_what_was_written_anew_is_read_anew(filled: Gallery, fake: Scorer) -> No
     filled.delete(["id4"])
     with refused(DataError, got=naming("id4")):
         resident.images(fake, ["id4"])
+
+
+def test_another_gallery_in_the_same_place_is_read_anew(filled: Gallery, fake: Scorer) -> None:
+    """Its records have the same numbers."""
+    resident = Gallery.open(filled.path, resident="all")
+    plain = Gallery.open(filled.path)
+    before = scores(resident, fake, IDS)
+    shutil.rmtree(filled.path)
+    other = Gallery.create(filled.path, fake, dtype="float16")
+    other.write(Batch.of(IDS, fake.encode_images(make_regions(12, seed=5))))
+    expected = scores(other, fake, IDS)
+    assert not np.array_equal(expected, before)
+    assert np.array_equal(scores(plain, fake, IDS), expected)
+    assert np.array_equal(scores(resident, fake, IDS), expected)
 
 
 def test_two_scorers_have_rows_of_their_own(
