@@ -253,19 +253,21 @@ class EncodedCaptions:
         """
         engine = self.origin.engine
         index = rows.astype(np.int32)
-        lengths = engine.put(self.lengths[index])
         ragged = all(graph.ragged is not None for graph in graphs.values())
         places = engine.put(self.offsets[index]) if ragged else self.word_rows(index, words)
-        found = {}
-        for name in graphs:
-            buffers = self.members[name]
-            texts = {"text_global": engine.gather(buffers.text_global, index), "lengths": lengths}
-            if ragged:
-                texts |= {"word_embeddings": buffers.word_embeddings, "offsets": places}
-            else:
-                texts["word_embeddings"] = engine.gather(buffers.word_embeddings, places)
-            found[name] = texts
-        return found
+        lengths = engine.put(self.lengths[index])
+        # Nothing gathered is named here: what is out of memory would hold it until it was handled.
+        return {
+            name: {
+                "word_embeddings": buffers.word_embeddings
+                if ragged
+                else engine.gather(buffers.word_embeddings, places),
+                "text_global": engine.gather(buffers.text_global, index),
+                "lengths": lengths,
+                **({"offsets": places} if ragged else {}),
+            }
+            for name, buffers in self.members.items()
+        }
 
     def compact_words(self, member: str, *, padded: bool = False) -> Array:
         """Fetch the words of these captions alone, in order: (words, embed).

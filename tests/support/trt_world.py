@@ -174,9 +174,10 @@ class TrtWorld:
         monkeypatch.setattr("sgraf_deploy.engines.trt.engine.open_cuda", lambda _: self.cuda)
 
     def scorer(self, precision: Precision = "fp16", **options: Any) -> Scorer:
+        """A scorer that encodes a query every time."""
         limits = TileLimits(advice=LARGEST_TILES)
         engine = self.engine(precision, **options)
-        return Scorer(self.bundle, engine, precision=precision, limits=limits)
+        return Scorer(self.bundle, engine, precision=precision, limits=limits, caption_cache=0)
 
 
 @dataclass
