@@ -49,6 +49,12 @@ int32_t sgraf_built(void) {
     return found;
 }
 
+void sgraf_sizes(int32_t sizes[5]) {
+    const size_t all[] = {sizeof(Model), sizeof(Images), sizeof(Captions), sizeof(Pairs),
+                          sizeof(Stages)};
+    for (int i = 0; i < 5; i++) sizes[i] = (int32_t)all[i];
+}
+
 int32_t sgraf_runnable(void) {
     int32_t found = 1 << SGRAF_GENERIC;
 #if defined(__x86_64__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable, Mapping
-from ctypes import POINTER, Structure, byref, c_int32, c_int64, c_void_p
+from ctypes import POINTER, Structure, byref, c_int32, c_int64, c_void_p, sizeof
 from functools import cache
 from pathlib import Path
 from threading import local
@@ -80,6 +80,10 @@ class _Pairs(Structure):
     )
 
 
+_STRUCTURES = (_Model, _Images, _Captions, _Pairs, Stages)
+"""What passes to the library, in the order of `sgraf_sizes`."""
+
+
 @cache
 def open_library(path: Path = LIBRARY) -> ctypes.CDLL:
     """The library; UnavailableError where it was not built, or cannot be loaded."""
@@ -102,9 +106,19 @@ def open_library(path: Path = LIBRARY) -> ctypes.CDLL:
         library.sgraf_profile.argtypes = (*scored, POINTER(Stages))
         library.sgraf_profile.restype = None
         library.sgraf_nanoseconds.restype = c_int64
+        sizes = (c_int32 * len(_STRUCTURES))()
+        library.sgraf_sizes(sizes)
     except (OSError, AttributeError) as error:
         what = f"{path.name} cannot be loaded"
         raise UnavailableError(what, got=error, hint=INSTALL) from error
+    expected = [sizeof(structure) for structure in _STRUCTURES]
+    if list(sizes) != expected:
+        raise UnavailableError(
+            f"{path.name} was compiled for another version of the package",
+            expected=f"structures of {expected} bytes",
+            got=list(sizes),
+            hint=INSTALL,
+        )
     return library
 
 

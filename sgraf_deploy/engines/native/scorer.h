@@ -91,6 +91,10 @@ typedef struct {
 /* The instruction sets that this library was compiled for, a bit `1 << set` for each. */
 PUBLIC int32_t sgraf_built(void);
 
+/* The bytes of Model, Images, Captions, Pairs and Stages, in this order: a caller that knows others
+ * was written for another version of this library. */
+PUBLIC void sgraf_sizes(int32_t sizes[5]);
+
 /* Those that this processor and its operating system run, built or not. */
 PUBLIC int32_t sgraf_runnable(void);
 

@@ -136,3 +136,14 @@ def test_a_library_of_other_sources_is_refused(
     source.write_text("int sgraf_score(void) { return 0; }\n")
     subprocess.run([compiler, "-shared", "-fPIC", "-o", old, source], check=True)
     check_error(opened(old, monkeypatch), "old.so", "sgraf_built")
+
+
+def test_a_library_that_was_compiled_for_other_structures_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With them it would read other memory than was meant."""
+    if not library.LIBRARY.exists():
+        pytest.skip("the package was built without a C compiler")
+    copied = shutil.copy(library.LIBRARY, tmp_path / "other.so")
+    monkeypatch.setattr(library, "_STRUCTURES", (*library._STRUCTURES[:-1], library._Images))
+    check_error(opened(Path(copied), monkeypatch), "other.so")
