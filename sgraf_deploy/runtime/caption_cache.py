@@ -32,6 +32,8 @@ class CaptionCache:
         self._lock = Lock()
         self._entries: OrderedDict[bytes, tuple[CachedCaption, int]] = OrderedDict()
         self._bytes = 0
+        self.hits = self.misses = 0
+        """Captions that were asked for and found, and those that were not."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -47,7 +49,11 @@ class CaptionCache:
             return [None] * len(captions)
         keys = [caption.tobytes() for caption in captions]
         with self._lock:
-            return [self._find(key) for key in keys]
+            found = [self._find(key) for key in keys]
+            missed = sum(each is None for each in found)
+            self.hits += len(found) - missed
+            self.misses += missed
+        return found
 
     def keep(self, caption: TokenIds, encoded: CachedCaption) -> None:
         """Keep a caption's encoding, in arrays of its own: a view would hold all of its base."""

@@ -126,6 +126,7 @@ class OpenedBundle:
         lengths: Lengths | None = None,
         *,
         progress: Progress | None = None,
+        queries: bool = False,
     ) -> EncodedCaptions:
         """Encode captions, which stay on the engine's device until nothing refers to them.
 
@@ -133,6 +134,7 @@ class OpenedBundle:
         order of lengths. Padded ids, such as an array (captions, words), need `lengths`: how many
         of each caption's ids are real, (captions,) integers. `progress` is called with (done,
         total) captions. Ids without `<start>` or `<end>` are warned of, once, with CaptionWarning.
+        `queries`, which come again, are taken from the scorer's cache, or encoded and kept there.
 
         Raises:
             DataError: it names the caption that is empty, longer than `max_words`, or whose ids are
@@ -148,7 +150,19 @@ class OpenedBundle:
         """
         self._check_usable()
         token_ids = self._reader.token_ids(captions, lengths)
-        return encode.encode_captions(self._context, token_ids, progress)
+        return encode.encode_captions(self._context, token_ids, progress, queries=queries)
+
+    def cache_counts(self) -> tuple[int, int]:
+        """How many captions of queries were found in the cache, and how many were not.
+
+        Example:
+            >>> hits, misses = scorer.cache_counts()
+            >>> encoded = scorer.encode_captions(["a dog on a beach"], queries=True)
+            >>> encoded = scorer.encode_captions(["a dog on a beach"], queries=True)
+            >>> scorer.cache_counts() == (hits + 1, misses + 1)
+            True
+        """
+        return self._context.cache.hits, self._context.cache.misses
 
     def estimate(self, images: int, lengths: Sequence[int] | NDArray[Any]) -> Estimate:
         """Estimate what so many images, and captions (captions,) of so many words, will take.

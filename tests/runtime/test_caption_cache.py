@@ -176,3 +176,12 @@ def test_threads_at_once_get_what_one_gets(faked: MakeFaked, max_bytes: int) -> 
         for done in [threads.submit(ask, thread) for thread in range(16)]:
             done.result()
     assert made.scorer._context.cache.nbytes <= max_bytes
+
+
+def test_captions_are_found_and_missed_by_number() -> None:
+    cache = CaptionCache(2**20)
+    first, second = np.array([1, 5, 2], np.int32), np.array([1, 6, 2], np.int32)
+    assert cache.find([first, second]) == [None, None]
+    cache.keep(first, {"sgr": (np.zeros((3, 4)), np.zeros(4))})
+    assert [each is None for each in cache.find([first, second, first])] == [False, True, False]
+    assert (cache.hits, cache.misses) == (2, 3)
