@@ -184,7 +184,6 @@ class Batcher:
             self._open = False
             self._task.cancel()
             self._engine.close()
-            self._refuse_all("the server stops")
 
     def _accept(self, call: Call, timeout_s: float, urgent: bool) -> Entry:
         """Append a call to the queue; OverloadedError if it has no room for all of it."""
@@ -327,15 +326,12 @@ class Batcher:
         self._rate = old + _SMOOTHING * (rate - old)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Refuse what waits, should the batcher itself have failed."""
-        if not task.cancelled() and task.exception() is not None:
+        """Refuse what is not answered: the batcher was closed, or has itself failed."""
+        if not task.cancelled():
             log.error("the batcher has ended: %s", _where(task.exception()))
         self._open = False
-        self._refuse_all("the batcher has ended")
-
-    def _refuse_all(self, why: str) -> None:
         for entry in list(self._under_way):
-            entry.deliver(FailedError(why, hint="try again"))
+            entry.deliver(FailedError("the server stops", hint="try again"))
             self._forget(entry)
 
 

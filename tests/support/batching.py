@@ -39,10 +39,21 @@ class Watched:
 
 
 class World:
-    """A batcher over a held engine, and the tasks that ask it."""
+    """A batcher over a held engine, and the tasks that ask it.
 
-    def __init__(self, batcher: Batcher, engine: HeldEngine, watched: Watched) -> None:
-        self.batcher, self.engine, self.watched = batcher, engine, watched
+    Its clock is `ahead` of the loop's, whose timers are then late.
+    """
+
+    def __init__(self, limits: BatchLimits) -> None:
+        self.engine, self.watched, self.ahead = HeldEngine(None), Watched(), 0.0
+        self.batcher = Batcher(
+            lambda calls: [],
+            limits,
+            observer=self.watched,
+            clock=lambda: clock() + self.ahead,
+            chance=lambda: 0.5,
+            engine=lambda run: self.engine,
+        )
 
     async def ask(
         self, asked: Call, timeout_s: float = 100.0, *, urgent: bool = False
@@ -71,20 +82,11 @@ def within(
     """Run a test in virtual time; nothing is left under way, and the engine's thread is let go."""
 
     async def inside() -> None:
-        engine = HeldEngine(None)
-        watched = Watched()
-        batcher = Batcher(
-            lambda calls: [],
-            BatchLimits(max_batch_pairs, max_queue_pairs, max_wait_s),
-            observer=watched,
-            clock=clock,
-            chance=lambda: 0.5,
-            engine=lambda run: engine,
-        )
-        async with batcher:
-            await work(World(batcher, engine, watched))
+        world = World(BatchLimits(max_batch_pairs, max_queue_pairs, max_wait_s))
+        async with world.batcher as batcher:
+            await work(world)
         assert (batcher.state.under_way, batcher.state.waiting_pairs) == (0, 0)
-        assert not engine.alive
+        assert not world.engine.alive
         others = asyncio.all_tasks() - {asyncio.current_task()}
         assert all(task.done() for task in others)
 
