@@ -178,10 +178,28 @@ class NotFoundError(RequestError):
     status, kind = 404, "not_found"
 
 
+class MethodError(RequestError):
+    """The route does not take this method."""
+
+    status, kind = 405, "method_not_allowed"
+
+
+class SlowError(RequestError):
+    """The body did not arrive in time."""
+
+    status, kind = 408, "request_timeout"
+
+
 class TooLargeError(RequestError):
     """The request exceeds one of the limits."""
 
     status, kind = 413, "request_too_large"
+
+
+class MediaTypeError(RequestError):
+    """The body is not declared as plain JSON."""
+
+    status, kind = 415, "unsupported_media_type"
 
 
 class UnprocessableError(RequestError):
