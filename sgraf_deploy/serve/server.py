@@ -109,7 +109,7 @@ def serve(
 ) -> Ended:
     """Answer requests until a signal, or until the engine hangs; run it in the main thread.
 
-    `app` enters and leaves `batcher` in its lifespan. `started` is called with the server's URL,
+    `batcher`, which `app` asks, is entered and left here. `started` is called with the URL,
     `reload` on SIGHUP. Should the engine hang and the process not end in order, `leave` ends it.
 
     Raises:
@@ -177,6 +177,10 @@ class _Server(uvicorn.Server):
         with listen(self._options) as listening:
             self.run(sockets=[listening])
         return self._ended or "stopped"
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        async with self._batcher:
+            await super().serve(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -62,11 +62,9 @@ class Application:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
-            await receive()
-            async with self.batcher:
-                await send({"type": "lifespan.startup.complete"})
+            for what in ("startup", "shutdown"):
                 await receive()
-            await send({"type": "lifespan.shutdown.complete"})
+                await send({"type": f"lifespan.{what}.complete"})
             return
         while (await receive()).get("more_body"):
             pass
