@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 from support.refusals import naming, refused
-from support.served import HELD, LONGEST_S, Served, served, until_refused
+from support.server_process import HELD, LONGEST_S, Served, served, until_refused
 
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.serve.server import ServerOptions, is_loopback, listen
