@@ -33,8 +33,8 @@ class Asked:
         return self._pool.submit(httpx.post, self.url.join(f"/{pairs}"), timeout=LONGEST_S)
 
     def ready(self) -> tuple[int, int]:
-        """The status of /readyz, and how many requests are under way."""
-        found = httpx.get(self.url.join("/readyz"), timeout=LONGEST_S)
+        """503 while the server drains, or 200, and how many requests are under way."""
+        found = httpx.get(self.url.join("/state"), timeout=LONGEST_S)
         return found.status_code, found.json()
 
     def wait(self, under_way: int) -> None:
@@ -133,10 +133,14 @@ def test_a_client_that_leaves_is_dropped() -> None:
         assert asked.server.end() == (0, "")
 
 
-def test_an_engine_that_hangs_ends_the_process() -> None:
-    with held(watchdog_s=1.0) as asked:
+def test_an_engine_that_hangs_makes_the_server_unready_and_ends_the_process() -> None:
+    with held(watchdog_s=2.0) as asked:
         waits = asked.post(10)
+        asked.server.read("batch 10")
         also = asked.post(1)
+        while httpx.get(asked.url.join("/readyz"), timeout=LONGEST_S).status_code != 503:
+            pass
+        asked.wait(2)
         assert [each.result().status_code for each in (waits, also)] == [503, 503]
         code, errors = asked.server.end()
         assert code == 3

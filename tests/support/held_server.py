@@ -17,6 +17,7 @@ from typing import Any
 from sgraf_deploy.errors import InputError, SgrafDeployError
 from sgraf_deploy.serve.batcher import Batcher
 from sgraf_deploy.serve.calls import Answer, Call, CaptionText, Item, RequestError, StoredId
+from sgraf_deploy.serve.health import Health, probe_call
 from sgraf_deploy.serve.server import ServerOptions, serve
 
 EXITS = {"stopped": 0, "interrupted": 130, "unanswered": 1, "stuck": 3}
@@ -55,10 +56,12 @@ def listen() -> None:
 
 
 class Application:
-    """POST /N scores N pairs; GET /readyz is 503 while the server drains."""
+    """POST /N scores N pairs; GET /state is 503 while the server drains, with what is under way;
+    GET /readyz is the service's."""
 
     def __init__(self, batcher: Batcher) -> None:
         self.batcher = batcher
+        self.health = Health(batcher, probe_call(1, 1), deadline_s=0.1)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -77,13 +80,16 @@ class Application:
     async def _answer(self, path: str) -> tuple[int, Any]:
         state = self.batcher.state
         if path == "/readyz":
+            found = await self.health.check()
+            return (200 if found.ready else 503), found.reason
+        if path == "/state":
             return (503 if state.draining or not state.alive else 200), state.under_way
         documents = tuple(StoredId(str(row)) for row in range(int(path[1:])))
         try:
-            found = await self.batcher.submit(Call(CaptionText("a cup"), documents), 60.0)
+            answer = await self.batcher.submit(Call(CaptionText("a cup"), documents), 60.0)
         except RequestError as error:
             return error.status, str(error)
-        return 200, len(found.items)
+        return 200, len(answer.items)
 
 
 def main() -> None:
