@@ -61,7 +61,7 @@ endef
 $(STAMP): pyproject.toml constraints.txt
 	$(MAKE_VENV)
 	@SGRAF_DEPLOY_NATIVE=0 $(PIP) install --quiet --quiet --constraint constraints.txt \
-		--editable '.[torch,cpu,rtx,fused,hub,gallery]' --group dev
+		--editable '.[torch,cpu,rtx,fused,hub,serve]' --group dev
 	@touch $@
 
 $(DIST_VENV)/.stamp: pyproject.toml constraints.txt

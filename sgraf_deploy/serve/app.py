@@ -69,7 +69,7 @@ def build_app(
         exception_handlers=HANDLERS,
         openapi_config=None,
         logging_config=None,
-        request_max_body_size=settings.limits.body_bytes,
+        request_max_body_size=None,  # `limits` reads bodies
         state=State({"service": service}),
         debug=False,
     )

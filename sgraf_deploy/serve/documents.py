@@ -17,6 +17,7 @@ from sgraf_deploy.serve.calls import (
     MalformedError,
     Part,
     RegionsArray,
+    RequestError,
     StoredId,
     TooLargeError,
     UnprocessableError,
@@ -67,7 +68,7 @@ class Reader:
         """The query to documents that are captions, or images."""
         try:
             sent = _QUERY.decode(raw)
-        except msgspec.ValidationError as error:
+        except msgspec.DecodeError as error:
             raise _no_part("query", error) from error
         if isinstance(sent, str):
             prefix = self.settings.image_prefix
@@ -92,7 +93,7 @@ class Reader:
         """The documents of a field, all captions or all images, and as they were sent."""
         try:
             sent = _DOCUMENTS.decode(raw)
-        except msgspec.ValidationError as error:
+        except msgspec.DecodeError as error:
             index = _INDEX.search(str(error))
             raise _no_part(f"{field}[{index[1]}]" if index else field, error) from error
         most = self.settings.limits.documents
@@ -207,7 +208,9 @@ def _text(text: str, name: str) -> str:
     return text
 
 
-def _no_part(name: str, error: msgspec.ValidationError) -> UnprocessableError:
+def _no_part(name: str, error: msgspec.DecodeError) -> RequestError:
+    if not isinstance(error, msgspec.ValidationError):
+        return malformed(error)
     told = str(error).partition(" - at ")[0][:200]
     return UnprocessableError(name, got=told, hint=SEND, param=name, code="no_document")
 
@@ -224,12 +227,18 @@ def _short(value: object) -> str:
 
 
 def decode_fields(body: bytes) -> dict[str, msgspec.Raw]:
-    """The fields of a JSON object, undecoded, without those that are null."""
+    """The fields of a JSON object, undecoded, those of null included."""
     try:
-        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    except msgspec.DecodeError as error:
-        raise MalformedError("the body", expected="a JSON object", got=str(error)[:200]) from error
-    except (UnicodeDecodeError, RecursionError) as error:
-        got = type(error).__name__
-        raise MalformedError("the body", expected="a JSON object in UTF-8", got=got) from error
-    return fields
+        if not body.isascii():
+            body.decode()
+        return msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise malformed(error) from error
+
+
+def malformed(error: Exception) -> MalformedError:
+    """The error for what is no JSON, or no object."""
+    told = type(error).__name__
+    if isinstance(error, msgspec.DecodeError):
+        told = str(error)[:200]
+    return MalformedError("the body", expected="a JSON object in UTF-8", got=told)

@@ -18,7 +18,6 @@ from sgraf_deploy.serve.calls import (
     MethodError,
     NotFoundError,
     RequestError,
-    TooLargeError,
 )
 
 JSON = "application/json"
@@ -62,19 +61,14 @@ def on_http_error(request: Request[Any, Any, Any], error: Exception) -> Response
         return on_unexpected(request, error)
     status = error.status_code
     if isinstance(error, LitestarMethodError):
-        allowed = sorted(request.scope.get("litestar_allowed", ()))
         response = error_response(MethodError("this route does not take the method"))
         for name, value in (error.headers or {}).items():
             if name.lower() == "allow":
                 response.headers[name.lower()] = value
-        if allowed:
-            response.headers["allow"] = ", ".join(allowed)
         return response
     if status == NotFoundError.status:
         hint = "the routes are listed at /openapi.json"
         return error_response(NotFoundError("there is no such route", hint=hint, code="no_route"))
-    if status == TooLargeError.status:
-        return error_response(TooLargeError("the body is too large", code="body_too_large"))
     if status < 500:
         return error_response(MalformedError("the request cannot be read"))
     return on_unexpected(request, error)

@@ -14,8 +14,8 @@ from sgraf_deploy.gallery.record import Details, pack_metadata, source_of
 from sgraf_deploy.gallery.rows import Batch
 from sgraf_deploy.gallery.store import Gallery
 from sgraf_deploy.runtime.scorer import Scorer
-from sgraf_deploy.serve.calls import MalformedError, NotFoundError, UnprocessableError
-from sgraf_deploy.serve.documents import Given, Reader
+from sgraf_deploy.serve.calls import NotFoundError, UnprocessableError
+from sgraf_deploy.serve.documents import Given, Reader, malformed
 
 MOST_PIXELS = 2**31 - 1
 
@@ -108,7 +108,7 @@ def _decoded(body: bytes) -> Image:
         told = str(error)[:200]
         raise UnprocessableError("the image", got=told, code="invalid_image") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedError("the body", expected="a JSON object") from error
+        raise malformed(error) from error
 
 
 def _details_of(image: Image, regions: int) -> Details:

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from litestar import Request
-from litestar.exceptions import HTTPException
 
 from sgraf_deploy.serve.calls import MalformedError, MediaTypeError, SlowError, TooLargeError
+from sgraf_deploy.serve.errors import ClientGoneError
 from sgraf_deploy.serve.settings import TIMEOUT_HEADER, Limits
 
 TOKENS_EACH = 24
@@ -29,21 +29,28 @@ async def read_body(request: Request[Any, Any, Any], limits: Limits) -> bytes:
     size = request.headers.get("content-length")
     if size is not None and size.isdecimal() and int(size) > limits.body_bytes:
         raise _too_many_bytes(limits)
-    parts, total = [], 0
     try:
         async with asyncio.timeout(limits.body_s):
-            async for part in request.stream():
-                total += len(part)
-                if total > limits.body_bytes:
-                    raise _too_many_bytes(limits)
-                parts.append(part)
+            body = await _arrived(request, limits)
     except TimeoutError as error:
         raise SlowError("the body", expected=f"all of it within {limits.body_s:g} s") from error
-    except HTTPException as error:
-        raise _too_many_bytes(limits) from error
-    body = b"".join(parts)
     check_shape(body, limits)
     return body
+
+
+async def _arrived(request: Request[Any, Any, Any], limits: Limits) -> bytes:
+    parts, total, more = [], 0, True
+    while more:
+        message: Any = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        part = message.get("body", b"")
+        total += len(part)
+        if total > limits.body_bytes:
+            raise _too_many_bytes(limits)
+        parts.append(part)
+        more = message.get("more_body", False)
+    return b"".join(parts)
 
 
 def check_media_type(headers: Mapping[str, str]) -> None:

@@ -17,7 +17,7 @@ from sgraf_deploy.serve.calls import (
 )
 from sgraf_deploy.serve.dialects import dialect_of
 from sgraf_deploy.serve.dialects.dialect import Dialect
-from sgraf_deploy.serve.documents import Reader, Sent, decode_fields
+from sgraf_deploy.serve.documents import Reader, Sent, decode_fields, malformed
 from sgraf_deploy.serve.settings import Settings
 
 MOST_WARNINGS = 16
@@ -62,7 +62,8 @@ def read_request(body: bytes, reader: Reader) -> Asked:
         raise _wrong(str(dialect.top), "an integer of at least 0; 0 is all")
     echo = _decoded(fields, dialect.echo, bool, "true or false")
     settings = reader.settings
-    call = Call(query, documents, top_n or None, settings.missing, settings.truncate)
+    top_n = min(top_n or len(documents), len(documents))
+    call = Call(query, documents, top_n, settings.missing, settings.truncate)
     return Asked(call, dialect, sent, model, bool(echo), _ignored(fields, dialect))
 
 
@@ -93,6 +94,8 @@ def _decoded(
         return msgspec.json.decode(fields[name], type=kind)
     except msgspec.ValidationError as error:
         raise _wrong(name, expected) from error
+    except msgspec.DecodeError as error:
+        raise malformed(error) from error
 
 
 def _wrong(name: str, expected: str) -> UnprocessableError:
