@@ -76,7 +76,9 @@ def build_app(
     return _Observed(litestar, metrics)
 
 
-def _allowed(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+async def _allowed(
+    connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler
+) -> None:
     """Refuse a request without a key of the route's scope, before its body is read."""
     scope = handler.opt.get("scope")
     keys = connection.app.state.service.keys
