@@ -97,7 +97,12 @@ def rerankers(url: str, key: str) -> dict[str, Ask]:
 
         return ask
 
-    paths = {"cohere": "/v2/rerank", "jina": "/v1/rerank", "voyage": "/v1/rerank", "text-embeddings-inference": "/rerank"}
+    paths = {
+        "cohere": "/v2/rerank",
+        "jina": "/v1/rerank",
+        "voyage": "/v1/rerank",
+        "text-embeddings-inference": "/rerank",
+    }
     return {f"rerankers {provider}": by(provider, path) for provider, path in paths.items()}
 
 
