@@ -106,6 +106,6 @@ def _too_many_bytes(limits: Limits) -> TooLargeError:
     return TooLargeError(
         "the body",
         expected=f"at most {limits.body_bytes:,} bytes",
-        hint="send fewer documents a request, or start the server with a larger --max-body-bytes",
+        hint="send fewer documents a request, or start the server with a larger --max-body",
         code="body_too_large",
     )

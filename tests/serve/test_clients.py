@@ -85,7 +85,7 @@ def order(answer: Any) -> list[int]:
     return [item["index"] for item in items]
 
 
-def names(recorded: list[Recorded]) -> Any:
+def names(recorded: list[Recorded]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("one", recorded, ids=lambda one: one.client)
 
 

@@ -198,7 +198,12 @@ def test_a_client_that_leaves_takes_its_request_back(server: Server) -> None:
         sent.append(message)
 
     app = build_app(Held(), server.scorer, server.gallery)
-    scope = {"type": "http", "method": "POST", "path": "/rerank", "raw_path": b"/rerank"}
+    scope: dict[str, Any] = {
+        "type": "http",
+        "method": "POST",
+        "path": "/rerank",
+        "raw_path": b"/rerank",
+    }
     scope |= {"query_string": b"", "headers": [], "http_version": "1.1", "scheme": "http"}
     scope |= {"server": ("test", 80), "client": ("test", 1), "root_path": "", "asgi": {}}
     asyncio.run(app(scope, receive, send))  # type: ignore[arg-type]

@@ -145,7 +145,7 @@ def test_regions_that_are_none_are_refused(server: Server, more: dict[str, Any])
 
     async def conversation(client: Client) -> None:
         check_refused(await client.http.put(BEHIND + "new", json=body), 422, None, ANY)
-        rerank = {"query": "a dog", "documents": ["image:photo0.jpg", body]}
+        rerank: dict[str, Any] = {"query": "a dog", "documents": ["image:photo0.jpg", body]}
         check_refused(await client.rerank(rerank), 422, None, "documents[1]")
         rerank = {"query": body, "documents": ["a dog"]}
         check_refused(await client.rerank(rerank), 422, None, "query")

@@ -47,7 +47,7 @@ def ask(
     return server.talk(send, keyed=True)
 
 
-def each(requests: list[tuple[str, str, Any]]) -> Any:
+def each(requests: list[tuple[str, str, Any]]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("request_", requests, ids=lambda one: " ".join(one[:2]))
 
 

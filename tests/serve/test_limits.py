@@ -132,7 +132,7 @@ def test_limits_that_cannot_be_are_refused() -> None:
     ):
         (name,) = wrong
         with refused(InputError, name):
-            Limits(**wrong)  # type: ignore[arg-type]
+            Limits(**wrong)
     with refused(InputError, "models"):
         Settings(models=())
     with refused(InputError, "timeout_s"):
