@@ -12,6 +12,7 @@ OUTSIDE := $(VENV)/.outside
 NPM := $(VENV)/npm
 OLDEST := $(VENV)/oldest
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+CLIENTS := $(VENV)/clients
 # What sends requests to a server, in an environment of its own: its needs conflict with others.
 API_VENV ?= $(VENV)-api
 # What releases are built with, in an environment of its own.
@@ -31,8 +32,8 @@ THREADED := $(addprefix tests/,bundle/test_bundle.py model/test_exact.py model/t
 ROUNDS ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-slow test-random test-threads test-outside mutation sanitize check format demo demo-checkpoints \
-	docs dist test-api
+.PHONY: help test test-slow test-random test-threads test-outside test-clients test-api mutation sanitize check format \
+	demo demo-checkpoints docs dist
 .DELETE_ON_ERROR:
 
 help:
@@ -42,6 +43,7 @@ help:
 	@echo "make test-random   run both in random order; SEED=NUMBER, which is printed, repeats one"
 	@echo "make test-threads  run what uses threads over and over, ROUNDS=10 times in random orders"
 	@echo "make test-outside  run the graphs in other programs: needs npm, cmake, a C++ compiler, Chromium"
+	@echo "make test-clients  rerank with stock clients, installed apart, in at most ten minutes"
 	@echo "make test-api  send a server whatever its description allows, and what it does not"
 	@echo "make mutation change the code that decides, and list the changes that no test notices"
 	@echo "make sanitize run engine native's tests with assertions, AddressSanitizer and UBSan, with GCC"
@@ -100,6 +102,16 @@ $(OUTSIDE): $(NATIVE) $(wildcard tests/outside/package*.json) tests/outside/olde
 	@$(OLDEST)/bin/python -m pip --disable-pip-version-check install --quiet --quiet -r tests/outside/oldest.txt
 	@touch $@
 
+# Clients of rerank servers, which conflict: an environment for each file.
+$(CLIENTS)/.stamp: $(wildcard tests/outside/clients/*.txt)
+	@echo "==> installing clients of rerank servers"
+	@for file in $^; do \
+		to=$(CLIENTS)/$$(basename $$file .txt); \
+		$(PYTHON) -m venv --clear $$to && $$to/bin/python -m pip --disable-pip-version-check \
+			install --quiet --quiet -r $$file || exit 1; \
+	done
+	@touch $@
+
 demo: $(NATIVE)
 	@$(BIN)/sgraf-deploy demo
 
@@ -122,7 +134,11 @@ test-slow: $(NATIVE)
 test-outside: $(OUTSIDE)
 	@echo "==> the graphs in other programs"
 	@SGRAF_DEPLOY_NODE_MODULES=$(abspath $(NPM))/node_modules SGRAF_DEPLOY_OLDEST_PYTHON=$(abspath $(OLDEST))/bin/python \
-		$(TEST) --numprocesses 0 -m outside tests/outside
+		$(TEST) --numprocesses 0 -m 'outside and not clients' tests/outside
+
+test-clients: $(NATIVE) $(CLIENTS)/.stamp
+	@echo "==> a server and stock clients"
+	@SGRAF_DEPLOY_CLIENTS=$(abspath $(CLIENTS)) $(TEST) --numprocesses 0 -m clients tests/outside
 
 test-random: $(NATIVE)
 	@echo "==> tests in random order"

@@ -114,6 +114,7 @@ class Batcher:
         self._ok_at: float | None = None
         self._rate: float | None = None  # pairs per second
         self._scoring = 0  # pairs
+        self._told = -1  # the pairs that the observer was told of
         self._open = False
 
     async def __aenter__(self) -> Self:
@@ -223,10 +224,12 @@ class Batcher:
 
     def _forget(self, entry: Entry) -> None:
         """Take an entry out of everything; what of it the engine has is not waited for."""
+        if entry not in self._under_way:
+            return
         if entry.future.done() and not entry.future.cancelled():
             entry.future.exception()  # a task that was cancelled meanwhile does not ask for it
         self._queue.drop(entry)
-        self._under_way.pop(entry, None)
+        del self._under_way[entry]
         self._tell_waiting()
         if not self._under_way:
             self._idle.set()
@@ -271,8 +274,9 @@ class Batcher:
         return batch
 
     def _tell_waiting(self) -> None:
-        if self._observer is not None:
-            self._observer.waiting(self._queue.pairs)
+        if self._observer is not None and self._told != self._queue.pairs:
+            self._told = self._queue.pairs
+            self._observer.waiting(self._told)
 
     async def _score(self, batch: Batch) -> None:
         """Have a batch answered; what the engine raises on is run again, call by call."""

@@ -3,21 +3,56 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from typing import Any, TypeVar
+
+from sgraf_deploy.serve.errors import ClientGoneError
 
 Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
 App = Callable[[Any, Receive, Send], Awaitable[None]]
 """An ASGI application."""
 
+_T = TypeVar("_T")
 
-class Connections:
-    """An ASGI application around another one, whose requests it cancels when their client leaves.
 
-    `Connection: close` goes with every answer while `draining` says so, so that a client that keeps
-    its connection opens another one, which goes to another server.
+async def while_connected(receive: Receive, answering: Coroutine[Any, Any, _T]) -> _T:
+    """Wait for an answer as long as the client does; else take the question back.
+
+    It costs one task: whoever waits is cancelled when the connection ends. `receive` is ASGI's,
+    after the whole body was read.
+
+    Raises:
+        ClientGoneError: the client left first.
+    """
+    waiting = asyncio.current_task()
+    left = False
+
+    async def watch() -> None:
+        nonlocal left
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        left = True
+        if waiting is not None:
+            waiting.cancel()
+
+    watching = asyncio.create_task(watch(), name="client")
+    try:
+        return await answering
+    except asyncio.CancelledError as error:
+        if not left or waiting is None:
+            raise
+        waiting.uncancel()
+        raise ClientGoneError from error
+    finally:
+        watching.cancel()
+
+
+class Closing:
+    """An ASGI application around another one, which closes connections while the server drains.
+
+    A client that keeps its connection then opens another one, which goes to another server.
     """
 
     def __init__(self, app: App, draining: Callable[[], bool]) -> None:
@@ -25,52 +60,10 @@ class Connections:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request, or take part in the application's start and end."""
-        if scope["type"] == "http":
-            await _Request(self._app, self._draining, receive, send).answer(scope)
-        else:
-            await self._app(scope, receive, send)
 
+        async def closing(message: Message) -> None:
+            if message["type"] == "http.response.start" and self._draining():
+                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+            await send(message)
 
-class _Request:
-    """One request: its task is cancelled if the client leaves before it is answered."""
-
-    def __init__(
-        self, app: App, draining: Callable[[], bool], receive: Receive, send: Send
-    ) -> None:
-        self._app, self._draining, self._receive, self._send = app, draining, receive, send
-        self._answered = self._left = False
-        self._task = asyncio.current_task()
-        self._watch: asyncio.Task[None] | None = None
-
-    async def answer(self, scope: Message) -> None:
-        try:
-            await self._app(scope, self._receiving, self._sending)
-        except asyncio.CancelledError:
-            if not self._left:
-                raise
-            if self._task is not None:
-                self._task.uncancel()
-        finally:
-            if self._watch is not None:
-                self._watch.cancel()
-
-    async def _receiving(self) -> Message:
-        message = await self._receive()
-        whole = message["type"] == "http.request" and not message.get("more_body", False)
-        if whole and self._watch is None:
-            self._watch = asyncio.create_task(self._wait(), name="client")
-        return message
-
-    async def _wait(self) -> None:
-        """Nothing comes after the body but the end of the connection."""
-        message = await self._receive()
-        if message["type"] == "http.disconnect" and not self._answered and self._task is not None:
-            self._left = True
-            self._task.cancel()
-
-    async def _sending(self, message: Message) -> None:
-        if message["type"] == "http.response.body" and not message.get("more_body", False):
-            self._answered = True
-        elif message["type"] == "http.response.start" and self._draining():
-            message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
-        await self._send(message)
+        await self._app(scope, receive, closing if scope["type"] == "http" else send)

@@ -37,24 +37,25 @@ class BatchLimits:
 class Entry:
     """A call under way: its future, its deadline, and the answers to its parts so far."""
 
-    __slots__ = ("_answers", "_taken", "arrived", "call", "deadline", "future")
+    __slots__ = ("_answers", "_taken", "arrived", "call", "deadline", "future", "pairs")
 
     def __init__(
         self, call: Call, future: asyncio.Future[Answer], arrived: float, deadline: float
     ) -> None:
         self.call, self.future, self.arrived, self.deadline = call, future, arrived, deadline
+        self.pairs = call.pairs
         self._taken = 0
         self._answers: list[Answer] = []
 
     @property
     def waiting(self) -> int:
         """Pairs that the engine has not been given yet."""
-        return self.call.pairs - self._taken
+        return self.pairs - self._taken
 
     def take(self, pairs: int) -> Call:
         """The next so many documents, as a call: the whole one where they are all."""
         start, self._taken = self._taken, self._taken + pairs
-        whole = start == 0 and pairs == self.call.pairs
+        whole = start == 0 and pairs == self.pairs
         return self.call if whole else self.call.part(start, self._taken)
 
     def deliver(self, outcome: Answer | Exception) -> None:
@@ -144,4 +145,4 @@ class Queue:
         return call
 
     def _is_small(self, entry: Entry) -> bool:
-        return entry.call.pairs <= self._max // 2
+        return entry.pairs <= self._max // 2

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import msgspec
 from litestar import Controller, HttpMethod, Request, Response, delete, get, post, put, route
 
 from sgraf_deploy.serve.calls import FailedError, RequestError, UnprocessableError
+from sgraf_deploy.serve.connections import while_connected
 from sgraf_deploy.serve.dialects.dialect import Reply
 from sgraf_deploy.serve.documents import Reader, check_id
-from sgraf_deploy.serve.errors import JSON, ClientGoneError
+from sgraf_deploy.serve.errors import JSON
 from sgraf_deploy.serve.health import CallQueue, Health
 from sgraf_deploy.serve.images import Images
 from sgraf_deploy.serve.keys import Keys
@@ -31,7 +31,6 @@ LARGE_BYTES = 256 * 2**10
 """A body of more bytes is read in a thread, so that others are answered meanwhile."""
 
 AnyRequest = Request[Any, Any, Any]
-_T = TypeVar("_T")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -62,7 +61,7 @@ async def rerank(request: AnyRequest) -> Response[bytes]:
         asked = read_request(body, service.reader)
     answering = service.batcher.submit(asked.call, timeout_s)
     try:
-        answer = await while_connected(request, answering)
+        answer = await while_connected(request.receive, answering)
     except RequestError as error:
         raise _named(error, asked) from error
     reply = Reply(
@@ -72,7 +71,7 @@ async def rerank(request: AnyRequest) -> Response[bytes]:
         model=asked.model,
         id=secrets.token_hex(16),
         created=int(time.time()),
-        version="2" if request.url.path.startswith("/v2") else "1",
+        version="2" if request.scope["path"].startswith("/v2") else "1",
     )
     return _json(asked.dialect.render(reply))
 
@@ -166,26 +165,6 @@ def image_id(request: AnyRequest, settings: Settings) -> str:
     except UnicodeDecodeError as error:
         raise UnprocessableError("id", expected="UTF-8", param="id", code="invalid_id") from error
     return check_id(id_, "id", settings.limits.id_bytes)
-
-
-async def while_connected(request: AnyRequest, answering: Awaitable[_T]) -> _T:
-    """Wait for an answer as long as the client does; else take the question back."""
-    answer = asyncio.ensure_future(answering)
-    gone = asyncio.ensure_future(_gone(request))
-    try:
-        await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
-            raise ClientGoneError
-        return answer.result()
-    finally:
-        for task in (answer, gone):
-            if not task.done():
-                task.cancel()
-
-
-async def _gone(request: AnyRequest) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _named(error: RequestError, asked: Asked) -> RequestError:

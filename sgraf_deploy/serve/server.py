@@ -22,7 +22,7 @@ import uvicorn
 
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.serve.batcher import Batcher
-from sgraf_deploy.serve.connections import App, Connections
+from sgraf_deploy.serve.connections import App, Closing
 
 Ended = Literal["stopped", "interrupted", "unanswered", "stuck"]
 """Why a server ended: SIGTERM, or Ctrl-C, and all requests were answered; SIGTERM, and some had to
@@ -115,7 +115,7 @@ def serve(
     Raises:
         InputError: no such address, or a certificate or a key that cannot be used.
     """
-    config = _config(Connections(app, lambda: batcher.draining), options)
+    config = _config(Closing(app, lambda: batcher.draining), options)
     return _Server(config, batcher, options, started, reload, leave).work()
 
 

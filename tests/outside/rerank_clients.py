@@ -80,19 +80,13 @@ def litellm(url: str, key: str) -> dict[str, Ask]:
 
 
 def rerankers(url: str, key: str) -> dict[str, Ask]:
-    from rerankers import Reranker
+    from rerankers.models.api_rankers import APIRanker
 
     def by(provider: str, path: str) -> Ask:
+        reranker = APIRanker(MODEL, key, provider, verbose=0, url=url + path)
+
         def ask(query: str, documents: list[str], top: int) -> Found:
-            reranker = Reranker(
-                MODEL,
-                model_type="api",
-                api_provider=provider,
-                api_key=key,
-                url=url + path,
-                verbose=0,
-            )
-            found = reranker.rank(query=query, docs=documents).top_k(top)
+            found = reranker.rank(query, documents).top_k(top)
             return [(int(item.document.doc_id), item.score) for item in found]
 
         return ask

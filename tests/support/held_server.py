@@ -17,6 +17,8 @@ from typing import Any
 from sgraf_deploy.errors import InputError, SgrafDeployError
 from sgraf_deploy.serve.batcher import Batcher
 from sgraf_deploy.serve.calls import Answer, Call, CaptionText, Item, RequestError, StoredId
+from sgraf_deploy.serve.connections import while_connected
+from sgraf_deploy.serve.errors import ClientGoneError
 from sgraf_deploy.serve.health import Health, probe_call
 from sgraf_deploy.serve.server import ServerOptions, serve
 
@@ -71,13 +73,16 @@ class Application:
             return
         while (await receive()).get("more_body"):
             pass
-        status, found = await self._answer(scope["path"])
+        try:
+            status, found = await self._answer(scope["path"], receive)
+        except ClientGoneError:
+            return
         body = json.dumps(found).encode()
         headers = [(b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    async def _answer(self, path: str) -> tuple[int, Any]:
+    async def _answer(self, path: str, receive: Any) -> tuple[int, Any]:
         state = self.batcher.state
         if path == "/readyz":
             found = await self.health.check()
@@ -86,7 +91,8 @@ class Application:
             return (503 if state.draining or not state.alive else 200), state.under_way
         documents = tuple(StoredId(str(row)) for row in range(int(path[1:])))
         try:
-            answer = await self.batcher.submit(Call(CaptionText("a cup"), documents), 60.0)
+            asked = self.batcher.submit(Call(CaptionText("a cup"), documents), 60.0)
+            answer = await while_connected(receive, asked)
         except RequestError as error:
             return error.status, str(error)
         return 200, len(answer.items)
