@@ -13,6 +13,8 @@ NPM := $(VENV)/npm
 OLDEST := $(VENV)/oldest
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CLIENTS := $(VENV)/clients
+# What sends requests to a server, in an environment of its own: its needs conflict with others.
+API_VENV ?= $(VENV)-api
 # What releases are built with, in an environment of its own.
 DIST_VENV ?= $(VENV)-dist
 
@@ -31,7 +33,7 @@ ROUNDS ?= 10
 
 .DEFAULT_GOAL := help
 .PHONY: help test test-slow test-random test-threads test-outside test-clients mutation sanitize check format demo demo-checkpoints \
-	docs dist
+	docs dist test-api
 .DELETE_ON_ERROR:
 
 help:
@@ -42,6 +44,7 @@ help:
 	@echo "make test-threads  run what uses threads over and over, ROUNDS=10 times in random orders"
 	@echo "make test-outside  run the graphs in other programs: needs npm, cmake, a C++ compiler, Chromium"
 	@echo "make test-clients  rerank with stock clients, installed apart, in at most ten minutes"
+	@echo "make test-api  send a server whatever its description allows, and what it does not"
 	@echo "make mutation change the code that decides, and list the changes that no test notices"
 	@echo "make sanitize run engine native's tests with assertions, AddressSanitizer and UBSan, with GCC"
 	@echo "make check    what CI runs: format, lint, strict types, then the tests"
@@ -64,6 +67,12 @@ $(STAMP): pyproject.toml constraints.txt
 	$(MAKE_VENV)
 	@SGRAF_DEPLOY_NATIVE=0 $(PIP) install --quiet --quiet --constraint constraints.txt \
 		--editable '.[torch,cpu,rtx,fused,hub,serve]' --group dev
+	@touch $@
+
+$(API_VENV)/.stamp: tests/api/requirements.txt
+	@echo "==> making $(@D) from $<"
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip --disable-pip-version-check install --quiet --quiet -r $<
 	@touch $@
 
 $(DIST_VENV)/.stamp: pyproject.toml constraints.txt
@@ -140,6 +149,10 @@ test-threads: $(NATIVE)
 		echo "==> what uses threads, $$round of $(ROUNDS)"; \
 		$(TEST) $(PARALLEL) --quiet -m 'not slow and not outside' -p randomly --randomly-seed=$$round $(THREADED) || exit 1; \
 	done
+
+test-api: $(NATIVE) $(API_VENV)/.stamp
+	@echo "==> requests of every kind, in about three minutes"
+	@$(BIN)/python tests/api/run.py $(abspath $(API_VENV))/bin/schemathesis
 
 mutation: $(MUTMUT)
 	@echo "==> mutants of the code that decides, up to 40 minutes"

@@ -38,6 +38,10 @@ _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _INDEX = re.compile(r"at `\$\[(\d+)\]")
 
 
+Whole = int | float
+"""An integer in JSON, which knows no other numbers than floats: 4.0 is 4."""
+
+
 class Given(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """A query or a document that is an object: exactly one of text, image_id and regions."""
 
@@ -45,7 +49,7 @@ class Given(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     image_id: str | None = None
     regions: str | None = None
     dtype: str | None = None
-    shape: tuple[int, int] | None = None
+    shape: tuple[Whole, Whole] | None = None
 
 
 Sent = str | Given

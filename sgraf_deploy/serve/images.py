@@ -15,7 +15,7 @@ from sgraf_deploy.gallery.rows import Batch
 from sgraf_deploy.gallery.store import Gallery
 from sgraf_deploy.runtime.scorer import Scorer
 from sgraf_deploy.serve.calls import NotFoundError, UnprocessableError
-from sgraf_deploy.serve.documents import Given, Reader, malformed
+from sgraf_deploy.serve.documents import Given, Reader, Whole, malformed
 
 MOST_PIXELS = 2**31 - 1
 
@@ -25,10 +25,10 @@ class Image(msgspec.Struct, forbid_unknown_fields=True):
 
     regions: str
     dtype: str
-    shape: tuple[int, int]
+    shape: tuple[Whole, Whole]
     metadata: dict[str, Any] | None = None
     boxes: list[tuple[float, float, float, float]] | None = None
-    size: tuple[int, int] | None = None
+    size: tuple[Whole, Whole] | None = None
 
 
 class Images:
@@ -124,9 +124,12 @@ def _details_of(image: Image, regions: int) -> Details:
             boxes = np.array(image.boxes, np.float32).reshape(-1, 4)  # (regions, 4)
         if len(boxes) != regions or not np.isfinite(boxes).all():
             raise _wrong("boxes", f"{regions} boxes of four finite numbers")
-    if image.size is not None and not all(0 < side <= MOST_PIXELS for side in image.size):
-        raise _wrong("size", "a width and a height of at least 1")
-    return Details(image.metadata, boxes, image.size)
+    size: tuple[int, int] | None = None
+    if image.size is not None:
+        if not all(0 < side <= MOST_PIXELS and side == int(side) for side in image.size):
+            raise _wrong("size", "a width and a height of at least 1")
+        size = int(image.size[0]), int(image.size[1])
+    return Details(image.metadata, boxes, size)
 
 
 def _check_finite(batch: Batch) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sgraf_deploy import __version__
-from sgraf_deploy.serve.schemas import Schema, ref, schemas
+from sgraf_deploy.serve.schemas import Schema, image_id, ref, schemas
 from sgraf_deploy.serve.settings import TIMEOUT_HEADER, Settings
 
 SHOWN_BYTES = 4096
@@ -77,15 +77,20 @@ def description(settings: Settings, regions: int, img_dim: int, *, keyed: bool) 
         path: {"post": routes.rerank(f"rerank{path.replace('/', '_')}", rerank)}
         for path in ("/rerank", "/v1/rerank", "/v2/rerank")
     }
+    put = routes.operation(
+        "put_image",
+        "Store an image; it is on the disk when this is answered.",
+        [403, *_BODY, 503],
+        stored,
+    )
+    put["responses"]["200"]["links"] = {
+        name: {"operationId": name, "parameters": {"id": "$response.body#/id"}}
+        for name in ("get_image", "delete_image")
+    }
     paths["/v1/images/{id}"] = {
         "parameters": [_id_parameter(settings)],
         "get": routes.operation("get_image", "What is kept beside an image's regions.", [404, 422]),
-        "put": routes.operation(
-            "put_image",
-            "Store an image; it is on the disk when this is answered.",
-            [403, *_BODY, 503],
-            stored,
-        ),
+        "put": put,
         "delete": routes.operation("delete_image", "Delete an image.", [403, 404, 422, 503]),
     }
     for path, what in (
@@ -167,6 +172,6 @@ class _Routes:
 
 
 def _id_parameter(settings: Settings) -> dict[str, Any]:
-    schema = {"type": "string", "minLength": 1, "maxLength": settings.limits.id_bytes}
     text = "The image's id, percent-encoded in UTF-8; slashes are part of it."
+    schema = image_id(settings.limits)
     return {"name": "id", "in": "path", "required": True, "description": text, "schema": schema}

@@ -17,7 +17,7 @@ from sgraf_deploy.serve.calls import (
 )
 from sgraf_deploy.serve.dialects import dialect_of
 from sgraf_deploy.serve.dialects.dialect import Dialect
-from sgraf_deploy.serve.documents import Reader, Sent, decode_fields, malformed
+from sgraf_deploy.serve.documents import Reader, Sent, Whole, decode_fields, malformed
 from sgraf_deploy.serve.settings import Settings
 
 MOST_WARNINGS = 16
@@ -57,13 +57,16 @@ def read_request(body: bytes, reader: Reader) -> Asked:
             )
     documents, sent = reader.documents(fields[dialect.documents], dialect.documents)
     query = reader.query(fields["query"], isinstance(documents[0], CaptionText))
-    top_n = _decoded(fields, dialect.top, int, "an integer of at least 0; 0 is all")
-    if top_n is not None and top_n < 0:
-        raise _wrong(str(dialect.top), "an integer of at least 0; 0 is all")
+    top_n = _count(fields, dialect.top)
     echo = _decoded(fields, dialect.echo, bool, "true or false")
     settings = reader.settings
-    top_n = min(top_n or len(documents), len(documents))
-    call = Call(query, documents, top_n, settings.missing, settings.truncate)
+    call = Call(
+        query,
+        documents,
+        min(top_n or len(documents), len(documents)),
+        settings.missing,
+        settings.truncate,
+    )
     return Asked(call, dialect, sent, model, bool(echo), _ignored(fields, dialect))
 
 
@@ -84,9 +87,18 @@ def _model(fields: Mapping[str, msgspec.Raw], settings: Settings) -> str:
     return str(model)
 
 
-def _decoded(
-    fields: Mapping[str, msgspec.Raw], name: str | None, kind: type[Any], expected: str
-) -> Any:
+def _count(fields: Mapping[str, msgspec.Raw], name: str | None) -> int:
+    """How many documents the client wants; 0 for all."""
+    expected = "an integer of at least 0; 0 is all"
+    count = _decoded(fields, name, Whole, expected)
+    if count is None:
+        return 0
+    if count < 0 or count != int(count):
+        raise _wrong(str(name), expected)
+    return int(count)
+
+
+def _decoded(fields: Mapping[str, msgspec.Raw], name: str | None, kind: Any, expected: str) -> Any:
     """A field's value, None if it is absent."""
     if name is None or name not in fields:
         return None

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import msgspec
-from litestar import Request, Response, delete, get, post, put
+from litestar import Controller, HttpMethod, Request, Response, delete, get, post, put, route
 
 from sgraf_deploy.serve.calls import FailedError, RequestError, UnprocessableError
 from sgraf_deploy.serve.connections import while_connected
@@ -122,33 +122,38 @@ async def openapi(request: AnyRequest) -> Response[bytes]:
     return _json(service.description)
 
 
-@get(IMAGE + "{name:path}", opt=READ)
-async def get_image(request: AnyRequest) -> Response[bytes]:
-    """What is kept beside an image's regions."""
-    service: Service = request.app.state.service
-    return _json(await service.images.get(image_id(request, service.settings)))
+class ImageRoutes(Controller):
+    """One image of the gallery."""
+
+    path = IMAGE + "{name:path}"
+
+    @get(opt=READ)
+    async def read(self, request: AnyRequest) -> Response[bytes]:
+        """What is kept beside an image's regions."""
+        service: Service = request.app.state.service
+        return _json(await service.images.get(image_id(request, service.settings)))
+
+    @put(status_code=200, opt=WRITE)
+    async def store(self, request: AnyRequest) -> Response[bytes]:
+        """Store an image, durably before it is answered."""
+        service: Service = request.app.state.service
+        id_ = image_id(request, service.settings)
+        body = await read_body(request, service.settings.limits)
+        return _json(await service.images.put(id_, body))
+
+    @delete(status_code=200, opt=WRITE)
+    async def remove(self, request: AnyRequest) -> Response[bytes]:
+        """Delete an image."""
+        service: Service = request.app.state.service
+        return _json(await service.images.delete(image_id(request, service.settings)))
+
+    @route(http_method=[HttpMethod.OPTIONS], status_code=204)
+    async def options(self) -> Response[None]:
+        """The methods; the framework's own answer names one of them."""
+        return Response(None, headers={"allow": "DELETE, GET, OPTIONS, PUT"})
 
 
-@put(IMAGE + "{name:path}", status_code=200, opt=WRITE)
-async def put_image(request: AnyRequest) -> Response[bytes]:
-    """Store an image, durably before it is answered."""
-    service: Service = request.app.state.service
-    id_ = image_id(request, service.settings)
-    body = await read_body(request, service.settings.limits)
-    return _json(await service.images.put(id_, body))
-
-
-@delete(IMAGE + "{name:path}", status_code=200, opt=WRITE)
-async def delete_image(request: AnyRequest) -> Response[bytes]:
-    """Delete an image."""
-    service: Service = request.app.state.service
-    return _json(await service.images.delete(image_id(request, service.settings)))
-
-
-ROUTE_HANDLERS: list[Any] = [
-    *(rerank, models, meta, healthz, readyz, metrics, openapi),
-    *(get_image, put_image, delete_image),
-]
+ROUTE_HANDLERS: list[Any] = [rerank, models, meta, healthz, readyz, metrics, openapi, ImageRoutes]
 
 
 def image_id(request: AnyRequest, settings: Settings) -> str:

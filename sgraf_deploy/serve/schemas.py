@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import numpy as np
+
 from sgraf_deploy.data.bound import CHARACTERS_PER_WORD, MAX_WORDS
 from sgraf_deploy.serve.settings import Limits, Settings
 
@@ -13,7 +15,6 @@ Schema = dict[str, Any]
 CAPTION = r"^(?!\s*[a-zA-Z][a-zA-Z0-9+.\-]*://)(?!\s*[dD][aA][tT][aA]:)[\s\S]*[a-zA-Z0-9][\s\S]*$"
 """A caption that is no address; others than these may be captions, too."""
 _ID = r"[^\x00-\x1f\x7f-\x9f]+"
-_BASE64 = r"^[A-Za-z0-9+/]*={0,2}$"
 
 
 def fields(required: dict[str, Schema], **optional: Schema) -> Schema:
@@ -47,17 +48,12 @@ def schemas(settings: Settings, regions: int, img_dim: int) -> dict[str, Schema]
     limits = settings.limits
     text: Schema = {"type": "string", "pattern": CAPTION}
     text["maxLength"] = CHARACTERS_PER_WORD * MAX_WORDS
-    array_fields: dict[str, Schema] = {
-        "regions": {"type": "string", "pattern": _BASE64},
-        "dtype": {"enum": ["float32", "float16"]},
-        "shape": array({"type": "integer"}, const=[regions, img_dim]),
-    }
-    stored = strict({"image_id": {"type": "string", "pattern": f"^{_ID}$", "minLength": 1}})
-    stored["properties"]["image_id"]["maxLength"] = limits.id_bytes
+    raw = [_raw(dtype, regions, img_dim) for dtype in ("float32", "float16")]
+    stored = strict({"image_id": image_id(limits)})
     prefix = settings.image_prefix
     named: Schema = {"type": "string", "pattern": f"^{re.escape(prefix)}{_ID}$"}
     named["maxLength"] = len(prefix) + limits.id_bytes
-    images: list[Schema] = [stored, strict(array_fields)]
+    images: list[Schema] = [stored, *map(strict, raw)]
     captions: list[Schema] = [strict({"text": text})]
     return {
         "Image": {"anyOf": [named, *images]},
@@ -66,8 +62,26 @@ def schemas(settings: Settings, regions: int, img_dim: int) -> dict[str, Schema]
         "CaptionQuery": {"anyOf": [text, *captions]},
         "RerankRequest": _requests(limits),
         "Error": _error(),
-        "StoredImage": _stored(array_fields, regions),
+        "StoredImage": {"anyOf": [_stored(each, regions) for each in raw]},
         **_answers(),
+    }
+
+
+def image_id(limits: Limits) -> Schema:
+    """An image's id."""
+    longest = limits.id_bytes  # in characters; those of two bytes or more allow fewer
+    return {"type": "string", "pattern": f"^{_ID}$", "minLength": 1, "maxLength": longest}
+
+
+def _raw(dtype: str, regions: int, img_dim: int) -> dict[str, Schema]:
+    """The fields of an image's regions of one dtype; `format` is a name of this project's."""
+    size = regions * img_dim * (4 if dtype == "float32" else 2)
+    length = 4 * -(-size // 3)
+    encoded = {"type": "string", "contentEncoding": "base64", "format": f"regions-{dtype}"}
+    return {
+        "regions": {**encoded, "minLength": length, "maxLength": length},
+        "dtype": {"const": dtype},
+        "shape": {"type": "array", "const": [regions, img_dim]},
     }
 
 
@@ -139,7 +153,8 @@ def _error() -> Schema:
 
 def _stored(array_fields: dict[str, Schema], regions: int) -> Schema:
     side = {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}
-    box = array({"type": "number"}, minItems=4, maxItems=4)
+    most = float(np.finfo(np.float32).max)
+    box = array({"type": "number", "minimum": -most, "maximum": most}, minItems=4, maxItems=4)
     return strict(
         array_fields,
         metadata=nullable("object"),

@@ -22,7 +22,7 @@ class Limits:
     body_bytes: int = 32 * 2**20
     body_s: float = 30.0
     documents: int = 1000
-    depth: int = 8
+    depth: int = 32
     id_bytes: int = MOST_ID_BYTES
 
     def __post_init__(self) -> None:

@@ -306,6 +306,25 @@ def test_routes_and_methods_that_are_none(
 
 
 @pytest.mark.parametrize(
+    ("path", "allowed"),
+    [("/v1/images/x", "DELETE, GET, OPTIONS, PUT"), ("/rerank", "OPTIONS, POST")],
+)
+def test_the_methods_of_a_route_are_told(server: Server, path: str, allowed: str) -> None:
+    response = server.talk(lambda client: client.http.options(path))
+
+    assert (response.status_code, response.headers["allow"]) == (204, allowed)
+    wrong = server.talk(lambda client: client.http.patch(path))
+    assert set(wrong.headers["allow"].split(", ")) == set(allowed.split(", "))
+
+
+@pytest.mark.parametrize("top_n", [2.0, 2, 10**30, 1e30])
+def test_a_whole_number_is_one_however_it_is_written(server: Server, top_n: float) -> None:
+    answer = server.talk(lambda client: client.rerank({**GOOD, "top_n": top_n}))
+
+    assert len(answer.json()["results"]) == min(top_n, 3)
+
+
+@pytest.mark.parametrize(
     "headers",
     [
         {"content-type": "text/plain"},

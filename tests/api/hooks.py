@@ -1,0 +1,24 @@
+"""What schemathesis has to know beside the description: regions that are finite numbers."""
+
+from __future__ import annotations
+
+import base64
+import struct
+
+import schemathesis
+from hypothesis import strategies
+
+_VALUES = 4 * 6
+"""Of an image of the small model that `server.py` serves."""
+
+
+def encoded(code: str, width: int) -> strategies.SearchStrategy[str]:
+    """Regions as they are sent, of numbers of so many bits."""
+    numbers = strategies.floats(-100, 100, width=width)  # type: ignore[arg-type]
+    return strategies.lists(numbers, min_size=_VALUES, max_size=_VALUES).map(
+        lambda values: base64.b64encode(struct.pack(f"<{_VALUES}{code}", *values)).decode()
+    )
+
+
+schemathesis.openapi.format("regions-float16", encoded("e", 16))
+schemathesis.openapi.format("regions-float32", encoded("f", 32))
