@@ -32,8 +32,8 @@ THREADED := $(addprefix tests/,bundle/test_bundle.py model/test_exact.py model/t
 ROUNDS ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-slow test-random test-threads test-outside test-clients mutation sanitize check format demo demo-checkpoints \
-	docs dist test-api
+.PHONY: help test test-slow test-random test-threads test-outside test-clients test-api mutation sanitize check format \
+	demo demo-checkpoints docs dist
 .DELETE_ON_ERROR:
 
 help:

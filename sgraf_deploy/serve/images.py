@@ -16,8 +16,7 @@ from sgraf_deploy.gallery.store import Gallery
 from sgraf_deploy.runtime.scorer import Scorer
 from sgraf_deploy.serve.calls import NotFoundError, UnprocessableError
 from sgraf_deploy.serve.documents import Given, Reader, Whole, malformed
-
-MOST_PIXELS = 2**31 - 1
+from sgraf_deploy.serve.settings import MOST_PIXELS
 
 
 class Image(msgspec.Struct, forbid_unknown_fields=True):
@@ -120,10 +119,10 @@ def _details_of(image: Image, regions: int) -> Details:
             raise _wrong("metadata", "a JSON object of at most 1 MiB") from error
     boxes: NDArray[np.float32] | None = None
     if image.boxes is not None:
-        with np.errstate(over="ignore"):
-            boxes = np.array(image.boxes, np.float32).reshape(-1, 4)  # (regions, 4)
-        if len(boxes) != regions or not np.isfinite(boxes).all():
-            raise _wrong("boxes", f"{regions} boxes of four finite numbers")
+        places = np.array(image.boxes, np.float64).reshape(-1, 4)  # (regions, 4)
+        if len(places) != regions or not (np.abs(places) <= MOST_PIXELS).all():
+            raise _wrong("boxes", f"{regions} boxes of four numbers of at most {MOST_PIXELS}")
+        boxes = places.astype(np.float32)
     size: tuple[int, int] | None = None
     if image.size is not None:
         if not all(0 < side <= MOST_PIXELS and side == int(side) for side in image.size):

@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import numpy as np
-
 from sgraf_deploy.data.bound import CHARACTERS_PER_WORD, MAX_WORDS
-from sgraf_deploy.serve.settings import Limits, Settings
+from sgraf_deploy.serve.settings import MOST_PIXELS, Limits, Settings
 
 Schema = dict[str, Any]
 
@@ -152,9 +150,9 @@ def _error() -> Schema:
 
 
 def _stored(array_fields: dict[str, Schema], regions: int) -> Schema:
-    side = {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}
-    most = float(np.finfo(np.float32).max)
-    box = array({"type": "number", "minimum": -most, "maximum": most}, minItems=4, maxItems=4)
+    side = {"type": "integer", "minimum": 1, "maximum": MOST_PIXELS}
+    place = {"type": "number", "minimum": -MOST_PIXELS, "maximum": MOST_PIXELS}
+    box = array(place, minItems=4, maxItems=4)
     return strict(
         array_fields,
         metadata=nullable("object"),

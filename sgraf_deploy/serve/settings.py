@@ -12,6 +12,10 @@ TIMEOUT_HEADER = "x-timeout-ms"
 """The header by which a client shortens its deadline, in milliseconds."""
 
 
+MOST_PIXELS = 2**31 - 1
+"""The most of a picture's sides, and of a box's places in it."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """The most that a request may be; more is refused before it is decoded.

@@ -34,8 +34,13 @@ def main(folder: Path) -> None:
             BatchLimits(),
             ServerOptions(port=0),
             keys=None,
-            started=lambda url: sys.stdout.write(f"{url}\n") and sys.stdout.flush(),
+            started=_say,
         )
+
+
+def _say(url: str) -> None:
+    sys.stdout.write(f"{url}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
