@@ -25,7 +25,7 @@ schemathesis.openapi.format("regions-float16", encoded("e", 16))
 schemathesis.openapi.format("regions-float32", encoded("f", 32))
 
 
-@schemathesis.check
+@schemathesis.check  # type: ignore[untyped-decorator]
 def no_traceback(ctx: object, response: Any, case: object) -> None:
     """No answer shows where in the code something went wrong."""
     assert "Traceback" not in response.text
