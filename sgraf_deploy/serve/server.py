@@ -32,6 +32,9 @@ STUCK_EXIT = 70
 """The exit code of a process whose engine hangs, if it cannot even end in order: EX_SOFTWARE."""
 
 _WATCH_S = 0.5
+_READ_S = 0.2
+"""Seconds in which connections that were just taken are read: uvicorn closes those without a
+request at once, and their clients would be left without an answer."""
 _LAST_S = 2.0
 """Seconds for the last answers to be written."""
 
@@ -217,6 +220,9 @@ class _Server(uvicorn.Server):
         refuse = asyncio.get_running_loop().call_later(
             self._options.shutdown_timeout_s, self._refuse_rest
         )
+        for listening in self.servers:
+            listening.close()
+        await asyncio.sleep(_READ_S)
         await super().shutdown(sockets)
         refuse.cancel()
         self._watch.cancel()

@@ -65,6 +65,20 @@ def test_sigterm_answers_what_was_accepted_and_exits_with_0() -> None:
         assert asked.server.end() == (0, "")
 
 
+def test_a_connection_that_was_just_taken_is_read_and_answered() -> None:
+    with held(read_s=4.0) as asked:
+        asked.server.tell("go")
+        address = (asked.url.host, asked.url.port or 0)
+        with socket.create_connection(address, LONGEST_S) as client:
+            asked.wait(0)  # it was taken before this one
+            asked.server.signal(signal.SIGTERM)
+            until_refused(asked.url)
+            client.sendall(b"POST /7 HTTP/1.1\r\nHost: here\r\nContent-Length: 0\r\n\r\n")
+            with client.makefile("rb") as answer:
+                assert answer.read().endswith(b"\r\n\r\n7")
+        assert asked.server.end() == (0, "")
+
+
 def test_a_draining_server_is_not_ready_but_answers_and_closes_connections() -> None:
     with held(drain_delay_s=3600.0) as asked:
         asked.server.tell("go")

@@ -1,8 +1,8 @@
 """A server over an engine that works when it is told so, in a process of its own.
 
-`held_server.py OPTION=VALUE …`, of `ServerOptions`. It prints its URL, then `batch N` when the
-engine begins with N pairs and `reload` on SIGHUP. Of standard input `go` lets the engine answer
-whatever comes, `fail` makes reloading fail, and `die` ends the engine's thread.
+`held_server.py OPTION=VALUE …`, of `ServerOptions`, and `read_s`. It prints its URL, then `batch N`
+when the engine begins with N pairs and `reload` on SIGHUP. Of standard input `go` lets the engine
+answer whatever comes, `fail` makes reloading fail, and `die` ends the engine's thread.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sgraf_deploy.errors import InputError, SgrafDeployError
+from sgraf_deploy.serve import server
 from sgraf_deploy.serve.batcher import Batcher
 from sgraf_deploy.serve.calls import Answer, Call, CaptionText, Item, RequestError, StoredId
 from sgraf_deploy.serve.connections import while_connected
@@ -103,6 +104,7 @@ def main() -> None:
     for argument in sys.argv[1:]:
         name, _, value = argument.partition("=")
         given[name] = float(value)
+    server._READ_S = given.pop("read_s", server._READ_S)
     threading.Thread(target=listen, daemon=True).start()
     batcher = Batcher(run)
     try:
