@@ -12,6 +12,9 @@ OUTSIDE := $(VENV)/.outside
 NPM := $(VENV)/npm
 OLDEST := $(VENV)/oldest
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+CLIENTS := $(VENV)/clients
+# What sends requests to a server, in an environment of its own: its needs conflict with others.
+API_VENV ?= $(VENV)-api
 # What releases are built with, in an environment of its own.
 DIST_VENV ?= $(VENV)-dist
 
@@ -29,8 +32,8 @@ THREADED := $(addprefix tests/,bundle/test_bundle.py model/test_exact.py model/t
 ROUNDS ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-slow test-random test-threads test-outside mutation sanitize check format demo demo-checkpoints \
-	docs dist
+.PHONY: help test test-slow test-random test-threads test-outside test-clients test-api mutation sanitize check format \
+	demo demo-checkpoints docs dist
 .DELETE_ON_ERROR:
 
 help:
@@ -40,6 +43,8 @@ help:
 	@echo "make test-random   run both in random order; SEED=NUMBER, which is printed, repeats one"
 	@echo "make test-threads  run what uses threads over and over, ROUNDS=10 times in random orders"
 	@echo "make test-outside  run the graphs in other programs: needs npm, cmake, a C++ compiler, Chromium"
+	@echo "make test-clients  rerank with stock clients, installed apart, in at most ten minutes"
+	@echo "make test-api  send a server whatever its description allows, and what it does not"
 	@echo "make mutation change the code that decides, and list the changes that no test notices"
 	@echo "make sanitize run engine native's tests with assertions, AddressSanitizer and UBSan, with GCC"
 	@echo "make check    what CI runs: format, lint, strict types, then the tests"
@@ -61,7 +66,13 @@ endef
 $(STAMP): pyproject.toml constraints.txt
 	$(MAKE_VENV)
 	@SGRAF_DEPLOY_NATIVE=0 $(PIP) install --quiet --quiet --constraint constraints.txt \
-		--editable '.[torch,cpu,rtx,fused,hub,gallery]' --group dev
+		--editable '.[torch,cpu,rtx,fused,hub,serve]' --group dev
+	@touch $@
+
+$(API_VENV)/.stamp: tests/api/requirements.txt
+	@echo "==> making $(@D) from $<"
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip --disable-pip-version-check install --quiet --quiet -r $<
 	@touch $@
 
 $(DIST_VENV)/.stamp: pyproject.toml constraints.txt
@@ -91,6 +102,16 @@ $(OUTSIDE): $(NATIVE) $(wildcard tests/outside/package*.json) tests/outside/olde
 	@$(OLDEST)/bin/python -m pip --disable-pip-version-check install --quiet --quiet -r tests/outside/oldest.txt
 	@touch $@
 
+# Clients of rerank servers, which conflict: an environment for each file.
+$(CLIENTS)/.stamp: $(wildcard tests/outside/clients/*.txt)
+	@echo "==> installing clients of rerank servers"
+	@for file in $^; do \
+		to=$(CLIENTS)/$$(basename $$file .txt); \
+		$(PYTHON) -m venv --clear $$to && $$to/bin/python -m pip --disable-pip-version-check \
+			install --quiet --quiet -r $$file || exit 1; \
+	done
+	@touch $@
+
 demo: $(NATIVE)
 	@$(BIN)/sgraf-deploy demo
 
@@ -113,7 +134,11 @@ test-slow: $(NATIVE)
 test-outside: $(OUTSIDE)
 	@echo "==> the graphs in other programs"
 	@SGRAF_DEPLOY_NODE_MODULES=$(abspath $(NPM))/node_modules SGRAF_DEPLOY_OLDEST_PYTHON=$(abspath $(OLDEST))/bin/python \
-		$(TEST) --numprocesses 0 -m outside tests/outside
+		$(TEST) --numprocesses 0 -m 'outside and not clients' tests/outside
+
+test-clients: $(NATIVE) $(CLIENTS)/.stamp
+	@echo "==> a server and stock clients"
+	@SGRAF_DEPLOY_CLIENTS=$(abspath $(CLIENTS)) $(TEST) --numprocesses 0 -m clients tests/outside
 
 test-random: $(NATIVE)
 	@echo "==> tests in random order"
@@ -124,6 +149,10 @@ test-threads: $(NATIVE)
 		echo "==> what uses threads, $$round of $(ROUNDS)"; \
 		$(TEST) $(PARALLEL) --quiet -m 'not slow and not outside' -p randomly --randomly-seed=$$round $(THREADED) || exit 1; \
 	done
+
+test-api: $(NATIVE) $(API_VENV)/.stamp
+	@echo "==> requests of every kind, in about three minutes"
+	@$(BIN)/python tests/api/run.py $(abspath $(API_VENV))/bin/schemathesis
 
 mutation: $(MUTMUT)
 	@echo "==> mutants of the code that decides, up to 40 minutes"

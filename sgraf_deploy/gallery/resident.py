@@ -36,6 +36,7 @@ class Resident:
         self._limit = limit
         self._lock = threading.Lock()
         self._pools: weakref.WeakKeyDictionary[Scorer, _Pool] = weakref.WeakKeyDictionary()
+        self.hits = self.misses = 0
 
     def images(
         self, scorer: Scorer, opened: Opened, txn: Any, keys: Sequence[bytes]
@@ -47,6 +48,8 @@ class Resident:
         with self._lock:
             pool = self._pool(scorer, opened, txn, len(wanted))
             missing = [number for number in wanted if number not in pool.slots]
+            self.hits += len(wanted) - len(missing)
+            self.misses += len(missing)
             if missing:
                 keys = [wanted[number] for number in missing]
                 arrays, _, _ = opened.gather(txn, keys, missing)

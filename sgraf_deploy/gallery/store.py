@@ -320,6 +320,11 @@ class Gallery:
         with self._reading() as (opened, txn):
             return statistics(opened, txn)
 
+    def resident_counts(self) -> tuple[int, int]:
+        """How many images were resident when they were asked for, and how many were read then."""
+        resident = self._resident
+        return (0, 0) if resident is None else (resident.hits, resident.misses)
+
     def close(self) -> None:
         """Give the gallery up; what was read stays usable. `with` does it for you."""
         self._closed, self._opened = True, None

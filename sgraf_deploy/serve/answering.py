@@ -1,0 +1,236 @@
+"""Answers calls with a scorer and a gallery: many at once, in few calls of the engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgraf_deploy.engines.ensemble import Logits, ensemble_logits
+from sgraf_deploy.errors import DataError, InputError
+from sgraf_deploy.gallery.reranker import CHUNK_BYTES, record_bytes
+from sgraf_deploy.gallery.store import Gallery
+from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
+from sgraf_deploy.runtime.rerank import rank
+from sgraf_deploy.runtime.scorer import Scorer
+from sgraf_deploy.serve.calls import (
+    Answer,
+    Call,
+    CaptionText,
+    Item,
+    NotFoundError,
+    Part,
+    RegionsArray,
+    RequestError,
+    StoredId,
+)
+from sgraf_deploy.serve.captions import CaptionTexts
+
+
+class Timings(Protocol):
+    """What is told how long the parts of a batch took, in seconds."""
+
+    def encoded(self, seconds: float) -> None:
+        """Captions were read and encoded, and images encoded or gathered."""
+
+    def scored(self, seconds: float) -> None:
+        """The pairs were scored."""
+
+
+class Answerer:
+    """Answers calls with the images of a gallery; its scores are those of `Scorer.rerank`.
+
+    Captions of all calls are read and encoded together, each once; so are regions; images of the
+    gallery are gathered once each, `chunk_bytes` of them at a time; then all pairs are scored.
+
+    Raises:
+        InputError: a gallery that does not hold images, or that another scorer's encoder made.
+
+    Example:
+        >>> call = Call(CaptionText("two dogs play"), (StoredId("photo0.jpg"),))
+        >>> (answer,) = Answerer(scorer, gallery).answer_many([call])
+        >>> answer.items[0].index
+        0
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        gallery: Gallery,
+        *,
+        timings: Timings | None = None,
+        chunk_bytes: int = CHUNK_BYTES,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        if gallery.kind != "images":
+            raise InputError("gallery", expected="one of images", got=f"one of {gallery.kind}")
+        scorer.image_encoding.check(gallery.encoding, f"gallery {gallery.path}", error=DataError)
+        if isinstance(gallery.resident, int) and gallery.resident:
+            chunk_bytes = min(chunk_bytes, gallery.resident)
+        self._scorer, self._gallery = scorer, gallery
+        self._texts = CaptionTexts(scorer)
+        self._step = max(1, chunk_bytes // record_bytes(gallery.header))
+        self._timings, self._clock = timings, clock
+
+    def answer_many(self, calls: Sequence[Call]) -> list[Answer | RequestError]:
+        """Answer calls, in their order; one that cannot be answered has its error in its place.
+
+        Raises:
+            SgrafDeployError: the engine failed, or a record of the gallery is damaged.
+        """
+        started = self._clock()
+        batch = _Batch()
+        read = [self._read(call, batch) for call in calls]
+        score_s = self._score(batch) if batch.images else 0.0
+        answers = [each if isinstance(each, RequestError) else each.answer(batch) for each in read]
+        if self._timings is not None:
+            self._timings.encoded(self._clock() - started - score_s)
+            self._timings.scored(score_s)
+        return answers
+
+    def _read(self, call: Call, batch: _Batch) -> _Read | RequestError:
+        """Read a call's captions, and append its pairs; or why that cannot be done."""
+        try:
+            if call.direction == "image_to_text":
+                texts = [
+                    (f"documents[{call.first + row}]", part.text)
+                    for row, part in enumerate(call.documents)
+                    if isinstance(part, CaptionText)
+                ]
+                images: Sequence[Part] = [call.query] * call.pairs
+            else:
+                query = call.query
+                texts = [("query", query.text)] if isinstance(query, CaptionText) else []
+                images = call.documents
+            captions = self._texts.read(texts, truncate=call.truncate)
+        except RequestError as error:
+            return error
+        start = len(batch.images)
+        rows = [batch.caption_row(ids) for ids in captions.token_ids]
+        batch.captions += rows * call.pairs if len(rows) < call.pairs else rows
+        batch.images += [batch.image_row(part) for part in images]
+        tokens = sum(len(ids) for ids in captions.token_ids)
+        return _Read(call, slice(start, len(batch.images)), captions.warnings, tokens)
+
+    def _score(self, batch: _Batch) -> float:
+        """Compute the logits of all pairs whose image there is; returns the seconds of scoring."""
+        scorer, score_s = self._scorer, 0.0
+        captions = scorer.encode_captions(batch.token_ids)
+        caption_rows = np.array(batch.captions, np.int32)
+        wanted = np.array(batch.images, np.int64)
+        batch.logits = np.full(len(wanted), np.nan, np.float32)
+        for images, places in self._images(batch):
+            row_of = np.full(len(batch.stored) + len(batch.regions), -1, np.int64)
+            row_of[places] = np.arange(len(places))
+            image_rows = row_of[np.where(wanted < 0, len(batch.stored) - 1 - wanted, wanted)]
+            pairs = np.flatnonzero(image_rows >= 0)
+            before = self._clock()
+            batch.logits[pairs] = self._pairs(
+                images, captions, image_rows[pairs], caption_rows[pairs]
+            )
+            score_s += self._clock() - before
+        return score_s
+
+    def _pairs(
+        self,
+        images: EncodedImages,
+        captions: EncodedCaptions,
+        image_rows: NDArray[np.int64],
+        caption_rows: NDArray[np.int32],
+    ) -> Logits:
+        logits = self._scorer.logits_pairs(images, captions, image_rows, caption_rows)
+        return ensemble_logits(logits)
+
+    def _images(self, batch: _Batch) -> Iterator[tuple[EncodedImages, NDArray[np.int64]]]:
+        """Encoded images, a part at a time, each with its places (images,) among all of them."""
+        ids = list(batch.stored)
+        for start in range(0, len(ids), self._step):
+            chunk = ids[start : start + self._step]
+            found = self._gallery.gather(self._scorer, chunk, optional=set(chunk))
+            if isinstance(found.encoded, EncodedImages) and found.ids:
+                yield found.encoded, np.array([batch.stored[id_] for id_ in found.ids], np.int64)
+        if batch.regions:
+            encoded = self._scorer.encode_images(np.stack(batch.regions))
+            yield encoded, len(ids) + np.arange(len(batch.regions))
+
+
+@dataclass(eq=False)
+class _Batch:
+    """The captions and images of calls, each once, and the pairs of them that are asked for.
+
+    `images` holds for each pair the place of its image in `stored`, or −1 − its place in `regions`;
+    `captions` the row of its caption. `logits` (pairs,) float32 are NaN where the gallery has no
+    image.
+    """
+
+    token_ids: list[NDArray[np.int32]] = field(default_factory=list)
+    stored: dict[str, int] = field(default_factory=dict)
+    regions: list[NDArray[Any]] = field(default_factory=list)
+    captions: list[int] = field(default_factory=list)
+    images: list[int] = field(default_factory=list)
+    logits: Logits = field(default_factory=lambda: np.empty(0, np.float32))
+    _caption_rows: dict[bytes, int] = field(default_factory=dict)
+    _region_rows: dict[int, int] = field(default_factory=dict)
+
+    def caption_row(self, ids: NDArray[np.int32]) -> int:
+        """The row of a caption, which equal ones share."""
+        row = self._caption_rows.setdefault(ids.tobytes(), len(self.token_ids))
+        if row == len(self.token_ids):
+            self.token_ids.append(ids)
+        return row
+
+    def image_row(self, part: Part) -> int:
+        """The place of an image; the query of many pairs is there once."""
+        if isinstance(part, StoredId):
+            return self.stored.setdefault(part.id, len(self.stored))
+        if not isinstance(part, RegionsArray):
+            raise TypeError(type(part).__name__)
+        row = self._region_rows.setdefault(id(part), len(self.regions))
+        if row == len(self.regions):
+            self.regions.append(np.asarray(part.array, np.float32))
+        return -1 - row
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """A call whose captions were read, and where its pairs are."""
+
+    call: Call
+    pairs: slice
+    warnings: tuple[str, ...]
+    tokens: int
+
+    def answer(self, batch: _Batch) -> Answer | RequestError:
+        """Rank the call's documents by their logits."""
+        call, logits = self.call, batch.logits[self.pairs]
+        absent = np.isnan(logits)
+        warnings, missing = self.warnings, tuple((call.first + np.flatnonzero(absent)).tolist())
+        if missing:
+            if call.direction == "image_to_text":
+                return _unknown("query", call.query)
+            place = missing[0] - call.first
+            if call.missing == "error":
+                return _unknown(f"documents[{missing[0]}]", call.documents[place])
+            warnings += (f"{len(missing)} documents are left out: the gallery has no such image",)
+        known = np.flatnonzero(~absent)
+        best = rank(call.direction, logits[known], call.top_n)
+        places = (call.first + known[best.indices]).tolist()
+        numbers = zip(places, best.similarities.tolist(), best.logits.tolist(), strict=True)
+        return Answer(tuple(Item(*each) for each in numbers), warnings, missing, self.tokens)
+
+
+def _unknown(name: str, part: Part) -> NotFoundError:
+    id_ = part.id if isinstance(part, StoredId) else ""
+    return NotFoundError(
+        name,
+        expected="the id of an image in the gallery",
+        got=repr(id_[:80]),
+        hint="PUT /v1/images/ID or `sgraf-deploy index` adds images, and --missing skip leaves "
+        "out what is not there",
+        param=name,
+        code="image_not_found",
+    )
