@@ -137,6 +137,8 @@ class Reader:
 
     def part(self, sent: Given, name: str) -> Part:
         """What an object holds; the error names the document."""
+        if sent == Given(image_id=sent.image_id) and sent.image_id is not None:
+            return self._stored(sent.image_id, name)
         forms = [one for one in (sent.text, sent.image_id, sent.regions) if one is not None]
         extra = sent.regions is None and (sent.dtype is not None or sent.shape is not None)
         if len(forms) != 1 or extra:

@@ -37,6 +37,8 @@ class Asked:
 
     def told(self, answer: Answer) -> Answer:
         """The answer with the warnings of the request in front of its own."""
+        if not self.warnings:
+            return answer
         return replace(answer, warnings=self.warnings + answer.warnings)
 
 

@@ -11,6 +11,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 from litestar import Controller, HttpMethod, Request, Response, delete, get, post, put, route
+from litestar.response.base import ASGIResponse
 
 from sgraf_deploy.serve.calls import FailedError, RequestError, UnprocessableError
 from sgraf_deploy.serve.connections import while_connected
@@ -50,7 +51,7 @@ class Service:
 
 
 @post(["/rerank", "/v1/rerank", "/v2/rerank"], status_code=200, opt=READ)
-async def rerank(request: AnyRequest) -> Response[bytes]:
+async def rerank(request: AnyRequest) -> ASGIResponse:
     """Rank documents for a query, in whichever dialect the request is."""
     service: Service = request.app.state.service
     timeout_s = deadline(request.headers, service.settings.timeout_s)
@@ -73,7 +74,7 @@ async def rerank(request: AnyRequest) -> Response[bytes]:
         created=int(time.time()),
         version="2" if request.scope["path"].startswith("/v2") else "1",
     )
-    return _json(asked.dialect.render(reply))
+    return ASGIResponse(body=_encode(asked.dialect.render(reply)), media_type=JSON)
 
 
 @get("/v1/models", opt=READ)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import struct
+from typing import Any
 
 import schemathesis
 from hypothesis import strategies
@@ -22,3 +23,10 @@ def encoded(code: str, width: int) -> strategies.SearchStrategy[str]:
 
 schemathesis.openapi.format("regions-float16", encoded("e", 16))
 schemathesis.openapi.format("regions-float32", encoded("f", 32))
+
+
+@schemathesis.check  # type: ignore[untyped-decorator]
+def no_traceback(ctx: object, response: Any, case: object) -> None:
+    """No answer shows where in the code something went wrong."""
+    assert "Traceback" not in response.text
+    assert ".py" not in response.text

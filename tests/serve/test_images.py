@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import binascii
 from typing import Any
 from unittest.mock import ANY
 
@@ -152,6 +153,24 @@ def test_regions_that_are_none_are_refused(server: Server, more: dict[str, Any])
 
     server.talk(conversation)
     assert "new" not in server.gallery
+
+
+def test_base64_of_another_length_is_not_decoded(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[int] = []
+    decode = binascii.a2b_base64
+
+    def watched(text: str, **more: Any) -> bytes:
+        decoded.append(len(text))
+        return decode(text, **more)
+
+    monkeypatch.setattr(binascii, "a2b_base64", watched)
+    for more in ({}, {"regions": encoded(10_000_000)}, {"regions": encoded(99)}):
+        body = {"query": "a dog", "documents": [{**IMAGE, **more}]}
+        status = server.talk(lambda client, body=body: client.rerank(body)).status_code  # type: ignore[misc]
+        assert status == (422 if more else 200)
+    assert decoded == [128]
 
 
 @pytest.mark.parametrize(
