@@ -242,6 +242,10 @@ def test_long_captions_can_be_cut(server: Server) -> None:
 
     expected = by_scorer_captions(server.scorer, "photo1.jpg", ["dog", cut, "a" * 8000])
     assert [item["index"] for item in answer["results"]] == expected
+    assert answer["usage"]["total_tokens"] == 3 + 512 + 3
+    scores = dict(_scores(server.scorer.rerank(REGIONS[1], ["dog", cut, "a" * 8000])))
+    for item in answer["results"]:
+        assert abs(item["relevance_score"] - scores[item["index"]]) <= 2e-6
     assert len(answer["meta"]["warnings"]) == 2
     assert "documents[1]" in answer["meta"]["warnings"][0]
     check_refused(
