@@ -62,8 +62,7 @@ def load(  # noqa: PLR0913  # what it takes is the public face of a dozen module
         device: `cpu`, `cuda` or `cuda:N`; None for the one that the engine prefers.
         threads: CPU threads that score; None for the number that the engine prefers.
         options: `device`, `threads` and options that are rarely needed: see `EngineOptions`.
-        memory_budget: Bytes that one tile may take beyond encoded inputs and the result. Default:
-            1 GiB on a CPU, an eighth of a GPU's memory there but at most 8 GiB.
+        memory_budget: Bytes that one tile may take: by default 1 GiB, on a GPU part of its memory.
         tile: A fixed size of the tiles, in place of the size that the budget gives.
         max_words: The most tokens of a caption, `<start>` and `<end>` included; None for any.
         caption_cache: Bytes of encoded queries that are kept, 64 MiB by default; 0 keeps none.
@@ -89,13 +88,11 @@ def load(  # noqa: PLR0913  # what it takes is the public face of a dozen module
     choice = choose(Request(engine, precision, wanted.device), Machine(opened, wanted))
     _say(engine, choice, opened)
     running = _open(opened, choice, wanted)
-    advice = running.tile_advice
-    limits = TileLimits(memory_budget or advice.tile_bytes, advice)
     return Scorer(
         opened,
         running,
         precision=choice.precision,
-        limits=limits,
+        limits=TileLimits(memory_budget or running.tile_advice.tile_bytes, running.tile_advice),
         tile=tile,
         max_words=max_words,
         caption_cache=caption_cache,

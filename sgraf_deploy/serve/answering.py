@@ -119,7 +119,7 @@ class Answerer:
     def _score(self, batch: _Batch) -> float:
         """Compute the logits of all pairs whose image there is; returns the seconds of scoring."""
         scorer, score_s = self._scorer, 0.0
-        captions = scorer.encode_captions(batch.token_ids)
+        captions = scorer.encode_captions(batch.token_ids, queries=True)
         caption_rows = np.array(batch.captions, np.int32)
         wanted = np.array(batch.images, np.int64)
         batch.logits = np.full(len(wanted), np.nan, np.float32)

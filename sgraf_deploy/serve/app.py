@@ -51,7 +51,7 @@ def build_app(
     config = next(iter(scorer.bundle.manifest.members.values())).config
     reader = Reader(settings, config.regions, config.img_dim)
     metrics = metrics or Metrics()
-    metrics.watch(gallery)
+    metrics.watch(scorer, gallery)
     service = Service(
         batcher=batcher,
         reader=reader,

@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 
 from sgraf_deploy.errors import SgrafDeployError
 from sgraf_deploy.gallery.store import Gallery
+from sgraf_deploy.runtime.scorer import Scorer
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 ROUTES = (
@@ -107,9 +108,9 @@ class Metrics:
         """A batch's pairs were scored."""
         self._score.observe(seconds)
 
-    def watch(self, gallery: Gallery) -> None:
-        """Have a gallery's sizes measured whenever metrics are read."""
-        self.registry.register(_GalleryCollector(gallery))
+    def watch(self, scorer: Scorer, gallery: Gallery) -> None:
+        """Have a gallery's sizes, and what was found in caches, read whenever metrics are."""
+        self.registry.register(_StateCollector(scorer, gallery))
 
     def text(self) -> bytes:
         """All metrics, in the format that `CONTENT_TYPE` names."""
@@ -123,11 +124,11 @@ def route_of(path: str) -> str:
     return "/v1/images/{id}" if path.startswith(_IMAGES) and path != _IMAGES else OTHER
 
 
-class _GalleryCollector(Collector):
-    """The sizes of a gallery, NaN where it cannot be read just now."""
+class _StateCollector(Collector):
+    """The sizes of a gallery, NaN where it cannot be read just now, and what caches found."""
 
-    def __init__(self, gallery: Gallery) -> None:
-        self._gallery = gallery
+    def __init__(self, scorer: Scorer, gallery: Gallery) -> None:
+        self._scorer, self._gallery = scorer, gallery
 
     def collect(self) -> Iterator[Metric]:
         """Measure them."""
@@ -136,6 +137,11 @@ class _GalleryCollector(Collector):
             images, used = float(statistics.count), float(statistics.used_bytes)
         except SgrafDeployError:
             images = used = math.nan
+        hits, misses = self._scorer.cache_counts()
+        text = "Captions whose encodings were in the cache."
+        yield CounterMetricFamily("sgraf_cache_hits", text, hits)
+        text = "Captions that were encoded and put into the cache."
+        yield CounterMetricFamily("sgraf_cache_misses", text, misses)
         hits, misses = self._gallery.resident_counts()
         yield GaugeMetricFamily("sgraf_gallery_images", "Images of the gallery.", images)
         text = "Bytes that the gallery's records and index take."

@@ -13,9 +13,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 
 def main(folder: Path) -> None:
-    """Serve the images of `support.galleries`, which the description's examples name."""
-    from support.galleries import image_gallery
+    """Serve the images of `support.small_galleries`, which the description's examples name."""
     from support.onnx_bundles import write_bundle
+    from support.small_galleries import image_gallery
 
     from sgraf_deploy.runtime import load
     from sgraf_deploy.serve.queue import BatchLimits

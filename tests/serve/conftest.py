@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from support.fake_engine import FakeEngine
-from support.galleries import image_gallery
 from support.served import Server
+from support.small_galleries import image_gallery
 
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.runtime import Scorer

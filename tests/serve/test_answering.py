@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.galleries import CAPTION_IDS, IMAGE_IDS, REGIONS, caption_gallery
 from support.refusals import refused
 from support.scorers import CAPTIONS, assert_logits
 from support.served import Server
+from support.small_galleries import CAPTION_IDS, IMAGE_IDS, REGIONS, caption_gallery
 
 from sgraf_deploy.engines.ensemble import ensemble_logits
 from sgraf_deploy.errors import DataError, InputError
@@ -170,6 +170,16 @@ def test_what_took_how_long_is_told(server: Server) -> None:
     answerer.answer_many([Call(CaptionText("a dog"), (StoredId("photo3.jpg"),))])
 
     assert told == {"encoded": 2.0, "scored": 1.0}
+
+
+def test_captions_that_come_again_are_not_encoded_again(server: Server) -> None:
+    answerer = Answerer(server.scorer, server.gallery)
+    call = Call(CaptionText("a dog on a far beach"), tuple(map(StoredId, IMAGE_IDS[:3])))
+    hits, misses = server.scorer.cache_counts()
+    first, second = (answerer.answer_many([call])[0] for _ in range(2))
+
+    assert first == second
+    assert server.scorer.cache_counts() == (hits + 1, misses + 1)
 
 
 def test_resident_images_are_counted(server: Server) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import httpx
 import pytest
-from support.galleries import IMAGE_IDS
 from support.scorers import CAPTIONS
 from support.served import Client, Server, by_scorer, by_scorer_captions
+from support.small_galleries import IMAGE_IDS
 
 IDS = IMAGE_IDS[:5]
 NAMED = [f"image:{id_}" for id_ in IDS]
@@ -182,7 +182,7 @@ def test_the_best_are_answered_with_their_scores(server: Server, top_n: int) -> 
     answer = server.talk(lambda client: client.rerank(body)).json()
 
     rows = [IMAGE_IDS.index(id_) for id_ in IDS]
-    from support.galleries import REGIONS
+    from support.small_galleries import REGIONS
 
     expected = list(server.scorer.rerank(CAPTION, REGIONS[rows], top_n))
     assert [item["index"] for item in answer["results"]] == [item.index for item in expected]

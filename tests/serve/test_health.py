@@ -225,6 +225,7 @@ NAMES = {
     *("sgraf_encode_duration_seconds_count", "sgraf_score_duration_seconds_count"),
     *("sgraf_batch_pairs_count", "sgraf_batch_requests_count", "sgraf_queue_pairs"),
     *("sgraf_requests_total", "sgraf_resident_hits_total", "sgraf_resident_misses_total"),
+    *("sgraf_cache_hits_total", "sgraf_cache_misses_total"),
     *("sgraf_gallery_images", "sgraf_gallery_bytes", "process_resident_memory_bytes"),
 }
 

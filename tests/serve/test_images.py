@@ -11,9 +11,9 @@ import httpx
 import numpy as np
 import pytest
 from serve.test_requests import check_refused
-from support.galleries import BOXES, IMAGE_IDS, REGIONS
 from support.scorers import CAPTIONS
 from support.served import Client, Server, by_scorer_captions, regions_of
+from support.small_galleries import BOXES, IMAGE_IDS, REGIONS
 
 from sgraf_deploy.gallery.indexing import SplitImages, add
 from sgraf_deploy.gallery.splits import SplitDetails

@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 from serve.test_requests import check_refused
-from support.galleries import REGIONS
 from support.refusals import refused
 from support.served import READER, WRITER, Client, Server, bearer, regions_of
+from support.small_galleries import REGIONS
 
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.serve.keys import Keys, hash_key

@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from support.galleries import IMAGE_IDS, REGIONS
 from support.scorers import CAPTIONS
 from support.served import Client, Server, by_scorer, by_scorer_captions, regions_of
+from support.small_galleries import IMAGE_IDS, REGIONS
 
 from sgraf_deploy.serve.settings import Limits, Settings
 

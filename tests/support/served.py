@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import httpx
 import numpy as np
 from numpy.typing import NDArray
-from support.galleries import IMAGE_IDS, REGIONS
+from support.small_galleries import IMAGE_IDS, REGIONS
 
 from sgraf_deploy.gallery.store import Gallery
 from sgraf_deploy.runtime import Scorer
@@ -51,7 +51,7 @@ class Client:
 
 @dataclass(frozen=True)
 class Server:
-    """A scorer and a gallery of `support.galleries`, to be served with any settings."""
+    """A scorer and a gallery of `support.small_galleries`, to be served with any settings."""
 
     scorer: Scorer
     gallery: Gallery

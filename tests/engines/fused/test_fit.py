@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sgraf_deploy.config import DEFAULT_PRECISIONS, PAPER, Module, Precision
-from sgraf_deploy.engines.fused.blocks import FLOAT, HALF, SHORTER_STEPS, Blocks
+from sgraf_deploy.engines.fused.blocks import FLOAT, HALF, MORE_WARPS, SHORTER_STEPS, Blocks
 from sgraf_deploy.engines.fused.fit import HOPPER, KIB, Gpu, choose_blocks, shared_bytes
 from sgraf_deploy.engines.fused.resources import GPUS
 from sgraf_deploy.errors import UnavailableError
@@ -18,7 +18,7 @@ AMPERE, ADA, BLACKWELL = Gpu((8, 0), 163 * KIB), Gpu((8, 9), 99 * KIB), Gpu((12,
 
 @pytest.mark.parametrize(
     ("gpu", "half"),
-    [(HOPPER, HALF), (AMPERE, HALF), (ADA, SHORTER_STEPS), (BLACKWELL, SHORTER_STEPS)],
+    [(HOPPER, HALF), (AMPERE, MORE_WARPS), (ADA, SHORTER_STEPS), (BLACKWELL, SHORTER_STEPS)],
     ids=["9.0", "8.0", "8.9", "12.0"],
 )
 @pytest.mark.parametrize("module", ["SGR", "SAF"])
