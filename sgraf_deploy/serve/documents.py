@@ -113,7 +113,10 @@ class Reader:
             raise UnprocessableError(
                 field, expected="at least one", got="none", param=field, code="no_documents"
             )
-        parts = tuple(self._document(one, f"{field}[{row}]") for row, one in enumerate(sent))
+        parts = tuple(
+            self._plain(one) or self._document(one, f"{field}[{row}]")
+            for row, one in enumerate(sent)
+        )
         captions = isinstance(parts[0], CaptionText)
         for row, part in enumerate(parts):
             if isinstance(part, CaptionText) is not captions:
@@ -126,6 +129,14 @@ class Reader:
                     code="mixed_documents",
                 )
         return parts, sent
+
+    def _plain(self, sent: Sent) -> StoredId | None:
+        """A string that names an image by a usual id, as most documents do; None for another."""
+        if isinstance(sent, str):
+            prefix, id_ = self.settings.image_prefix, sent[len(self.settings.image_prefix) :]
+            if sent.startswith(prefix) and _is_plain(id_, self.settings.limits.id_bytes):
+                return StoredId(id_)
+        return None
 
     def _document(self, sent: Sent, name: str) -> Part:
         if not isinstance(sent, str):
@@ -186,9 +197,13 @@ class Reader:
         return StoredId(check_id(id_, name, self.settings.limits.id_bytes))
 
 
+def _is_plain(id_: str, most: int) -> bool:
+    return 0 < len(id_) <= most and id_.isascii() and id_.isprintable()
+
+
 def check_id(id_: str, name: str, most: int) -> str:
     """An image's id: text of 1 to `most` bytes in UTF-8 without control characters."""
-    if 0 < len(id_) <= most and id_.isascii() and id_.isprintable():
+    if _is_plain(id_, most):
         return id_  # nearly all of them, at a third of the time
     size = len(id_.encode("utf-8", "surrogatepass"))
     if 0 < size <= most and not _UNFIT.search(id_):

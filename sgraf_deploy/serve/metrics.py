@@ -73,6 +73,7 @@ class Metrics:
         self._codes = Counter(
             "sgraf_requests", "Requests that were answered.", ["route", "code"], registry=registry
         )
+        self._of_route: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         for route in (*ROUTES, OTHER):
             self._request.labels(route)
             self._codes.labels(route, "200" if route != OTHER else "404")
@@ -84,8 +85,12 @@ class Metrics:
 
     def answered(self, route: str, code: int, seconds: float) -> None:
         """A request to a route (`route_of`) was answered with a status, after so long."""
-        self._codes.labels(route, str(code)).inc()
-        self._request.labels(route).observe(seconds)
+        found = self._of_route.get((route, code))
+        if found is None:
+            found = self._codes.labels(route, str(code)), self._request.labels(route)
+            self._of_route[route, code] = found
+        found[0].inc()
+        found[1].observe(seconds)
 
     def queued(self, seconds: float) -> None:
         """A request's first pairs reached the engine, so long after it came."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -59,7 +60,7 @@ class Dialect:
     render: Callable[[Reply], Any]
     others: frozenset[str] = frozenset()
 
-    @property
+    @cached_property
     def fields(self) -> frozenset[str]:
         """Every field that is not ignored."""
         known = {"model", "query", self.documents, self.top, self.echo}
