@@ -21,6 +21,10 @@ from sgraf_deploy.errors import UnavailableError
 REGISTERS = 255
 WORST_SPILL = 1024
 """Bytes, outside the loop over the embedding axis."""
+HOPPER_SPILL = 16
+"""Bytes: the reasoning step in four warps spills so many, and is faster than in eight."""
+POOLING = {"first_messages", "filtration_logits"}
+"""The kernels that one warp runs, which shares nothing."""
 
 CODE = """
 import json, sys, warnings
@@ -66,9 +70,10 @@ def test_kernels_take_no_more_than_is_asked_of_a_gpu(
     kernels = {kernel["kernel"]: kernel for kernel in found}
     assert (len(kernels), len(found)) == (9, 8 + 8 + 5)
     for kernel in found:
-        assert 0 < kernel["shared_bytes"] <= kernel["most"] <= kernel["gpu"], kernel
+        lowest = 0 if kernel["kernel"] in POOLING else 1
+        assert lowest <= kernel["shared_bytes"] <= kernel["most"] <= kernel["gpu"], kernel
         assert 0 < kernel["registers"] <= REGISTERS, kernel
-        assert kernel["spilled_bytes"] <= (0 if gpu == (9, 0) else WORST_SPILL), kernel
+        assert kernel["spilled_bytes"] <= (HOPPER_SPILL if gpu == (9, 0) else WORST_SPILL), kernel
     if gpu == (9, 0):
         assert "m64n256k16" in kernels["local_alignments"]["products"]
         assert "m64n128k16" in kernels["raw_attention"]["products"]
