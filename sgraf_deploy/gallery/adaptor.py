@@ -39,8 +39,8 @@ class GalleryRanker:
     Example:
         >>> ranker = sgraf_deploy.GalleryRanker(reranker)
         >>> results = ranker.rank("two dogs play", docs=names, doc_ids=names)
-        >>> [result.doc_id in names for result in results.top_k(3)]
-        [True, True, True]
+        >>> all(result.doc_id in names for result in results.top_k(3))
+        True
     """
 
     def __init__(self, reranker: Reranker) -> None:

@@ -111,8 +111,8 @@ class Reranker:
         Example:
             >>> queries = ["two dogs play in the snow", "a man climbs a rock"]
             >>> requests = [sgraf_deploy.RerankRequest(query, names, 2) for query in queries]
-            >>> [len(best) for best in reranker.rerank_many(requests)]
-            [2, 2]
+            >>> tuple(len(best) for best in reranker.rerank_many(requests))
+            (2, 2)
         """
         asked = [self._asked(place, request) for place, request in enumerate(requests)]
         queries = self._queries([request.query for request in requests])
