@@ -72,7 +72,7 @@ def encode_images(
     count = len(checked)
     members = {name: empty_images(context.origin, name, count) for name in context.configs}
     per_image = max(_image_bytes(each) for each in context.configs.values())
-    budget = context.engine.tile_advice.encoder_bytes
+    budget = context.limits.advice.encoder_bytes
     step = context.at_most("image_encoder", "images", max(1, budget // per_image))
     starts = range(0, count, step)
     pieces = (Batch(start, min(count, start + step)) for start in starts)
@@ -237,7 +237,7 @@ def _word_bytes(config: ModelConfig) -> int:
 def _text_batches(context: Context, lengths: NDArray[np.int32]) -> Iterator[Batch]:
     """Yield batches of captions of similar length; `lengths` (captions,) are in rising order."""
     per_word = max(_word_bytes(config) for config in context.configs.values())
-    budget = context.engine.tile_advice.encoder_bytes
+    budget = context.limits.advice.encoder_bytes
     words = max(SMALLEST_TEXT_BATCH, budget // per_word)
     start = 0
     while start < len(lengths):

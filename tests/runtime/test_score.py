@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from support.closeness import assert_similar
-from support.fake_engine import FakeEngine, FakeGraph
+from support.fake_engine import FakeGraph
 from support.onnx_bundles import write_bundle
 from support.refusals import holds, naming, refused
 from support.scorers import (
@@ -35,7 +35,7 @@ from sgraf_deploy.runtime.tiles import TileLimits
 MakeFaked = Callable[..., Faked]
 
 SHAPES = [TileShape(1, 1), TileShape(2, 3), TileShape(100, 2), TileShape(3, 100), None]
-THREE_IMAGES = TileAdvice(encoder_bytes=4 * 4 * 42 * 3)
+THREE_IMAGES = TileLimits(advice=TileAdvice(encoder_bytes=4 * 4 * 42 * 3))
 """Batches of the encoders are of three images."""
 
 
@@ -193,13 +193,10 @@ def test_unfit_regions_are_refused(
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_the_image_that_is_not_finite_is_named(
-    faked: MakeFaked, monkeypatch: pytest.MonkeyPatch, value: float, dtype: Any
-) -> None:
-    monkeypatch.setattr(FakeEngine, "tile_advice", THREE_IMAGES)
+def test_the_image_that_is_not_finite_is_named(faked: MakeFaked, value: float, dtype: Any) -> None:
     regions = make_regions(8).astype(dtype)
     regions[7, 2, 5] = value
-    made = faked()
+    made = faked(limits=THREE_IMAGES)
     with refused(DataError, "regions", 7, 2, got=value):
         made.scorer.encode_images(regions)
     assert made.engine.calls["image_encoder"] == 4
@@ -220,9 +217,8 @@ def test_a_logit_that_is_nan_is_an_error(
 def test_an_encoder_works_in_batches_of_bounded_size(
     faked: MakeFaked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FakeEngine, "tile_advice", THREE_IMAGES)
     monkeypatch.setattr("sgraf_deploy.runtime.encode.SMALLEST_TEXT_BATCH", 12)
-    made, seen = faked(), []
+    made, seen = faked(limits=THREE_IMAGES), []
     made.scorer.encode_images(make_regions(8), progress=lambda *p: seen.append(p))
     assert seen == [(3, 8), (6, 8), (8, 8)]
     made.scorer.encode_captions(make_token_ids(40), progress=lambda *p: seen.append(p))

@@ -97,16 +97,14 @@ class FusedEngine(TorchEngine):
         The estimate of a tile counts them: the kernels take about a tenth of it.
         """
         advice = super().tile_advice
-        return (
-            replace(advice, tile_bytes=4 * advice.tile_bytes)
-            if self._device.type == "cuda"
-            else advice
-        )
+        if self._device.type == "cpu":
+            return advice
+        return replace(advice, tile_bytes=4 * advice.tile_bytes)
 
     def put(self, array: Array) -> Tensor:
-        """See `Engine.put`; integers are remembered, so that a scorer need not ask the device."""
+        """See `Engine.put`; lengths are remembered, so that a scorer need not ask the device."""
         tensor = super().put(array)
-        if array.dtype == np.int32:
+        if array.dtype == np.int32 and array.ndim == 1:
             self._on_host[tensor] = array.copy()
         return tensor
 

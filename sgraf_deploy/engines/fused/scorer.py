@@ -17,6 +17,7 @@ from sgraf_deploy.engines.fused import attention_kernels as attend
 from sgraf_deploy.engines.fused import reasoning_kernels as reason
 from sgraf_deploy.engines.fused.blocks import ALIGNMENT, Blocks, padded
 from sgraf_deploy.engines.fused.packing import Packing, Packings
+from sgraf_deploy.engines.torch.transfer import download
 from sgraf_deploy.errors import UnavailableError
 from sgraf_deploy.model.folded import Encoded
 from sgraf_deploy.model.folding import FoldedWeights, Linear, ReasoningStep
@@ -86,14 +87,14 @@ class FusedScorer:
         *,
         blocks: Blocks,
         launch: Callable[[Launch], None] = run,
-        on_host: Callable[[Tensor], NDArray[np.int32]] | None = None,
+        on_host: Callable[[Tensor], NDArray[np.int32]] = download,
     ) -> None:
         self.config = weights.config
         self.dtype = torch.float16 if precision == "fp16" else torch.float32
         self.device = device
         self.blocks = blocks
         self._launch = launch
-        self._on_host = on_host or _fetched
+        self._on_host = on_host
         self._packings = Packings(blocks.nodes, device)
         self._weights = weights
         self._constants: dict[str, tuple[Tensor, Tensor]] = {}
@@ -288,11 +289,6 @@ class FusedScorer:
             found = weight if exact else weight.to(self.dtype), bias
             self._constants[linear.name] = found
         return {f"{prefix}weight": found[0], f"{prefix}bias": found[1]}
-
-
-def _fetched(lengths: Tensor) -> NDArray[np.int32]:
-    fetched: NDArray[np.int32] = lengths.cpu().numpy()
-    return fetched
 
 
 def _ceil(size: int, block: int) -> int:
