@@ -76,9 +76,7 @@ class Reranker:
         self.scorer, self.gallery, self.images, self.missing = scorer, gallery, images, missing
         self.kind: Kind = gallery.kind
         self._direction = _DIRECTIONS[self.kind]
-        if isinstance(gallery.resident, int) and gallery.resident:
-            chunk_bytes = min(chunk_bytes, gallery.resident)
-        self._step = max(1, chunk_bytes // record_bytes(gallery.header))
+        self._step = records_in(gallery, chunk_bytes)
 
     def rerank(
         self, query: Query, ids: Sequence[str] | None = None, top_k: int | None = None
@@ -202,7 +200,15 @@ def _whole_only(asked: Sequence[_Asked]) -> set[str]:
     return whole - {id_ for each in asked if not each.whole for id_ in each.ids}
 
 
-def record_bytes(header: Header) -> int:
+def records_in(gallery: Gallery, chunk_bytes: int) -> int:
+    """How many of a gallery's records are gathered at a time: at least 1, and no more bytes than
+    `chunk_bytes` or than it keeps resident."""
+    if isinstance(gallery.resident, int) and gallery.resident:
+        chunk_bytes = min(chunk_bytes, gallery.resident)
+    return max(1, chunk_bytes // _record_bytes(gallery.header))
+
+
+def _record_bytes(header: Header) -> int:
     """The bytes of a record's rows as they are encoded, for a caption of USUAL_WORDS words."""
     words = 1 if header.kind == "images" else USUAL_WORDS
     rows = [(name, spec) for specs in header.rows.values() for name, spec in specs.items()]

@@ -39,6 +39,7 @@ from sgraf_deploy.gallery.record import Details, encode_id
 from sgraf_deploy.gallery.resident import Resident, ResidentBytes
 from sgraf_deploy.gallery.rows import Batch, Gathered, Rows
 from sgraf_deploy.progress import Progress
+from sgraf_deploy.runtime.arguments import check_process
 from sgraf_deploy.runtime.encoding import Encoding, Kind
 
 if TYPE_CHECKING:
@@ -371,13 +372,11 @@ class Gallery:
     def _check_usable(self) -> None:
         if self._closed:
             raise InputError("this gallery is closed", hint="open it again")
-        if self._process != os.getpid():
-            raise InputError(
-                "this gallery was opened before the process was forked",
-                expected=f"process {self._process}",
-                got=f"process {os.getpid()}",
-                hint="call Gallery.open after the fork, in every worker",
-            )
+        check_process(
+            self._process,
+            "this gallery was opened before the process was forked",
+            "call Gallery.open after the fork, in every worker",
+        )
 
     def _remove_leftovers(self, kept: str) -> None:
         """Remove data files that the header does not name, with their locks."""

@@ -81,6 +81,14 @@ def check_cache(value: object) -> None:
         raise _wrong("caption_cache", "a number of bytes, or 0 for none", value)
 
 
+def check_process(process: int, what: str, hint: str) -> None:
+    """Raise InputError in another process than `process`: a fork shares no threads and no maps."""
+    if process != os.getpid():
+        raise InputError(
+            what, expected=f"process {process}", got=f"process {os.getpid()}", hint=hint
+        )
+
+
 def check_path(path: str | os.PathLike[str]) -> Path:
     """Return the path of a file; InputError for anything else."""
     if not _is_path(path):

@@ -17,6 +17,7 @@ from sgraf_deploy.engines.base import Engine
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime import encode
+from sgraf_deploy.runtime.arguments import check_process
 from sgraf_deploy.runtime.caption_cache import DEFAULT_CACHE_BYTES, CaptionCache
 from sgraf_deploy.runtime.context import Context
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages, name_of
@@ -223,13 +224,11 @@ class OpenedBundle:
     def _check_usable(self) -> None:
         if self._closed:
             raise InputError("this scorer is closed", hint="load the bundle again")
-        if self._process != os.getpid():
-            raise InputError(
-                "this scorer was loaded before the process was forked",
-                expected=f"process {self._process}",
-                got=f"process {os.getpid()}",
-                hint="call load after the fork, in every worker",
-            )
+        check_process(
+            self._process,
+            "this scorer was loaded before the process was forked",
+            "call load after the fork, in every worker",
+        )
 
     def _checked(self, images: Any, captions: Any) -> tuple[CheckedImages, CheckedCaptions]:
         """Check images and captions, so that an error comes before anything is encoded."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sgraf_deploy.engines.ensemble import Logits, ensemble_logits
 from sgraf_deploy.errors import DataError, InputError
-from sgraf_deploy.gallery.reranker import CHUNK_BYTES, record_bytes
+from sgraf_deploy.gallery.reranker import CHUNK_BYTES, records_in
 from sgraf_deploy.gallery.store import Gallery
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
 from sgraf_deploy.runtime.rerank import rank
@@ -69,11 +69,9 @@ class Answerer:
         if gallery.kind != "images":
             raise InputError("gallery", expected="one of images", got=f"one of {gallery.kind}")
         scorer.image_encoding.check(gallery.encoding, f"gallery {gallery.path}", error=DataError)
-        if isinstance(gallery.resident, int) and gallery.resident:
-            chunk_bytes = min(chunk_bytes, gallery.resident)
         self._scorer, self._gallery = scorer, gallery
         self._texts = CaptionTexts(scorer)
-        self._step = max(1, chunk_bytes // record_bytes(gallery.header))
+        self._step = records_in(gallery, chunk_bytes)
         self._timings, self._clock = timings, clock
 
     def answer_many(self, calls: Sequence[Call]) -> list[Answer | RequestError]:
