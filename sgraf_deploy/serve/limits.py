@@ -7,9 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from litestar import Request
-
 from sgraf_deploy.serve.calls import MalformedError, MediaTypeError, SlowError, TooLargeError
+from sgraf_deploy.serve.connections import Receive
 from sgraf_deploy.serve.errors import ClientGoneError
 from sgraf_deploy.serve.settings import TIMEOUT_HEADER, Limits
 
@@ -23,25 +22,33 @@ _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
 _OPENING, _CLOSING, _COMMA = b"[{", b"]}", b","
 
 
-async def read_body(request: Request[Any, Any, Any], limits: Limits) -> bytes:
+def headers_of(scope: Mapping[str, Any]) -> dict[str, str]:
+    """The headers of an ASGI scope by their names; of those that come twice, the first."""
+    return {
+        name.decode("latin-1"): value.decode("latin-1")
+        for name, value in reversed(scope["headers"])
+    }
+
+
+async def read_body(headers: Mapping[str, str], receive: Receive, limits: Limits) -> bytes:
     """The body of a request for JSON, within the limits on its bytes, time and shape."""
-    check_media_type(request.headers)
-    size = request.headers.get("content-length")
+    check_media_type(headers)
+    size = headers.get("content-length")
     if size is not None and size.isdecimal() and int(size) > limits.body_bytes:
         raise _too_many_bytes(limits)
     try:
         async with asyncio.timeout(limits.body_s):
-            body = await _arrived(request, limits)
+            body = await _arrived(receive, limits)
     except TimeoutError as error:
         raise SlowError("the body", expected=f"all of it within {limits.body_s:g} s") from error
     check_shape(body, limits)
     return body
 
 
-async def _arrived(request: Request[Any, Any, Any], limits: Limits) -> bytes:
+async def _arrived(receive: Receive, limits: Limits) -> bytes:
     parts, total, more = [], 0, True
     while more:
-        message: Any = await request.receive()
+        message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGoneError
         part = message.get("body", b"")
