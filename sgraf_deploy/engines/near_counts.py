@@ -82,9 +82,7 @@ class NearCounts:
     def _merge(self) -> None:
         """Merge what was kept into one entry for each query and logit, with its number."""
         ones = [np.ones(len(each), np.int64) for each in self._coming]
-        self._keys, self._counts = add_keys(
-            [self._keys, *self._coming], [self._counts, *ones]
-        )
+        self._keys, self._counts = add_keys([self._keys, *self._coming], [self._counts, *ones])
         self._coming, self._number = [], 0
 
 

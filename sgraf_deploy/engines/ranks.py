@@ -35,7 +35,7 @@ class Thresholds:
         """The slack of a model, as a difference of logits."""
         return self.slack * max(SMALLEST_LOGIT, float(np.abs(self.captions[model]).max()))
 
-    def exact_tally(  # noqa: PLR0913, PLR0917  # the counts of both directions
+    def exact_tally(
         self,
         model: str,
         touched: Touched,
