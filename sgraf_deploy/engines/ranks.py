@@ -48,14 +48,11 @@ class Thresholds:
 
         A GPU counts so: the thresholds are final there, and stand for the ground truths' logits.
         """
-        sides = (
-            (touched.images, self.images[model], images, level_images),
-            (touched.captions, self.captions[model], captions, level_captions),
-        )
-        by_image, by_caption = (
-            Tally.exact(queries, *(each[queries] for each in dense)) for queries, *dense in sides
-        )
-        return ModelTally(by_image, by_caption, self.captions[model][touched.truths])
+        rows, columns = touched.images, touched.captions
+        best, own = self.images[model], self.captions[model]
+        by_image = Tally.exact(rows, best[rows], images[rows], level_images[rows])
+        by_caption = Tally.exact(columns, own[columns], captions[columns], level_captions[columns])
+        return ModelTally(by_image, by_caption, own[touched.truths])
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,8 @@ are as close as that.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from sgraf_deploy.engines.ensemble import with_ensemble
@@ -118,6 +120,7 @@ def find_best(
     return PartialTopK(whole, share.numbers, touched.images, touched.captions, *finder.found())
 
 
-def _whole(execution: Execution, tiling: Tiling) -> dict[str, object]:
+def _whole(execution: Execution, tiling: Tiling) -> dict[str, Any]:
+    """The fields of a `Whole`."""
     sizes = {"images": tiling.images, "captions": tiling.captions}
     return vars(execution) | {"tiling": tiling.digest, "tiles": len(tiling)} | sizes

@@ -66,14 +66,16 @@ def check_share(
     Raises InputError for numbers that are none of the tiling's, for captions of other lengths than
     its own, and for images that its tiles need and that are not there.
     """
+    first: object = first_image
+    if isinstance(first, bool) or not isinstance(first, int) or first < 0:
+        raise InputError("first_image", expected="a row of the tiling's images", got=first)
     if not np.array_equal(tiling.lengths, captions.lengths):
-        hint = "a tiling fits the images and captions that it was made for"
-        expected, got = (f"{len(each):,} of some lengths" for each in (tiling.lengths, captions))
         raise InputError(
-            "captions of the tiling", expected=expected, got=f"{got}, others", hint=hint
+            "captions",
+            expected=f"the {tiling.captions:,} of the tiling, of the same lengths",
+            got=f"{len(captions):,}, or of other lengths",
+            hint="make a tiling for these images and captions",
         )
-    if isinstance(first_image, bool) or not isinstance(first_image, int) or first_image < 0:
-        raise InputError("first_image", expected="a row of the tiling's images", got=first_image)
     share = Share(tiling, _numbers(numbers, len(tiling)), first_image)
     rows = [row for tile in share for row in (tile.first_image, tile.end_image)]
     end = first_image + len(images)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime import ranks
-from sgraf_deploy.runtime.arguments import check_count
+from sgraf_deploy.runtime.arguments import check_count, check_kind
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
 from sgraf_deploy.runtime.opened import Captions, Images
 from sgraf_deploy.runtime.partial import PartialRanks
@@ -84,6 +84,7 @@ class Sharing(Reranking):
             >>> bool((counts["sgraf"].text_to_image == whole["sgraf"].text_to_image).all())
             True
         """
+        check_kind("thresholds", thresholds, RankThresholds)
         one, other = self._encoded(*self._checked(images, captions))
         share = self._share(one, other, tiles, tiling, first_image)
         return ranks.count_share(self._context, one, other, thresholds, share, progress)
@@ -129,4 +130,5 @@ class Sharing(Reranking):
         """The tiles to do; raises as `check_share`."""
         if tiling is None:
             tiling = self._context.tiling(len(images), captions.lengths)
+        check_kind("tiling", tiling, Tiling)
         return check_share(tiling, tiles, images, captions, first_image)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -13,8 +14,9 @@ import numpy as np
 
 from sgraf_deploy.engines.ensemble import Logits
 from sgraf_deploy.engines.ranks import Thresholds
+from sgraf_deploy.errors import InputError
 from sgraf_deploy.files.disk import PathLike
-from sgraf_deploy.runtime.part import Execution
+from sgraf_deploy.runtime.part import Execution, check_same
 from sgraf_deploy.runtime.part_file import contents_of, read_arrays, write_arrays
 from sgraf_deploy.schema import encode
 
@@ -94,6 +96,34 @@ class RankThresholds:
         if not truths or not math.isfinite(header.slack) or header.slack < 0:
             raise filed.wrong("models, slack", "at least one model, and a slack from 0 on", "less")
         return make_thresholds(header.execution, truths, per_image, header.slack)
+
+    @staticmethod
+    def concatenate(parts: Sequence[RankThresholds]) -> RankThresholds:
+        """Join the thresholds of parts of the images, each with its captions, in their order.
+
+        Raises:
+            InputError: no part, or parts of another bundle, engine, precision or number of captions
+                per image.
+
+        Example:
+            >>> halves = [scorer.rank_thresholds(images[i], captions[i], 1) for i in range(2)]
+            >>> sgraf_deploy.RankThresholds.concatenate(halves)
+            RankThresholds(2 images, 2 captions, native, fp32)
+        """
+        if not parts:
+            raise InputError("thresholds to join", expected="at least one", got="none")
+        first, what = parts[0], "thresholds to join"
+        for part in parts:
+            check_same(what, first.execution, part.execution, "compute them with one scorer")
+            expected, got = (each.values.captions_per_image for each in (first, part))
+            if expected != got:
+                raise InputError(f"{what}: captions_per_image", expected=expected, got=got)
+        truths = {
+            model: np.concatenate([part.values.captions[model] for part in parts])
+            for model in first.models
+        }
+        values = first.values
+        return make_thresholds(first.execution, truths, values.captions_per_image, values.slack)
 
     def __repr__(self) -> str:
         sizes = f"{self.images:,} images, {self.captions:,} captions"

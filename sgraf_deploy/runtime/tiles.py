@@ -223,7 +223,8 @@ class Tiling:
             >>> tiling.split(4)
             [range(0, 1)]
         """
-        if isinstance(parts, bool) or not isinstance(parts, int) or parts < 1:
+        given: object = parts
+        if isinstance(given, bool) or not isinstance(given, int) or given < 1:
             raise InputError("parts", expected="an integer, at least 1", got=parts)
         return list(even_ranges(0, len(self), math.ceil(len(self) / parts))) if len(self) else []
 
