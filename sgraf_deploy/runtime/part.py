@@ -70,11 +70,12 @@ class Part:
     def _check_complete(self) -> None:
         """Raise InputError if tiles are missing."""
         if len(self.tiles) != self.whole.tiles:
-            missing = self.missing
+            counted = len(self.tiles)
+            first = int(np.argmax(np.append(self.tiles, -1) != np.arange(counted + 1)))
             raise InputError(
                 f"tiles that were {self.verb}",
                 expected=f"all {self.whole.tiles}",
-                got=f"{len(self.tiles)}: {len(missing)} are missing, the first is {missing[0]}",
+                got=f"{counted}: {self.whole.tiles - counted} are missing, first tile {first}",
                 hint="merge the parts of all tiles",
             )
 

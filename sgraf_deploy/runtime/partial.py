@@ -92,6 +92,10 @@ class PartialRanks(Part):
             True
         """
         tiles, first = join_tiles(parts), parts[0]
+        for part in parts:
+            expected, got = (", ".join(each.models) for each in (first, part))
+            if expected != got:
+                raise InputError("parts to merge: models", expected=expected, got=got)
         sides = ("images", "captions", "truths")
         touched = Touched(
             *(union([getattr(part.touched, side) for part in parts]) for side in sides)
