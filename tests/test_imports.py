@@ -27,7 +27,18 @@ PLAIN = (
 )
 """What everything may import."""
 ORDER = (
-    *("bundle", "data", "engines", "gate", "runtime", "evaluation", "cards", "export", "compile"),
+    *(
+        "bundle",
+        "data",
+        "engines",
+        "features",
+        "gate",
+        "runtime",
+        "evaluation",
+        "cards",
+        "export",
+        "compile",
+    ),
     *("package", "explanation", "gallery", "bench", "train", "demo", "serve", "cli"),
 )
 """The packages; each may import those before it."""
