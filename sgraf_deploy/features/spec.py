@@ -127,7 +127,7 @@ def open_parts(parts: Parts, *, threads: int = 1, device: str = "cpu") -> Region
         recipe = replace(recipe, regions=regions, img_dim=img_dim, reference=made)
         return _extractor(recipe, sessions, linear)
     extractor = _extractor(recipe, sessions, linear)
-    key = (recipe.sha256, recipe.reference.regions, *versions(), device)
+    key = (recipe.sha256, *versions(), device)
     check_reference(extractor, recipe.reference, key)
     return extractor
 
