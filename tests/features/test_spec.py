@@ -12,7 +12,7 @@ from support.photo_models import PATCH, Backbone
 from support.refusals import ANY, naming, refused
 
 from sgraf_deploy.errors import DataError, GateError, InputError, UnavailableError
-from sgraf_deploy.features.base import RegionExtractor
+from sgraf_deploy.features.base import Picture, RegionExtractor
 from sgraf_deploy.features.options import PRESETS
 from sgraf_deploy.features.recipe import (
     BACKBONE,
@@ -345,9 +345,14 @@ def test_the_reference_picture_is_looked_at_once(
     monkeypatch.setattr(reference, "_checked", set())
     parts = read_parts(f"grid:{small},preset=siglip,filter=hamming")
     parts = replace(parts, recipe=open_parts(parts).spec)
-    asked = []
+    asked: list[int] = []
     picture = reference.reference_picture()
-    monkeypatch.setattr(reference, "reference_picture", lambda: asked.append(1) or picture)
+
+    def counted() -> Picture:
+        asked.append(1)
+        return picture
+
+    monkeypatch.setattr(reference, "reference_picture", counted)
     for _ in range(3):
         open_parts(parts)
     assert len(asked) == 1
