@@ -133,7 +133,7 @@ def open_parts(parts: Parts, *, threads: int = 1, device: str = "cpu") -> Region
         recipe = replace(recipe, regions=regions, img_dim=img_dim, reference=made)
         return opens(recipe, sessions, linear)
     extractor = opens(recipe, sessions, linear)
-    key = (recipe.sha256, recipe.reference.regions, *versions(), device)
+    key = (recipe.sha256, *versions(), device)
     check_reference(extractor, recipe.reference, key)
     return extractor
 

@@ -148,8 +148,10 @@ def test_a_file_becomes_rgb(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_the_orientation_is_applied(kind: str, orientation: int) -> None:
-    options = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}.get(kind, {})
-    stored = picture_file(turned(quarters(), orientation), kind, exif=exif(orientation), **options)
+    known: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}
+    stored = picture_file(
+        turned(quarters(), orientation), kind, exif=exif(orientation), **known.get(kind, {})
+    )
     near(decode_photo(stored), COLOURS, 6)
 
 
