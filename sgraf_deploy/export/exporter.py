@@ -172,6 +172,7 @@ def _write_description(
         tokenizer=options.tokenizer if vocabulary else None,
         vocabulary=vocabulary,
         region_statistics=inputs.statistics,
+        extractor=None,
         gate=gate,
         parity=parity,
         tools=tool_versions(),
