@@ -128,6 +128,14 @@ def built_once(tmp_path_factory: pytest.TempPathFactory) -> BuiltOnce:
 
 
 @pytest.fixture(scope="session")
+def lite2_file(built_once: BuiltOnce) -> Path:
+    """A real backbone as ONNX, EfficientNet-Lite2 on 192 × 192, padded as for 260 × 260."""
+    from support.efficientnet import backbone_file
+
+    return backbone_file(built_once)
+
+
+@pytest.fixture(scope="session")
 def checkpoint_files(built_once: BuiltOnce) -> dict[str, Path]:
     """Checkpoints `sgr` and `saf` of random weights, of `small_models.SGR` and `SAF`."""
     from support.small_models import SAF, SGR, write_checkpoint_file
