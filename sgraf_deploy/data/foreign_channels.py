@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from sgraf_deploy.data.channels import Channels
 from sgraf_deploy.data.findings import Finding
-from sgraf_deploy.errors import BundleError
+from sgraf_deploy.errors import BundleError, InputError
 
 LEAST_STD_CORRELATION, STD_IMAGES = 0.8, 8
 """The correlation of standard deviations below which there is a warning, and the images that it
@@ -74,22 +74,35 @@ def channel_findings(
     )
 
 
-def read_statistics(statistics: Mapping[str, Any] | None, img_dim: int) -> Channels | None:
-    """The channels of `region_statistics`, None if it has none; BundleError if they are wrong."""
+def read_statistics(
+    statistics: Mapping[str, Any] | None,
+    img_dim: int,
+    place: str = "manifest: region_statistics",
+    error: type[InputError] = BundleError,
+) -> Channels | None:
+    """The channels of `region_statistics`, None if it has none.
+
+    Raises `error`, which begins with `place`, if they are wrong.
+    """
+
+    def wrong(name: str, expected: str, got: object) -> InputError:
+        hint = "export again with `sgraf-deploy export`" if error is BundleError else None
+        return error(f"{place}.{name}", expected=expected, got=repr(got)[:_SHOWN], hint=hint)
+
     if statistics is None or not {"channel_mean", "channel_std"} & statistics.keys():
         return None
     images = statistics.get("images")
     if type(images) is not int or images < 1:
-        raise _wrong("images", "a number of images", images)
+        raise wrong("images", "a number of images", images)
     found = {}
     for name, least in (("channel_mean", -math.inf), ("channel_std", 0.0)):
         values = statistics.get(name)
         if not isinstance(values, list) or len(values) != img_dim:
             got = f"{len(values)} of them" if isinstance(values, list) else values
-            raise _wrong(name, f"a list of {img_dim} numbers", got)
+            raise wrong(name, f"a list of {img_dim} numbers", got)
         for value in values:
             if type(value) not in (int, float) or not least <= value < math.inf:
-                raise _wrong(name, "finite numbers" + (" from 0" if least == 0 else ""), value)
+                raise wrong(name, "finite numbers" + (" from 0" if least == 0 else ""), value)
         found[name] = tuple(map(float, values))
     return Channels(images, found["channel_mean"], found["channel_std"])
 
@@ -132,12 +145,3 @@ def _correlation(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> floa
     one, other = ours - ours.mean(), theirs - theirs.mean()
     scale = math.sqrt(float(one @ one) * float(other @ other))
     return float(one @ other) / scale if scale > 0 else 0.0
-
-
-def _wrong(name: str, expected: str, got: object) -> BundleError:
-    return BundleError(
-        f"manifest: region_statistics.{name}",
-        expected=expected,
-        got=repr(got)[:_SHOWN],
-        hint="export again with `sgraf-deploy export`",
-    )
