@@ -116,7 +116,7 @@ def _decode(file: BinaryIO, max_pixels: int, name: str) -> Picture:
         raise DataError(f"{name} is empty", expected="a photograph", got="no bytes")
     formats = (*FORMATS, *_heif(head, name))
     with _translated(name, head), pillow.open(file, formats=formats) as image:
-        _check_size(*image.size, max_pixels, name)
+        _check_size(image.width, image.height, max_pixels, name)
         image.load()
         return _pixels(_upright(_rgb(image, name), _orientation(image)))
 
@@ -140,7 +140,7 @@ def _translated(name: str, head: bytes) -> Iterator[None]:
         raise DataError(f"{name} is too large for Pillow", got=error) from error
     except MemoryError as error:
         raise DataError(f"{name} needs more memory than there is") from error
-    except Exception as error:  # noqa: BLE001 - damaged files raise nearly anything in Pillow
+    except Exception as error:
         raise DataError(f"{name} is damaged", expected="a whole photograph", got=error) from error
 
 

@@ -127,8 +127,8 @@ class Detections:
 class Reference:
     """The regions of the picture that `reference.reference_picture` makes, in base64.
 
-    `shape` is (regions, img_dim), the values are float16 in little-endian order; `picture` is the
-    version of the picture.
+    `shape` is (regions, img_dim); each region is at length 1, in float16 and little-endian order;
+    `picture` is the version of the picture.
     """
 
     picture: int

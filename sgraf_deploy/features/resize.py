@@ -32,13 +32,15 @@ class Frame:
         sizes = np.array([self.across, self.down] * 2)
         found = np.asarray(boxes, dtype=np.float64) * sizes + [self.left, self.top] * 2
         most = [self.width, self.height] * 2
-        return np.clip(found, 0, most).astype(np.float32)
+        cut: NDArray[np.float32] = np.clip(found, 0, most).astype(np.float32)
+        return cut
 
     def to_input(self, boxes: NDArray[np.floating]) -> NDArray[np.float32]:
         """Boxes (…, 4) of the picture as boxes of the input, which they may leave."""
         sizes = np.array([self.across, self.down] * 2)
         found = (np.asarray(boxes, dtype=np.float64) - [self.left, self.top] * 2) / sizes
-        return found.astype(np.float32)
+        inside: NDArray[np.float32] = found.astype(np.float32)
+        return inside
 
 
 def resize(picture: Picture, resizing: Resizing) -> tuple[Picture, Frame]:
