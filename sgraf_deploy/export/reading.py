@@ -17,9 +17,10 @@ from sgraf_deploy.data.regions import region_statistics
 from sgraf_deploy.data.tokenizer import Tokenizer, check_variant
 from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.errors import InputError
-from sgraf_deploy.export.extractor import OpenedExtractor, read_extractor, trained_statistics
+from sgraf_deploy.export.extractor import read_extractor, trained_features
 from sgraf_deploy.export.gate_inputs import data_inputs, synthetic_inputs
 from sgraf_deploy.export.options import ExportOptions
+from sgraf_deploy.features.spec import Parts
 from sgraf_deploy.gate.inputs import GateInputs
 from sgraf_deploy.model.checkpoint import Checkpoint, read_checkpoint
 
@@ -43,7 +44,7 @@ class ExportInputs:
     split: PrecompSplit | None
     gate: GateInputs
     statistics: dict[str, Any] | None
-    extractor: OpenedExtractor | None
+    extractor: Parts | None
     findings: tuple[Finding, ...]
 
 
@@ -59,10 +60,11 @@ def read_inputs(paths: Sequence[Path], options: ExportOptions) -> ExportInputs:
     vocabulary, findings = _read_vocabulary(options.vocabulary, checkpoints)
     tokenizer = _open_tokenizer(options, vocabulary)
     split = _open_split(options, (config.regions, config.img_dim))
-    statistics = trained_statistics(checkpoints)
+    trained = trained_features(checkpoints)
+    statistics = next((one.statistics for one in trained.values() if one.statistics), None)
     extractor = None
     if options.extractor is not None:
-        extractor = read_extractor(options.extractor, options, checkpoints)
+        extractor = read_extractor(options.extractor, options, checkpoints, trained)
     if split is None:
         gate = synthetic_inputs(config)
         return ExportInputs(checkpoints, vocabulary, None, gate, statistics, extractor, findings)
