@@ -210,7 +210,7 @@ def _extract(source: Source, folder: Path, split: str, bundle: Bundle | None) ->
     try:
         check_target(folder, split, extractor.spec, source.options())
         if bundle is not None:
-            check_extractor(bundle, extractor)
+            _check_extractor(bundle, extractor)
         echo(_introduction(found, extractor))
         with progress_bars() as bars:
             report = write_features(
@@ -251,9 +251,14 @@ def _summarise(report: Report, folder: Path, split: str) -> None:
         echo(f"{rate:,.1f} photographs/s, {duration(report.elapsed)}; {shares}")
 
 
-def check_extractor(bundle: Bundle, extractor: RegionExtractor) -> None:
-    """Raise unless what an extractor makes fits a bundle, before hours are spent on it."""
+def _check_extractor(bundle: Bundle, extractor: RegionExtractor) -> None:
+    """Raise unless what an extractor makes fits a bundle, before hours are spent on it.
+
+    Where the bundle has an extractor of its own, the reference picture must give the same regions.
+    """
     from sgraf_deploy.errors import DataError
+    from sgraf_deploy.features.bundled import bundle_recipe
+    from sgraf_deploy.features.reference import check_reference
 
     made = extractor.regions, extractor.img_dim
     if made != dimensions(bundle):
@@ -263,6 +268,12 @@ def check_extractor(bundle: Bundle, extractor: RegionExtractor) -> None:
             got=made,
             hint="choose another model, size or projection",
         )
+    if bundle.manifest.extractor is None:
+        return
+    recipe, _ = bundle_recipe(bundle)
+    if recipe.reference is not None:
+        key = (extractor.spec.sha256, recipe.reference.regions)
+        check_reference(extractor, recipe.reference, key)
 
 
 def _check_like(bundle: Bundle, folder: Path, split: str, per_image: int) -> None:
@@ -273,3 +284,17 @@ def _check_like(bundle: Bundle, folder: Path, split: str, per_image: int) -> Non
     for finding in chosen.findings:
         show_finding(finding)
     check_regions_fit(bundle, chosen.regions, f"regions of split {split}")
+    _compare_recipes(bundle, folder)
+
+
+def _compare_recipes(bundle: Bundle, folder: Path) -> None:
+    """Warn where a folder's features were made by another recipe than a bundle's extractor has."""
+    from sgraf_deploy.features.bundled import bundle_recipe
+    from sgraf_deploy.features.recipe import FILE, differences, read_recipe
+
+    path = folder / FILE
+    if bundle.manifest.extractor is None or not path.exists():
+        return
+    found = differences(bundle_recipe(bundle)[0], read_recipe(path))
+    if found:
+        warn(f"{path} is another recipe than that of {bundle.path.name}: {'; '.join(found)}")

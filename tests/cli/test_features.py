@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from support.cells import write_photos
-from support.cli_world import Ran, World, captions_of, done, line_naming, refused_line, run
-from support.photo_backbone import write_backbone
+from support.cli_world import (
+    Ran,
+    World,
+    captions_of,
+    done,
+    edit_manifest,
+    line_naming,
+    refused_line,
+    run,
+)
 from support.refusals import holds, naming
 from support.small_models import SGR
+from support.tiny_backbone import write_backbone
 
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.data.precomp import open_images
-from sgraf_deploy.errors import DataError, InputError
+from sgraf_deploy.data.regions import region_statistics
+from sgraf_deploy.errors import DataError, GateError, InputError
 from sgraf_deploy.features.recipe import read_recipe
 
 IMAGES = 6
@@ -25,7 +37,7 @@ IMAGES = 6
 @pytest.fixture
 def photos(world: World) -> Path:
     """Photographs beside a backbone whose regions fit the small models."""
-    write_backbone(world.folder / "backbone.onnx", SGR.img_dim, (1, SGR.regions))
+    write_backbone(world.folder / "backbone.onnx", SGR.regions, SGR.img_dim)
     write_photos(world.folder / "photos", IMAGES, (40, 30))
     return world.folder / "photos"
 
@@ -187,10 +199,38 @@ def test_options_that_do_not_go_together_are_refused(
 
 @pytest.mark.usefixtures("photos")
 def test_like_refuses_what_does_not_fit_before_anything_is_extracted(world: World) -> None:
-    write_backbone(world.folder / "backbone.onnx", SGR.img_dim, (2, SGR.regions))
+    write_backbone(world.folder / "backbone.onnx", 2 * SGR.regions, SGR.img_dim)
     result = features("--like", world.bundle)
     refused_line(result, DataError, got=(2 * SGR.regions, SGR.img_dim), expected=naming(7, 64))
     assert not (world.folder / "f").exists()
+
+
+@pytest.mark.usefixtures("photos")
+def test_like_a_bundle_with_an_extractor_the_reference_picture_must_be_the_same(
+    world: World, photographed: Bundle
+) -> None:
+    extracted("--like", photographed.path)
+    for wrong in ("preset=imagenet,order=BGR", "preset=clip", "preset=none"):
+        result = features("--like", photographed.path, options=wrong, folder="g")
+        refused_line(result, GateError, expected=naming("0.999"))
+        assert not (world.folder / "g").exists()
+    extracted(options="preset=clip", folder="g")
+    result = done("features", "-o", "g", "--split", "dev", "--like", photographed.path)
+    assert [holds(line, "pixels.backbone.mean") for line in result.warned] == [True]
+
+
+@pytest.mark.usefixtures("photos")
+def test_like_warns_of_channels_that_are_unlike_those_of_the_training(world: World) -> None:
+    write_photos(world.folder / "photos", 10, (40, 30))
+    extracted()
+    alike = region_statistics(np.load("f/dev_ims.npy"))
+    other = {**alike, "channel_std": alike["channel_std"][::-1]}
+    like = ("features", "-o", "f", "--split", "dev", "--like")
+    for statistics, warned in ((alike, []), (other, ["foreign-channels"])):
+        copy = world.copy()
+        edit_manifest(copy, lambda manifest: manifest.update(region_statistics=statistics))  # noqa: B023
+        assert done(*like, copy).warned == warned
+        shutil.rmtree(copy)
 
 
 def compared(*more: object) -> tuple[Ran, dict[str, Any]]:
