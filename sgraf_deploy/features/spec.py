@@ -13,10 +13,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sgraf_deploy.bundle.bundle import Bundle
+from sgraf_deploy.bundle.hub import is_address
+from sgraf_deploy.bundle.manifest import MANIFEST
 from sgraf_deploy.engines.onnx_runtime import import_onnxruntime
 from sgraf_deploy.errors import DataError, InputError
 from sgraf_deploy.features.base import RegionExtractor
 from sgraf_deploy.features.boxes import BoxExtractor
+from sgraf_deploy.features.bundled import bundle_recipe
 from sgraf_deploy.features.decode import RULES
 from sgraf_deploy.features.grid import GridExtractor
 from sgraf_deploy.features.models import Model, read_model
@@ -47,7 +51,7 @@ from sgraf_deploy.features.recipe import (
 from sgraf_deploy.features.reference import check_reference, expected_reference
 from sgraf_deploy.features.session import Session
 
-GRAMMAR = "grid:MODEL.onnx[,OPTION=VALUE…], boxes:DETECTOR.onnx+MODEL.onnx[,…], or extractor.json"
+GRAMMAR = "grid:MODEL.onnx[,NAME=VALUE…], boxes:DETECTOR.onnx+MODEL.onnx[,…], a JSON or a bundle"
 PROJECTION = "projection"
 Opens = Callable[[Recipe, Mapping[str, Session], Linear | None], RegionExtractor]
 EXTRACTORS: Mapping[Kind, Opens] = {"grid": GridExtractor, "boxes": BoxExtractor}
@@ -82,7 +86,7 @@ def read_parts(spec: str) -> Parts:
     """Read what a SPEC names; the recipe has no reference where the SPEC gives none.
 
     Raises InputError for a SPEC or a model that cannot be used, and DataError for a recipe or a
-    projection.
+    projection; BundleError for a bundle without an extractor.
     """
     kind, colon, rest = spec.partition(":")
     for known in EXTRACTORS:
@@ -95,7 +99,20 @@ def read_parts(spec: str) -> Parts:
         if recipe.projection is not None:
             files[PROJECTION] = path.parent / recipe.projection.file
         return parts_of(recipe, files)
+    if is_address(spec) or (path / MANIFEST).is_file():
+        return parts_of(*bundle_recipe(Bundle.open(spec)))
     raise InputError("extractor", expected=GRAMMAR, got=spec)
+
+
+def bundle_extractor(bundle: Bundle, *, threads: int = 1, device: str = "cpu") -> RegionExtractor:
+    """Open the extractor of a bundle; raises BundleError as `bundle_recipe`, and as `open_parts`.
+
+    Example:
+        >>> extractor = bundle_extractor(Bundle.open("f8k.sgraf"))
+        >>> extractor.regions, extractor.img_dim
+        (36, 256)
+    """
+    return open_parts(parts_of(*bundle_recipe(bundle)), threads=threads, device=device)
 
 
 def parts_of(recipe: Recipe, files: Mapping[str, Path]) -> Parts:
