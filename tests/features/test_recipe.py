@@ -92,7 +92,7 @@ def test_a_recipe_that_was_never_made_whole_is_refused(tmp_path: Path) -> None:
         (["pixels", BACKBONE, "order"], "GBR", "pixels.backbone.order"),
         (["pixels"], {"other": encode(RECIPE.pixels[BACKBONE])}, "pixels"),
         (["skip"], -1, "skip"),
-        (["detections"], {"order": "xyxy", "unit": "pixels"}, "detections"),
+        (["detections"], {"order": "xyxy", "unit": "pixels", "overlap": 0.7}, "detections"),
         (["regions"], 4, "reference.shape"),
         (["img_dim"], 0, "reference.shape"),
     ],
