@@ -86,6 +86,7 @@ def cells_of(
     grid of the input's shape.
     """
     shape = "(" + ", ".join(map(str, output.shape)) + ")"
+    cells: NDArray[np.float32]
     if output.ndim == 4 and len(output) == 1 and not skip and 0 not in output.shape:
         cells = output[0]
         return cells.transpose(1, 2, 0) if pixels.layout == "NCHW" else cells
@@ -107,7 +108,7 @@ def cells_of(
             got=f"{tokens} tokens",
             hint=f"leave those in front out that are no cells: skip={likely}",
         )
-    cells: NDArray[np.float32] = output[0, skip:].reshape(rows, columns, -1)
+    cells = output[0, skip:].reshape(rows, columns, -1)
     return cells
 
 
