@@ -221,6 +221,9 @@ def _extract(source: Source, folder: Path, split: str, bundle: Bundle | None) ->
                 source.options(),
                 progress=bars("extracting", "photographs"),
             )
+    except KeyboardInterrupt:
+        echo("What is done is kept: the same command with --resume goes on with it", err=True)
+        raise
     finally:
         extractor.close()
     _summarise(report, folder, split)

@@ -14,6 +14,7 @@ from sgraf_deploy.cli.terminal import echo, progress_bars, table
 
 if TYPE_CHECKING:
     from sgraf_deploy.bundle.bundle import Bundle
+    from sgraf_deploy.data.findings import Finding
     from sgraf_deploy.data.precomp import PrecompSplit
     from sgraf_deploy.evaluation.recall import RecallReport
     from sgraf_deploy.features.compare import Likeness, Side
@@ -94,6 +95,13 @@ def _recall(
         return None
     texts = _captions(sides[captioned[0]], rows[captioned[0]], bundle)
     reports = []
+    told: set[str] = set()
+
+    def tell(finding: Finding) -> None:
+        if finding.message not in told:
+            show_finding(finding)
+        told.add(finding.message)
+
     with load(bundle) as scorer:
         echo(describe_scorer(scorer))
         for side, chosen in zip(sides, rows, strict=True):
@@ -101,7 +109,7 @@ def _recall(
             if not np.array_equal(chosen, np.arange(len(regions))):
                 regions = regions[chosen]
             measured = replace(texts, regions=regions)
-            reports.append(evaluate_split(scorer, measured, stage=stage, tell=show_finding).reports)
+            reports.append(evaluate_split(scorer, measured, stage=stage, tell=tell).reports)
     return reports
 
 
