@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isqrt
 
 import numpy as np
@@ -23,10 +23,12 @@ class GridExtractor:
     in the photograph.
     """
 
-    def __init__(self, recipe: Recipe, backbone: Session, projection: Linear | None) -> None:
-        """Take an opened model; `recipe.projection` says what `projection` is."""
+    def __init__(
+        self, recipe: Recipe, sessions: Mapping[str, Session], projection: Linear | None
+    ) -> None:
+        """Take the opened backbone; `recipe.projection` says what `projection` is."""
         self.spec = recipe
-        self._backbone = backbone
+        self._backbone = sessions[BACKBONE]
         self._projection = projection
 
     @property

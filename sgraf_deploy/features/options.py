@@ -15,7 +15,8 @@
 
 For `boxes` the same with `detector.` in front say how photographs go into the detector; there
 `detector.output=BOXES/SCORES`, `detector.boxes=xyxy | yxyx | cxcywh` and
-`detector.unit=pixels | fraction` say what comes out. Either preset or mean and scale are needed.
+`detector.unit=pixels | fraction` say what comes out, and `detector.overlap=IOU`, default 0.7, from
+which intersection over union two boxes are the same. Either preset or mean and scale are needed.
 """
 
 from __future__ import annotations
@@ -55,12 +56,15 @@ PRESETS: Mapping[str, tuple[Three, Three]] = {
 }
 """Mean and scale in grey levels; `siglip` gives −1 … 1, `unit` 0 … 1 and `none` 0 … 255."""
 
+OVERLAP = 0.7
+"""Where detectors drop duplicates of whatever class, as Faster R-CNN's proposals (Ren et al.)."""
+
 MODEL_OPTIONS = frozenset(
     {"size", "fit", "filter", "fill", "preset", "mean", "scale"}
     | {"order", "layout", "input", "output"}
 )
 SHARED_OPTIONS = frozenset({"skip", "regions", "projection", "recipe"})
-DETECTOR_OPTIONS = MODEL_OPTIONS | {"boxes", "unit"}
+DETECTOR_OPTIONS = MODEL_OPTIONS | {"boxes", "unit", "overlap"}
 PREFIX = "detector."
 
 
@@ -106,6 +110,15 @@ class Options:
         if not re.fullmatch("[0-9]{1,7}", value) or int(value) > most:
             raise self.wrong(name, f"0 … {most}")
         return int(value)
+
+    def fraction(self, name: str, default: float) -> float:
+        """A number of 0 … 1; InputError for anything else."""
+        value = self.text(name)
+        if value is None:
+            return default
+        if not re.fullmatch("[01]|0?[.][0-9]{1,6}", value):
+            raise self.wrong(name, "0 … 1")
+        return float(value)
 
     def three(self, name: str) -> Three:
         """One number for all channels, or three; InputError for anything else."""
@@ -217,4 +230,5 @@ def _size(options: Options) -> tuple[int, int] | None:
 def detections_of(options: Options) -> Detections:
     """How a detector says its boxes; `options` are those of the detector."""
     order = options.choice("boxes", get_args(BoxOrder), "xyxy")
-    return Detections(order, options.choice("unit", get_args(Unit), "pixels"))
+    unit = options.choice("unit", get_args(Unit), "pixels")
+    return Detections(order, unit, options.fraction("overlap", OVERLAP))

@@ -21,6 +21,8 @@ Kind = Literal["grid", "boxes"]
 SCHEMA_VERSION: Literal[1] = 1
 FILE = "extractor.json"
 BACKBONE, DETECTOR = "backbone", "detector"
+MODELS: Mapping[Kind, tuple[str, ...]] = {"grid": (BACKBONE,), "boxes": (DETECTOR, BACKBONE)}
+"""The names of the models of each kind."""
 
 LARGEST_SIDE = 8192
 """The longest side of a model's input, in pixels."""
@@ -113,14 +115,19 @@ class Projection:
 
 @dataclass(frozen=True)
 class Detections:
-    """How a detector says its boxes, as its first output; the second one is their confidence.
+    """How a detector says its boxes, and which of them are the same one.
 
     The four numbers are the corners, or the centre and the size, in pixels of the detector's input
-    or in fractions of its sides.
+    or in fractions of its sides. Of boxes whose intersection over union exceeds `overlap` the most
+    confident one counts, of whatever class.
     """
 
     order: Literal["xyxy", "yxyx", "cxcywh"]
     unit: Literal["pixels", "fraction"]
+    overlap: float
+
+    def __post_init__(self) -> None:
+        _check(0 <= self.overlap <= 1, "overlap", "0 … 1", self.overlap)
 
 
 @dataclass(frozen=True)
@@ -159,7 +166,7 @@ class Recipe:
     reference: Reference | None
 
     def __post_init__(self) -> None:
-        names = {BACKBONE} if self.kind == "grid" else {BACKBONE, DETECTOR}
+        names = set(MODELS[self.kind])
         for field in ("models", "resizing", "pixels"):
             got = set(getattr(self, field))
             _check(got == names, field, " and ".join(sorted(names)), ", ".join(sorted(got)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from hashlib import sha256
 from threading import Lock
 
 import numpy as np
@@ -87,8 +88,9 @@ def check_reference(
     """The mean cosine of a picture's regions with those expected; None for a key that passed once.
 
     Raises GateError where it is below `LEAST_COSINE`, and DataError for a reference that cannot be
-    read. `key` names all on which the regions depend, in this process.
+    read. `key` names all on which the regions depend; what passed is remembered in this process.
     """
+    key = (*key, sha256(repr(expected).encode()).hexdigest())
     with _lock:
         if key in _checked:
             return None

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sgraf_deploy.engines.onnx_runtime import import_onnxruntime, import_state
 from sgraf_deploy.engines.ort import PROVIDER, session_options, translated
-from sgraf_deploy.errors import DataError, InputError
+from sgraf_deploy.errors import InputError
 from sgraf_deploy.features.models import MODEL_HINT, Model
 
 
@@ -55,7 +55,7 @@ class Session:
                 what = f"output {output} of {self.name}"
                 raise InputError(what, expected="float32", got=array.dtype, hint=MODEL_HINT)
             if not np.isfinite(array).all():
-                raise DataError(
+                raise InputError(
                     f"output {output} of {self.name}", expected="finite numbers", got="others"
                 )
         return list(found)

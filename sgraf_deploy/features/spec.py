@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from sgraf_deploy.bundle.manifest import MANIFEST
 from sgraf_deploy.engines.onnx_runtime import import_onnxruntime
 from sgraf_deploy.errors import DataError, InputError
 from sgraf_deploy.features.base import RegionExtractor
+from sgraf_deploy.features.boxes import BoxExtractor
 from sgraf_deploy.features.bundled import bundle_recipe
 from sgraf_deploy.features.decode import RULES
 from sgraf_deploy.features.grid import GridExtractor
@@ -52,6 +53,10 @@ from sgraf_deploy.features.session import Session
 
 GRAMMAR = "grid:MODEL.onnx[,NAME=VALUE…], boxes:DETECTOR.onnx+MODEL.onnx[,…], a JSON or a bundle"
 PROJECTION = "projection"
+Opens = Callable[[Recipe, Mapping[str, Session], Linear | None], RegionExtractor]
+EXTRACTORS: Mapping[Kind, Opens] = {"grid": GridExtractor, "boxes": BoxExtractor}
+"""What opens each kind, from its recipe, its models by name, and its projection."""
+
 REGIONS = 36
 """Of `boxes`, unless a SPEC says otherwise: as many as the published checkpoints have."""
 
@@ -84,8 +89,9 @@ def read_parts(spec: str) -> Parts:
     projection; BundleError for a bundle without an extractor.
     """
     kind, colon, rest = spec.partition(":")
-    if colon and kind in ("grid", "boxes"):
-        return _from_options("grid" if kind == "grid" else "boxes", rest)
+    for known in EXTRACTORS:
+        if colon and kind == known:
+            return _from_options(known, rest)
     path = Path(spec)
     if path.suffix == ".json":
         recipe = read_recipe(path)
@@ -135,16 +141,16 @@ def open_parts(parts: Parts, *, threads: int = 1, device: str = "cpu") -> Region
         raise InputError("device of an extractor", expected="cpu", got=device)
     sessions = {name: Session(model, threads) for name, model in parts.models.items()}
     linear = None if parts.projection is None else read_projection(parts.projection, PROJECTION)
-    recipe = parts.recipe
+    recipe, opens = parts.recipe, EXTRACTORS[parts.recipe.kind]
     if recipe.reference is None:
-        made = expected_reference(_extractor(recipe, sessions, linear))
+        made = expected_reference(opens(recipe, sessions, linear))
         regions, img_dim = made.shape
         if recipe.regions not in (0, regions):
             raise InputError("extractor: regions", expected=recipe.regions, got=regions)
         recipe = replace(recipe, regions=regions, img_dim=img_dim, reference=made)
-        return _extractor(recipe, sessions, linear)
-    extractor = _extractor(recipe, sessions, linear)
-    key = (recipe.sha256, recipe.reference.regions, *versions(), device)
+        return opens(recipe, sessions, linear)
+    extractor = opens(recipe, sessions, linear)
+    key = (recipe.sha256, *versions(), device)
     check_reference(extractor, recipe.reference, key)
     return extractor
 
@@ -153,14 +159,6 @@ def versions() -> tuple[str, ...]:
     """The versions of what decodes, resizes and runs models."""
     pillow, runtime = import_pillow(), import_onnxruntime()
     return f"Pillow {pillow.__version__}", f"ONNX Runtime {runtime.__version__}"
-
-
-def _extractor(
-    recipe: Recipe, sessions: Mapping[str, Session], linear: Linear | None
-) -> RegionExtractor:
-    if recipe.kind == "grid":
-        return GridExtractor(recipe, sessions[BACKBONE], linear)
-    raise InputError("extractor: kind", expected="grid", got=recipe.kind)
 
 
 def _from_options(kind: Kind, rest: str) -> Parts:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -47,6 +49,19 @@ def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
 def picture_file(made: Picture, kind: str = "PNG", **options: Any) -> bytes:
     """A picture as the content of a file."""
     return saved(Image.fromarray(made), kind, **options)
+
+
+def png(header: tuple[int, ...], rows: bytes, more: bytes = b"", *, packed: bool = False) -> bytes:
+    """A PNG file by hand: width, height, bits, colour type; its rows with their filters."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(name + content))
+        return struct.pack(">I", len(content)) + name + content + check
+
+    first = struct.pack(">IIBBBBB", *header, 0, 0, 0)
+    body = chunk(b"IHDR", first) + more + chunk(b"IDAT", rows if packed else zlib.compress(rows))
+    body += chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
 
 
 def turned(made: Picture, orientation: int) -> Picture:
