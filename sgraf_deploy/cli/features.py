@@ -59,7 +59,7 @@ class Source:
         )
 
 
-@click.command(short_help="Extract regions from photographs, as data that other commands read.")
+@click.command(short_help="Extract the regions of photographs, for the other commands.")
 @click.argument("paths", nargs=-1, type=PATH)
 @click.option(
     "--extractor",
