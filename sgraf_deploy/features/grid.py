@@ -59,11 +59,7 @@ class GridExtractor:
     def _extract(self, picture: Picture) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """One picture's regions (regions, img_dim) and boxes (regions, 4)."""
         made, frame = resize(picture, self.spec.resizing[BACKBONE])
-        cells = self.grid(self.run(made))
-        rows = cells.reshape(-1, cells.shape[-1])
-        if self._projection is not None:
-            rows = self._projection(rows)
-        return rows, cell_boxes(cells.shape[:2], self.spec.resizing[BACKBONE], frame)
+        return self.pool(self.run(made), frame)
 
     def run(self, made: Picture) -> NDArray[np.float32]:
         """The backbone's output for a resized picture, as the model gives it."""
@@ -72,10 +68,17 @@ class GridExtractor:
         (found,) = self._backbone.run(model.input, numbers, model.outputs)
         return found
 
-    def grid(self, output: NDArray[np.float32]) -> NDArray[np.float32]:
-        """An output of the backbone as cells (rows, columns, channels)."""
+    def pool(
+        self, output: NDArray[np.float32], frame: Frame
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The regions and boxes in an output of the backbone for a picture that lies in `frame`."""
         resizing, pixels = self.spec.resizing[BACKBONE], self.spec.pixels[BACKBONE]
-        return cells_of(output, pixels, resizing, self.spec.skip, self.spec.models[BACKBONE].file)
+        name = self.spec.models[BACKBONE].file
+        cells = cells_of(output, pixels, resizing, self.spec.skip, name)
+        rows = cells.reshape(-1, cells.shape[-1])
+        if self._projection is not None:
+            rows = self._projection(rows)
+        return rows, cell_boxes(cells.shape[:2], resizing, frame)
 
 
 def cells_of(

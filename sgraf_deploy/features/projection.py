@@ -43,7 +43,9 @@ class Linear:
             raise DataError(
                 "projection: channels of the model", expected=len(self.mean), got=rows.shape[-1]
             )
-        found = (rows.astype(np.float64) - self.mean) @ self.matrix
+        # By einsum, whose sums have a fixed order: a matrix product's threads wait for each other,
+        # 100 ms where others use the processors too, and this takes 3.
+        found = np.einsum("...c,cd->...d", rows.astype(np.float64) - self.mean, self.matrix)
         if self.row_norm is not None:
             length = np.linalg.norm(found, axis=-1, keepdims=True)
             found *= self.row_norm / np.maximum(length, _SMALLEST)
