@@ -59,7 +59,7 @@ class Source:
         )
 
 
-@click.command(short_help="Extract regions from photographs, as data that other commands read.")
+@click.command(short_help="Extract the regions of photographs, for the other commands.")
 @click.argument("paths", nargs=-1, type=PATH)
 @click.option(
     "--extractor",
@@ -221,6 +221,9 @@ def _extract(source: Source, folder: Path, split: str, bundle: Bundle | None) ->
                 source.options(),
                 progress=bars("extracting", "photographs"),
             )
+    except KeyboardInterrupt:
+        echo("What is done is kept: the same command with --resume goes on with it", err=True)
+        raise
     finally:
         extractor.close()
     _summarise(report, folder, split)

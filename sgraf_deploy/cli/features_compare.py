@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from sgraf_deploy.cli.common import count, describe_scorer, dimensions, show_finding
 from sgraf_deploy.cli.terminal import echo, progress_bars, table
 
 if TYPE_CHECKING:
     from sgraf_deploy.bundle.bundle import Bundle
+    from sgraf_deploy.data.findings import Finding
     from sgraf_deploy.data.precomp import PrecompSplit
     from sgraf_deploy.evaluation.recall import RecallReport
     from sgraf_deploy.features.compare import Likeness, Side
@@ -78,6 +77,8 @@ def _recall(
     sides: tuple[Side, Side], bundle: Bundle, stage: Stage
 ) -> list[dict[str, RecallReport]] | None:
     """R@K of both sides' features by model, on the photographs of both; None without captions."""
+    import numpy as np
+
     from sgraf_deploy.data.split_files import CAPTIONS
     from sgraf_deploy.evaluation.evaluate import evaluate_split
     from sgraf_deploy.features.compare import match_images
@@ -94,6 +95,13 @@ def _recall(
         return None
     texts = _captions(sides[captioned[0]], rows[captioned[0]], bundle)
     reports = []
+    told: set[str] = set()
+
+    def tell(finding: Finding) -> None:
+        if finding.message not in told:
+            show_finding(finding)
+        told.add(finding.message)
+
     with load(bundle) as scorer:
         echo(describe_scorer(scorer))
         for side, chosen in zip(sides, rows, strict=True):
@@ -101,12 +109,14 @@ def _recall(
             if not np.array_equal(chosen, np.arange(len(regions))):
                 regions = regions[chosen]
             measured = replace(texts, regions=regions)
-            reports.append(evaluate_split(scorer, measured, stage=stage, tell=show_finding).reports)
+            reports.append(evaluate_split(scorer, measured, stage=stage, tell=tell).reports)
     return reports
 
 
 def _captions(side: Side, rows: Any, bundle: Bundle) -> PrecompSplit:
     """A split of the captions of some images of a side, whose features are to be replaced."""
+    import numpy as np
+
     from sgraf_deploy.data.precomp import open_precomp
 
     per_image = side.split.captions_per_image
@@ -122,6 +132,8 @@ def _captions(side: Side, rows: Any, bundle: Bundle) -> PrecompSplit:
 
 def _recall_lines(reports: list[dict[str, RecallReport]], folders: tuple[Path, Path]) -> list[str]:
     """R@K of both sides and what the first has more than the second, in points."""
+    import numpy as np
+
     rows: list[list[str]] = []
     for model in reports[0]:
         numbers = [np.array(_numbers(each[model])) for each in reports]

@@ -61,6 +61,7 @@ class Extraction:
     present: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     _done: int = 0
+    _total: int = 0
     _stopped: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -73,8 +74,9 @@ class Extraction:
         """Do the parts that are not there; after an error none begins any more."""
         there = done_parts(self.work, self.parts)
         missing = [number for number, done in enumerate(there) if not done]
-        self.present = self._done = len(self.photos) - sum(map(len, map(self._photos, missing)))
-        self.progress(self._done, len(self.photos))
+        self._total = sum(map(len, map(self._photos, missing)))
+        self.present = len(self.photos) - self._total
+        self.progress(0, self._total)
         with ThreadPoolExecutor(self.options.jobs, thread_name_prefix="features") as threads:
             futures = [threads.submit(self._run_part, number) for number in missing]
             try:
@@ -135,7 +137,7 @@ class Extraction:
     def _report(self) -> None:
         with self._lock:
             self._done += 1
-            self.progress(self._done, len(self.photos))
+            self.progress(self._done, self._total)
 
 
 class _UnreadableError(Exception):

@@ -66,8 +66,9 @@ def write_features(  # noqa: PLR0913  # three of them are callbacks
     Writes `{split}_ims.npy` (images, regions, img_dim), `{split}_ids.txt`, `{split}_boxes.npy`
     (images, regions, 4) float32: x1, y1, x2, y2 in the upright photograph's pixels,
     `{split}_sizes.npy` (images, 2) int32: width and height, `extractor.json` and, where photographs
-    were left out, `{split}_skipped.txt` with their ids and the reasons. `progress` and `step`,
-    which is called with each of `STEPS`, may be called by several threads.
+    were left out, `{split}_skipped.txt` with their ids and the reasons. `progress` counts what an
+    earlier run has not done; it and `step`, which is called with each of `STEPS`, may be called by
+    several threads.
 
     Raises:
         InputError: the split is there already, or work on it that was begun with other photographs,

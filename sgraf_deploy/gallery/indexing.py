@@ -42,8 +42,8 @@ class Indexed:
 class Items(ABC):
     """What is to be in a gallery under some ids."""
 
-    most_per_batch = MOST_PER_BATCH
-    """The most rows that one transaction writes."""
+    most_per_batch: int | None = None
+    """The most rows that one transaction writes, if that is less than `MOST_PER_BATCH`."""
 
     def __init__(self, ids: Sequence[str]) -> None:
         """Take the ids, each of which may be there once; DataError names one that is twice."""
@@ -252,7 +252,7 @@ def _write(
 ) -> None:
     """Encode and commit rows, batch by batch."""
     row_bytes = Layout(gallery.header).row_bytes(_WORDS)
-    size = max(1, min(items.most_per_batch, BATCH_BYTES // row_bytes))
+    size = max(1, min(items.most_per_batch or MOST_PER_BATCH, BATCH_BYTES // row_bytes))
     for start in range(0, len(rows), size):
         chosen = np.array(rows[start : start + size], np.int64)
         gallery.write(items.batch(chosen), replace=replace, step=step)

@@ -233,6 +233,29 @@ def test_like_warns_of_channels_that_are_unlike_those_of_the_training(world: Wor
         shutil.rmtree(copy)
 
 
+def test_a_bundle_is_a_spec(photos: Path, photographed: Bundle) -> None:
+    extracted()
+    given = ("features", photos, "--extractor", photographed.path, "-o", "g", "--split", "dev")
+    done(*given, "--compare", "f", "--json", "found.json")
+    assert json.loads(Path("found.json").read_text())["features"]["equal"] == 1
+
+
+def test_an_interrupt_says_how_to_go_on(
+    world: World, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("sgraf_deploy.features.extraction.decode_photo", interrupt)
+        result = features()
+    assert result.exit_code == 130
+    line_naming(result.stderr, "--resume")
+    assert [path.name for path in (world.folder / "f").iterdir()] == [".dev.work"]
+    extracted("--resume")
+    assert len(open_images("f", "dev").regions) == len(list(photos.iterdir()))
+
+
 def compared(*more: object) -> tuple[Ran, dict[str, Any]]:
     given = ("-o", "f", "--split", "dev", "--compare", "g", "--json", "found.json")
     result = done("features", *given, *more)

@@ -259,3 +259,40 @@ def test_numbers_that_cannot_be_stored_are_refused(photos: Path) -> None:
     with refused(DataError, "photo000.png", got="70000", hint="--dtype float32"):
         write(photos, extractor=Wrong(70000), dtype="float16", force=True)
     write(photos, extractor=Wrong(70000), force=True)
+
+
+class Coarse(Cells):
+    """Looks at a few of the pixels, which is quick."""
+
+    def extract(self, images: Any) -> Any:
+        return super().extract([image[::20, ::20] for image in images])
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_photographs(tmp_path: Path) -> None:
+    """Each takes 3.2 MB when it is decoded: 160 of them would be seen."""
+    from PIL import Image
+
+    (tmp_path / "photos").mkdir()
+    rng = np.random.default_rng(0)
+    noise = np.repeat(np.repeat(rng.integers(0, 256, (9, 12, 3)), 100, 0), 100, 1).astype(np.uint8)
+    Image.fromarray(noise).save(tmp_path / "photos" / "photo000.jpg")
+    for number in range(1, 200):
+        os.link(tmp_path / "photos/photo000.jpg", tmp_path / f"photos/photo{number:03d}.jpg")
+    held: list[float] = []
+
+    def hold(done: int, _: int) -> None:
+        if done >= 40:
+            held.append(resident_megabytes())
+
+    found = find_photos([tmp_path / "photos"]).photos
+    options = FeatureOptions(jobs=2)
+    write_features(found, Coarse(), tmp_path / "f", "dev", options, progress=hold)
+    assert len(held) > 100
+    assert max(held) - min(held) < 100, "more than 50 MB up or down"
+
+
+def resident_megabytes() -> float:
+    """What this process holds in memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
