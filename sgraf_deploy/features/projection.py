@@ -51,7 +51,8 @@ class Linear:
             found *= self.row_norm / np.maximum(length, _SMALLEST)
         if self.rounding is not None:
             found = np.round(found * self.rounding) / self.rounding
-        return found.astype(np.float32)
+        projected: NDArray[np.float32] = found.astype(np.float32)
+        return projected
 
 
 def read_projection(content: bytes, name: str) -> Linear:
