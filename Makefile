@@ -66,7 +66,7 @@ endef
 $(STAMP): pyproject.toml constraints.txt
 	$(MAKE_VENV)
 	@SGRAF_DEPLOY_NATIVE=0 $(PIP) install --quiet --quiet --constraint constraints.txt \
-		--editable '.[torch,cpu,rtx,fused,hub,serve]' --group dev
+		--editable '.[torch,cpu,rtx,fused,hub,images,serve]' --group dev
 	@touch $@
 
 $(API_VENV)/.stamp: tests/api/requirements.txt

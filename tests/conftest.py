@@ -128,6 +128,14 @@ def built_once(tmp_path_factory: pytest.TempPathFactory) -> BuiltOnce:
 
 
 @pytest.fixture(scope="session")
+def lite2_file(built_once: BuiltOnce) -> Path:
+    """A real backbone as ONNX, EfficientNet-Lite2 on 192 × 192, padded as for 260 × 260."""
+    from support.efficientnet import backbone_file
+
+    return backbone_file(built_once)
+
+
+@pytest.fixture(scope="session")
 def checkpoint_files(built_once: BuiltOnce) -> dict[str, Path]:
     """Checkpoints `sgr` and `saf` of random weights, of `small_models.SGR` and `SAF`."""
     from support.small_models import SAF, SGR, write_checkpoint_file
@@ -163,6 +171,38 @@ def exported(
         export_bundle([*checkpoint_files.values()], target, options)
 
     return Bundle.open(built_once("small.sgraf", build))
+
+
+@pytest.fixture(scope="session")
+def backbone_file(built_once: BuiltOnce) -> Path:
+    """A backbone that makes the regions that the small models take; see `tiny_backbone`."""
+    from support.small_models import SGR
+    from support.tiny_backbone import write_backbone
+
+    def build(folder: Path) -> None:
+        folder.mkdir()
+        write_backbone(folder / "backbone.onnx", SGR.regions, SGR.img_dim)
+
+    return built_once("backbone", build) / "backbone.onnx"
+
+
+@pytest.fixture(scope="session")
+def photographed(
+    checkpoint_files: dict[str, Path],
+    vocabulary_file: Path,
+    backbone_file: Path,
+    built_once: BuiltOnce,
+) -> Bundle:
+    """An SGRAF bundle in both precisions that takes photographs; nobody changes it."""
+    from support.tiny_backbone import spec_of
+
+    from sgraf_deploy.export.exporter import ExportOptions, export_bundle
+
+    def build(target: Path) -> None:
+        options = ExportOptions(vocabulary=vocabulary_file, extractor=spec_of(backbone_file))
+        export_bundle([*checkpoint_files.values()], target, options)
+
+    return Bundle.open(built_once("photos.sgraf", build))
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.small_models import SGR, random_regions
+from support.tiny_backbone import write_photos
 
 import sgraf_deploy
 from sgraf_deploy.bundle.bundle import Bundle
@@ -54,9 +55,13 @@ EXAMPLES: dict[str, Any] = {
 
 
 @pytest.fixture
-def world(exported: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def world(
+    exported: Bundle, photographed: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Any]:
     """A folder with what the examples open, and the names that two classes' examples make."""
     shutil.copytree(exported.path, tmp_path / "f8k.sgraf")
+    shutil.copytree(photographed.path, tmp_path / "photos.sgraf")
+    write_photos(tmp_path / "photos", range(2))
     np.save(tmp_path / "dev_ims.npy", random_regions(SGR, 6))
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}

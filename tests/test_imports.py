@@ -20,14 +20,28 @@ PACKAGE = Path(sgraf_deploy.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted(Path(__file__).parent.rglob("*.py"))
 
-HEAVY = {"torch", "onnx", "onnxruntime", "tensorrt", "triton", "nltk", "lmdb", "xxhash"}
+HEAVY = {
+    *("torch", "onnx", "onnxruntime", "tensorrt", "triton"),
+    *("nltk", "lmdb", "xxhash", "PIL", "pillow_heif"),
+}
 PLAIN = (
     *("errors", "config", "files", "formats", "html", "progress", "schema", "svg", "versions"),
     "__version__",
 )
 """What everything may import."""
 ORDER = (
-    *("bundle", "data", "engines", "gate", "runtime", "evaluation", "cards", "export", "compile"),
+    *(
+        "bundle",
+        "data",
+        "engines",
+        "features",
+        "gate",
+        "runtime",
+        "evaluation",
+        "cards",
+        "export",
+        "compile",
+    ),
     *("package", "explanation", "gallery", "bench", "train", "demo", "serve", "cli"),
 )
 """The packages; each may import those before it."""
@@ -319,7 +333,12 @@ def test_the_rules_let_pass(module: str, source: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["sgraf_deploy", "sgraf_deploy.runtime", "sgraf_deploy.gallery", "sgraf_deploy.cli"]
+    "module",
+    [
+        "sgraf_deploy",
+        *("sgraf_deploy.runtime", "sgraf_deploy.gallery", "sgraf_deploy.cli"),
+        *("sgraf_deploy.features", "sgraf_deploy.features.spec", "sgraf_deploy.features.decode"),
+    ],
 )
 def test_importing_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print(*sorted({HEAVY!r} & set(sys.modules)))"

@@ -71,7 +71,8 @@ class Bundle:
         self.sha256 = sha256
         self.source = source
         self._verified: dict[FileRef, tuple[int, int]] = {}
-        self._graphs = frozenset(manifest.graphs)
+        made = () if manifest.extractor is None else manifest.extractor.graphs
+        self._graphs = frozenset((*manifest.graphs, *made))
 
     def __repr__(self) -> str:
         precisions = " + ".join(self.manifest.precisions)
@@ -206,6 +207,21 @@ class Bundle:
             "a vocabulary: it works on token ids",
             "give token ids, or export again with `--vocab FILE`",
         )
+
+    def extractor_files(self) -> dict[str, Path]:
+        """The verified files of what makes regions of photographs: `recipe`, `backbone`, ….
+
+        Raises BundleError for a bundle that was exported without an extractor, and for damage.
+        """
+        found = self.manifest.extractor
+        if found is None:
+            raise BundleError(
+                f"bundle {self.path} was exported without an extractor: it takes regions alone",
+                hint="export it again with `sgraf-deploy export --extractor SPEC --force`",
+            )
+        return {
+            name: self.file(ref) for name, ref in {"recipe": found.recipe, **found.files}.items()
+        }
 
     def verify_files(self) -> tuple[str, ...]:
         """Check every file; return those that the manifest does not name, plans and card left out.

@@ -40,7 +40,7 @@ def check_graph(path: Path) -> None:
         raise BundleError(
             f"graph {path} is not an ONNX file", got=error, hint=EXPORT_AGAIN
         ) from error
-    for message in _messages(model):
+    for message in messages(model):
         found = _reaches_out(message)
         if found is not None:
             raise BundleError(
@@ -51,13 +51,13 @@ def check_graph(path: Path) -> None:
             )
 
 
-def _messages(message: Message) -> Iterator[Message]:
+def messages(message: Message) -> Iterator[Message]:
     """A message and all that it contains, at any depth."""
     yield message
     for field, value in message.ListFields():
         if field.message_type is not None:
             for part in (value,) if hasattr(value, "ListFields") else value:
-                yield from _messages(part)
+                yield from messages(part)
 
 
 def _reaches_out(message: Any) -> str | None:

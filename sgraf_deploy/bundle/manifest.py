@@ -31,7 +31,7 @@ from sgraf_deploy.config import (
 from sgraf_deploy.errors import BundleError, InputError
 from sgraf_deploy.schema import INLINE, Document, decode, encode, parse
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 MANIFEST = "manifest.json"
 """The file that makes a folder a bundle."""
@@ -48,6 +48,12 @@ DOCUMENT = Document("manifest", BundleError, EXPORT_AGAIN, most_bytes=16 * 2**20
 _RESERVED = (MANIFEST, PLANS_FOLDER)
 _NOT_PLAIN = ("\\", ":", "\0")
 """What separates folders, drives and streams on Windows, and what ends a path everywhere."""
+
+EXTRACTOR_FOLDER = "extractor"
+"""The folder of what makes regions of photographs."""
+
+EXTRACTOR_FILES = ("backbone", "detector", "projection")
+"""What the files of an extractor are called, besides its recipe."""
 
 _SHARED = ("vocab_size", "regions", "img_dim")
 """What the members of an ensemble must agree in: they read the same images and words."""
@@ -126,6 +132,33 @@ class Member:
 
 
 @dataclass(frozen=True)
+class ExtractorFiles:
+    """What makes regions of photographs: the file of its recipe, and the files that this names.
+
+    `identity` is the recipe's sha256 of all that decides the regions, whatever its files are
+    called. `files` are called as `EXTRACTOR_FILES` says: a `backbone` always, and a `detector` or a
+    `projection` where the recipe has one.
+    """
+
+    identity: str
+    recipe: FileRef
+    files: Mapping[str, FileRef]
+
+    def __post_init__(self) -> None:
+        _check_sha256(self.identity, "identity")
+        for name in self.files:
+            if name not in EXTRACTOR_FILES:
+                raise _wrong(f"files.{name} (field name)", " or ".join(EXTRACTOR_FILES), name)
+        if "backbone" not in self.files:
+            raise _missing("files.backbone")
+
+    @property
+    def graphs(self) -> tuple[FileRef, ...]:
+        """Those of the files that are ONNX graphs."""
+        return tuple(ref for name, ref in self.files.items() if name != "projection")
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything that a bundle says about itself.
 
@@ -133,8 +166,8 @@ class Manifest:
     (`config.describe_modules`). `combined` are the graphs of all members, which only an export that
     was asked for them has. `explain` is every member's graph of that name, none in bundles that are
     older than it. `tokenizer` and `vocabulary` are None for a bundle that works on
-    token ids; `gate` and the members' `reference` for one without references. Raises BundleError
-    when the parts contradict each other.
+    token ids; `gate` and the members' `reference` for one without references. `extractor` is None
+    for a bundle that takes regions alone. Raises BundleError when the parts contradict each other.
     """
 
     schema_version: int
@@ -145,6 +178,7 @@ class Manifest:
     tokenizer: str | None
     vocabulary: FileRef | None
     region_statistics: dict[str, Any] | None
+    extractor: ExtractorFiles | None
     gate: FileRef | None
     parity: dict[str, Any]
     tools: dict[str, str]
@@ -188,6 +222,8 @@ class Manifest:
         """Every file that the manifest names, each once: the graphs first."""
         references = [member.reference for member in self.members.values()]
         found = [*self.graphs, *references, self.vocabulary, self.gate]
+        if self.extractor is not None:
+            found += [self.extractor.recipe, *self.extractor.files.values()]
         return tuple(dict.fromkeys(ref for ref in found if ref is not None))
 
     @property
@@ -291,9 +327,9 @@ def _check_signature(path: str, right: GraphSignature, stored: GraphSignature) -
                 )
 
 
-def _check_sha256(value: str) -> None:
+def _check_sha256(value: str, name: str = "sha256") -> None:
     if not re.fullmatch("[0-9a-f]{64}", value):
-        raise _wrong("sha256", "64 hexadecimal digits in lower case", value)
+        raise _wrong(name, "64 hexadecimal digits in lower case", value)
 
 
 def _missing(path: str) -> InputError:

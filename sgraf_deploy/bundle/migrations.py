@@ -15,11 +15,13 @@ MIGRATIONS: dict[int, Migration] = {
     1: dict,
     2: lambda old: {**old, "combined": {}},
     3: lambda old: {**old, "explain": {}},
+    4: lambda old: {**old, "extractor": None},
 }
 """From a version to the one after it: takes a manifest's JSON object, returns the next one's.
 
 Version 1 has SGR, SAF or SGRAF only; 2 has any number of members, and names those as 1 did; 3 may
-have graphs of all members, and 4 has a graph `explain` of every member.
+have graphs of all members, 4 has a graph `explain` of every member, and 5 may have what makes
+regions of photographs, and says of `region_statistics` what every channel was like.
 """
 
 

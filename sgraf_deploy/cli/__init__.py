@@ -1,8 +1,9 @@
 """The command line: each command parses its options, calls one function and prints the result.
 
 Each command is a module, which imports heavy packages only when it runs, so that `--help` answers
-at once. Exit codes: 0 for success, 1 if a bound or a gate failed, 2 for bad usage or input; as in a
-shell, 130 after Ctrl-C and 141 when the reader of a pipe has gone.
+at once. Exit codes: 0 for success, 1 if a bound or a gate failed, 2 for bad usage or input, 3 where
+`features` left photographs out; as in a shell, 130 after Ctrl-C and 141 when the reader of a pipe
+has gone.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from sgraf_deploy.cli.doctor import doctor
 from sgraf_deploy.cli.evaluate import evaluate
 from sgraf_deploy.cli.explain import explain
 from sgraf_deploy.cli.export import export
+from sgraf_deploy.cli.features import features
 from sgraf_deploy.cli.gallery import gallery
 from sgraf_deploy.cli.index import index
 from sgraf_deploy.cli.inspect import inspect
@@ -44,7 +46,8 @@ INTERRUPTED = 130
 PIPE_CLOSED = 141
 
 _EXIT_CODES = (
-    "Exit codes: 0 for success, 1 if a bound or the gate failed, 2 for bad usage or input."
+    "Exit codes: 0 for success, 1 if a bound or the gate failed, 2 for bad usage or input, 3 where "
+    "`features` left photographs out."
 )
 
 log = logging.getLogger(__name__)
@@ -181,7 +184,7 @@ main.epilog = (
 )
 _COMMANDS = (
     *(export, compile_, inspect, package, verify, evaluate, bench, compare, rerank, explain, card),
-    *(index, gallery, serve, synth, train, doctor, demo),
+    *(features, index, gallery, serve, synth, train, doctor, demo),
 )
 for _command in _COMMANDS:
     main.add_command(_command)

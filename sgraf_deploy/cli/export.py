@@ -104,6 +104,18 @@ _SETS = {"both": DEFAULT_PRECISIONS, "all": PRECISIONS}
 @CAPTION_COUNT
 @CAPTION_WORDS
 @click.option(
+    "--extractor",
+    metavar="SPEC",
+    help="Also store what makes regions of photographs, so that the bundle takes photographs: "
+    "grid:MODEL.onnx,…, boxes:DETECTOR.onnx+MODEL.onnx,…, an extractor.json, or another bundle; "
+    "`sgraf-deploy features --help` says more.",
+)
+@click.option(
+    "--allow-foreign-features",
+    is_flag=True,
+    help="Also store an extractor that differs from the one of the training or of --gate-data.",
+)
+@click.option(
     "--no-reference",
     is_flag=True,
     help="Leave the original weights out. The bundle is smaller, but verify and the torch engines "
@@ -130,6 +142,8 @@ def export(
     gate_split: str | None,
     captions_per_image: int,
     max_caption_words: int | None,
+    extractor: str | None,
+    allow_foreign_features: bool,
     no_reference: bool,
     card: bool,
     force: bool,
@@ -148,6 +162,9 @@ def export(
 
     if gate_split is not None and gate_data is None:
         raise InputError("--gate-split", expected="--gate-data DIR beside it", got="none")
+    if allow_foreign_features and extractor is None:
+        what = "--allow-foreign-features"
+        raise InputError(what, expected="--extractor SPEC beside it", got="none")
     _check_key(key, no_reference=no_reference)
     options = ExportOptions(
         vocabulary=vocabulary,
@@ -163,6 +180,8 @@ def export(
         card=card,
         combined=combined,
         opset=opset,
+        extractor=extractor,
+        allow_foreign_features=allow_foreign_features,
     )
     target = output or default_target(checkpoints)
     with progress_bars() as bars:
@@ -290,6 +309,7 @@ def _steps(members: int) -> Callable[[str], None]:
         lines = {
             "graphs": f"writing graphs{number} …",
             "combined": "writing the graphs of all members …",
+            "extractor": "writing the extractor, and checking it by the reference picture …",
             "reference": f"running the PyTorch reference in float64{number} …",
             "gate": "gate: comparing every graph with the reference …",
             "recall": "gate: comparing R@K in fp8 with the reference's …",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,14 @@ if TYPE_CHECKING:
 @click.option("--split", metavar="NAME", help="Name of the split, such as dev, test or testall.")
 @LIMIT_IMAGES
 @CAPTION_COUNT
+@click.option(
+    "--photos",
+    type=PATH,
+    metavar="DIR",
+    help="Take photographs, those in folders below DIR included, in place of --data and --split; "
+    "the bundle must have an extractor. An id is a file's path below DIR; boxes and sizes are kept "
+    "with the images.",
+)
 @click.option(
     "-o",
     "--output",
@@ -95,6 +104,7 @@ def index(
     split: str | None,
     limit_images: int | None,
     captions_per_image: int,
+    photos: Path | None,
     path: Path,
     captions: bool,
     caption_ids: Path | None,
@@ -111,12 +121,16 @@ def index(
     """
     from sgraf_deploy.gallery.indexing import add
 
-    _check_sources(data, split, from_npz, ids, caption_ids, captions=captions)
+    given = {"--photos": photos, "--from-npz": from_npz, "--data": data, "--split": split}
+    _check_sources(given, ids, caption_ids, captions=captions)
     kind: Kind = "captions" if captions else "images"
     with load_scorer(bundle, **scorer_arguments) as scorer, progress_bars() as bars:
         echo(describe_scorer(scorer))
         names = caption_ids if captions else ids
-        if from_npz is not None:
+        items: Items
+        if photos is not None:
+            items = photo_items(scorer, photos, limit_images)
+        elif from_npz is not None:
             items = saved_items(scorer, from_npz, kind, names)
         else:
             limits = (limit_images, captions_per_image)
@@ -132,25 +146,22 @@ def index(
 
 
 def _check_sources(
-    data: Path | None,
-    split: str | None,
-    from_npz: Path | None,
-    ids: Path | None,
-    caption_ids: Path | None,
-    *,
-    captions: bool,
+    given: Mapping[str, object], ids: Path | None, caption_ids: Path | None, *, captions: bool
 ) -> None:
     """Raise InputError unless the options name one source, and ids only where they are of use."""
     from sgraf_deploy.errors import InputError
 
-    if (from_npz is None) == (data is None and split is None):
-        got = "neither" if from_npz is None else "both"
-        expected = "either --data DIR and --split NAME, or --from-npz FILE"
-        raise InputError("what to index", expected=expected, got=got)
-    if from_npz is None and (data is None or split is None):
-        missing = "--data" if data is None else "--split"
+    named = [option for option, value in given.items() if value is not None]
+    if named in (["--data"], ["--split"]):
+        (missing,) = {"--data", "--split"} - {*named}
         raise InputError(missing, expected="it together with the other of --data and --split")
-    if ids is not None and (captions or from_npz is None):
+    if named not in (["--data", "--split"], ["--from-npz"], ["--photos"]):
+        expected = "--data DIR and --split NAME, or --from-npz FILE, or --photos DIR"
+        got = " and ".join(named) or "none of them"
+        raise InputError("what to index", expected=expected, got=got)
+    if captions and named == ["--photos"]:
+        raise InputError("--photos", expected="no --captions beside it", got="--captions")
+    if ids is not None and (captions or named != ["--from-npz"]):
         hint = "an image of a split is named by the split's SPLIT_ids.txt"
         raise InputError("--ids", expected="images of --from-npz", hint=hint)
     if caption_ids is not None and not captions:
@@ -215,6 +226,14 @@ def split_items(
         show_finding(finding)
     check_regions_fit(scorer.bundle, chosen.regions, f"regions of split {split}")
     return SplitImages(scorer, ids, chosen.regions, details)
+
+
+def photo_items(scorer: Scorer, folder: Path, limit: int | None) -> Items:
+    """The photographs of a folder, the first `limit` of them."""
+    from sgraf_deploy.features.paths import find_photos
+    from sgraf_deploy.gallery.indexing import PhotoImages
+
+    return PhotoImages(scorer, find_photos([folder]).photos[:limit])
 
 
 def _caption_items(

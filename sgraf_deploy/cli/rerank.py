@@ -23,7 +23,7 @@ from sgraf_deploy.cli.common import (
     split_options,
 )
 from sgraf_deploy.cli.rerank_gallery import Stored, gallery_options, rerank_gallery
-from sgraf_deploy.cli.rerank_query import Query, query_options, read_caption
+from sgraf_deploy.cli.rerank_query import Query, photo_regions, query_options, read_caption
 from sgraf_deploy.cli.terminal import echo, progress_bars, table
 
 if TYPE_CHECKING:
@@ -46,19 +46,34 @@ class Split:
     def open(self, bundle: Bundle, *, captions: bool) -> PrecompSplit:
         """Open the split, with or without its captions; InputError if it is not named."""
         from sgraf_deploy.data.precomp import open_images, open_precomp
-        from sgraf_deploy.errors import InputError
 
-        if self.data is None or self.split is None:
-            expected = "--gallery GALLERY, or --data DIR and --split NAME"
-            got = "--split alone" if self.split else "--data alone" if self.data else "neither"
-            raise InputError("candidates", expected=expected, got=got)
+        folder, name = self._named()
         return (open_precomp if captions else open_images)(
-            self.data,
-            self.split,
+            folder,
+            name,
             captions_per_image=self.captions_per_image,
             model=dimensions(bundle),
             limit_images=self.limit_images,
         )
+
+    def captions(self) -> list[str]:
+        """The split's captions, of which there may be some without images."""
+        from sgraf_deploy.data.captions import read_captions
+        from sgraf_deploy.data.split_files import CAPTIONS, find_split
+
+        (file,) = find_split(*self._named(), (CAPTIONS,), None)
+        captions = read_captions(file)
+        limit = self.limit_images
+        return captions if limit is None else captions[: limit * self.captions_per_image]
+
+    def _named(self) -> tuple[Path, str]:
+        from sgraf_deploy.errors import InputError
+
+        if self.data is None or self.split is None:
+            expected = "--gallery GALLERY, --data DIR and --split NAME, or --images DIR"
+            got = "--split alone" if self.split else "--data alone" if self.data else "neither"
+            raise InputError("candidates", expected=expected, got=got)
+        return self.data, self.split
 
 
 @click.command(short_help="Rank images for a caption, or captions for an image.")
@@ -76,8 +91,8 @@ def rerank(
     """Rank images for one caption, or captions for one image.
 
     They are those of a gallery, which `sgraf-deploy index` wrote: --gallery. Or they are those of a
-    split, which are encoded first: --data and --split. Exactly one of --caption, --image and
-    --regions must be given.
+    split, which are encoded first: --data and --split. Or they are photographs: --images. Exactly
+    one of --caption, --image, --regions and --photo must be given.
     """
     from sgraf_deploy.bundle.bundle import Bundle
 
@@ -87,6 +102,12 @@ def rerank(
     if stored.gallery is not None:
         with load_scorer(opened, **scorer_arguments) as scorer:
             rerank_gallery(scorer, stored.gallery, query, stored)
+        return
+    if stored.images is not None or query.photo is not None:
+        with load_scorer(opened, **scorer_arguments) as scorer, progress_bars() as bars:
+            echo(describe_scorer(scorer))
+            for line in _of_photos(scorer, query, stored.images, split, bars):
+                echo(line)
         return
     chosen = split.open(opened, captions=query.caption is None)
     row = None if query.image is None else image_row(chosen, query.image, "--image")
@@ -110,12 +131,63 @@ def _check_source(query: Query, stored: Stored, split: Split) -> None:
     if stored.gallery is None:
         unfit = {**stored.needing_gallery, "--regions": query.regions}
         expected = "--gallery GALLERY together with it"
+        if stored.images is not None:
+            _check_photos(query, split)
     else:
         unfit = {"--data": split.data, "--split": split.split, "--limit-images": split.limit_images}
         expected = "none together with --gallery"
     for option, value in unfit.items():
         if value is not None:
             raise InputError(option, expected=expected, got=value)
+
+
+def _check_photos(query: Query, split: Split) -> None:
+    """Raise InputError for what does not go with a folder of photographs."""
+    from sgraf_deploy.errors import InputError
+
+    if query.caption is None:
+        hint = "beside --gallery, a gallery of captions, --images is the gallery of --image"
+        raise InputError("--images", expected="--caption TEXT", got=query.option, hint=hint)
+    others = {"--data": split.data, "--split": split.split, "--limit-images": split.limit_images}
+    for option, value in others.items():
+        if value is not None:
+            raise InputError(option, expected="none together with --images", got=value)
+
+
+def _of_photos(
+    scorer: Scorer, query: Query, folder: Path | None, split: Split, stage: Stage
+) -> list[str]:
+    """Photographs ranked for the caption, or the split's captions for the photograph."""
+    if folder is None:
+        photo = query.photo or Path()
+        return _captions_of_photo(scorer, photo, split.captions(), query.top_k, stage)
+    from sgraf_deploy.features.paths import find_photos
+
+    photos = find_photos([folder]).photos
+    token_ids, repeated = read_caption(scorer, query.caption or "")
+    paths = [photo.path for photo in photos]
+    images = scorer.encode_photos(paths, progress=stage("encoding photographs"))
+    result = scorer.rerank(token_ids, images, query.top_k)
+    names = [photos[row].id for row in result.indices]
+    return [
+        repeated,
+        f"the best {len(result)} of {count(len(photos), 'photograph')}",
+        *_ranking(result, {"image": names}),
+    ]
+
+
+def _captions_of_photo(
+    scorer: Scorer, photo: Path, texts: list[str], top_k: int, stage: Stage
+) -> list[str]:
+    regions = photo_regions(scorer, photo)
+    token_ids, _ = encoded_texts(scorer, texts)
+    captions = scorer.encode_captions(token_ids, progress=stage("encoding captions"))
+    result = scorer.rerank(regions, captions, top_k)
+    return [
+        f"photograph: {photo}",
+        f"the best {len(result)} of {count(len(texts), 'caption')}",
+        *_ranking(result, {"caption": [texts[row] for row in result.indices]}),
+    ]
 
 
 def _images_for(scorer: Scorer, split: PrecompSplit, query: Query, stage: Stage) -> list[str]:

@@ -19,7 +19,7 @@ from sgraf_deploy.cli.common import (
     describe_scorer,
     dimensions,
 )
-from sgraf_deploy.cli.rerank_query import Query, read_caption
+from sgraf_deploy.cli.rerank_query import Query, photo_regions, read_caption
 from sgraf_deploy.cli.terminal import echo, table, warn
 
 if TYPE_CHECKING:
@@ -51,7 +51,6 @@ class Stored:
         """The options that are for a gallery alone, by name; None for one that is not given."""
         return {
             "--ids": self.ids,
-            "--images": self.images,
             "--skip-missing": "the option" if self.skip_missing else None,
             "--resident": self.resident or None,
             "--json": self.json_file,
@@ -77,8 +76,10 @@ def gallery_options(command: F) -> F:
         click.option(
             "--images",
             type=PATH,
-            metavar="GALLERY",
-            help="Gallery of images in which --image is, where --gallery holds captions.",
+            metavar="DIR",
+            help="Folder of photographs to rank for --caption, those in folders below it included; "
+            "the bundle must have an extractor. Beside a --gallery of captions, the gallery of "
+            "images in which --image is.",
         ),
         click.option(
             "--ids",
@@ -134,7 +135,8 @@ def _check_fits(query: Query, gallery: Gallery, stored: Stored) -> None:
     from sgraf_deploy.errors import InputError
 
     if (query.option == "--caption") != (gallery.kind == "images"):
-        expected = "--caption TEXT" if gallery.kind == "images" else "--image ID or --regions FILE"
+        of_images = "--image ID, --regions FILE or --photo FILE"
+        expected = "--caption TEXT" if gallery.kind == "images" else of_images
         what = f"query of {stored.gallery}, a gallery of {gallery.kind}"
         raise InputError(what, expected=expected, got=query.option)
     if (query.option == "--image") != (stored.images is not None):
@@ -149,6 +151,8 @@ def _read(scorer: Scorer, query: Query) -> tuple[Any, str]:
         return read_caption(scorer, query.caption)
     if query.regions is not None:
         return _regions(scorer, query.regions), f"image: {query.regions}"
+    if query.photo is not None:
+        return photo_regions(scorer, query.photo), f"photograph: {query.photo}"
     return query.image, f"image: {query.image}"
 
 

@@ -19,16 +19,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Query:
-    """What is asked: one of a caption, an image that is named, and an image's regions in a file."""
+    """What is asked: a caption, or an image: one that is named, its regions, or a photograph."""
 
     caption: str | None
     image: str | None
     regions: Path | None
+    photo: Path | None
     top_k: int
 
     @property
     def _all(self) -> dict[str, str | Path]:
-        options = {"--caption": self.caption, "--image": self.image, "--regions": self.regions}
+        options = {
+            "--caption": self.caption,
+            "--image": self.image,
+            "--regions": self.regions,
+            "--photo": self.photo,
+        }
         return {option: value for option, value in options.items() if value is not None}
 
     @property
@@ -46,7 +52,7 @@ class Query:
         from sgraf_deploy.errors import InputError
 
         if len(self._all) != 1:
-            expected = "one of --caption TEXT, --image and --regions FILE"
+            expected = "one of --caption TEXT, --image, --regions FILE and --photo FILE"
             raise InputError("query", expected=expected, got=" and ".join(self._all) or "none")
         if self.caption is not None and not self.caption.strip():
             expected = "at least one word"
@@ -72,6 +78,12 @@ def query_options(command: F) -> F:
             "img_dim) of float32 or float16.",
         ),
         click.option(
+            "--photo",
+            type=PATH,
+            metavar="FILE",
+            help="Photograph to rank captions for; the bundle must have an extractor.",
+        ),
+        click.option(
             "--image",
             metavar="ID",
             help="Image to rank captions for: its name in the split, or its row there, counted "
@@ -88,3 +100,11 @@ def read_caption(scorer: Scorer, caption: str) -> tuple[NDArray[np.int32], str]:
     (token_ids,), words = encoded_texts(scorer, [caption])
     known = f"{words.unknown} of {count(words.tokens, 'word')} unknown"
     return token_ids, f"caption: {caption} ({known})"
+
+
+def photo_regions(scorer: Scorer, photo: Path) -> NDArray[np.float32]:
+    """The regions (regions, img_dim) that the bundle's extractor finds in --photo."""
+    from sgraf_deploy.features.photographs import extract_photos
+
+    regions: NDArray[np.float32] = extract_photos(scorer.extractor, [photo]).features.regions[0]
+    return regions

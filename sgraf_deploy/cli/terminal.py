@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 if TYPE_CHECKING:
-    from sgraf_deploy.progress import Progress
+    from sgraf_deploy.progress import Bars, Progress
 
 _OBEYED = re.compile(
     "["
@@ -102,30 +102,35 @@ def _cell(value: object) -> str:
 @contextmanager
 def progress_bars(
     clock: Callable[[], float] = time.monotonic,
-) -> Iterator[Callable[[str], Progress]]:
+) -> Iterator[Bars]:
     """Yield a function from a stage's name to its progress callback, which prints to stderr.
 
     On a terminal that is a bar with a time estimate. Elsewhere, for instance in a log, work that
     will take more than a minute prints a line soon after it begins, and then one line a minute.
-    `clock` gives seconds.
+    With a unit both say how many of it there are a second. `clock` gives seconds.
     """
     bars: list[Any] = []
     stream = sys.stderr
 
-    def stage(label: str) -> Progress:
+    def stage(label: str, unit: str | None = None) -> Progress:
         _finish(bars)
+        rate = _Rate(unit, clock)
         if stream is None or not stream.isatty():
-            return _Lines(label, clock)
+            return _Lines(label, clock, rate)
         current: list[Any] = []
 
         def update(done: int, total: int) -> None:
             if not current:
                 bar = click.progressbar(
-                    length=total, label=f"{escape(label):<18}", file=stream, show_eta=True
+                    length=total,
+                    label=f"{escape(label):<18}",
+                    file=stream,
+                    show_eta=True,
+                    item_show_func=lambda shown: shown,
                 )
                 bars.append(bar)
                 current.append(bar.__enter__())
-            current[0].update(done - current[0].pos)
+            current[0].update(done - current[0].pos, rate.of(done) or None)
 
         return update
 
@@ -135,11 +140,29 @@ def progress_bars(
         _finish(bars)
 
 
+class _Rate:
+    """How many units there are a second, since the first time that was told of."""
+
+    def __init__(self, unit: str | None, clock: Callable[[], float]) -> None:
+        self._unit, self._clock = unit, clock
+        self._first: tuple[int, float] | None = None
+
+    def of(self, done: int) -> str:
+        """The rate as text, empty without a unit and as long as nothing can be said."""
+        now = self._clock()
+        if self._first is None:
+            self._first = done, now
+        units, seconds = done - self._first[0], now - self._first[1]
+        if self._unit is None or units <= 0 or seconds <= 0:
+            return ""
+        return f"{units / seconds:,.1f} {self._unit}/s"
+
+
 class _Lines:
     """Progress as lines of text, for an output that is not a terminal."""
 
-    def __init__(self, label: str, clock: Callable[[], float]) -> None:
-        self._label, self._clock = label, clock
+    def __init__(self, label: str, clock: Callable[[], float], rate: _Rate) -> None:
+        self._label, self._clock, self._rate = label, clock, rate
         self._begin = clock()
         self._last: float | None = None
 
@@ -147,6 +170,7 @@ class _Lines:
         """Print a line if one is due."""
         now = self._clock()
         spent = now - self._begin
+        rate = self._rate.of(done)
         if not 0 < done < total:
             return
         left = spent * (total - done) / done
@@ -157,7 +181,8 @@ class _Lines:
         if due:
             self._last = now
             share = f"{done:,} of {total:,} ({done / total:.0%})"
-            echo(f"{self._label}: {share}, {duration(left)} left", err=True)
+            speed = f", {rate}" if rate else ""
+            echo(f"{self._label}: {share}, {duration(left)} left{speed}", err=True)
 
 
 def duration(seconds: float) -> str:

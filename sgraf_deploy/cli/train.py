@@ -155,8 +155,8 @@ def train(
     The checkpoint has the authors' format. It is written whenever the rsum on the validation split
     is the best so far, so the file is complete even after an interruption.
     """
-    from sgraf_deploy.data.tokenizer import UNTRAINED, VOCABULARY, Tokenizer
-    from sgraf_deploy.data.vocabulary import Vocabulary
+    from sgraf_deploy.data.tokenizer import VOCABULARY, Tokenizer
+    from sgraf_deploy.features.trained import Trained, folder_recipe
 
     built = output.parent / f"{output.name.split('.')[0]}_vocab.json"
     _check_output(output, None if vocab else built, force=force)
@@ -173,11 +173,7 @@ def train(
         limit_images=val_images,
         authors_dev=val_split == "dev",
     )
-    if vocab is None:
-        untrained = Tokenizer(UNTRAINED, max_caption_words)
-        vocabulary = Vocabulary.build(training.captions, untrained, min_count=min_count)
-    else:
-        vocabulary = Vocabulary.load(vocab)
+    vocabulary = _vocabulary(vocab, training.captions, max_caption_words, min_count)
     tokenizer = Tokenizer(VOCABULARY, max_caption_words, vocabulary)  # as `export` takes it
     images, captions = count(training.images, "image"), count(len(training.captions), "caption")
     echo(f"training {schedule.model.module} on {data}: {images}, {captions}")
@@ -185,12 +181,27 @@ def train(
         f"validating on {count(validation.images, 'image')} of {val_split}; "
         f"vocabulary of {vocabulary.size:,} words"
     )
-    checked = _checked((training, validation), tokenizer, vocabulary, built=vocab is None)
-    schedule = replace(schedule, vocab_sha256=vocabulary.sha256)
+    recipe = folder_recipe(data, (regions, img_dim))
+    splits = training, validation
+    checked, statistics = _checked(splits, tokenizer, vocabulary, built=vocab is None)
+    trained = Trained(statistics, recipe).to_opt()
+    schedule = replace(schedule, vocab_sha256=vocabulary.sha256, features=trained)
     files = _Files(output, None if vocab else built, force)
     _run(schedule, checked, vocabulary, files, threads, device)
     echo(f"wrote {output}" + ("" if vocab else f" and {built}"))
     echo(f"next: sgraf-deploy export {output} --vocab {vocab or built}")
+
+
+def _vocabulary(
+    path: Path | None, captions: list[str], max_words: int | None, min_count: int
+) -> Vocabulary:
+    """The vocabulary of a file, or else one of the captions' words."""
+    from sgraf_deploy.data.tokenizer import UNTRAINED, Tokenizer
+    from sgraf_deploy.data.vocabulary import Vocabulary
+
+    if path is not None:
+        return Vocabulary.load(path)
+    return Vocabulary.build(captions, Tokenizer(UNTRAINED, max_words), min_count=min_count)
 
 
 def _open(data: Path, split: str, option: str, **more: Any) -> PrecompSplit:
@@ -224,10 +235,12 @@ def _checked(
     vocabulary: Vocabulary,
     *,
     built: bool,
-) -> tuple[TrainingData, TrainingData]:
-    """Both splits as training data; the validation features are compared with the training ones.
+) -> tuple[tuple[TrainingData, TrainingData], dict[str, Any]]:
+    """Both splits as training data, and the statistics of the training features.
 
-    Suspicious data prints a warning, except for words that are too rare to be in a vocabulary
+    The validation features are compared with these.
+
+    Suspicious data print a warning, except for words that are too rare to be in a vocabulary
     `built` here.
     """
     from sgraf_deploy.data.checks import check_split
@@ -236,21 +249,19 @@ def _checked(
 
     training, validation = splits
     dimensions = training.regions.shape[1:]
-    checked = (
-        check_split(training, dimensions, tokenizer, vocabulary),
-        check_split(
-            validation, dimensions, tokenizer, vocabulary, region_statistics(training.regions)
-        ),
-    )
+    first = check_split(training, dimensions, tokenizer, vocabulary)
+    statistics = region_statistics(training.regions)
+    checked = first, check_split(validation, dimensions, tokenizer, vocabulary, statistics)
     for split, result in zip(splits, checked, strict=True):
         for finding in result.findings:
             rare = built and split is training and finding.code == "unknown-words"
             if not rare:
                 show_finding(replace(finding, message=f"split {split.name}: {finding.message}"))
-    return (
+    data = (
         TrainingData.of(training, checked[0].token_ids),
         TrainingData.of(validation, checked[1].token_ids),
     )
+    return data, statistics
 
 
 def _run(

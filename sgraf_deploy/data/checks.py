@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from sgraf_deploy.data.captions import CaptionStats, encode_captions
 from sgraf_deploy.data.findings import Finding
+from sgraf_deploy.data.foreign_channels import channel_findings
 from sgraf_deploy.data.precomp import PrecompSplit
 from sgraf_deploy.data.regions import RegionSurvey, check_regions
 from sgraf_deploy.data.tokenizer import Tokenizer
@@ -154,7 +155,7 @@ def check_split(
 def region_findings(
     survey: RegionSurvey, statistics: Mapping[str, Any] | None = None
 ) -> tuple[Finding, ...]:
-    """Findings about features that are zero, or of another scale than those at export."""
+    """Findings about features that are zero, or unlike those at export, `statistics`."""
     findings = []
     if survey.zero_images:
         findings.append(
@@ -185,7 +186,7 @@ def region_findings(
                 "were these features extracted in the same way?",
             )
         )
-    return tuple(findings)
+    return (*findings, *channel_findings(survey.channels, statistics))
 
 
 def _mean_norm(statistics: Mapping[str, Any] | None) -> float:

@@ -14,6 +14,7 @@ Code = Literal[
     "zero-images",
     "zero-regions",
     "foreign-regions",
+    "foreign-channels",
     "converted-regions",
     "names-left-out",
     "at-chance",

@@ -111,13 +111,15 @@ def open_images(
 ) -> PrecompSplit:
     """The same without captions, whose file may be missing.
 
-    Features that are stored once per caption are recognised by their values. Raises like
-    `open_precomp`.
+    Features that are stored once per caption are recognised by their values, unless the rows have
+    names of their own. Raises like `open_precomp`.
     """
     root = Path(folder)
     _check_count(captions_per_image)
     (images_file,) = find_split(root, split, (IMAGES,), model)
-    regions = once_in_runs(open_regions(images_file, model), captions_per_image)
+    regions: NDArray[Any] = open_regions(images_file, model)
+    if not _each_row_is_named(root, split, len(regions), captions_per_image):
+        regions = once_in_runs(regions, captions_per_image)
     none = np.empty(0, dtype=np.int32)
     opened = PrecompSplit(split, regions, [], none, captions_per_image=captions_per_image)
     return _first(_with_names(opened, root), root, limit_images)
@@ -153,6 +155,19 @@ def _with_names(split: PrecompSplit, root: Path) -> PrecompSplit:
             message = f"the images' names are ignored: {error.reason}"
             findings += (Finding("names-left-out", message),)
     return replace(split, ids=ids, findings=findings)
+
+
+def _each_row_is_named(root: Path, split: str, rows: int, per_image: int) -> bool:
+    """Whether every row has a name, and not every image's rows the same one."""
+    path = root / f"{split}{NAMES}"
+    if not path.exists():
+        return False
+    try:
+        names = read_lines(path, "image names")
+    except DataError:
+        return False
+    runs = [name for name in names[::per_image] for _ in range(per_image)]
+    return len(names) == rows and names != runs
 
 
 def _read_names(path: Path, images: int, per_image: int) -> list[str]:

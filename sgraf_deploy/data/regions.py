@@ -11,7 +11,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sgraf_deploy.data.channels import Channels, ChannelSums
 from sgraf_deploy.data.findings import Finding
+from sgraf_deploy.data.foreign_channels import statistics_of
 from sgraf_deploy.data.foreign_regions import in_file, no_regions
 from sgraf_deploy.data.layout import Dimensions, Layout, of_array
 from sgraf_deploy.data.npy import MAGIC, read_header
@@ -109,10 +111,11 @@ def conversion_name(dtype: np.dtype[Any]) -> str:
 
 @dataclass(frozen=True)
 class RegionSurvey:
-    """Counts and a mean from one pass over region features.
+    """Counts, a mean and the channels from one pass over region features.
 
     `zero_regions` counts regions whose values are all zero, `zero_images` images with only such
-    regions; `mean_norm` is the mean l2 norm of the other regions, 0 if there are none.
+    regions; `mean_norm` is the mean l2 norm of the other regions, 0 if there are none, and
+    `channels` says what these are like.
     """
 
     images: int
@@ -120,6 +123,7 @@ class RegionSurvey:
     zero_regions: int
     zero_images: int
     mean_norm: float
+    channels: Channels
 
 
 def check_regions(
@@ -134,11 +138,9 @@ def check_regions(
     check_layout(regions, (config_regions, config_img_dim), name).check_filled(name)
     zero_regions = zero_images = 0
     norms = 0.0
+    sums = ChannelSums(regions.shape[2])
     for start, stored in _chunks(regions):
-        chunk = readable(stored)
-        # In float64 the square of a finite value never overflows, nor does that of a nonzero
-        # value become zero.
-        squares = np.einsum("ijk,ijk->ij", chunk, chunk, dtype=np.float64)  # (images, regions)
+        squares = sums.add(readable(stored))  # (images, regions)
         if not np.isfinite(squares).all():
             raise not_finite(stored, start, name)
         zero = squares == 0
@@ -147,7 +149,8 @@ def check_regions(
         norms += float(np.sqrt(squares).sum())
     count = regions.shape[0] * regions.shape[1]
     mean = norms / (count - zero_regions) if zero_regions < count else 0.0
-    return RegionSurvey(len(regions), count, zero_regions, zero_images, mean)
+    channels = sums.channels(len(regions), count - zero_regions)
+    return RegionSurvey(len(regions), count, zero_regions, zero_images, mean, channels)
 
 
 def check_layout(regions: NDArray[Any], model: Dimensions, name: str) -> Layout:
@@ -171,31 +174,32 @@ def not_finite(chunk: NDArray[Any], start: int, name: str) -> DataError:
     )
 
 
-def region_statistics(regions: NDArray[Any], limit: int = 1000) -> dict[str, int | float]:
+def region_statistics(regions: NDArray[Any], limit: int = 1000) -> dict[str, Any]:
     """Statistics of at most `limit` evenly spread images, to recognise foreign features.
 
     `images` is the number of images that were read, `mean_norm` the mean l2 norm of the regions
-    that are not all zero; the other statistics are over all values. Sums are in float64. Raises
-    DataError for a value that is not finite.
+    that are not all zero, `channel_mean` and `channel_std` what these are like in each channel, to
+    six digits; the other statistics are over all values. Sums are in float64. Raises DataError for
+    a value that is not finite.
     """
     rows = spread(len(regions), limit)
-    count = norms = total = squares = 0.0
+    count = norms = squares = 0.0
     filled = 0
+    sums = ChannelSums(regions.shape[2])
     low, high = np.inf, -np.inf
     for _, picked in _chunks(rows, row_bytes=regions[0].size * 8):
         stored = regions[picked]  # (images, regions, img_dim)
-        chunk = readable(stored).astype(np.float64)
-        if not np.isfinite(chunk).all():
-            image = int(np.argmin(np.isfinite(chunk).all(axis=(1, 2))))
+        chunk = readable(stored).astype(np.float32, copy=False)
+        square = sums.add(chunk)  # (images, regions)
+        if not np.isfinite(square).all():
+            image = int(np.argmin(np.isfinite(square).all(axis=1)))
             raise not_finite(stored[image : image + 1], int(picked[image]), "regions")
-        square = np.square(chunk).sum(axis=2)
         count += chunk.size
-        total += float(chunk.sum())
         squares += float(square.sum())
         norms += float(np.sqrt(square).sum())
         filled += int(np.count_nonzero(square))
         low, high = min(low, float(chunk.min())), max(high, float(chunk.max()))
-    mean = total / count
+    mean = sums.total / count
     return {
         "images": len(rows),
         "mean": mean,
@@ -203,6 +207,7 @@ def region_statistics(regions: NDArray[Any], limit: int = 1000) -> dict[str, int
         "mean_norm": norms / max(1, filled),
         "min": low,
         "max": high,
+        **statistics_of(sums.channels(len(rows), filled)),
     }
 
 

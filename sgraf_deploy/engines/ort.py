@@ -58,7 +58,7 @@ class OrtEngine(Engine):
             )
         super().__init__(bundle, precision, options)
         self.executed = EXECUTED[precision]
-        self.workers = options.threads or _processors()
+        self.workers = options.threads or processors()
 
     @classmethod
     def check_available(cls, device: str) -> None:
@@ -128,7 +128,7 @@ class OrtGraph(Graph):
         }
 
 
-def _processors() -> int:
+def processors() -> int:
     """The number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

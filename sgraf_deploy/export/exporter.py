@@ -13,12 +13,19 @@ from typing import Any
 
 from sgraf_deploy.bundle.bundle import Bundle, staged_bundle, write_manifest
 from sgraf_deploy.bundle.card import write_card
-from sgraf_deploy.bundle.manifest import SCHEMA_VERSION, GraphFile, Manifest, Member
+from sgraf_deploy.bundle.manifest import (
+    SCHEMA_VERSION,
+    ExtractorFiles,
+    GraphFile,
+    Manifest,
+    Member,
+)
 from sgraf_deploy.cards.card import card_text
 from sgraf_deploy.cards.reports import EvalReport
 from sgraf_deploy.config import Precision, describe_modules
 from sgraf_deploy.data.findings import Finding
 from sgraf_deploy.evaluation.evaluate import Evaluation
+from sgraf_deploy.export.extractor import write_extractor
 from sgraf_deploy.export.gate_inputs import reference_outputs
 from sgraf_deploy.export.options import ExportOptions, default_target
 from sgraf_deploy.export.reading import ExportInputs, read_inputs
@@ -46,8 +53,8 @@ Step = Callable[[str], None]
 
 STEPS = ("graphs", "reference", "gate", "manifest")
 """Told to `step` before each begins, between those of `folders.staged_folder`; the first two once
-for every member. "combined" follows them where that graph is asked for, with gate data "recall"
-(for FP8) and "ranks" follow all, and "card" is last if one is asked for."""
+for every member. "combined" and "extractor" follow them where these are asked for; with gate data
+"recall" (for FP8) and "ranks" follow all, and "card" is last if one is asked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,11 +117,12 @@ def export_bundle(
 
 @dataclass(frozen=True, eq=False)
 class _Written:
-    """What the manifest says of the graphs written, and the literal reference of each member."""
+    """What the manifest says of the files written, and the literal reference of each member."""
 
     members: dict[str, Member]
     combined: dict[Precision, GraphFile]
     explain: dict[str, GraphFile]
+    extractor: ExtractorFiles | None
     references: dict[str, GateReference]
 
 
@@ -146,7 +154,11 @@ def _write_members(
         combined = write_combined(
             folder, inputs.checkpoints, folded, options.precisions, options.opset
         )
-    return _Written(members, combined, explain, references)
+    extractor = None
+    if inputs.extractor is not None:
+        step("extractor")
+        extractor = write_extractor(folder, inputs.extractor)
+    return _Written(members, combined, explain, extractor, references)
 
 
 def _write_description(
@@ -172,6 +184,7 @@ def _write_description(
         tokenizer=options.tokenizer if vocabulary else None,
         vocabulary=vocabulary,
         region_statistics=inputs.statistics,
+        extractor=written.extractor,
         gate=gate,
         parity=parity,
         tools=tool_versions(),

@@ -24,7 +24,9 @@ class ExportOptions:
     `max_caption_words`, unless that is None. `key` is the name under which the checkpoints hold
     the model, if that is not `model`. `combined` asks for the graph of all members, too, and `card`
     for a model card in the bundle's folder. `opset` is the version of ONNX's operators, None for
-    each precision's own.
+    each precision's own. `extractor` is a SPEC of what makes regions of photographs, which the
+    bundle then holds; one that differs from the recipe of the features of the training or of
+    `gate_data` is refused without `allow_foreign_features`.
 
     Raises InputError for FP8 without `gate_data`, and for an opset that a precision lacks.
     """
@@ -42,6 +44,8 @@ class ExportOptions:
     card: bool = False
     combined: bool = False
     opset: int | None = None
+    extractor: str | None = None
+    allow_foreign_features: bool = False
 
     def __post_init__(self) -> None:
         if self.opset is not None:

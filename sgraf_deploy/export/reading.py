@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sgraf_deploy.bundle.manifest import unshared
 from sgraf_deploy.config import MODULES, ModelConfig, member_names
@@ -16,8 +17,10 @@ from sgraf_deploy.data.regions import region_statistics
 from sgraf_deploy.data.tokenizer import Tokenizer, check_variant
 from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.errors import InputError
+from sgraf_deploy.export.extractor import read_extractor, trained_features
 from sgraf_deploy.export.gate_inputs import data_inputs, synthetic_inputs
 from sgraf_deploy.export.options import ExportOptions
+from sgraf_deploy.features.spec import Parts
 from sgraf_deploy.gate.inputs import GateInputs
 from sgraf_deploy.model.checkpoint import Checkpoint, read_checkpoint
 
@@ -32,14 +35,16 @@ _PREFERRED_SPLITS = ("dev", "val", "test", "train")
 class ExportInputs:
     """What was read and checked: the checkpoints by member name, and what the gate runs on.
 
-    `split` and `statistics`, those of its region features, are None without `--gate-data`.
+    `split` is None without `--gate-data`; `statistics` are those of its region features, or else of
+    the training's where a checkpoint says them. `extractor` is None where none was asked for.
     """
 
     checkpoints: dict[str, Checkpoint]
     vocabulary: Vocabulary | None
     split: PrecompSplit | None
     gate: GateInputs
-    statistics: dict[str, int | float] | None
+    statistics: dict[str, Any] | None
+    extractor: Parts | None
     findings: tuple[Finding, ...]
 
 
@@ -55,9 +60,14 @@ def read_inputs(paths: Sequence[Path], options: ExportOptions) -> ExportInputs:
     vocabulary, findings = _read_vocabulary(options.vocabulary, checkpoints)
     tokenizer = _open_tokenizer(options, vocabulary)
     split = _open_split(options, (config.regions, config.img_dim))
+    trained = trained_features(checkpoints)
+    statistics = next((one.statistics for one in trained.values() if one.statistics), None)
+    extractor = None
+    if options.extractor is not None:
+        extractor = read_extractor(options.extractor, options, checkpoints, trained)
     if split is None:
         gate = synthetic_inputs(config)
-        return ExportInputs(checkpoints, vocabulary, None, gate, None, findings)
+        return ExportInputs(checkpoints, vocabulary, None, gate, statistics, extractor, findings)
     if vocabulary is None or tokenizer is None:
         raise InputError("--gate-data needs words", expected="--vocab FILE", got="no vocabulary")
     return ExportInputs(
@@ -65,8 +75,9 @@ def read_inputs(paths: Sequence[Path], options: ExportOptions) -> ExportInputs:
         vocabulary,
         split,
         gate=data_inputs(config, split, tokenizer, vocabulary),
-        findings=findings + _split_findings(config, split, tokenizer, vocabulary),
+        findings=findings + _split_findings(config, split, tokenizer, vocabulary, statistics),
         statistics=region_statistics(split.regions),
+        extractor=extractor,
     )
 
 
@@ -167,8 +178,16 @@ def _open_split(options: ExportOptions, model: Dimensions) -> PrecompSplit | Non
 
 
 def _split_findings(
-    config: ModelConfig, split: PrecompSplit, tokenizer: Tokenizer, vocabulary: Vocabulary
+    config: ModelConfig,
+    split: PrecompSplit,
+    tokenizer: Tokenizer,
+    vocabulary: Vocabulary,
+    statistics: Mapping[str, Any] | None,
 ) -> tuple[Finding, ...]:
-    """What is suspicious in the part of the gate's data that is ranked."""
+    """What is suspicious in the part of the gate's data that is ranked.
+
+    Its features are compared with those of the training, where a checkpoint knows them.
+    """
     dimensions = (config.regions, config.img_dim)
-    return check_split(split.first(RANKED_IMAGES), dimensions, tokenizer, vocabulary).findings
+    ranked = split.first(RANKED_IMAGES)
+    return check_split(ranked, dimensions, tokenizer, vocabulary, statistics).findings

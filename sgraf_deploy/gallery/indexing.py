@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgraf_deploy.errors import DataError
+from sgraf_deploy.features.paths import Photo
+from sgraf_deploy.features.photographs import extract_photos
 from sgraf_deploy.gallery.header import PER_WORD
 from sgraf_deploy.gallery.record import Details, Layout, source_of
 from sgraf_deploy.gallery.rows import Batch
@@ -39,6 +41,9 @@ class Indexed:
 
 class Items(ABC):
     """What is to be in a gallery under some ids."""
+
+    most_per_batch: int | None = None
+    """The most rows that one transaction writes, if that is less than `MOST_PER_BATCH`."""
 
     def __init__(self, ids: Sequence[str]) -> None:
         """Take the ids, each of which may be there once; DataError names one that is twice."""
@@ -85,6 +90,37 @@ class SplitImages(Items):
         """Encode the regions of these rows."""
         encoded = self._scorer.encode_images(self._regions[rows])
         return _batch(self, rows, encoded, [self._details[row] for row in rows])
+
+
+class PhotoImages(Items):
+    """Photographs, through the extractor of the scorer's bundle; boxes and sizes are kept."""
+
+    most_per_batch = 64  # each may take a second
+
+    def __init__(self, scorer: Scorer, photos: Sequence[Photo]) -> None:
+        super().__init__([photo.id for photo in photos])
+        self._scorer, self._photos = scorer, photos
+        self._recipe = scorer.extractor.spec.sha256.encode()
+
+    def source(self, row: int) -> bytes:
+        """Of the file's content, and of the extractor's recipe."""
+        try:
+            content = self._photos[row].path.read_bytes()
+        except OSError as error:
+            what = f"photograph {self._photos[row].path} cannot be read"
+            raise DataError(what, got=error.strerror) from error
+        return source_of([self._recipe, content])
+
+    def batch(self, rows: NDArray[np.int64]) -> Batch:
+        """Extract and encode the regions of these photographs."""
+        paths = [self._photos[row].path for row in rows]
+        found = extract_photos(self._scorer.extractor, paths)
+        encoded = self._scorer.encode_images(found.features.regions)
+        details = [
+            Details(None, boxes, (int(size[0]), int(size[1])))
+            for boxes, size in zip(found.features.boxes, found.sizes, strict=True)
+        ]
+        return _batch(self, rows, encoded, details)
 
 
 class SplitCaptions(Items):
@@ -216,7 +252,7 @@ def _write(
 ) -> None:
     """Encode and commit rows, batch by batch."""
     row_bytes = Layout(gallery.header).row_bytes(_WORDS)
-    size = max(1, min(MOST_PER_BATCH, BATCH_BYTES // row_bytes))
+    size = max(1, min(items.most_per_batch or MOST_PER_BATCH, BATCH_BYTES // row_bytes))
     for start in range(0, len(rows), size):
         chosen = np.array(rows[start : start + size], np.int64)
         gallery.write(items.batch(chosen), replace=replace, step=step)

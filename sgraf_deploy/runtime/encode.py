@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,11 +49,15 @@ def check_regions_layout(regions: object, config: ModelConfig) -> NDArray[Any]:
     """Return region features as they came; DataError unless axes and dtype fit the model."""
     if not isinstance(regions, np.ndarray):
         several = isinstance(regions, list | tuple)
+        hint = "give numpy.stack(regions)" if several else "give numpy.asarray(regions)"
+        given = regions[:1] if isinstance(regions, list | tuple) else [regions]
+        if any(isinstance(one, str | bytes | os.PathLike) for one in given):
+            hint = "Scorer.encode_photos takes photographs, of a bundle with an extractor"
         raise DataError(
             "regions",
             expected=f"an array (images, {config.regions}, {config.img_dim})",
             got=type(regions).__name__,
-            hint="give numpy.stack(regions)" if several else "give numpy.asarray(regions)",
+            hint=hint,
         )
     check_layout(regions, (config.regions, config.img_dim), "regions")
     return regions
@@ -69,7 +74,20 @@ def encode_images(
     config = next(iter(context.configs.values()))
     checked = check_regions_layout(regions, config)
     _warn_of_conversion(context, checked)
-    count = len(checked)
+    return encode_batches(context, len(checked), lambda rows: checked[rows], progress)
+
+
+def encode_batches(
+    context: Context,
+    count: int,
+    read: Callable[[slice], NDArray[Any]],
+    progress: Progress | None = None,
+) -> EncodedImages:
+    """Encode so many images, of which `read` gives the regions of some rows at a time.
+
+    The batches do not depend on where the regions come from. Raises DataError for a value that is
+    not finite.
+    """
     members = {name: empty_images(context.origin, name, count) for name in context.configs}
     per_image = max(_image_bytes(each) for each in context.configs.values())
     budget = context.limits.advice.encoder_bytes
@@ -80,7 +98,7 @@ def encode_images(
     graphs = context.graphs("image_encoder")
     for batch in batches:
         try:
-            _encode_image_batch(context.engine, graphs, checked, batch, members)
+            _encode_image_batch(context.engine, graphs, read(batch.rows), batch, members)
         except EngineMemoryError as error:
             batches.halve(batch, error)
     return EncodedImages(context.origin, members, count)
@@ -89,12 +107,11 @@ def encode_images(
 def _encode_image_batch(
     engine: Engine,
     graphs: Mapping[str, Graph],
-    regions: NDArray[Any],
+    stored: NDArray[Any],
     batch: Batch,
     members: Mapping[str, ImageBuffers],
 ) -> None:
-    """Encode one batch of images into their rows of every member's buffers."""
-    stored = regions[batch.rows]
+    """Encode the regions of one batch of images into their rows of every member's buffers."""
     chunk = np.ascontiguousarray(readable(stored), dtype=np.float32)
     if not np.isfinite(chunk).all():
         raise not_finite(stored, batch.start, "regions")

@@ -41,7 +41,8 @@ class Encoding:
     """The arithmetic that the engine really executed: `fp32`, `fp16-rounded`, …"""
     members: Mapping[str, Mapping[str, str]]
     """What identifies each member's encoder, by name: for images the `fingerprint` of its weights,
-    `regions`, `img_dim`, `embed` and `image_norm`."""
+    `regions`, `img_dim`, `embed` and `image_norm`, and the hash of the `extractor`'s recipe where
+    the bundle has one."""
 
     @property
     def digest(self) -> str:
@@ -84,9 +85,11 @@ class Encoding:
 def image_encoding(manifest: Manifest, precision: Precision, executed: str) -> Encoding:
     """Say what the image encoders of a bundle make, in a precision and an arithmetic.
 
-    The hash of what makes regions of photographs belongs here, too, once a bundle names it.
+    A bundle that has an extractor is bound to it: regions of another one are other images.
     """
-    members = {name: _image_encoder(member) for name, member in manifest.members.items()}
+    made = manifest.extractor
+    shared = {} if made is None else {"extractor": made.identity}
+    members = {name: _image_encoder(member) | shared for name, member in manifest.members.items()}
     return Encoding("images", precision, executed, members)
 
 

@@ -15,6 +15,9 @@ from sgraf_deploy.config import Precision
 from sgraf_deploy.data.bound import MAX_WORDS
 from sgraf_deploy.engines.base import Engine
 from sgraf_deploy.errors import InputError
+from sgraf_deploy.features.base import RegionExtractor
+from sgraf_deploy.features.decode import Source
+from sgraf_deploy.features.photographs import check_photos
 from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime import encode
 from sgraf_deploy.runtime.arguments import check_process
@@ -24,6 +27,7 @@ from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages, name_of
 from sgraf_deploy.runtime.encoding import Encoding, Kind, image_encoding, text_encoding
 from sgraf_deploy.runtime.estimate import Estimate, estimate
 from sgraf_deploy.runtime.origin import Origin
+from sgraf_deploy.runtime.photos import LazyExtractor, reader_of
 from sgraf_deploy.runtime.tiles import TileLimits, TileShape
 from sgraf_deploy.runtime.tokens import CaptionReader, Lengths, RawCaptions, TokenIds
 
@@ -59,6 +63,7 @@ class OpenedBundle:
         self._process = os.getpid()
         self._closed = False
         self._reader = CaptionReader(bundle, max_words)
+        self._extractor = LazyExtractor(bundle)
 
     @property
     def engine_name(self) -> str:
@@ -120,6 +125,50 @@ class OpenedBundle:
         """
         self._check_usable()
         return encode.encode_images(self._context, regions, progress)
+
+    @property
+    def extractor(self) -> RegionExtractor:
+        """What makes the bundle's regions of photographs; opened, and checked, at the first use.
+
+        Its `extract` takes decoded pictures, its `spec` is the recipe.
+
+        Raises:
+            BundleError: the bundle was exported without `--extractor`, or it is damaged.
+            UnavailableError: Pillow or ONNX Runtime is missing.
+            GateError: it makes other regions of the reference picture here.
+
+        Example:
+            >>> with sgraf_deploy.load("photos.sgraf") as seeing:
+            ...     seeing.extractor.regions, seeing.extractor.img_dim, seeing.extractor.spec.kind
+            (7, 64, 'grid')
+        """
+        self._check_usable()
+        return self._extractor.get()
+
+    def encode_photos(
+        self, photos: Sequence[Source], *, progress: Progress | None = None
+    ) -> EncodedImages:
+        """Encode photographs, as `encode_images` encodes the regions that `extractor` finds there.
+
+        `photos` are paths of files, bytes of files, or pictures (height, width, 3) uint8 in RGB and
+        upright. They are decoded and extracted batch by batch, so that memory stays bounded.
+        `progress` is called with (done, total) photographs.
+
+        Raises:
+            DataError: it names the photograph that cannot be read.
+            BundleError, UnavailableError, GateError: as `extractor`.
+
+        Example:
+            >>> with sgraf_deploy.load("photos.sgraf") as seeing:
+            ...     photos = seeing.encode_photos(["photos/photo0.png", "photos/photo1.png"])
+            ...     best = seeing.rerank("two dogs play in the snow", photos)
+            >>> len(photos), len(best)
+            (2, 2)
+        """
+        extractor = self.extractor
+        checked = check_photos(photos)
+        read = reader_of(extractor, checked, progress)
+        return encode.encode_batches(self._context, len(checked), read)
 
     def encode_captions(
         self,
@@ -204,6 +253,7 @@ class OpenedBundle:
                 self._context.pool.close()
                 self._context.cache.clear()
                 self._context.engine.close()
+                self._extractor.close()
 
     def __enter__(self) -> Self:
         self._check_usable()

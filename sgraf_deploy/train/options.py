@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 from sgraf_deploy.config import ModelConfig, Module
@@ -53,6 +54,8 @@ class TrainOptions:
     data_name: str = "precomp"
     vocab_sha256: str | None = None
     """The hash by which an export recognises the vocabulary of the training."""
+    features: Mapping[str, Plain] = field(default_factory=dict)
+    """What the checkpoint remembers of the features, as `features.trained.Trained.to_opt` gives."""
 
     def __post_init__(self) -> None:
         """Raise InputError for a number out of range."""
@@ -83,6 +86,7 @@ class TrainOptions:
             "warmup_epochs": self.warmup_epochs,
             "seed": self.seed,
             **({} if self.vocab_sha256 is None else {"vocab_sha256": self.vocab_sha256}),
+            **self.features,
         }
 
 

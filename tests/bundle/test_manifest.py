@@ -61,6 +61,7 @@ NULLABLE = (
     "members.sgr.checkpoint.data_name",
     "members.sgr.reference",
     "region_statistics",
+    "extractor",
     "gate",
 )
 
@@ -105,12 +106,14 @@ LAST: dict[Path, str] = {
     ("members", "sgr"): "members",
     ("members", "sgr", "graphs", "fp32"): "members.*.graphs",
 }
+OPTIONAL = (("extractor", "files", "projection"),)
+"""What need not be there."""
 """Of what there must be at least one, that which then has none."""
 
 
 def test_a_missing_field_is_named() -> None:
     with Tried() as trying:
-        for path in FIELDS:
+        for path in (path for path in FIELDS if path not in OPTIONAL):
             with trying(dotted(path)):
                 error = error_of(without(path))
                 assert place(error) == LAST.get(path, dotted(path))
@@ -170,6 +173,8 @@ WRONG: list[tuple[str, Json, str, object]] = [
     ("members.sgr.config.bidirectional", 1, "members.sgr.config.bidirectional", 1),
     ("members.sgr.config.regions", 0, "members.sgr.config.regions", 0),
     ("members.sgr.config.sgr_steps", -1, "members.sgr.config.sgr_steps", -1),
+    ("extractor.identity", "abc", "extractor.identity", '"abc"'),
+    ("extractor.recipe.file", "../a.json", "extractor.recipe.file", '"../a.json"'),
     (f"{SCORER}.sha256", "abc", f"{SCORER}.sha256", '"abc"'),
     (f"{SCORER}.bytes", -1, f"{SCORER}.bytes", -1),
     (f"{SCORER}.opset", "18", f"{SCORER}.opset", '"18"'),
@@ -191,7 +196,7 @@ def test_a_wrong_value_is_named() -> None:
 
 def test_an_unknown_field_is_named() -> None:
     with Tried() as trying:
-        for where in ("", "members.sgr", "members.sgr.config", "vocabulary", "gate"):
+        for where in ("", "members.sgr", "members.sgr.config", "vocabulary", "extractor", "gate"):
             path = f"{where}.more".removeprefix(".")
             with trying(path):
                 error = error_of(replaced(steps_of(path), 1), expected=None, got=None)
@@ -210,6 +215,17 @@ def test_an_unknown_member_graph_or_precision_is_named() -> None:
     graphs.pop("fp8")
     graphs["fp32"]["explain"] = graphs["fp32"]["scorer"]
     assert_below(error_of(value), "members.sgr.graphs.fp32.explain")
+
+
+def test_an_extractor_has_a_backbone_and_nothing_unknown() -> None:
+    value = manifest().to_json()
+    files = value["extractor"]["files"]
+    files["head"] = files["projection"]
+    assert_below(error_of(value, got='"head"'), "extractor.files.head")
+
+    files.pop("head")
+    files["detector"] = files.pop("backbone")
+    assert place(error_of(value)) == "extractor.files.backbone"
 
 
 def test_a_long_wrong_value_is_shown_shortened() -> None:
@@ -275,6 +291,9 @@ def test_files_lists_each_file_once() -> None:
         "reference/sgr.safetensors",
         "vocab.json",
         "reference/gate.npz",
+        "extractor/extractor.json",
+        "extractor/backbone.onnx",
+        "extractor/projection.npz",
     ]
 
 

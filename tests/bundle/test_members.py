@@ -112,13 +112,14 @@ def test_the_members_of_an_ensemble_must_share_a_precision() -> None:
     assert place(found.error) == "members.*.graphs"
 
 
-@pytest.mark.parametrize("version", [1, 2, 3])
-def test_what_earlier_versions_wrote_lacks_later_graphs(version: int) -> None:
-    new = ensemble(("SGR", "SAF"))
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
+def test_what_earlier_versions_wrote_lacks_what_later_ones_have(version: int) -> None:
+    new = {**ensemble(("SGR", "SAF")), "extractor": None}
     old = {**new, "schema_version": version}
-    later = ("explain",) if version == 3 else ("combined", "explain")
+    later = [name for name, since in {"combined": 3, "explain": 4}.items() if version < since]
     assert [old.pop(name) for name in later] == [{}] * len(later)
+    assert old.pop("extractor") is None
 
     assert migrate(old) == new
     assert old["schema_version"] == version
-    assert not old.keys() & {*later}
+    assert not old.keys() & {*later, "extractor"}

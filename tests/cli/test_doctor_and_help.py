@@ -20,6 +20,7 @@ from sgraf_deploy.engines.registry import ENGINES
 
 COMMANDS = [
     *("bench", "card", "compare", "compile", "demo", "doctor", "eval", "explain", "export"),
+    "features",
     *("gallery", "index", "inspect", "package", "rerank", "serve", "synth", "train", "verify"),
 ]
 OPEN = library.open_library
@@ -136,7 +137,7 @@ def test_the_help_lists_every_command() -> None:
         assert f"\n  {name} " in stdout
     below = stdout.partition("Commands:")[2]
     assert "..." not in below
-    assert all(holds(below, code) for code in (0, 1, 2))
+    assert all(holds(below, code) for code in (0, 1, 2, 3))
 
 
 @pytest.mark.parametrize("name", COMMANDS)

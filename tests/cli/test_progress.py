@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 
 import pytest
@@ -18,6 +19,14 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+class Terminal(io.StringIO):
+    """A standard error that somebody looks at."""
+
+    def isatty(self) -> bool:
+        """It is one."""
+        return True
 
 
 def reported(clock: Clock, steps: Sequence[tuple[float, int]], total: int) -> None:
@@ -81,6 +90,30 @@ def test_every_stage_counts_from_its_own_beginning(capsys: pytest.CaptureFixture
 def test_a_process_without_a_standard_error_works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr", None)
     reported(Clock(), [(30.0, 1)], total=10)
+
+
+def test_a_rate_is_counted_from_when_it_is_first_told(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    with progress_bars(clock) as stage:
+        progress = stage("extracting", "photographs")
+        clock.now += 50.0  # models are opened
+        progress(0, 4000)
+        clock.now += 100.0
+        progress(250, 4000)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert all(holds(line, name) for name in ("250", "4,000", "2.5", "photographs"))
+
+
+def test_a_bar_says_how_many_there_are_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal, clock = Terminal(), Clock()
+    monkeypatch.setattr("sys.stderr", terminal)
+    with progress_bars(clock) as stage:
+        progress = stage("extracting", "photographs")
+        for done in range(5):
+            clock.now += 2.0
+            progress(done, 4)
+    assert holds(terminal.getvalue(), "0.5")
+    assert holds(terminal.getvalue(), "photographs")
 
 
 @pytest.mark.parametrize(

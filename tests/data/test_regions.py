@@ -266,6 +266,8 @@ def test_statistics(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     array = (features(images=9) + 3).astype(np.float16)
     exact = array.astype(np.float64)
     found = region_statistics(array)
+    for name, values in (("mean", exact.mean(axis=(0, 1))), ("std", exact.std(axis=(0, 1)))):
+        assert found.pop(f"channel_{name}") == pytest.approx(values, rel=1e-5)
     assert found == pytest.approx(
         {
             "images": 9,

@@ -171,6 +171,7 @@ def write_bundle(
         tokenizer=UNTRAINED if vocabulary else None,
         vocabulary=hash_file(folder / "vocab.json", relative_to=folder) if vocabulary else None,
         region_statistics=None,
+        extractor=None,
         gate=None,
         parity={},
         tools={"name": name},

@@ -12,6 +12,7 @@ from sgraf_deploy.bundle.bundle import write_manifest
 from sgraf_deploy.bundle.manifest import (
     SCHEMA_VERSION,
     CheckpointInfo,
+    ExtractorFiles,
     FileRef,
     GraphFile,
     Manifest,
@@ -96,6 +97,14 @@ def manifest(members: Mapping[str, Member] | None = None, content: str = "conten
         tokenizer="default",
         vocabulary=ref("vocab.json", content),
         region_statistics={"mean": 0.5, "norm": [1.0, 2.0]},
+        extractor=ExtractorFiles(
+            identity="ef" * 32,
+            recipe=ref("extractor/extractor.json", content),
+            files={
+                "backbone": ref("extractor/backbone.onnx", content),
+                "projection": ref("extractor/projection.npz", content),
+            },
+        ),
         gate=ref("reference/gate.npz", content),
         parity={"fp32": {"largest": 1e-6}},
         tools={"content": content},
@@ -123,6 +132,7 @@ def without_extras(full: Manifest) -> Manifest:
         tokenizer=None,
         vocabulary=None,
         region_statistics=None,
+        extractor=None,
         gate=None,
     )
 

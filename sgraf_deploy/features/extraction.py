@@ -1,0 +1,168 @@
+"""Extracts the regions of photographs in parts, with several jobs at a time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from sgraf_deploy.errors import DataError
+from sgraf_deploy.features.base import Features, RegionExtractor
+from sgraf_deploy.features.decode import MAX_PIXELS, decode_photo
+from sgraf_deploy.features.parts import PART, Part, Skipped, Stored, done_parts
+from sgraf_deploy.features.paths import Photo
+from sgraf_deploy.progress import Progress
+
+STAGES = ("decode", "extract", "write")
+
+_LARGEST = float(np.finfo(np.float16).max)
+
+
+@dataclass(frozen=True)
+class FeatureOptions:
+    """How features are stored, and what happens with photographs that cannot be read.
+
+    `jobs` photographs are worked on at a time. `on_error` `stop` raises the error of the first
+    photograph that cannot be read, `skip` leaves it out. `resume` goes on with kept work, `force`
+    replaces a split.
+    """
+
+    dtype: Stored = "float32"
+    jobs: int = 1
+    on_error: Literal["skip", "stop"] = "skip"
+    max_pixels: int = MAX_PIXELS
+    resume: bool = False
+    force: bool = False
+
+
+DEFAULTS = FeatureOptions()
+
+
+@dataclass
+class Extraction:
+    """The work on some photographs, which several threads share.
+
+    `present` photographs were done before. `seconds` is the time of all jobs in each of `STAGES`.
+    """
+
+    photos: Sequence[Photo]
+    extractor: RegionExtractor
+    options: FeatureOptions
+    work: Path
+    progress: Progress
+    step: Callable[[str], None]
+    clock: Callable[[], float] = time.perf_counter
+    present: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    _done: int = 0
+    _total: int = 0
+    _stopped: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def parts(self) -> int:
+        """The number of parts."""
+        return -(-len(self.photos) // PART)
+
+    def run(self) -> None:
+        """Do the parts that are not there; after an error none begins any more."""
+        there = done_parts(self.work, self.parts)
+        missing = [number for number, done in enumerate(there) if not done]
+        self._total = sum(map(len, map(self._photos, missing)))
+        self.present = len(self.photos) - self._total
+        self.progress(0, self._total)
+        with ThreadPoolExecutor(self.options.jobs, thread_name_prefix="features") as threads:
+            futures = [threads.submit(self._run_part, number) for number in missing]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+            except BaseException:
+                self._stopped = True
+                threads.shutdown(wait=True, cancel_futures=True)
+                raise
+
+    def _photos(self, number: int) -> Sequence[Photo]:
+        return self.photos[number * PART : (number + 1) * PART]
+
+    def _run_part(self, number: int) -> None:
+        """Extract a part and write it; nothing where another job has failed."""
+        rows, skipped, sizes, found = [], [], [], []
+        for place, photo in enumerate(self._photos(number)):
+            if self._stopped:
+                return
+            try:
+                features, size = self._extract(photo)
+            except _UnreadableError as error:
+                if self.options.on_error == "stop":
+                    raise error.reason.at(photo.path) from error.reason
+                skipped.append(Skipped(photo.id, _one_line(error.reason)))
+            else:
+                rows.append(number * PART + place)
+                found.append(features)
+                sizes.append(size)
+            self._report()
+        begin = self.clock()
+        part = Part.of(self.extractor, self.options.dtype, rows, found, sizes, skipped)
+        part.write(self.work, number)
+        self._add("write", begin)
+        self.step("part")
+
+    def _extract(self, photo: Photo) -> tuple[Features, tuple[int, int]]:
+        """The features of one photograph, and its width and height."""
+        begin, decoding = self.clock(), self.extractor.spec.decoding
+        try:
+            picture = decode_photo(photo.path, decoding, self.options.max_pixels, "photograph")
+        except DataError as error:
+            raise _UnreadableError(error) from error
+        begin = self._add("decode", begin)
+        features = self.extractor.extract([picture])
+        self._add("extract", begin)
+        _check_values(features, photo, self.options.dtype)
+        height, width = picture.shape[:2]
+        return features, (width, height)
+
+    def _add(self, stage: str, since: float) -> float:
+        """Add the time since then to a stage; returns the time now."""
+        now = self.clock()
+        with self._lock:
+            self.seconds[stage] += now - since
+        return now
+
+    def _report(self) -> None:
+        with self._lock:
+            self._done += 1
+            self.progress(self._done, self._total)
+
+
+class _UnreadableError(Exception):
+    """Wraps the error of a photograph that cannot be decoded."""
+
+    def __init__(self, reason: DataError) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def _one_line(error: DataError) -> str:
+    """The error's message, as a line of a UTF-8 file can hold it."""
+    return str(error).encode("utf-8", "backslashreplace").decode()
+
+
+def _check_values(features: Features, photo: Photo, dtype: Stored) -> None:
+    """Raise DataError for regions that are not finite, or that float16 cannot hold."""
+    largest = float(np.abs(features.regions).max())
+    if not np.isfinite(largest):
+        hint = "check the model: run it on this photograph alone"
+        raise DataError(f"regions of {photo.id}", expected="finite numbers", hint=hint)
+    if dtype == "float16" and largest > _LARGEST:
+        raise DataError(
+            f"regions of {photo.id}",
+            expected=f"at most {_LARGEST:.0f}, the largest number of float16",
+            got=f"{largest:.6g}",
+            hint="use --dtype float32",
+        )

@@ -1,0 +1,134 @@
+"""Extractor `grid`: the cells of a backbone's map, or its tokens, are the regions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import isqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgraf_deploy.errors import InputError
+from sgraf_deploy.features.base import Features, Picture
+from sgraf_deploy.features.projection import Linear
+from sgraf_deploy.features.recipe import BACKBONE, Pixels, Recipe, Resizing
+from sgraf_deploy.features.resize import Frame, model_input, resize
+from sgraf_deploy.features.session import Session
+
+
+class GridExtractor:
+    """Photographs through a backbone, one by one; a `RegionExtractor`.
+
+    The regions are the cells, row by row from the top left; a region's box is its cell, as it lies
+    in the photograph.
+    """
+
+    def __init__(
+        self, recipe: Recipe, sessions: Mapping[str, Session], projection: Linear | None
+    ) -> None:
+        """Take the opened backbone; `recipe.projection` says what `projection` is."""
+        self.spec = recipe
+        self._backbone = sessions[BACKBONE]
+        self._projection = projection
+
+    @property
+    def regions(self) -> int:
+        """The number of regions of every photograph."""
+        return self.spec.regions
+
+    @property
+    def img_dim(self) -> int:
+        """The size of one region's features."""
+        return self.spec.img_dim
+
+    def extract(self, images: Sequence[Picture]) -> Features:
+        """The regions of pictures; InputError where the model gives something else than before."""
+        found = [self._extract(image) for image in images]
+        if not found:
+            shape = (0, self.regions, self.img_dim)
+            return Features(
+                np.zeros(shape, np.float32), np.zeros((*shape[:2], 4), np.float32), None
+            )
+        regions, boxes = (np.stack(part) for part in zip(*found, strict=True))
+        return Features(regions, boxes, None)
+
+    def close(self) -> None:
+        """Release the model."""
+        self._backbone.close()
+
+    def _extract(self, picture: Picture) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """One picture's regions (regions, img_dim) and boxes (regions, 4)."""
+        made, frame = resize(picture, self.spec.resizing[BACKBONE])
+        return self.pool(self.run(made), frame)
+
+    def run(self, made: Picture) -> NDArray[np.float32]:
+        """The backbone's output for a resized picture, as the model gives it."""
+        model = self.spec.models[BACKBONE]
+        numbers = model_input(made, self.spec.pixels[BACKBONE])
+        (found,) = self._backbone.run(model.input, numbers, model.outputs)
+        return found
+
+    def pool(
+        self, output: NDArray[np.float32], frame: Frame
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The regions and boxes in an output of the backbone for a picture that lies in `frame`."""
+        resizing, pixels = self.spec.resizing[BACKBONE], self.spec.pixels[BACKBONE]
+        name = self.spec.models[BACKBONE].file
+        cells = cells_of(output, pixels, resizing, self.spec.skip, name)
+        rows = cells.reshape(-1, cells.shape[-1])
+        if self._projection is not None:
+            rows = self._projection(rows)
+        return rows, cell_boxes(cells.shape[:2], resizing, frame)
+
+
+def cells_of(
+    output: NDArray[np.float32], pixels: Pixels, resizing: Resizing, skip: int, name: str
+) -> NDArray[np.float32]:
+    """A map, or tokens but the first `skip`, as cells (rows, columns, channels).
+
+    `output` is (1, channels, rows, columns), with the channels last where `pixels.layout` says so,
+    or (1, tokens, channels). Raises InputError for any other shape, and for tokens that make no
+    grid of the input's shape.
+    """
+    shape = "(" + ", ".join(map(str, output.shape)) + ")"
+    cells: NDArray[np.float32]
+    if output.ndim == 4 and len(output) == 1 and not skip and 0 not in output.shape:
+        cells = output[0]
+        return cells.transpose(1, 2, 0) if pixels.layout == "NCHW" else cells
+    if output.ndim != 3 or len(output) != 1 or 0 in output.shape:
+        raise InputError(
+            f"output of {name}",
+            expected="a map (1, channels, rows, columns) or tokens (1, tokens, channels)",
+            got=f"{shape}, skip={skip}",
+            hint="name another output: output=NAME",
+        )
+    tokens = output.shape[1] - skip
+    rows, columns = grid_of(tokens, resizing)
+    if tokens < 1 or rows * columns != tokens:
+        rows, columns = grid_of(output.shape[1], resizing)
+        likely = output.shape[1] - rows * columns
+        raise InputError(
+            f"tokens of {name}",
+            expected=f"a grid of the shape of {resizing.width} × {resizing.height} pixels",
+            got=f"{tokens} tokens",
+            hint=f"leave those in front out that are no cells: skip={likely}",
+        )
+    cells = output[0, skip:].reshape(rows, columns, -1)
+    return cells
+
+
+def grid_of(tokens: int, resizing: Resizing) -> tuple[int, int]:
+    """Rows and columns of the largest grid of at most so many tokens with the input's shape."""
+    common = np.gcd(resizing.width, resizing.height).item()
+    across, down = resizing.width // common, resizing.height // common
+    times = isqrt(max(tokens, 0) // (across * down))
+    return times * down, times * across
+
+
+def cell_boxes(grid: tuple[int, ...], resizing: Resizing, frame: Frame) -> NDArray[np.float32]:
+    """The boxes (cells, 4) of a grid's cells, row by row, in the picture's pixels."""
+    rows, columns = grid
+    y, x = np.divmod(np.arange(rows * columns), columns)
+    corners = np.stack([x, y, x + 1, y + 1], axis=1).astype(np.float64)
+    sizes = np.array([resizing.width / columns, resizing.height / rows] * 2)
+    return frame.to_picture(corners * sizes)

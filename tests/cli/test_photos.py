@@ -1,0 +1,207 @@
+"""Photographs on the command line: `rerank --images`, `rerank --photo` and `index --photos`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.cli_world import World, done, line_naming, refused_line, run
+from support.refusals import naming
+from support.tiny_backbone import png, random_photo, write_photos
+
+import sgraf_deploy
+from sgraf_deploy.bundle.bundle import Bundle
+from sgraf_deploy.data.precomp import open_precomp
+from sgraf_deploy.errors import BundleError, DataError, InputError
+from sgraf_deploy.features.photographs import extract_photos
+from sgraf_deploy.gallery import Gallery
+from sgraf_deploy.runtime import RerankResult
+
+CAPTION = "word3 word7 word11"
+PHOTOS = 4
+
+
+@pytest.fixture
+def photos(world: World) -> list[Path]:
+    """Photographs in a folder and one below it, by their ids."""
+    paths = write_photos(world.folder / "photos", range(PHOTOS))
+    below = world.folder / "photos" / "trip"
+    below.mkdir()
+    return [*paths[:-1], paths[-1].rename(below / "last.png")]
+
+
+def ranking(stdout: str) -> list[list[str]]:
+    """The cells of the rows of the table."""
+    lines = stdout.splitlines()
+    rule = next(index for index, line in enumerate(lines) if line.strip().startswith("---"))
+    return [line.split() for line in lines[rule + 1 :]]
+
+
+def shown(result: RerankResult) -> list[list[str]]:
+    """What the numeric columns must be."""
+    return [
+        [str(rank), f"{item.similarity:.4f}", f"{item.logit:+.3f}"]
+        for rank, item in enumerate(result, start=1)
+    ]
+
+
+def test_photographs_are_ranked_for_a_caption(
+    world: World, photos: list[Path], photographed: Bundle
+) -> None:
+    (world.folder / "photos" / "notes.txt").write_text("no photograph")
+
+    result = done("rerank", photographed.path, "--images", "photos", "--caption", CAPTION)
+
+    with sgraf_deploy.load(photographed) as scorer:
+        expected = scorer.rerank(CAPTION, scorer.encode_photos(photos))
+    names = ["photo0.png", "photo1.png", "photo2.png", "trip/last.png"]
+    found = ranking(result.stdout)
+    assert [row[:3] for row in found] == shown(expected)
+    assert [row[-1] for row in found] == [names[row] for row in expected.indices]
+    line_naming(result.stdout, PHOTOS, "photographs")
+
+
+@pytest.mark.parametrize("images", [True, False], ids=["split", "captions-alone"])
+def test_captions_are_ranked_for_a_photograph(
+    world: World, photos: list[Path], photographed: Bundle, images: bool
+) -> None:
+    split = open_precomp(world.data, "dev")
+    data = world.precomp(split.regions)
+    if not images:
+        (data / "dev_ims.npy").unlink()
+    options = ("--photo", photos[1], "--data", data, "--split", "dev", "--top-k", 30)
+
+    result = done("rerank", photographed.path, *options)
+
+    with sgraf_deploy.load(photographed) as scorer:
+        expected = scorer.rerank(scorer.encode_photos(photos[1:2]), split.captions)
+    assert [row[:3] for row in ranking(result.stdout)] == shown(expected)
+    line_naming(result.stdout, photos[1])
+    line_naming(result.stdout, split.captions[expected.indices[0]])
+
+
+def test_a_gallery_of_captions_is_ranked_for_a_photograph(
+    world: World, photos: list[Path], photographed: Bundle
+) -> None:
+    split = ("--data", world.data, "--split", "dev")
+    done("index", photographed.path, *split, "--captions", "-o", "captions")
+
+    gallery = ("--gallery", "captions", "--photo", photos[0], "--top-k", 30, "--json", "a.json")
+    result = done("rerank", photographed.path, *gallery)
+
+    texts = open_precomp(world.data, "dev").captions
+    with sgraf_deploy.load(photographed) as scorer:
+        expected = scorer.rerank(scorer.encode_photos(photos[:1]), texts)
+    found = [row[:3] for row in ranking(result.stdout) if row[0] != "wrote"]
+    assert found == shown(expected)
+    assert '"photo": ' in Path("a.json").read_text()
+
+
+def test_photographs_are_indexed_with_boxes_and_sizes(
+    world: World, photos: list[Path], photographed: Bundle
+) -> None:
+    ids = ["photo0.png", "photo1.png", "photo2.png", "trip/last.png"]
+    index = ("index", photographed.path, "--photos", "photos", "-o", "g")
+    line_naming(done(*index, "--limit-images", 2).stdout, "gallery g", 2, 0)
+    line_naming(done(*index).stdout, "gallery g", 2, 2, PHOTOS)
+
+    with sgraf_deploy.load(photographed) as scorer, Gallery.open("g") as gallery:
+        made = extract_photos(scorer.extractor, photos)
+        assert gallery.ids() == ids
+        for details, boxes, size in zip(
+            gallery.details(ids), made.features.boxes, made.sizes, strict=True
+        ):
+            assert details.size == tuple(size)
+            assert details.boxes is not None
+            np.testing.assert_array_equal(details.boxes, boxes)
+        expected = scorer.score(scorer.encode_photos(photos), [CAPTION])
+        found = scorer.score(gallery.images(scorer, ids), [CAPTION])
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    ranked = done("rerank", photographed.path, "--gallery", "g", "--caption", CAPTION)
+    assert {row[3] for row in ranking(ranked.stdout)} == {*ids}
+
+
+def test_another_photograph_of_the_same_name_is_told(
+    world: World, photos: list[Path], photographed: Bundle
+) -> None:
+    index = ("index", photographed.path, "--photos", "photos", "-o", "g")
+    done(*index)
+    photos[2].write_bytes(png(random_photo(77)))
+
+    refused_line(run(*index), DataError, "gallery g", 1, got=naming("photo2.png"))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("rerank", "--images", "photos", "--caption", CAPTION),
+        ("rerank", "--photo", "photos/photo0.png", "--data", "DATA", "--split", "dev"),
+        ("index", "--photos", "photos", "-o", "g"),
+    ],
+    ids=["images", "photo", "index"],
+)
+@pytest.mark.usefixtures("photos")
+def test_a_bundle_without_an_extractor_says_how_to_get_one(
+    world: World, given: tuple[str, ...]
+) -> None:
+    command, *options = (str(world.data) if one == "DATA" else one for one in given)
+
+    result = run(command, world.bundle, *options)
+
+    refused_line(result, BundleError, world.bundle, hint="export --extractor")
+    assert not Path("g").exists()
+
+
+WRONG: dict[str, tuple[tuple[object, ...], str]] = {
+    "no-caption": (("--images", "photos", "--image", "3"), "--images"),
+    "photo-and-caption": (("--photo", "photos/photo0.png", "--caption", CAPTION), "query"),
+    "images-and-data": (
+        ("--images", "photos", "--caption", CAPTION, "--data", "d", "--split", "dev"),
+        "--data",
+    ),
+    "photo-alone": (("--photo", "photos/photo0.png"), "candidates"),
+    "images-and-json": (("--images", "photos", "--caption", CAPTION, "--json", "a"), "--json"),
+}
+
+
+@pytest.mark.parametrize(("options", "named"), WRONG.values(), ids=WRONG)
+@pytest.mark.usefixtures("photos")
+def test_options_that_do_not_go_together_are_refused(
+    photographed: Bundle, options: tuple[object, ...], named: str
+) -> None:
+    refused_line(run("rerank", photographed.path, *options), InputError, named)
+
+
+@pytest.mark.parametrize(
+    "more", [("--data", "d"), ("--captions",), ("--ids", "a.txt"), ("--from-npz", "a.npz")]
+)
+@pytest.mark.usefixtures("photos")
+def test_photos_are_the_only_source_of_an_index(
+    photographed: Bundle, more: tuple[str, ...]
+) -> None:
+    result = run("index", photographed.path, "--photos", "photos", "-o", "g", *more)
+
+    refused_line(result, InputError)
+    assert not Path("g").exists()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda folder: ("rerank", "--images", folder, "--caption", CAPTION),
+        lambda folder: ("index", "--photos", folder, "-o", "g"),
+    ],
+    ids=["rerank", "index"],
+)
+def test_a_file_that_is_no_photograph_is_named(
+    world: World,
+    photos: list[Path],
+    photographed: Bundle,
+    given: Callable[[Path], tuple[object, ...]],
+) -> None:
+    photos[1].write_bytes(photos[1].read_bytes()[:100])
+    command, *options = given(world.folder / "photos")
+
+    refused_line(run(command, photographed.path, *options), DataError, "photo1.png")
