@@ -13,7 +13,7 @@ from sgraf_deploy.features.choice import choose
 from sgraf_deploy.features.detections import read_detections
 from sgraf_deploy.features.grid import cells_of
 from sgraf_deploy.features.projection import Linear
-from sgraf_deploy.features.recipe import BACKBONE, DETECTOR, Recipe
+from sgraf_deploy.features.recipe import BACKBONE, DETECTOR, DOCUMENT, Recipe
 from sgraf_deploy.features.resize import Frame, model_input, resize
 from sgraf_deploy.features.roi_align import roi_align
 from sgraf_deploy.features.session import Session
@@ -43,7 +43,8 @@ class BoxExtractor:
     ) -> None:
         """Take opened models by name; `recipe.projection` says what `projection` is."""
         if recipe.detections is None:
-            raise DataError("detections", expected="how the detector says its boxes", got="none")
+            expected = "how the detector says its boxes"
+            raise DataError("detections", expected=expected, got="none", hint=DOCUMENT.hint)
         self.spec = recipe
         self._detections = recipe.detections
         self._sessions = dict(sessions)
