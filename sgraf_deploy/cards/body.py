@@ -187,11 +187,18 @@ def _limits(manifest: Manifest, gate: Gate, evaluations: Sequence[EvalReport]) -
         "cannot be compared."
     )
     yield ""
-    yield (
-        f"- Images are given as features of {manifest.regions} regions × {manifest.img_dim}, from "
-        "the detector that the checkpoint was trained with: the bundle does not make them, and "
-        "others rank near chance."
-    )
+    made = f"- Images are given as features of {manifest.regions} regions × {manifest.img_dim}"
+    if manifest.extractor is None:
+        yield (
+            f"{made}, from the detector that the checkpoint was trained with: the bundle does not "
+            "make them, and others rank near chance."
+        )
+    else:
+        yield (
+            f"{made}, or as photographs, of which the bundle's extractor makes them "
+            f"(`Scorer.encode_photos`, recipe `{manifest.extractor.identity}`); features that were "
+            "made in another way rank near chance. The licence of its models is theirs."
+        )
     yield "- Words outside the vocabulary are one unknown word; captions are in its language."
     yield (
         "- It has the gaps and the bias of its training data, and must not be used to identify "

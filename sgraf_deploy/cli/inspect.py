@@ -75,6 +75,7 @@ def _overview(opened: Bundle, name: Path | str, engine_dir: Path | None) -> Iter
     else:
         yield f"vocabulary of {manifest.vocab_size:,} words, tokenizer {manifest.tokenizer}"
     yield from _member_lines(manifest)
+    yield from _extractor_lines(opened)
     yield from ("", *_interfaces(manifest), "", *_sizes(manifest), *_plans(opened, engine_dir), "")
     for precision in manifest.precisions:
         image, word = _encoded_bytes(manifest, precision)
@@ -132,6 +133,22 @@ def _member_lines(manifest: Manifest) -> Iterator[str]:
             f"  from {source.file} (sha256 {source.sha256[:16]}…){epoch}; "
             f"original weights {reference}"
         )
+
+
+def _extractor_lines(bundle: Bundle) -> Iterator[str]:
+    """What makes regions of photographs, if the bundle has it."""
+    from sgraf_deploy.features.bundled import bundle_recipe
+
+    found = bundle.manifest.extractor
+    if found is None:
+        return
+    recipe, _ = bundle_recipe(bundle)
+    sizes = (f"{name} {megabytes(ref.bytes)}" for name, ref in found.files.items())
+    inputs = ", ".join(f"{one.width} × {one.height} {one.fit}" for one in recipe.resizing.values())
+    yield (
+        f"takes photographs: extractor {recipe.kind}, {recipe.regions} regions × {recipe.img_dim}, "
+        f"input {inputs}; {', '.join(sizes)} (recipe {found.identity[:16]}…)"
+    )
 
 
 def _plans(bundle: Bundle, engine_dir: Path | None) -> Iterator[str]:

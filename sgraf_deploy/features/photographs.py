@@ -74,24 +74,23 @@ def extract_photos(
 
 def check_photos(photos: object) -> Sequence[Source]:
     """Return photographs as they came; DataError unless they are paths, bytes or uint8 arrays."""
-    one = isinstance(photos, str | bytes | os.PathLike)
-    array = isinstance(photos, np.ndarray) and photos.ndim == 4
-    if one or not (isinstance(photos, Sequence) or array):
+    if isinstance(photos, np.ndarray) and photos.ndim == 4:
+        photos = [*photos]
+    if isinstance(photos, str | bytes) or not isinstance(photos, Sequence):
         raise DataError(
             "photos",
             expected="a list of paths, of files' bytes or of uint8 arrays (height, width, 3)",
             got=type(photos).__name__,
             hint="give [photo] for a single one",
         )
-    given: Sequence[Source] = list(photos) if array else photos  # type: ignore[assignment]
-    for row, photo in enumerate(given):
+    for row, photo in enumerate(photos):
         if not isinstance(photo, str | bytes | os.PathLike | np.ndarray):
             raise DataError(
                 f"photo {row} (counted from 0)",
                 expected="a path, a file's bytes or a uint8 array (height, width, 3)",
                 got=type(photo).__name__,
             )
-    return given
+    return photos
 
 
 def name_of(photo: Source, row: int) -> str:

@@ -95,12 +95,12 @@ def _statistics(value: Any, img_dim: int) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         raise _DOCUMENT.wrong(f"opt.{STATISTICS}", "an object", value)
     channels = read_statistics(value, img_dim, f"opt.{STATISTICS}", CheckpointError)
+    if channels is None:
+        raise _DOCUMENT.missing(f"opt.{STATISTICS}.channel_mean")
     for name in _NUMBERS:
         number = value.get(name)
         if type(number) not in (int, float) or not math.isfinite(number):
             raise _DOCUMENT.wrong(f"opt.{STATISTICS}.{name}", "a number", number)
-    if channels is None:
-        raise _DOCUMENT.missing(f"opt.{STATISTICS}.channel_mean")
     return {name: value[name] for name in ("images", *_NUMBERS, *_CHANNELS)}
 
 

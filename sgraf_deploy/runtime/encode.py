@@ -49,9 +49,9 @@ def check_regions_layout(regions: object, config: ModelConfig) -> NDArray[Any]:
     """Return region features as they came; DataError unless axes and dtype fit the model."""
     if not isinstance(regions, np.ndarray):
         several = isinstance(regions, list | tuple)
-        first = regions[0] if several and regions else regions
         hint = "give numpy.stack(regions)" if several else "give numpy.asarray(regions)"
-        if isinstance(first, str | bytes | os.PathLike):
+        given = regions[:1] if isinstance(regions, list | tuple) else [regions]
+        if any(isinstance(one, str | bytes | os.PathLike) for one in given):
             hint = "Scorer.encode_photos takes photographs, of a bundle with an extractor"
         raise DataError(
             "regions",

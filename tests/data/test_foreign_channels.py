@@ -25,7 +25,7 @@ DRAWS = 100
 
 
 def codes(regions: NDArray[Any], statistics: dict[str, Any] | None) -> list[str]:
-    survey = check_regions(regions, *regions.shape[1:], "regions")
+    survey = check_regions(regions, regions.shape[1], regions.shape[2], "regions")
     return [found.code for found in region_findings(survey, statistics)]
 
 
@@ -34,7 +34,8 @@ def made(images: int, seed: int = 0, img_dim: int = 24) -> Regions:
     rng = np.random.default_rng(seed)
     values = rng.standard_normal((images, 5, img_dim), dtype=np.float32)
     scale = np.geomspace(0.1, 3, img_dim, dtype=np.float32)
-    return values * scale + np.cos(np.arange(img_dim, dtype=np.float32)) * scale
+    centre = np.cos(np.arange(img_dim, dtype=np.float32)) * scale
+    return np.asarray(values * scale + centre, np.float32)
 
 
 def reversed_channels(regions: Regions) -> Regions:
@@ -45,19 +46,20 @@ def rotated(regions: Regions) -> Regions:
     """In another basis: multiplied by a random orthogonal matrix."""
     size = regions.shape[-1]
     basis = np.linalg.qr(np.random.default_rng(1).standard_normal((size, size)))[0]
-    return (regions @ basis).astype(np.float32)
+    return np.asarray(regions @ basis, np.float32)
 
 
 def noise(regions: Regions) -> Regions:
     """Noise whose every region has the norm of the one that it stands for."""
     values = np.random.default_rng(2).standard_normal(regions.shape, dtype=np.float32)
     scale = np.linalg.norm(regions, axis=2) / np.linalg.norm(values, axis=2)
-    return values * scale[..., None]
+    return np.asarray(values * scale[..., None], np.float32)
 
 
 def flipped(regions: Regions) -> Regions:
     """With the sign of every second channel changed, which no standard deviation shows."""
-    return regions * np.where(np.arange(regions.shape[-1]) % 2, 1, -1).astype(np.float32)
+    signs = np.where(np.arange(regions.shape[-1]) % 2, 1, -1)
+    return np.asarray(regions * signs, np.float32)
 
 
 FOREIGN: dict[str, Callable[[Regions], Regions]] = {

@@ -191,7 +191,7 @@ class Frozen:
         return [row[:length] for row, length in zip(ids, lengths, strict=True)]
 
 
-@pytest.fixture(scope="module", params=[1, 2, 3, 4], ids=lambda version: f"version-{version}")
+@pytest.fixture(scope="module", params=[1, 2, 3, 4, 5], ids=lambda version: f"version-{version}")
 def frozen(request: pytest.FixtureRequest) -> Frozen:
     name = f"v{request.param}"
     with np.load(FIXTURES / f"{name}_expected.npz") as arrays:
@@ -225,9 +225,11 @@ def test_a_frozen_bundle_is_opened(frozen: Frozen) -> None:
         2: ("2×SGR + SAF", ["sgr", "sgr-2", "saf"]),
         3: ("SGRAF", ["sgr", "saf"]),
         4: ("SGRAF", ["sgr", "saf"]),
+        5: ("SGRAF", ["sgr", "saf"]),
     }[frozen.version]
     assert list(manifest.combined) == (["fp32", "fp16"] if frozen.version == 3 else [])
     assert list(manifest.explain) == (["sgr", "saf"] if frozen.version > 3 else [])
+    assert (manifest.extractor is not None) == (frozen.version == 5)
     assert frozen.bundle.verify_files() == ()
     canonical = json.dumps(raw, sort_keys=True, separators=(",", ":"))
     assert frozen.bundle.sha256 == sha256(canonical.encode()).hexdigest()  # As it was written.
@@ -275,3 +277,13 @@ def test_a_frozen_bundle_scores_in_half_precision(engine: str, frozen: Frozen) -
         similarities = scorer.score(expected["regions"], encoded)
 
     assert np.abs(similarities - expected["similarities"]).max() <= FP16_SIMILARITIES
+
+
+def test_a_frozen_bundle_sees_what_it_did() -> None:
+    """Within what a mean cosine of 0.999 lets pass: another processor sums in another order."""
+    with np.load(FIXTURES / "v5_expected.npz") as expected, load(FIXTURES / "v5.sgraf") as scorer:
+        photos, seen = [*expected["photos"]], expected["seen"]
+        found = scorer.extractor.extract(photos).regions
+        assert found.shape == (2, 3, 6)
+        np.testing.assert_allclose(found, seen, rtol=1e-4, atol=1e-4 * np.abs(seen).max())
+        assert len(scorer.encode_photos(photos)) == 2

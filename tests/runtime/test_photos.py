@@ -18,7 +18,7 @@ from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.engines.base import TileAdvice
 from sgraf_deploy.errors import BundleError, DataError, InputError
 from sgraf_deploy.features.base import RegionExtractor
-from sgraf_deploy.features.decode import decode_photo
+from sgraf_deploy.features.decode import Source, decode_photo
 from sgraf_deploy.features.photographs import Extracted, extract_photos
 from sgraf_deploy.features.spec import open_extractor
 from sgraf_deploy.runtime.encoded import EncodedImages
@@ -72,11 +72,11 @@ def test_paths_bytes_and_pictures_are_all_the_same(
     photographed: Bundle, photos: list[Path]
 ) -> None:
     pictures = [decode_photo(path) for path in photos]
-    mixed = [str(photos[0]), photos[1], photos[2].read_bytes(), *pictures[3:]]
+    mixed: list[Source] = [str(photos[0]), photos[1], photos[2].read_bytes(), *pictures[3:]]
     with load(photographed) as scorer:
         expected = scorer.encode_photos(photos)
         same_rows(scorer.encode_photos(mixed), expected)
-        same = np.stack([random_photo(seed) for seed in range(3)])
+        same: Any = np.stack([random_photo(seed) for seed in range(3)])
         same_rows(scorer.encode_photos(same), scorer.encode_photos([png(one) for one in same]))
         assert len(scorer.encode_photos([])) == 0
 
