@@ -61,7 +61,7 @@ def test_a_killed_run_that_goes_on_gives_the_same_bytes(
     if last == "part":
         assert 0 < extractor.extracted < IMAGES
     elif last != "planned":
-        assert extractor.extracted == 0
+        assert extractor.extracted <= 1, "more than the reference picture"
 
 
 @pytest.mark.parametrize("last", ["gathered", "withdrawn", "dev_ids.txt", "dev_boxes.npy"])
