@@ -217,7 +217,7 @@ def test_weights_beside_a_model_are_stored_inside(world: World) -> None:
     with sgraf_deploy.load(opened) as scorer:
         assert len(scorer.encode_photos(write_photos(world.folder / "photos", [1]))) == 1
     line_naming(done("inspect", "a.sgraf").stdout, "grid", 7, 64)
-    done("verify", "a.sgraf")
+    line_naming(done("verify", "a.sgraf").stdout, "extractor", "reference picture")
 
 
 def test_a_stored_copy_of_other_pixels_is_found(world: World, backbone_file: Path) -> None:
