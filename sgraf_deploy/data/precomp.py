@@ -117,7 +117,7 @@ def open_images(
     root = Path(folder)
     _check_count(captions_per_image)
     (images_file,) = find_split(root, split, (IMAGES,), model)
-    regions = open_regions(images_file, model)
+    regions: NDArray[Any] = open_regions(images_file, model)
     if not _each_row_is_named(root, split, len(regions), captions_per_image):
         regions = once_in_runs(regions, captions_per_image)
     none = np.empty(0, dtype=np.int32)

@@ -143,8 +143,10 @@ def test_a_second_split_is_added_beside_what_others_put_there(photos: Path) -> N
 def test_a_split_of_another_recipe_is_refused(photos: Path) -> None:
     write(photos)
     got = naming("pixels.backbone.scale")
+    other = Cells(gain=2.0)
     with refused(InputError, got=got, hint="-o"):
-        write(photos, "test", extractor=Cells(gain=2.0))
+        write(photos, "test", extractor=other)
+    assert other.extracted == 0
     with refused(InputError, got=got):
         write(photos, "test", extractor=Cells(gain=2.0), force=True)
     # The only split may be replaced by one of another recipe.

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.cells import Cells, write_photos
-from support.feature_writer import killed_at
+from support.feature_writer import content, killed_at
 
 from sgraf_deploy.features.extraction import FeatureOptions
 from sgraf_deploy.features.folder import write_features
@@ -32,15 +32,6 @@ def undisturbed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     target = tmp_path_factory.mktemp("undisturbed") / "features"
     write_features(find_photos([photos]).photos, Cells(), target, "dev")
     return content(target)
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    """What every file holds, hidden ones included, but for the lock of a killed process."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and not path.name.endswith("-lock")
-    }
 
 
 def final(folder: Path) -> dict[str, bytes]:

@@ -17,6 +17,15 @@ from sgraf_deploy.features.paths import find_photos
 PATHS = Path(folder.__file__).parents[2], Path(__file__).parents[1]
 
 
+def content(folder: Path) -> dict[str, bytes]:
+    """What every file holds, hidden ones included, but for the lock of a killed process."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.endswith("-lock")
+    }
+
+
 def killed_at(step: str, photos: Path, target: Path, jobs: int, count: int = 1) -> int:
     """Run this file: write `dev` until a step happens for the `count`-th time."""
     child = subprocess.run(
