@@ -112,8 +112,6 @@ def _decode(file: BinaryIO, max_pixels: int, name: str) -> Picture:
     pillow = import_pillow()
     head = file.read(HEAD)
     file.seek(0)
-    if not head:
-        raise DataError(f"{name} is empty", expected="a photograph", got="no bytes")
     formats = (*FORMATS, *_heif(head, name))
     with _translated(name, head), pillow.open(file, formats=formats) as image:
         _check_size(image.width, image.height, max_pixels, name)

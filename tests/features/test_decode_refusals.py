@@ -26,7 +26,7 @@ from sgraf_deploy.features.pillow import INSTALL
 from sgraf_deploy.features.recipe import Decoding
 
 REFUSED: dict[str, tuple[Callable[[], bytes], object]] = {
-    "empty": (lambda: b"", ANY),
+    "empty": (lambda: b"", naming("empty")),
     "zeros": (lambda: bytes(1000), ANY),
     "text": (lambda: b"no photograph at all, but a text\n" * 20, naming("text")),
     "html": (lambda: b"<!DOCTYPE html><html>not found</html>", naming("HTML")),
@@ -40,6 +40,9 @@ REFUSED: dict[str, tuple[Callable[[], bytes], object]] = {
     "gif, half": (lambda: halved(noise("GIF")), ANY),
     "jpeg, its beginning": (lambda: photograph("astronaut").read_bytes()[:30], ANY),
     "png, a wrong checksum": (lambda: picture_file(quarters()).replace(b"IDAT", b"IDAT\0", 1), ANY),
+    # Formats of Pillow's that are not read.
+    "ppm": (lambda: picture_file(quarters(), "PPM"), ANY),
+    "ico": (lambda: picture_file(quarters(), "ICO"), ANY),
     "svg": (lambda: b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', ANY),
 }
 
