@@ -166,6 +166,8 @@ class CaptionWarning(UserWarning):
 class RegionsWarning(UserWarning):
     """The regions can be scored, but are converted first, which costs time.
 
+    Or those of photographs are unlike those that the model was trained on.
+
     Example:
         >>> import warnings
         >>> with warnings.catch_warnings(record=True) as told:

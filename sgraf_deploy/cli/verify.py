@@ -39,13 +39,15 @@ def verify(
     """Check every file of a BUNDLE against its hash, and run the export gate again.
 
     The gate compares every graph with the PyTorch reference's values that the bundle holds. If it
-    was exported with --no-reference, --checkpoint supplies them.
+    was exported with --no-reference, --checkpoint supplies them. An extractor is run on the
+    reference picture.
 
     --layers shows where reduced precision departs, and is no gate: the smoothing of the attention
     differs most in every bundle, and the bounds above hold nevertheless.
     """
     from sgraf_deploy.bundle.bundle import Bundle
     from sgraf_deploy.export.verify import expected_values, verify_values
+    from sgraf_deploy.features.spec import bundle_extractor
     from sgraf_deploy.gate.layers import compare_layers
 
     opened = Bundle.open(bundle)
@@ -57,6 +59,9 @@ def verify(
             for line in layer_lines(report, layer_bound / 100):
                 echo(line)
     parity = verify_values(opened, *expected)
+    if opened.manifest.extractor is not None:
+        bundle_extractor(opened).close()
+        echo("extractor: it makes the regions of the reference picture that its recipe says")
     if extra:
         warn(f"files that do not belong to the bundle: {', '.join(extra)}")
     for line in parity_lines(parity):

@@ -98,7 +98,7 @@ def _statistics(value: Any, img_dim: int) -> dict[str, Any] | None:
     if channels is None:
         raise _DOCUMENT.missing(f"opt.{STATISTICS}.channel_mean")
     for name in _NUMBERS:
-        number = value.get(name)
+        number: Any = value.get(name)
         if type(number) not in (int, float) or not math.isfinite(number):
             raise _DOCUMENT.wrong(f"opt.{STATISTICS}.{name}", "a number", number)
     return {name: value[name] for name in ("images", *_NUMBERS, *_CHANNELS)}

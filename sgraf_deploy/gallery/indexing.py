@@ -20,6 +20,7 @@ from sgraf_deploy.gallery.splits import SplitDetails
 from sgraf_deploy.gallery.store import Gallery
 from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
+from sgraf_deploy.runtime.photos import ForeignWatch
 from sgraf_deploy.runtime.saved_encodings import SavedRows
 from sgraf_deploy.runtime.scorer import Scorer
 
@@ -101,6 +102,7 @@ class PhotoImages(Items):
         super().__init__([photo.id for photo in photos])
         self._scorer, self._photos = scorer, photos
         self._recipe = scorer.extractor.spec.sha256.encode()
+        self._watch = ForeignWatch(scorer.bundle.manifest)
 
     def source(self, row: int) -> bytes:
         """Of the file's content, and of the extractor's recipe."""
@@ -115,7 +117,8 @@ class PhotoImages(Items):
         """Extract and encode the regions of these photographs."""
         paths = [self._photos[row].path for row in rows]
         found = extract_photos(self._scorer.extractor, paths)
-        encoded = self._scorer.encode_images(found.features.regions)
+        encoded = self._scorer.encode_images(self._watch.add(found.features.regions))
+        self._watch.warn()
         details = [
             Details(None, boxes, (int(size[0]), int(size[1])))
             for boxes, size in zip(found.features.boxes, found.sizes, strict=True)

@@ -27,7 +27,7 @@ from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages, name_of
 from sgraf_deploy.runtime.encoding import Encoding, Kind, image_encoding, text_encoding
 from sgraf_deploy.runtime.estimate import Estimate, estimate
 from sgraf_deploy.runtime.origin import Origin
-from sgraf_deploy.runtime.photos import LazyExtractor, reader_of
+from sgraf_deploy.runtime.photos import ForeignWatch, LazyExtractor, reader_of
 from sgraf_deploy.runtime.tiles import TileLimits, TileShape
 from sgraf_deploy.runtime.tokens import CaptionReader, Lengths, RawCaptions, TokenIds
 
@@ -152,7 +152,8 @@ class OpenedBundle:
 
         `photos` are paths of files, bytes of files, or pictures (height, width, 3) uint8 in RGB and
         upright. They are decoded and extracted batch by batch, so that memory stays bounded.
-        `progress` is called with (done, total) photographs.
+        `progress` is called with (done, total) photographs. Regions unlike those of the training,
+        as far as the bundle knows them, are warned of, with RegionsWarning.
 
         Raises:
             DataError: it names the photograph that cannot be read.
@@ -167,8 +168,12 @@ class OpenedBundle:
         """
         extractor = self.extractor
         checked = check_photos(photos)
-        read = reader_of(extractor, checked, progress)
-        return encode.encode_batches(self._context, len(checked), read)
+        read, watch = reader_of(extractor, checked, progress), ForeignWatch(self.bundle.manifest)
+        encoded = encode.encode_batches(
+            self._context, len(checked), lambda rows: watch.add(read(rows))
+        )
+        watch.warn()
+        return encoded
 
     def encode_captions(
         self,

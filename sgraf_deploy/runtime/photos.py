@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any
@@ -10,11 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgraf_deploy.bundle.bundle import Bundle
+from sgraf_deploy.bundle.manifest import Manifest
+from sgraf_deploy.data.channels import ChannelSums
+from sgraf_deploy.data.foreign_channels import channel_findings
+from sgraf_deploy.errors import RegionsWarning
 from sgraf_deploy.features.base import RegionExtractor
 from sgraf_deploy.features.decode import Source
 from sgraf_deploy.features.photographs import extract_photos
 from sgraf_deploy.features.spec import bundle_extractor
 from sgraf_deploy.progress import Progress
+from sgraf_deploy.runtime.tokens import callers_level
 
 
 class LazyExtractor:
@@ -38,6 +44,34 @@ class LazyExtractor:
             if self._opened is not None:
                 self._opened.close()
             self._opened = None
+
+
+class ForeignWatch:
+    """Warns, once, if regions that are extracted are unlike those that the models know.
+
+    An extractor makes what its recipe says, which may not be what the models were trained on.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._statistics = manifest.region_statistics
+        self._sums = ChannelSums(manifest.img_dim)
+        self._images = self._filled = 0
+        self._told = False
+
+    def add(self, regions: NDArray[Any]) -> NDArray[Any]:
+        """Look at regions (images, regions, img_dim), which are returned."""
+        self._filled += int(np.count_nonzero(self._sums.add(regions)))
+        self._images += len(regions)
+        return regions
+
+    def warn(self) -> None:
+        """Give a RegionsWarning if what was added is of another kind; nothing the second time."""
+        if self._told or not self._images:
+            return
+        channels = self._sums.channels(self._images, self._filled)
+        for finding in channel_findings(channels, self._statistics):
+            self._told = True
+            warnings.warn(finding.message, RegionsWarning, stacklevel=callers_level())
 
 
 def reader_of(

@@ -109,6 +109,15 @@ def test_it_says_what_the_bundle_is(exported: Bundle) -> None:
     assert f"{exported.manifest.regions}, {exported.manifest.img_dim})" in body
 
 
+def test_it_says_whether_the_bundle_takes_photographs(
+    exported: Bundle, photographed: Bundle
+) -> None:
+    made = photographed.manifest.extractor
+    assert made is not None
+    assert made.identity in card_text(photographed, "photos.sgraf")
+    assert "encode_photos" not in card_text(exported, "small.sgraf")
+
+
 def test_hostile_texts_stay_texts(exported: Bundle) -> None:
     evil = "x\n---\nlicense: theirs\n---\n<script>`|[a](http://b)"
     manifest = exported.manifest

@@ -116,6 +116,41 @@ def test_gate_data_of_another_kind_are_told_by_the_statistics_of_the_training(
     assert "foreign-channels" in found.warned
 
 
+def test_features_of_another_kind_are_warned_of_wherever_they_are_read(
+    own: Own, world: World
+) -> None:
+    done(*own.export, "-o", "own.sgraf")
+    foreign = world.folder / "foreign"
+    foreign.mkdir()
+    (foreign / "dev_caps.txt").write_text((own.data / "dev_caps.txt").read_text())
+    regions = np.load(own.data / "dev_ims.npy")
+    np.save(foreign / "dev_ims.npy", np.ascontiguousarray(regions[..., ::-1]))
+
+    for data, expected in ((own.data, []), (foreign, ["foreign-channels"])):
+        split = ("--data", data, "--split", "dev")
+        for command in (
+            ("eval", "own.sgraf", *split),
+            ("rerank", "own.sgraf", *split, "--caption", "word3"),
+            ("index", "own.sgraf", *split, "-o", f"{data.name}.gallery"),
+        ):
+            warned = [code for code in done(*command).warned if code == "foreign-channels"]
+            assert warned == expected, command[0]
+
+
+@pytest.mark.filterwarnings("always::sgraf_deploy.errors.RegionsWarning")
+def test_photographs_through_a_foreign_extractor_are_warned_of(own: Own, world: World) -> None:
+    other = spec_of(write_backbone(world.folder / "other.onnx", SGR.regions, SGR.img_dim, seed=9))
+    foreign = ("--extractor", other, "--allow-foreign-features")
+    for name, extractor in (("right", ("--extractor", own.spec)), ("foreign", foreign)):
+        done(*own.export, *extractor, "-o", f"{name}.sgraf")
+        for command in (
+            ("rerank", f"{name}.sgraf", "--images", own.photos, "--caption", "word3"),
+            ("index", f"{name}.sgraf", "--photos", own.photos, "-o", f"{name}.gallery"),
+        ):
+            warned = [line for line in done(*command).warned if "deviations" in line]
+            assert len(warned) == (name == "foreign"), command[0]
+
+
 @pytest.mark.parametrize("where", ["training", "gate-data"])
 def test_another_extractor_than_that_of_the_features_is_refused(
     own: Own, world: World, where: str
@@ -182,7 +217,7 @@ def test_weights_beside_a_model_are_stored_inside(world: World) -> None:
     with sgraf_deploy.load(opened) as scorer:
         assert len(scorer.encode_photos(write_photos(world.folder / "photos", [1]))) == 1
     line_naming(done("inspect", "a.sgraf").stdout, "grid", 7, 64)
-    done("verify", "a.sgraf")
+    line_naming(done("verify", "a.sgraf").stdout, "extractor", "reference picture")
 
 
 def test_a_stored_copy_of_other_pixels_is_found(world: World, backbone_file: Path) -> None:
