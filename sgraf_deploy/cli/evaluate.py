@@ -103,14 +103,14 @@ class Results:
     default="last",
     show_default=True,
     help="Rank of a tied ground truth: last among its ties, or as the authors' unstable sort "
-    "leaves it.",
+    "leaves it, which needs the matrix of logits in memory.",
 )
 @click.option(
     "--folds",
     type=click.IntRange(min=1),
     metavar="N",
     help="Also report the mean over N folds of the images (5 for MSCOCO 1K). The number of images "
-    "must be a multiple of N. Default: no folds.",
+    "must be a multiple of N. Needs the matrix of logits in memory. Default: no folds.",
 )
 @click.option(
     "--authors-dev",

@@ -22,6 +22,7 @@ from sgraf_deploy.evaluation.chance import chance_findings
 from sgraf_deploy.evaluation.cost import Cost, Memory
 from sgraf_deploy.evaluation.evaluate import (
     Announce,
+    EvalOptions,
     Evaluation,
     Tell,
     describe_run,
@@ -151,7 +152,7 @@ def evaluate_job(
             split_name,
             (identity.images, plan.words.captions, identity.captions_per_image),
         )
-        | {"workers": runner.workers, "pieces_found": progressed.found},
+        | {"ranks_from": EvalOptions().ranks_from, "workers": runner.workers},
         of_the_data=plan.findings,
         of_the_ranks=chance_findings(rank_reports(ranks)),
     )

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,11 @@ class EvalOptions:
     def needs_matrix(self) -> bool:
         """Whether every model's matrix of logits is held; if not, ranks are counted by tiles."""
         return self.ties != "last" or self.folds is not None
+
+    @property
+    def ranks_from(self) -> Literal["tiles", "matrix"]:
+        """Where reports say that ranks were counted."""
+        return "matrix" if self.needs_matrix else "tiles"
 
     def matrices(self, scorer: Scorer) -> int:
         """How many matrices are held: one per member, and one for the ensemble of several."""
@@ -150,7 +155,7 @@ def evaluate_split(  # noqa: PLR0913  # four of them are callbacks
         memory=memory,
         seconds={"encode": times[1] - times[0], "score": scored.done - times[1]},
         logits=scored.logits,
-        run=describe_scored(scorer, split),
+        run=describe_scored(scorer, split) | {"ranks_from": options.ranks_from},
         of_the_data=checked.findings,
         of_the_ranks=chance_findings(rank_reports(scored.ranks)),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import reduce
@@ -19,6 +20,7 @@ from support.refusals import naming, refused
 from support.trt_world import TrtWorld
 
 from sgraf_deploy.bundle.bundle import Bundle
+from sgraf_deploy.engines import near_counts
 from sgraf_deploy.engines.ensemble import with_ensemble
 from sgraf_deploy.engines.ranks import HostRankCounter, RankCounts, Thresholds
 from sgraf_deploy.engines.tallies import Touched
@@ -161,7 +163,7 @@ def test_every_counters_parts_add_up_to_the_matrix(
     }
     execution = Execution("bundle", "fake", "fp32", "fp32", "cpu")
     fixed = make_thresholds(execution, truths, PER_IMAGE, 1e-5)
-    sizes = {"tiles": len(SIDES), "images": IMAGES, "captions": len(columns)}
+    sizes: dict[str, Any] = {"tiles": len(SIDES), "images": IMAGES, "captions": len(columns)}
     whole = RankedWhole(**vars(execution), **sizes, tiling="tiling", thresholds=fixed.digest)
     folder = tmp_path_factory.mktemp("engines")
     order = np.array_split(np.random.default_rng(1).permutation(len(columns)).astype(np.int32), 3)
@@ -352,3 +354,24 @@ def test_what_does_not_fit_a_tiling_is_refused(
         native.count_tiles(*encoded, thresholds.values)  # type: ignore[arg-type]
     with refused(InputError, "tiling"):
         native.count_tiles(*encoded, thresholds, tiling="tiling.json")  # type: ignore[arg-type]
+
+
+def test_what_a_count_takes_does_not_grow_with_the_matrix(
+    exported: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four times the images and the captions; nearly all candidates tie, so most are kept."""
+    monkeypatch.setattr(near_counts, "MOST_KEPT", 1000)
+    peaks = []
+    with load(exported, engine="native", tile=TileShape(20, 20), threads=1) as scorer:
+        regions, captions = tied_inputs()
+        image, caption = scorer.encode_images(regions), scorer.encode_captions(captions)
+        for size in (150, 600):
+            rows = np.arange(size)
+            images, texts = image[rows % IMAGES], caption[rows % len(captions)]
+            tracemalloc.start()
+            scorer.count_ranks(images, texts, captions_per_image=1)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+    matrix = 600 * 600 * np.dtype(np.float32).itemsize
+    assert peaks[1] - peaks[0] < matrix / 2, "no matrix of one of three models"
+    assert peaks[1] < 6 * peaks[0], "as rows and columns do, not as their product"

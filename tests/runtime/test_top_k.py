@@ -23,9 +23,7 @@ from sgraf_deploy.runtime import PartialTopK, Scorer, TopK, load
 from sgraf_deploy.runtime.top_k import BestFinder, ListedWhole
 
 CAPTIONS = IMAGES * PER_IMAGE
-LOGITS = st.sampled_from(
-    np.array([-np.inf, -3.5, -1e-30, -0.0, 0.0, 1e-30, 1, 1 + 2**-23, np.inf], np.float32)
-)
+AWKWARD = np.array([-np.inf, -3.5, -1e-30, -0.0, 0.0, 1e-30, 1, 1 + 2**-23, np.inf], np.float32)
 
 
 @pytest.fixture(params=["native", "ort", "torch"])
@@ -41,7 +39,7 @@ def assert_best(found: TopK, matrix: Any, k: int) -> None:
     np.testing.assert_array_equal(found.indices, order)
     np.testing.assert_array_equal(found.logits, logits)
     np.testing.assert_array_equal(found.similarities, similarities(logits))
-    assert (found.indices.dtype, found.logits.dtype) == (np.int64, np.float32)
+    assert (found.indices.dtype.name, found.logits.dtype.name) == ("int64", "float32")
 
 
 @pytest.mark.parametrize("k", [1, 3, 7, 1000])
@@ -71,7 +69,7 @@ def test_the_best_are_those_of_rerank(scorer: Scorer) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    arrays(np.float32, (4, 6), elements=LOGITS),
+    arrays(np.float32, (4, 6), elements=st.sampled_from(list(AWKWARD))),
     st.integers(1, 7),
     st.lists(st.integers(0, 2), min_size=6, max_size=6),
 )

@@ -29,7 +29,7 @@ def tied_inputs() -> tuple[Any, Any]:
     """Regions and token ids, of which several images and several captions are the same."""
     regions = random_regions(SGR, IMAGES)
     regions[[2, 5, 6]] = regions[[1, 4, 4]]
-    captions = random_captions(SGR, [2 + (5 * row) % 13 for row in range(IMAGES * PER_IMAGE)])
+    captions = random_captions(SGR, tuple(2 + (5 * row) % 13 for row in range(IMAGES * PER_IMAGE)))
     for row in range(0, len(captions), 3):
         captions[row] = captions[row % 9]
     return regions, captions
@@ -39,12 +39,8 @@ def count_into(
     scorer: Scorer, folder: Path, kill: tuple[int, str] | None = None
 ) -> tuple[PartialRanks, list[int]]:
     """Count the parts that a folder lacks; return all of them merged, and the numbers counted."""
-    images, captions = (
-        encode(inputs)
-        for encode, inputs in zip(
-            (scorer.encode_images, scorer.encode_captions), tied_inputs(), strict=True
-        )
-    )
+    regions, token_ids = tied_inputs()
+    images, captions = scorer.encode_images(regions), scorer.encode_captions(token_ids)
     if not (folder / "thresholds.npz").exists():
         scorer.tiling(images, captions).save(folder / "tiling.json")
         scorer.rank_thresholds(images, captions).save(folder / "thresholds.npz")
