@@ -20,7 +20,7 @@ PACKAGE = Path(sgraf_deploy.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted(Path(__file__).parent.rglob("*.py"))
 
-HEAVY = {"torch", "onnx", "onnxruntime", "tensorrt", "triton", "nltk", "lmdb", "xxhash"}
+HEAVY = {"torch", "onnx", "onnxruntime", "tensorrt", "triton", "nltk", "lmdb", "xxhash", "ray"}
 PLAIN = (
     *("errors", "config", "files", "formats", "html", "progress", "schema", "svg", "versions"),
     "__version__",
@@ -28,7 +28,7 @@ PLAIN = (
 """What everything may import."""
 ORDER = (
     *("bundle", "data", "engines", "gate", "runtime", "evaluation", "cards", "export", "compile"),
-    *("package", "explanation", "gallery", "bench", "train", "demo", "serve", "cli"),
+    *("package", "explanation", "gallery", "bench", "train", "demo", "serve", "distributed", "cli"),
 )
 """The packages; each may import those before it."""
 NEED_TORCH = ("model", "engines.torch", "engines.fused")
