@@ -28,8 +28,7 @@ PLAIN = (
 """What everything may import."""
 ORDER = (
     *("bundle", "data", "engines", "gate", "runtime", "evaluation", "cards", "export", "compile"),
-    *("package", "explanation", "gallery", "bench", "train", "demo", "serve", "distributed"),
-    "cli",
+    *("package", "explanation", "gallery", "bench", "train", "demo", "serve", "distributed", "cli"),
 )
 """The packages; each may import those before it."""
 NEED_TORCH = ("model", "engines.torch", "engines.fused")

@@ -1,1 +1,1 @@
-"""The same bundle, gallery and request code on a cluster of Ray: offline jobs, and the service."""
+"""The same bundle, gallery and requests on many machines, by Ray."""
