@@ -138,5 +138,4 @@ def _mode() -> str:
 def _mode_here() -> str:
     from ray._raylet import AuthenticationMode, get_authentication_mode
 
-    found: AuthenticationMode = get_authentication_mode()
-    return str(found.name).lower()
+    return TOKEN if get_authentication_mode() == AuthenticationMode.TOKEN else "disabled"
