@@ -21,7 +21,6 @@ from sgraf_deploy.cli.common import (
     count,
     data_options,
     describe_scorer,
-    dimensions,
     gathered,
     load_scorer,
     megabytes,
@@ -34,7 +33,6 @@ from sgraf_deploy.cli.ray_options import (
     scorer_settings,
     sharing_options,
     show_progressed,
-    split_source,
 )
 from sgraf_deploy.cli.terminal import duration, echo, progress_bars, table
 
@@ -45,7 +43,7 @@ if TYPE_CHECKING:
     from sgraf_deploy.bench.published import Dataset
     from sgraf_deploy.bundle.bundle import Bundle
     from sgraf_deploy.data.precomp import PrecompSplit
-    from sgraf_deploy.distributed.parts import Request
+    from sgraf_deploy.distributed.parts import Request, SplitSource
     from sgraf_deploy.evaluation.cost import Cost
     from sgraf_deploy.evaluation.evaluate import EvalOptions, Evaluation
     from sgraf_deploy.evaluation.recall import Recall, RecallReport
@@ -157,29 +155,22 @@ def evaluate(
     authors and --folds need every model's matrix of logits in memory, and cannot be shared out.
     """
     from sgraf_deploy.bundle.bundle import Bundle
-    from sgraf_deploy.data.precomp import open_precomp
-    from sgraf_deploy.distributed.parts import Request
+    from sgraf_deploy.distributed.parts import Request, SplitSource
     from sgraf_deploy.evaluation.evaluate import EvalOptions
 
     options = EvalOptions(ties, folds)
     results.check()
     sharing.check()
     opened = Bundle.open(bundle)
-    source = {
-        "captions_per_image": captions_per_image,
-        "limit_images": limit_images,
-        "authors_dev": authors_dev,
-    }
+    source = SplitSource(data, split, captions_per_image, limit_images, authors_dev)
     found: list[Evaluation] = []
     try:
         if sharing.job is None:
-            chosen = open_precomp(data, split, model=dimensions(opened), **source)
-            here = opened, data, chosen, options, results.saved, scorer_arguments
-            _evaluate_here(found, *here)
+            _evaluate_here(found, opened, source, options, results.saved, scorer_arguments)
         else:
             _check_shareable(options, results.saved)
             settings = scorer_settings(sharing, **scorer_arguments)
-            request = Request(bundle_address(bundle), split_source(data, split, **source), settings)
+            request = Request(bundle_address(bundle), source.absolute(), settings)
             _evaluate_shared(found, sharing, request, opened)
         results.write(found[0])
     finally:
@@ -195,8 +186,7 @@ def evaluate(
 def _evaluate_here(
     found: list[Evaluation],
     bundle: Bundle,
-    data: Path,
-    chosen: PrecompSplit,
+    source: SplitSource,
     options: EvalOptions,
     saved: Path | None,
     scorer_arguments: dict[str, Any],
@@ -204,6 +194,7 @@ def _evaluate_here(
     """Evaluate in this process; the result is kept even if its similarities cannot be."""
     from sgraf_deploy.evaluation.evaluate import evaluate_split
 
+    chosen = source.open(bundle)
     with (
         load_scorer(bundle, **scorer_arguments) as scorer,
         _similarities(saved, chosen) as out,
@@ -211,7 +202,7 @@ def _evaluate_here(
     ):
         echo(describe_scorer(scorer))
         images, captions = count(chosen.images, "image"), count(len(chosen.captions), "caption")
-        echo(f"split {chosen.name} of {data}: {images} × {captions}")
+        echo(f"split {chosen.name} of {source.folder}: {images} × {captions}")
         found.append(
             evaluate_split(
                 scorer, chosen, options, out=out, stage=bars, tell=show_finding, announce=_announce
@@ -225,7 +216,7 @@ def _evaluate_shared(
     """Evaluate in pieces."""
     from sgraf_deploy.distributed.offline import Hooks, evaluate_job
 
-    with sharing.open(request) as (runner, job), progress_bars() as bars:
+    with sharing.open_job(request) as (runner, job), progress_bars() as bars:
         hooks = Hooks(bars, show_finding, _announce)
         result, progressed = evaluate_job(runner, job, bundle, request.source.name, hooks)
         found.append(result)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,19 +15,25 @@ from sgraf_deploy.cli.common import PATH
 from sgraf_deploy.cli.terminal import echo
 
 if TYPE_CHECKING:
-    from sgraf_deploy.distributed.actors import Runner
-    from sgraf_deploy.distributed.offline import Progressed
-    from sgraf_deploy.distributed.parts import Job, Request, ScorerSettings, SplitSource
+    from sgraf_deploy.distributed.actors import Runner, Worker
+    from sgraf_deploy.distributed.offline import JobRunner, Progressed
+    from sgraf_deploy.distributed.parts import Job, Request, ScorerSettings
+    from sgraf_deploy.engines.base import EngineOptions
 
+P = TypeVar("P")
+D = TypeVar("D")
 F = TypeVar("F", bound=Callable[..., Any])
+
+HERE = "local"
 
 RAY = click.option(
     "--ray",
     is_flag=False,
-    flag_value="auto",
+    flag_value=HERE,
     metavar="[ADDRESS]",
-    help="Share the work among actors of a Ray cluster: that at ADDRESS, such as 10.0.0.5:6379, or "
-    "the one that this machine belongs to. Without a value it goes last, or before an option.",
+    help="Share the work among actors of the Ray cluster at ADDRESS, such as 10.0.0.5:6379, or "
+    "auto for the one that this machine belongs to. Without a value one is started on this machine "
+    "until the command ends; another option, or nothing, then follows.",
 )
 ACTORS = click.option(
     "--actors",
@@ -64,14 +71,31 @@ class SharingOptions:
             raise InputError("--ray", expected="--job DIR together with it", hint=hint)
 
     @contextmanager
-    def open(self, request: Request) -> Iterator[tuple[Runner, Job]]:
-        """Yield who does the work, and the job's folder."""
-        from sgraf_deploy.distributed.actors import LocalRunner
+    def open_job(self, request: Request) -> Iterator[tuple[JobRunner, Job]]:
+        """Yield who does a job's pieces, and its folder."""
         from sgraf_deploy.distributed.parts import Job
+        from sgraf_deploy.distributed.worker import JobWorker
 
         folder = (self.job or Path()).absolute()
-        with LocalRunner(request, folder) as runner:
+        worker = partial(JobWorker, request, folder)
+        with self.open(worker, request.settings.options) as runner:
             yield runner, Job(folder)
+
+    @contextmanager
+    def open(
+        self, worker: Callable[[], Worker[P, D]], options: EngineOptions
+    ) -> Iterator[Runner[P, D]]:
+        """Yield who does the work: actors, or a worker in this process."""
+        from sgraf_deploy.distributed.actors import LocalRunner, ray_runner
+
+        if self.ray is None:
+            with LocalRunner(worker()) as runner:
+                yield runner
+        else:
+            address = None if self.ray == HERE else self.ray
+            with ray_runner(worker, options, address=address, actors=self.actors) as found:
+                echo(f"{found.workers} actors")
+                yield found
 
 
 def sharing_options(command: F) -> F:
@@ -79,13 +103,6 @@ def sharing_options(command: F) -> F:
     for option in (JOB, ACTORS, RAY):
         command = option(command)
     return command
-
-
-def split_source(data: Path, split: str, **limits: Any) -> SplitSource:
-    """A split, by a path that is valid in any folder."""
-    from sgraf_deploy.distributed.parts import SplitSource
-
-    return SplitSource(data.absolute(), split, **limits)
 
 
 def scorer_settings(sharing: SharingOptions, **arguments: Any) -> ScorerSettings:

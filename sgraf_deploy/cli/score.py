@@ -14,7 +14,6 @@ from sgraf_deploy.cli.common import (
     count,
     data_options,
     describe_scorer,
-    dimensions,
     gathered,
     load_scorer,
     scorer_options,
@@ -26,7 +25,6 @@ from sgraf_deploy.cli.ray_options import (
     scorer_settings,
     sharing_options,
     show_progressed,
-    split_source,
 )
 from sgraf_deploy.cli.terminal import echo, progress_bars
 
@@ -90,7 +88,7 @@ def score(
     have the numbers of their lines, counted from 1.
     """
     from sgraf_deploy.bundle.bundle import Bundle
-    from sgraf_deploy.data.precomp import open_precomp
+    from sgraf_deploy.distributed.parts import Request, SplitSource
     from sgraf_deploy.evaluation.candidates import DIRECTIONS, Candidates, check_format
     from sgraf_deploy.gallery.splits import given_ids, image_ids
 
@@ -99,8 +97,8 @@ def score(
     check_format(output, len(wanted))
     sharing.check()
     opened = Bundle.open(bundle)
-    limits = {"captions_per_image": captions_per_image, "limit_images": limit_images}
-    chosen = open_precomp(data, split, model=dimensions(opened), **limits)
+    source = SplitSource(data, split, captions_per_image, limit_images)
+    chosen = source.open(opened)
     images = image_ids(data, chosen)
     captions = given_ids(None, len(chosen.captions), "captions", first=1)
     sizes = count(chosen.images, "image"), count(len(captions), "caption")
@@ -108,11 +106,9 @@ def score(
     if sharing.job is None:
         found = _here(opened, chosen, k, scorer_arguments)
     else:
-        from sgraf_deploy.distributed.parts import Request
-
         settings = scorer_settings(sharing, **scorer_arguments)
-        source = split_source(data, split, **limits)
-        found = _shared(sharing, Request(bundle_address(bundle), source, settings, k))
+        request = Request(bundle_address(bundle), source.absolute(), settings, k)
+        found = _shared(sharing, request)
     best = {each: found[each] for each in wanted}
     Candidates(best, images, captions).write(output)
     echo(f"wrote {output}")
@@ -131,7 +127,7 @@ def _here(
 def _shared(sharing: SharingOptions, request: Request) -> dict[Direction, TopK]:
     from sgraf_deploy.distributed.offline import Hooks, find_best
 
-    with sharing.open(request) as (runner, job), progress_bars() as bars:
+    with sharing.open_job(request) as (runner, job), progress_bars() as bars:
         found, progressed = find_best(runner, job, Hooks(stage=bars, tell=show_finding))
     show_progressed(progressed, job)
     return found

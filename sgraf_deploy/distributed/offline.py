@@ -16,7 +16,8 @@ from typing import TypeVar
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.config import Direction
 from sgraf_deploy.distributed.actors import Runner
-from sgraf_deploy.distributed.parts import Job, Kind, Plan
+from sgraf_deploy.distributed.parts import Job, Kind, Piece, Plan
+from sgraf_deploy.distributed.worker import Done
 from sgraf_deploy.engines.ranks import RankCounts
 from sgraf_deploy.evaluation.chance import chance_findings
 from sgraf_deploy.evaluation.cost import Cost, Memory
@@ -43,6 +44,8 @@ STAGES: tuple[tuple[str, tuple[Kind, ...]], ...] = (
 
 AT_ONCE = 16
 """The parts that are held while they are merged."""
+
+JobRunner = Runner[Piece, Done]
 
 M = TypeVar("M", PartialRanks, PartialTopK)
 
@@ -73,17 +76,16 @@ class Hooks:
     clock: Callable[[], float] = time.perf_counter
 
 
-def run_pieces(runner: Runner, job: Job, hooks: Hooks = Hooks()) -> Progressed:
+def run_pieces(runner: JobRunner, job: Job, hooks: Hooks = Hooks()) -> Progressed:
     """Do all pieces of a job that are not finished; call it inside `Job.only_driver`.
 
     `hooks.step` is called with `planned`, with the name of each piece that was done, and with
-    `finished`. Raises as `Worker.prepare` and `Worker.run`.
+    `finished`. Raises as `JobWorker`.
     """
-    runner.prepare()
+    for finding in runner.prepare():
+        hooks.tell(finding)
     plan = job.plan
     hooks.step("planned")
-    for finding in plan.findings:
-        hooks.tell(finding)
     hooks.announce(Cost(_memory(plan), None))
     progressed = Progressed()
     for name, kinds in STAGES:
@@ -120,14 +122,16 @@ def best_candidates(job: Job) -> dict[Direction, TopK]:
 def _merged(job: Job, load: Callable[[Path], M], merge: Callable[[Sequence[M]], M]) -> M:
     """All parts merged, a few at a time."""
     files = [job.file(piece) for piece in job.plan.pieces("part")]
-    merged: list[M] = []
-    for start in range(0, len(files), AT_ONCE):
-        merged = [merge([*merged, *map(load, files[start : start + AT_ONCE])])]
-    return merged[0]
+    merged = load(files[0])
+    for start in range(1, len(files), AT_ONCE):
+        held = [merged]
+        held.extend(map(load, files[start : start + AT_ONCE]))
+        merged = merge(held)
+    return merged
 
 
 def evaluate_job(
-    runner: Runner, job: Job, bundle: Bundle, split_name: str, hooks: Hooks = Hooks()
+    runner: JobRunner, job: Job, bundle: Bundle, split_name: str, hooks: Hooks = Hooks()
 ) -> tuple[Evaluation, Progressed]:
     """Evaluate a bundle on a split as `evaluate_split` does, in pieces that a runner does."""
     with job.only_driver():
@@ -160,7 +164,7 @@ def evaluate_job(
 
 
 def find_best(
-    runner: Runner, job: Job, hooks: Hooks = Hooks()
+    runner: JobRunner, job: Job, hooks: Hooks = Hooks()
 ) -> tuple[dict[Direction, TopK], Progressed]:
     """Find the best candidates of every query, in pieces that a runner does."""
     with job.only_driver():

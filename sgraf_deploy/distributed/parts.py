@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -33,7 +33,7 @@ from sgraf_deploy.files.locks import holder, take_lock
 from sgraf_deploy.files.writer import write_json
 from sgraf_deploy.runtime.part import Execution
 from sgraf_deploy.runtime.scorer import Scorer, load
-from sgraf_deploy.runtime.tiles import Tiling
+from sgraf_deploy.runtime.tiles import TileShape, Tiling
 from sgraf_deploy.schema import Document, check_version, decode, encode, parse, shown
 
 Kind = Literal["images", "captions", "truths", "part"]
@@ -50,6 +50,7 @@ class ScorerSettings:
     precision: Precision | None = None
     options: EngineOptions = field(default_factory=EngineOptions)
     max_words: int | None = None
+    tile: TileShape | None = None
 
     def load(self, bundle: Bundle) -> Scorer:
         """Load a bundle; raises as `runtime.load`."""
@@ -58,6 +59,7 @@ class ScorerSettings:
             self.engine,
             self.precision,
             options=self.options,
+            tile=self.tile,
             max_words=self.max_words,
             caption_cache=0,
         )
@@ -72,6 +74,10 @@ class SplitSource:
     captions_per_image: int
     limit_images: int | None = None
     authors_dev: bool = False
+
+    def absolute(self) -> SplitSource:
+        """The same, by a path that is valid in any folder."""
+        return replace(self, folder=self.folder.absolute())
 
     def open(self, bundle: Bundle) -> PrecompSplit:
         """Open it for a bundle's models; raises as `open_precomp`."""

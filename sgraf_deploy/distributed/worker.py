@@ -13,6 +13,7 @@ import numpy as np
 
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.data.captions import encode_captions
+from sgraf_deploy.data.findings import Finding
 from sgraf_deploy.data.precomp import PrecompSplit
 from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.distributed.parts import Job, Piece, Request, piece_range
@@ -36,7 +37,7 @@ class Done:
     worker: str
 
 
-class Worker:
+class JobWorker:
     """Does pieces of one job; it keeps the inputs of the last one, which the next often needs."""
 
     def __init__(self, request: Request, folder: Path) -> None:
@@ -48,8 +49,8 @@ class Worker:
         """The host and the process: `HOST:PROCESS`."""
         return f"{socket.gethostname()}:{os.getpid()}"
 
-    def prepare(self) -> str:
-        """Make the plan if there is none, and check that it is of this request; returns the name.
+    def prepare(self) -> tuple[Finding, ...]:
+        """Make the plan if there is none, and check that it is of this request; what is to be told.
 
         Raises InputError, which names what differs, for the folder of another job, and whatever is
         wrong with the data and the bundle.
@@ -58,7 +59,7 @@ class Worker:
         if not self._job.is_planned:
             make_plan(self._job, identity, self._loaded, self._split)
         self._job.check(identity)
-        return self.name
+        return self._job.plan.findings
 
     def run(self, piece: Piece) -> Done:
         """Do a piece and write its file, unless that is there already.
@@ -134,17 +135,17 @@ class Worker:
             int(np.searchsorted(ends, first, side="right")), int(np.searchsorted(ends, end)) + 1
         )
         images = self._load_images(shards)
-        where = {
-            "tiling": tiling,
-            "first_image": piece_range(plan.images, shards.start).start,
-        }
+        first = piece_range(plan.images, shards.start).start
+        count, find = self._scorer.count_tiles, self._scorer.top_k_tiles
         if plan.identity.k is None:
-            found = self._scorer.count_tiles(
-                images, self._captions, self._thresholds, tiles, **where
+            thresholds = self._thresholds
+            ranks = count(
+                images, self._captions, thresholds, tiles, tiling=tiling, first_image=first
             )
-            found.save(self._job.file(piece))
+            ranks.save(self._job.file(piece))
         else:
-            best = self._scorer.top_k_tiles(images, self._captions, plan.identity.k, tiles, **where)
+            k = plan.identity.k
+            best = find(images, self._captions, k, tiles, tiling=tiling, first_image=first)
             best.save(self._job.file(piece))
 
     @cached_property
