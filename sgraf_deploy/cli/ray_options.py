@@ -133,7 +133,7 @@ def bundle_address(bundle: Path | str) -> str:
 
 def show_progressed(progressed: Progressed, job: Job) -> None:
     """Print what a run did, and what it found done."""
-    workers = len(progressed.by_worker)
+    workers = len(progressed.workers())
     echo(
         f"job {job.folder}: {progressed.done:,} pieces done by {workers} "
         f"worker{'' if workers == 1 else 's'}, {progressed.found:,} were there already"

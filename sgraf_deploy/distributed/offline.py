@@ -55,7 +55,8 @@ class Progressed:
     """What a run of a job did: the pieces that it found finished, and who did the others."""
 
     found: int = 0
-    by_worker: Counter[str] = field(default_factory=Counter)
+    by_worker: Counter[tuple[str, Kind]] = field(default_factory=Counter)
+    """The pieces of a kind that a worker did."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time by stage."""
 
@@ -63,6 +64,10 @@ class Progressed:
     def done(self) -> int:
         """The pieces that this run did."""
         return self.by_worker.total()
+
+    def workers(self, kind: Kind | None = None) -> set[str]:
+        """Who did pieces, or pieces of one kind."""
+        return {worker for worker, done in self.by_worker if kind in (None, done)}
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ def run_pieces(runner: JobRunner, job: Job, hooks: Hooks = Hooks()) -> Progresse
         if missing:
             progress = hooks.stage(name) or (lambda done, total: None)
             for done, each in enumerate(runner.run(missing), 1):
-                progressed.by_worker[each.worker] += 1
+                progressed.by_worker[each.worker, each.piece.kind] += 1
                 hooks.step(each.piece.name)
                 progress(done, len(missing))
         progressed.seconds[name] = hooks.clock() - start

@@ -1,6 +1,7 @@
 """Jobs on a small split that has ties, and a process that is killed while it drives one.
 
-Run as a script, `jobs.py BUNDLE DATA FOLDER STEP` counts ranks in pieces, and is killed at a step.
+Run as a script, `jobs.py BUNDLE DATA FOLDER STEP [ADDRESS]` counts ranks in pieces, by itself or on
+the cluster at an address, and is killed at a step.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from support.small_models import SGR, random_regions
 
 import sgraf_deploy
 from sgraf_deploy.bundle.bundle import Bundle
-from sgraf_deploy.distributed.actors import LocalRunner
-from sgraf_deploy.distributed.offline import Hooks, Progressed, count_ranks, run_pieces
+from sgraf_deploy.distributed.actors import LocalRunner, RayRunner, ray_runner
+from sgraf_deploy.distributed.offline import Hooks, JobRunner, Progressed, run_pieces
 from sgraf_deploy.distributed.parts import Job, Piece, Request, ScorerSettings, SplitSource
 from sgraf_deploy.distributed.worker import Done, JobWorker
 from sgraf_deploy.engines.base import EngineOptions
@@ -51,6 +52,16 @@ def request(bundle: Path, data: Path, k: int | None = None, **settings: Any) -> 
 
 
 @contextmanager
+def shared(
+    wanted: Request, folder: Path, actors: int, address: str = "auto"
+) -> Iterator[RayRunner[Piece, Done]]:
+    """A runner with actors on a cluster, which end with the block."""
+    worker, options = partial(JobWorker, wanted, folder), wanted.settings.options
+    with ray_runner(worker, options, address=address, actors=actors) as runner:
+        yield runner
+
+
+@contextmanager
 def local(wanted: Request, folder: Path) -> Iterator[LocalRunner[Piece, Done]]:
     """A runner in this process, closed after the block."""
     with LocalRunner(JobWorker(wanted, folder)) as runner:
@@ -61,8 +72,16 @@ def drive(
     wanted: Request, folder: Path, step: Callable[[str], None] = lambda name: None
 ) -> Progressed:
     """Run a job in this process, to its end."""
+    with local(wanted, folder) as runner:
+        return drive_with(runner, folder, step)
+
+
+def drive_with(
+    runner: JobRunner, folder: Path, step: Callable[[str], None] = lambda name: None
+) -> Progressed:
+    """Run a job to its end."""
     job = Job(folder)
-    with local(wanted, folder) as runner, job.only_driver():
+    with job.only_driver():
         return run_pieces(runner, job, Hooks(step=step))
 
 
@@ -86,9 +105,9 @@ def files_of(folder: Path) -> dict[str, int]:
     return {file.name: file.stat().st_mtime_ns for file in folder.glob("*.npz")}
 
 
-def run_killed(bundle: Path, data: Path, folder: Path, step: str) -> int:
+def run_killed(bundle: Path, data: Path, folder: Path, step: str, *address: str) -> int:
     """Run this file as a script; its exit status."""
-    command = [sys.executable, __file__, *map(str, (bundle, data, folder)), step]
+    command = [sys.executable, __file__, *map(str, (bundle, data, folder)), step, *address]
     path = os.pathsep.join(map(str, PATHS))
     return subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False).returncode
 
@@ -100,5 +119,9 @@ def _die(last: str, name: str) -> None:
 
 if __name__ == "__main__":
     _bundle, _data, _folder = map(Path, sys.argv[1:4])
-    drive(request(_bundle, _data), _folder, partial(_die, sys.argv[4]))
-    count_ranks(Job(_folder))
+    _kill = partial(_die, sys.argv[4])
+    if len(sys.argv) == 5:
+        drive(request(_bundle, _data), _folder, _kill)
+    else:
+        with shared(request(_bundle, _data), _folder, 2, sys.argv[5]) as _runner:
+            drive_with(_runner, _folder, _kill)
