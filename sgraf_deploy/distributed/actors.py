@@ -13,8 +13,10 @@ from sgraf_deploy.distributed.cluster import connected
 from sgraf_deploy.engines.base import EngineOptions
 from sgraf_deploy.errors import DeviceError, InputError, SgrafDeployError
 
-RETRIES = 3
-"""How often a piece is begun anew whose actor was lost: it may be the piece that kills actors."""
+RESTARTS = 10
+"""How often an actor is started anew, elsewhere if its node is gone; a piece that kills every actor
+ends a job that way. Pieces are retried without limit: each attempt to reach a node that is gone
+counts as one, for as long as Ray takes it for alive."""
 
 
 P_contra = TypeVar("P_contra", contravariant=True)
@@ -151,7 +153,7 @@ def ray_runner(
             what = f"actors of {each} on this cluster"
             raise InputError(what, expected=f"1 … {room}", got=wanted, hint=hint)
         kind = ray.remote(
-            num_cpus=slots.cpus, num_gpus=slots.gpus, max_restarts=-1, max_task_retries=RETRIES
+            num_cpus=slots.cpus, num_gpus=slots.gpus, max_restarts=RESTARTS, max_task_retries=-1
         )(_Actor)
         handles = [kind.remote(worker) for _ in range(wanted)]
         for handle in handles:
@@ -187,7 +189,7 @@ def _translated() -> Iterator[None]:
     except RayActorError as error:
         raise DeviceError(
             "an actor of the job",
-            expected=f"it to end after at most {RETRIES} new starts",
+            expected=f"it to end after at most {RESTARTS} new starts",
             got=str(error).splitlines()[0],
             hint="see Ray's log for why it died, often memory; the same command goes on",
         ) from error

@@ -87,12 +87,12 @@ def test_an_actor_that_is_killed_half_way(cluster: Any, small: Request, tmp_path
 
         def kill(name: str) -> None:
             if name.startswith("part-") and not killed:
-                killed.add(_processes(folder, runner)[0])
+                killed.add(_processes(runner)[0])
                 for process in killed:
                     os.kill(process, signal.SIGKILL)
 
         drive_with(runner, folder, kill)
-        assert killed.isdisjoint(_processes(folder, runner))
+        assert killed.isdisjoint(_processes(runner))
     assert killed
     check_equal(count_ranks(Job(folder)), of_one_process(small))
 
@@ -171,12 +171,10 @@ def test_an_error_in_an_actor_is_the_commands(
 
 def _nodes(runner: Any) -> list[str]:
     """The nodes of a runner's actors."""
-    import ray
-
-    return [_state(actor)["Address"]["NodeID"] for actor in runner._actors if ray.is_initialized()]
+    return [_state(actor)["Address"]["NodeID"] for actor in runner._actors]
 
 
-def _processes(folder: Path, runner: Any) -> list[int]:
+def _processes(runner: Any) -> list[int]:
     """The processes of a runner's actors."""
     return [_state(actor)["Pid"] for actor in runner._actors]
 
