@@ -91,6 +91,22 @@ def test_awkward_logits_are_listed_as_in_the_matrix(matrix: Any, k: int, owners:
     assert_best(best["text_to_image"], matrix.T, min(k, 4))
 
 
+def test_long_lists_are_in_order() -> None:
+    """A list so long that finding its candidates does not put them in order on the way."""
+    k, captions = 700, 3000
+    whole = ListedWhole("b", "fake", "fp32", "fp32", "cpu", "t", 2, 2, captions, k)
+    matrix = np.random.default_rng(0).integers(-500, 500, (2, captions)).astype(np.float32)
+    parts = []
+    for number, columns in enumerate(np.split(np.random.default_rng(1).permutation(captions), 2)):
+        finder = BestFinder(Touched(np.arange(2), np.sort(columns), columns[:0]), 2, captions, k)
+        finder.add(0, columns, matrix[:, columns])
+        own = np.arange(2), np.sort(columns)
+        parts.append(PartialTopK(whole, np.array([number]), *own, *finder.found()))
+    best = PartialTopK.merge(parts).result()
+    assert_best(best["image_to_text"], matrix, k)
+    assert_best(best["text_to_image"], matrix.T, 2)
+
+
 def test_foreign_parts_and_missing_tiles_are_refused(exported: Bundle) -> None:
     inputs = tied_inputs()
     with load(exported, engine="native", tile=TILE) as scorer:
