@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ def ray_environment(ray_folder: Path) -> Iterator[None]:
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_TMPDIR": str(ray_folder),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "SGRAF_DEPLOY_STATE": str(ray_folder / "state"),
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
     }
     with pytest.MonkeyPatch.context() as patch:
@@ -65,7 +67,8 @@ def cluster(ray_folder: Path, ray_environment: None) -> Iterator[Any]:
     `cluster.address` is what `--ray` is given. A test that removes a node adds its own first, and
     one that starts Ray Serve ends it.
     """
-    import ray
+    with warnings.catch_warnings(action="ignore"):  # of Ray's own use of pydantic
+        import ray.serve
     from ray.cluster_utils import Cluster
 
     head = {**node_options(HEAD_CPUS), "include_dashboard": False}
