@@ -227,9 +227,11 @@ def drive(
 
 def object_store_bytes() -> int:
     """What the cluster's object stores hold now."""
+    import ray
     from ray._private.internal_api import get_memory_info_reply, get_state_from_address
 
-    stats = get_memory_info_reply(get_state_from_address()).store_stats
+    state = get_state_from_address(ray.get_runtime_context().gcs_address)
+    stats = get_memory_info_reply(state).store_stats
     return int(stats.object_store_bytes_used)
 
 
