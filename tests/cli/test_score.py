@@ -41,7 +41,8 @@ def expected(world: World) -> dict[str, Any]:
     """The best candidates by direction, straight from the scorer."""
     split = open_precomp(world.data, "dev")
     with sgraf_deploy.load(world.bundle) as scorer:
-        return dict(scorer.top_k_tiles(split.regions, split.captions, K).result())
+        found: Any = scorer.top_k_tiles(split.regions, split.captions, K).result()
+        return dict(found)
 
 
 def ranked(best: Any, queries: list[str], candidates: list[str]) -> list[tuple[Any, ...]]:

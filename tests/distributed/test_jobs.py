@@ -9,10 +9,13 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.jobs import (
     IMAGES,
     check_equal,
@@ -25,12 +28,14 @@ from support.jobs import (
     write_tied,
 )
 from support.refusals import ANY, refused
+from support.small_models import SGR
 
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.distributed import planning, worker
 from sgraf_deploy.distributed.offline import best_candidates, count_ranks, run_pieces
 from sgraf_deploy.distributed.parts import Job, Piece, Request
 from sgraf_deploy.errors import DataError, InputError
+from sgraf_deploy.runtime import Scorer, encode
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +135,46 @@ def test_captions_are_encoded_as_if_together(finished: Path, wanted: Request) ->
         for name, array in rows.items():
             assert np.array_equal(array, images[member][name]), (member, name)
     found.close()
+
+
+def test_shards_of_several_batches(
+    wanted: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts read the shards that they need, and batches are encoded one by one."""
+    monkeypatch.setattr(encode, "_image_step", lambda context: 6)
+    monkeypatch.setattr(encode, "SMALLEST_TEXT_BATCH", 0)
+    monkeypatch.setattr(encode, "_word_bytes", lambda config: 2**18)
+    monkeypatch.setattr(planning, "LEAST", 12)
+    encoded: list[int] = []
+    encode_captions = Scorer.encode_captions
+
+    def record(scorer: Scorer, captions: Any, *more: Any) -> Any:
+        encoded.append(len(captions))
+        return encode_captions(scorer, captions, *more)
+
+    monkeypatch.setattr(Scorer, "encode_captions", record)
+    drive(wanted, tmp_path / "job")
+    job = Job(tmp_path / "job")
+    assert job.plan.images == (*range(6, IMAGES, 6), IMAGES)
+    assert len(job.plan.batches) > len(job.plan.captions) > 2
+    assert encoded == np.diff([0, *job.plan.batches]).tolist()
+    check_equal(count_ranks(job), of_one_process(wanted))
+
+
+@given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=200), words=st.integers(1, 300))
+def test_a_batch_by_itself_is_one_batch(lengths: list[int], words: int) -> None:
+    """Else it would be cut where it is not cut among all captions."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encode, "SMALLEST_TEXT_BATCH", words)
+        context: Any = SimpleNamespace(
+            configs={"sgr": SGR},
+            limits=SimpleNamespace(advice=SimpleNamespace(encoder_bytes=0)),
+            at_most=lambda graph, axis, most: most,
+        )
+        ordered = np.sort(np.array(lengths, np.int32))
+        for batch in list(encode._text_batches(context, ordered)):
+            (alone,) = encode._text_batches(context, ordered[batch.rows])
+            assert (alone.stop, alone.row_cost) == (batch.stop - batch.start, batch.row_cost)
 
 
 CHANGES: dict[str, Callable[[Request, Path], Request]] = {

@@ -165,8 +165,8 @@ def test_an_error_in_an_actor_is_the_commands(
     assert result.error is not None
     assert result.error.what.startswith("caption")
     refused_line(run("eval", demo.bundle, *split, *ray, 99), InputError, expected="1 … 10", got=99)
-    ray = ("--ray", cluster.address, "--job", "job", "--device", "cuda:1")
-    refused_line(run("eval", demo.bundle, *split, *ray), InputError, "--device", got="cuda:1")
+    gpu = ("--ray", cluster.address, "--job", "job", "--device", "cuda:1")
+    refused_line(run("eval", demo.bundle, *split, *gpu), InputError, "--device", got="cuda:1")
 
 
 def _nodes(runner: Any) -> list[str]:
