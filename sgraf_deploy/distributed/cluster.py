@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sgraf_deploy.errors import InputError, UnavailableError
+from sgraf_deploy.files.writer import write_file
 
 INSTALL = "pip install 'sgraf-deploy[ray]'"
 TOKEN = "token"
@@ -53,8 +54,9 @@ def connected(address: str | None = None, *, guarded: bool = False) -> Iterator[
     """
     check_installed()
     with ExitStack() as stack:
-        local = _local(stack) if address is None else {}
-        _set(stack, ALWAYS | local)
+        _set(stack, ALWAYS)
+        if address is None:
+            _set(stack, _local(stack))
         import ray
 
         if not ray.is_initialized():
@@ -92,9 +94,8 @@ def _local(stack: ExitStack) -> Mapping[str, str]:
     """What keeps a new cluster on loopback, behind a token, and its files in a folder that goes."""
     folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp" if os.name == "posix" else None))
     stack.callback(shutil.rmtree, folder, ignore_errors=True)
-    token = folder / "token"
-    token.touch(mode=0o600)
-    token.write_text(secrets.token_hex(32))
+    token = folder / "token"  # the folder is this user's alone
+    write_file(token, secrets.token_hex(32), what="token")
     return {
         "RAY_AUTH_MODE": TOKEN,
         "RAY_AUTH_TOKEN_PATH": str(token),

@@ -17,11 +17,11 @@ pytestmark = pytest.mark.ray
 def test_the_cluster_works_and_listens_on_loopback_alone(cluster: Any, ray_folder: Path) -> None:
     import ray
 
-    @ray.remote
     def twice(number: int) -> int:
         return 2 * number
 
-    assert ray.get([twice.remote(number) for number in range(4)]) == [0, 2, 4, 6]
+    remote = ray.remote(twice)
+    assert ray.get([remote.remote(number) for number in range(4)]) == [0, 2, 4, 6]
     found = processes_of(ray_folder)
     assert sum("gcs_server" in command for command in found.values()) == 1
     assert sum("raylet/raylet" in command for command in found.values()) == 3
@@ -31,14 +31,13 @@ def test_the_cluster_works_and_listens_on_loopback_alone(cluster: Any, ray_folde
 def test_nothing_is_reported_and_tokens_are_asked_for(cluster: Any) -> None:
     import ray
 
-    @ray.remote
     def told() -> tuple[bool, bool]:
         from ray._common.usage.usage_lib import usage_stats_enabled
         from ray._raylet import AuthenticationMode, get_authentication_mode
 
         return usage_stats_enabled(), get_authentication_mode() == AuthenticationMode.TOKEN
 
-    assert ray.get(told.remote()) == (False, True)
+    assert ray.get(ray.remote(told).remote()) == (False, True)
 
 
 LOCAL = """
@@ -50,8 +49,8 @@ from sgraf_deploy.distributed.cluster import connected
 with connected():
     import ray
     folder = Path(os.environ["RAY_TMPDIR"])
-    token = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
-    assert token.stat().st_mode & 0o777 == 0o600
+    assert Path(os.environ["RAY_AUTH_TOKEN_PATH"]).parent == folder
+    assert folder.stat().st_mode & 0o777 == 0o700
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
     print({host for host, _ in listening_of(folder)}, len(ray.nodes()))
     with connected():  # one that is there is used, and kept

@@ -146,4 +146,5 @@ def test_images_are_read_once_and_never_changed() -> None:
         with refused(ConflictError) as found:
             images(FakeShard(), act)
         assert "sgraf-deploy index" in (found.error.hint or "")
+        assert isinstance(found.error, ConflictError)
         assert found.error.code == "read_only"

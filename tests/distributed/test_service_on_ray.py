@@ -52,10 +52,10 @@ def deployed(
     config.write_text(
         f"bundle: {bundle.path}\ngalleries: [{', '.join(galleries)}]\naddress: {cluster.address}\n"
     )
-    command = [sys.executable, "-m", "sgraf_deploy", "serve", "--ray", config, "--engine", "ort"]
+    command = [sys.executable, "-m", "sgraf_deploy", "serve", "--ray", str(config)]
     try:
         ran = subprocess.run(
-            [*command, "--keys", keys, "--port", str(port)],
+            [*command, "--engine", "ort", "--keys", str(keys), "--port", str(port)],
             capture_output=True,
             check=False,
             text=True,
@@ -92,8 +92,8 @@ def test_the_gallery_is_read_and_not_changed(deployed: Deployed) -> None:
         assert (found.status_code, found.json()) == (200, {"id": id_}), row
     check_refused(deployed.http.get(IMAGE + "none"), 404, "image_not_found")
     body = {**regions_of(REGIONS[0]), "boxes": BOXES.tolist()}
-    for method, more in (("PUT", {"json": body}), ("DELETE", {})):
-        response = deployed.http.request(method, IMAGE + "x", headers=bearer(WRITER), **more)
+    for method, sent in (("PUT", body), ("DELETE", None)):
+        response = deployed.http.request(method, IMAGE + "x", headers=bearer(WRITER), json=sent)
         assert "sgraf-deploy index" in check_refused(response, 409, "read_only")
     described = deployed.http.get("/openapi.json").json()["paths"][f"{IMAGE}{{id}}"]
     assert "409" in described["put"]["responses"]

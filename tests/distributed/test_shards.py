@@ -107,6 +107,7 @@ def test_what_no_shard_has_is_an_error_of_its_place_in_the_request(server: Serve
 
     with refused(NotFoundError, "documents[3]") as found:
         join(call, shares, answers)
+    assert isinstance(found.error, NotFoundError)
     assert found.error.param == "documents[3]"
 
 
