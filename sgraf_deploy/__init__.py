@@ -25,10 +25,13 @@ if TYPE_CHECKING:
     from sgraf_deploy.gallery.store import Gallery
     from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
     from sgraf_deploy.runtime.encoding import Encoding
+    from sgraf_deploy.runtime.partial import PartialRanks
     from sgraf_deploy.runtime.requests import RerankCall
     from sgraf_deploy.runtime.rerank import RankedItem, RerankResult
     from sgraf_deploy.runtime.scorer import Scorer, load
+    from sgraf_deploy.runtime.thresholds import RankThresholds
     from sgraf_deploy.runtime.tiles import TilePlan, TileShape, Tiling
+    from sgraf_deploy.runtime.top_k import PartialTopK, TopK
 
 __version__ = "0.2.0"
 
@@ -41,7 +44,10 @@ __all__ = [
     "Explanation",
     "Gallery",
     "GalleryRanker",
+    "PartialRanks",
+    "PartialTopK",
     "RankCounts",
+    "RankThresholds",
     "RankedItem",
     "RankedRecord",
     "RerankCall",
@@ -53,6 +59,7 @@ __all__ = [
     "TilePlan",
     "TileShape",
     "Tiling",
+    "TopK",
     "__version__",
     "errors",
     "explain",
@@ -68,7 +75,10 @@ _HOMES = {
     "Explanation": "sgraf_deploy.explanation.values",
     "Gallery": "sgraf_deploy.gallery.store",
     "GalleryRanker": "sgraf_deploy.gallery.adaptor",
+    "PartialRanks": "sgraf_deploy.runtime.partial",
+    "PartialTopK": "sgraf_deploy.runtime.top_k",
     "RankCounts": "sgraf_deploy.engines.ranks",
+    "RankThresholds": "sgraf_deploy.runtime.thresholds",
     "RankedItem": "sgraf_deploy.runtime.rerank",
     "RankedRecord": "sgraf_deploy.gallery.ranked",
     "RerankCall": "sgraf_deploy.runtime.requests",
@@ -80,6 +90,7 @@ _HOMES = {
     "TilePlan": "sgraf_deploy.runtime.tiles",
     "TileShape": "sgraf_deploy.runtime.tiles",
     "Tiling": "sgraf_deploy.runtime.tiles",
+    "TopK": "sgraf_deploy.runtime.top_k",
     "explain": "sgraf_deploy.explanation.explain",
     "load": "sgraf_deploy.runtime.scorer",
 }

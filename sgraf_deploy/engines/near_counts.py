@@ -9,12 +9,12 @@ too.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sgraf_deploy.engines.ensemble import Logits
+from sgraf_deploy.engines.tallies import Counts, Queries, Tally, add_keys, pack
 
 SLACK = 1e-5
 """How far a pair's logit may be from its logit in a tile, in fp32, as a share of the largest logit.
@@ -28,9 +28,6 @@ SMALLEST_LOGIT = 1e-2
 
 MOST_KEPT = 1 << 20
 """Candidates that are kept one by one; beyond, those of one query and logit are merged."""
-
-Counts = NDArray[np.int64]
-Queries = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,35 +69,28 @@ class NearCounts:
         """Add what `look` found in a tile; every candidate is added once."""
         self._better[look.queries] += look.better
         if look.close_queries.size:
-            bits = look.close_logits.view(np.uint32).astype(np.uint64)
-            self._coming.append(look.close_queries.astype(np.uint64) << np.uint64(32) | bits)
+            self._coming.append(pack(look.close_queries, look.close_logits))
             self._number += look.close_queries.size
             if self._number > max(MOST_KEPT, len(self._keys)):
                 self._merge()
 
-    def counts(self, thresholds: Logits) -> tuple[Counts, Counts]:
-        """How many candidates are no worse than the thresholds (queries,), and how many equal them.
-
-        A threshold that is farther from the first one than the slack is moved to that distance.
-        """
+    def tally(self, queries: Queries) -> Tally:
+        """What was found for some queries, which are all that were looked at."""
         self._merge()
-        thresholds = np.clip(thresholds, self._low, self._high)
-        queries = (self._keys >> np.uint64(32)).astype(np.int64)
-        logits = self._keys.astype(np.uint32).view(np.float32)
-        reach, level = self._better.copy(), np.zeros_like(self._better)
-        for result, fits in (
-            (reach, logits >= thresholds[queries]),
-            (level, logits == thresholds[queries]),
-        ):
-            np.add.at(result, queries[fits], self._counts[fits])
-        return reach, level
+        return Tally(self._better[queries], self._keys, self._counts)
 
     def _merge(self) -> None:
         """Merge what was kept into one entry for each query and logit, with its number."""
-        keys = np.concatenate([self._keys, *self._coming])
-        counts = np.ones(len(keys), np.int64)
-        counts[: len(self._keys)] = self._counts
-        self._keys, places = np.unique(keys, return_inverse=True)
-        self._counts = np.zeros(len(self._keys), np.int64)
-        np.add.at(self._counts, places, counts)
+        ones = [np.ones(len(each), np.int64) for each in self._coming]
+        self._keys, self._counts = add_keys([self._keys, *self._coming], [self._counts, *ones])
         self._coming, self._number = [], 0
+
+
+def within(truths: Logits, thresholds: Logits, slack: float) -> Logits:
+    """The tiles' own logits of ground truths, which decide where candidates are close.
+
+    One that is farther from its threshold than the slack is moved to that distance: what lies
+    beyond was counted already.
+    """
+    margin = np.float32(slack)
+    return np.clip(truths, thresholds - margin, thresholds + margin)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sgraf_deploy.engines.buffers import Array, Buffer
 from sgraf_deploy.engines.ensemble import Logits, with_ensemble
-from sgraf_deploy.engines.near_counts import SLACK, SMALLEST_LOGIT, Counts, NearCounts
+from sgraf_deploy.engines.near_counts import SLACK, SMALLEST_LOGIT, NearCounts, within
+from sgraf_deploy.engines.tallies import Counts, ModelTally, Tally, Touched
 from sgraf_deploy.errors import DataError
 
 
@@ -33,6 +34,25 @@ class Thresholds:
     def slack_of(self, model: str) -> float:
         """The slack of a model, as a difference of logits."""
         return self.slack * max(SMALLEST_LOGIT, float(np.abs(self.captions[model]).max()))
+
+    def exact_tally(
+        self,
+        model: str,
+        touched: Touched,
+        images: Counts,
+        captions: Counts,
+        level_images: Counts,
+        level_captions: Counts,
+    ) -> ModelTally:
+        """The tally of counts, of all images and captions, that reach or equal the thresholds.
+
+        A GPU counts so: the thresholds are final there, and stand for the ground truths' logits.
+        """
+        rows, columns = touched.images, touched.captions
+        best, own = self.images[model], self.captions[model]
+        by_image = Tally.exact(rows, best[rows], images[rows], level_images[rows])
+        by_caption = Tally.exact(columns, own[columns], captions[columns], level_captions[columns])
+        return ModelTally(by_image, by_caption, own[touched.truths])
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,23 +77,49 @@ class RankCounts:
     level_text_to_image: Counts
 
 
-class RankCounter(Protocol):
+class RankCounter(ABC):
     """Counts on an engine's device; several threads may add tiles."""
 
+    def __init__(self, thresholds: Thresholds) -> None:
+        self._given = thresholds
+
+    @abstractmethod
     def add(
         self, first_image: int, columns: NDArray[np.int32], logits: Mapping[str, Buffer]
     ) -> None:
         """Compare a tile: every member's logits (images, captions), on the engine's device.
 
         Its rows are the images from `first_image` on, its columns the captions `columns`
-        (captions,). Raises DataError for a logit that is not finite, at once or with the result.
+        (captions,). Raises DataError for a logit that is not finite, at once or with the tallies.
+        """
+
+    @abstractmethod
+    def tallies(self, touched: Touched) -> dict[str, ModelTally]:
+        """What the tiles held, by model; waits for the device.
+
+        `touched` says which images, captions and ground truths were in them.
         """
 
     def result(self) -> dict[str, RankCounts]:
-        """The counts of all tiles, by model; waits for the device."""
+        """The counts by model, once the tiles of the whole matrix were added."""
+        captions = np.arange(len(next(iter(self._given.captions.values()))))
+        images = np.arange(len(captions) // self._given.captions_per_image)
+        return settle(self.tallies(Touched(images, captions, captions)), self._given)
 
 
-class HostRankCounter:
+def settle(models: Mapping[str, ModelTally], thresholds: Thresholds) -> dict[str, RankCounts]:
+    """The counts of the whole matrix from the tallies of all of its tiles."""
+    counts = {}
+    for name, found in models.items():
+        slack, own = thresholds.slack_of(name), found.truths
+        best = own.reshape(-1, thresholds.captions_per_image).max(axis=1)
+        by_image = found.images.against(within(best, thresholds.images[name], slack))
+        by_caption = found.captions.against(within(own, thresholds.captions[name], slack))
+        counts[name] = RankCounts(by_image[0], by_caption[0], by_image[1], by_caption[1])
+    return counts
+
+
+class HostRankCounter(RankCounter):
     """See `RankCounter`; fetches every tile and compares it with NumPy.
 
     The ranks are those of the whole matrix, even where a ground truth that was scored alone rounds
@@ -82,6 +128,7 @@ class HostRankCounter:
 
     def __init__(self, fetch: Callable[[Buffer], Array], thresholds: Thresholds) -> None:
         """`fetch` brings an array of the engine's device to the host."""
+        super().__init__(thresholds)
         self._fetch, self._per_image = fetch, thresholds.captions_per_image
         self._lock = threading.Lock()
         self._images, self._captions = (
@@ -116,17 +163,16 @@ class HostRankCounter:
                 self._images[name].keep(by_image)
                 self._captions[name].keep(by_caption)
 
-    def result(self) -> dict[str, RankCounts]:
-        """The counts of all tiles."""
-        counts = {}
-        for name, truths in self._truths.items():
-            best = truths.reshape(-1, self._per_image).max(axis=1)
-            image_to_text, level_image_to_text = self._images[name].counts(best)
-            text_to_image, level_text_to_image = self._captions[name].counts(truths)
-            counts[name] = RankCounts(
-                image_to_text, text_to_image, level_image_to_text, level_text_to_image
+    def tallies(self, touched: Touched) -> dict[str, ModelTally]:
+        """What the tiles held, by model."""
+        return {
+            name: ModelTally(
+                self._images[name].tally(touched.images),
+                self._captions[name].tally(touched.captions),
+                truths[touched.truths],
             )
-        return counts
+            for name, truths in self._truths.items()
+        }
 
 
 def not_finite(image: int, caption: int) -> DataError:

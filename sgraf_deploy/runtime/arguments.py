@@ -75,6 +75,12 @@ def check_count(name: str, value: object) -> None:
         raise _wrong(name, "an integer, at least 1", value)
 
 
+def check_kind(name: str, value: object, kind: type[object]) -> None:
+    """Raise InputError unless a value is of a class."""
+    if not isinstance(value, kind):
+        raise _wrong(name, kind.__name__, value)
+
+
 def check_cache(value: object) -> None:
     """Raise InputError unless a value is a number of bytes, or 0."""
     if not (_is_count(value) or (type(value) is int and value == 0)):

@@ -82,6 +82,11 @@ class ArrayFile:
         if size > held:
             raise DataError("arrays", expected=f"at most {held} bytes in such a file", got=size)
 
+    @property
+    def names(self) -> list[str]:
+        """The names of the arrays, in the file's order."""
+        return list(self._entries)
+
     def check_names(self, names: Collection[str]) -> None:
         """Raise DataError if the file holds an array of another name."""
         others = sorted(self._entries.keys() - set(names))

@@ -21,7 +21,9 @@ from sgraf_deploy.errors import EngineMemoryError
 from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime.context import Context
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
+from sgraf_deploy.runtime.share import Share
 from sgraf_deploy.runtime.tiles import Tile
+from sgraf_deploy.runtime.top_k import BestFinder
 from sgraf_deploy.runtime.workers import Turns
 
 Matrix = NDArray[np.float32]
@@ -75,12 +77,14 @@ class Results:
     """Where the logits of tiles go; None for what is not wanted.
 
     `similarities` and `ensemble` (images, captions) float32 take the members' logits combined,
-    `members` each member's, and `ranks` counts the logits where they lie on the device.
+    `members` each member's, `best` keeps the best of those combined, and `ranks` counts the logits
+    where they lie on the device.
     """
 
     similarities: Matrix | None = None
     ensemble: Matrix | None = None
     members: Mapping[str, Matrix] | None = None
+    best: BestFinder | None = None
     ranks: RankCounter | None = None
 
     def add(
@@ -94,7 +98,7 @@ class Results:
 
         Raises DataError for a logit that is NaN.
         """
-        on_host = (self.similarities, self.ensemble, self.members)
+        on_host = (self.similarities, self.ensemble, self.members, self.best)
         if any(each is not None for each in on_host):
             logits = {name: engine.fetch(buffer) for name, buffer in buffers.items()}
             for tile in logits.values():
@@ -105,6 +109,8 @@ class Results:
                 self.ensemble[rows, columns] = ensemble_logits(logits)
             for name, matrix in (self.members or {}).items():
                 matrix[rows, columns] = logits[name]
+            if self.best is not None:
+                self.best.add(rows.start, columns, ensemble_logits(logits))
         if self.ranks is not None:  # Last: a tile that does not fit must not have been counted.
             self.ranks.add(rows.start, columns.astype(np.int32), buffers)
 
@@ -116,18 +122,28 @@ def score_tiles(
     results: Results,
     progress: Progress | None = None,
 ) -> None:
-    """Score the whole matrix, tile by tile, by as many threads as the engine wants.
+    """Score the whole matrix; see `score_share`."""
+    share = Share.whole(context.tiling(len(images), captions.lengths))
+    score_share(context, images, captions, results, share, progress)
+
+
+def score_share(
+    context: Context,
+    images: EncodedImages,
+    captions: EncodedCaptions,
+    results: Results,
+    share: Share,
+    progress: Progress | None = None,
+) -> None:
+    """Score tiles one by one, by as many threads as the engine wants.
 
     Nothing of a tile is kept once its results are written. A tile that does not fit the engine's
     memory is scored in halves, and every result is written once. Raises EngineMemoryError if not
     even one pair fits, and DataError for a logit that is NaN.
     """
-    tiling = context.tiling(len(images), captions.lengths)
-    scoring = TileScoring(
-        context, images, captions, tiling.order, context.graphs("scorer"), results
-    )
-    work = context.share("scorer", tiling, tiling.pairs, progress)
-    context.pool.run(work, scoring.score_turns, tiling.workers)
+    scoring = TileScoring(context, images, captions, share, context.graphs("scorer"), results)
+    work = context.share("scorer", share, share.pairs, progress)
+    context.pool.run(work, scoring.score_turns, context.engine.workers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,8 +153,7 @@ class TileScoring:
     context: Context
     images: EncodedImages
     captions: EncodedCaptions
-    order: NDArray[np.int64]
-    """The caption at each place of the tiling, (captions,)."""
+    share: Share
     graphs: Mapping[str, Graph]
     results: Results
 
@@ -150,7 +165,7 @@ class TileScoring:
             try:
                 if block != (tile.captions, tile.words):
                     block, texts = None, {}  # Freed before the next captions are gathered.
-                    rows = self.order[tile.captions]
+                    rows = self.share.tiling.order[tile.captions]
                     texts = self.captions.inputs(self.graphs, rows, tile.words)
                     block = tile.captions, tile.words
                 self.score_tile(tile, texts)
@@ -164,10 +179,12 @@ class TileScoring:
         when this returns.
         """
         engine, logits = self.context.engine, {}
+        first = self.share.first_image
+        rows = slice(tile.first_image - first, tile.end_image - first)
         for name, graph in self.graphs.items():
-            inputs = self.images.members[name].inputs(graph, engine, tile.images)
+            inputs = self.images.members[name].inputs(graph, engine, rows)
             logits[name] = graph.run(inputs | texts[name])["logits"]
-        self.results.add(engine, tile.images, self.order[tile.captions], logits)
+        self.results.add(engine, tile.images, self.share.tiling.order[tile.captions], logits)
 
 
 def _check_numbers(logits: Logits, first_image: int, columns: NDArray[np.integer[Any]]) -> None:

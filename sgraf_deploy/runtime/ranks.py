@@ -9,18 +9,26 @@ are as close as that.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from sgraf_deploy.engines.ensemble import with_ensemble
 from sgraf_deploy.engines.near_counts import ROUNDED_SLACK, SLACK
-from sgraf_deploy.engines.ranks import RankCounts, Thresholds
+from sgraf_deploy.engines.ranks import RankCounts
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime import pairs
 from sgraf_deploy.runtime.arguments import check_count
 from sgraf_deploy.runtime.context import Context
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
-from sgraf_deploy.runtime.matrix import Matrix, Results, score_tiles
+from sgraf_deploy.runtime.matrix import Matrix, Results, score_share
+from sgraf_deploy.runtime.part import Execution, check_same
+from sgraf_deploy.runtime.partial import PartialRanks, RankedWhole
+from sgraf_deploy.runtime.share import Share
+from sgraf_deploy.runtime.thresholds import RankThresholds, make_thresholds
+from sgraf_deploy.runtime.tiles import Tiling
+from sgraf_deploy.runtime.top_k import BestFinder, ListedWhole, PartialTopK
 
 
 def count_ranks(
@@ -36,6 +44,20 @@ def count_ranks(
     `out` (images, captions) takes the similarities. Raises InputError unless every image has so
     many captions, and DataError for a logit that is not finite.
     """
+    thresholds = score_truths(context, images, captions, captions_per_image)
+    share = Share.whole(context.tiling(len(images), captions.lengths))
+    return count_share(context, images, captions, thresholds, share, progress, out).counts(
+        thresholds
+    )
+
+
+def score_truths(
+    context: Context, images: EncodedImages, captions: EncodedCaptions, captions_per_image: int
+) -> RankThresholds:
+    """Score the ground truths as pairs; their logits are the thresholds of the candidates.
+
+    Raises InputError unless every image has so many captions.
+    """
     check_count("captions_per_image", captions_per_image)
     if not len(images):
         raise InputError("images to rank", expected="at least one", got="none")
@@ -45,20 +67,60 @@ def count_ranks(
             expected=f"{captions_per_image} of each",
             got=len(captions),
         )
-    thresholds = _score_truths(context, images, captions, captions_per_image)
-    counter = context.engine.rank_counter(thresholds)
-    results = Results(similarities=out, ranks=counter)
-    score_tiles(context, images, captions, results, progress)
-    return counter.result()
-
-
-def _score_truths(
-    context: Context, images: EncodedImages, captions: EncodedCaptions, captions_per_image: int
-) -> Thresholds:
-    """Score the ground truths as pairs; their logits are the thresholds of the candidates."""
     rows = np.arange(len(captions), dtype=np.int32)
     owners = (rows // captions_per_image).astype(np.int32)
     truths = with_ensemble(pairs.pair_logits(context, images, captions, owners, rows))
-    best = {name: each.reshape(len(images), -1).max(axis=1) for name, each in truths.items()}
     slack = SLACK if context.engine.executed == "fp32" else ROUNDED_SLACK
-    return Thresholds(best, truths, captions_per_image, slack)
+    return make_thresholds(Execution.of(context), truths, int(captions_per_image), slack)
+
+
+def count_share(
+    context: Context,
+    images: EncodedImages,
+    captions: EncodedCaptions,
+    thresholds: RankThresholds,
+    share: Share,
+    progress: Progress | None = None,
+    out: Matrix | None = None,
+) -> PartialRanks:
+    """Count what some tiles hold; `out` (images, captions) takes their similarities.
+
+    Raises InputError for thresholds of another scorer or of other images and captions, and
+    DataError for a logit that is not finite.
+    """
+    execution, tiling = Execution.of(context), share.tiling
+    check_same("thresholds", execution, thresholds.execution, "compute them with such a scorer")
+    found, expected = ((each.images, each.captions) for each in (thresholds, tiling))
+    if found != expected:
+        raise InputError("images, captions of the thresholds", expected=expected, got=found)
+    counter = context.engine.rank_counter(thresholds.values)
+    results = Results(similarities=out, ranks=counter)
+    score_share(context, images, captions, results, share, progress)
+    touched = share.touched(thresholds.values.captions_per_image)
+    whole = RankedWhole(**_whole(execution, tiling), thresholds=thresholds.digest)
+    return PartialRanks(whole, share.numbers, touched, counter.tallies(touched))
+
+
+def find_best(
+    context: Context,
+    images: EncodedImages,
+    captions: EncodedCaptions,
+    k: int,
+    share: Share,
+    progress: Progress | None = None,
+) -> PartialTopK:
+    """Find the best `k` candidates in some tiles, of all members combined.
+
+    Raises DataError for a logit that is NaN.
+    """
+    tiling, touched = share.tiling, share.touched()
+    finder = BestFinder(touched, tiling.images, tiling.captions, k)
+    score_share(context, images, captions, Results(best=finder), share, progress)
+    whole = ListedWhole(**_whole(Execution.of(context), tiling), k=k)
+    return PartialTopK(whole, share.numbers, touched.images, touched.captions, *finder.found())
+
+
+def _whole(execution: Execution, tiling: Tiling) -> dict[str, Any]:
+    """The fields of a `Whole`."""
+    sizes = {"images": tiling.images, "captions": tiling.captions}
+    return vars(execution) | {"tiling": tiling.digest, "tiles": len(tiling)} | sizes

@@ -28,7 +28,7 @@ from sgraf_deploy.runtime.caption_cache import DEFAULT_CACHE_BYTES
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
 from sgraf_deploy.runtime.opened import Captions, Images
 from sgraf_deploy.runtime.outputs import check_outputs, name_outputs
-from sgraf_deploy.runtime.reranking import Reranking
+from sgraf_deploy.runtime.sharing import Sharing
 from sgraf_deploy.runtime.tiles import TileLimits, TileShape, Tiling
 
 Index = Sequence[int] | NDArray[Any]
@@ -132,7 +132,7 @@ def _say(asked: str, choice: Choice, bundle: Bundle) -> None:
         )
 
 
-class Scorer(Reranking):
+class Scorer(Sharing):
     """Encodes images and captions and scores them, with one bundle on one engine.
 
     `load` makes one; use it as a context manager, or close it. Wherever a method takes images, they
@@ -303,20 +303,6 @@ class Scorer(Reranking):
         rows = pairs.pair_rows(image_index, caption_index, len(sides[0]), len(sides[1]))
         one, other = self._encoded(*sides)
         return pairs.pair_logits(self._context, one, other, *rows, progress)
-
-    def tiling(self, images: EncodedImages, captions: EncodedCaptions) -> Tiling:
-        """Compute the tiles that `score` would use, with the bytes of a tile and of the result.
-
-        Raises:
-            InputError: images or captions that another scorer encoded.
-
-        Example:
-            >>> tiling = scorer.tiling(images, captions)
-            >>> tiling.pairs, tiling.result_bytes
-            (12, 48)
-        """
-        one, other = self._encoded(*self._checked(images, captions))
-        return self._context.tiling(len(one), other.lengths)
 
     def plan(self, images: EncodedImages, captions: EncodedCaptions) -> Tiling:
         """Do what `tiling` does, under the name that it had before.

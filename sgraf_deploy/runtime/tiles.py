@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +17,10 @@ from numpy.typing import NDArray
 from sgraf_deploy.config import ModelConfig
 from sgraf_deploy.engines.base import CACHED_TILES, TileAdvice
 from sgraf_deploy.engines.native.workspace import workspace_bytes
-from sgraf_deploy.errors import InputError
+from sgraf_deploy.errors import DataError, InputError
+from sgraf_deploy.files.disk import PathLike
+from sgraf_deploy.files.writer import write_json
+from sgraf_deploy.schema import Document, decode, encode, parse
 
 PANEL_BYTES = 64 * 2**20
 """The bytes of a panel, which is some rows of the result. A panel is scored with all captions
@@ -140,6 +147,8 @@ class Tiling:
     """How many tiles are scored at the same time; the tiles themselves do not depend on it."""
     ragged: bool = False
     """Whether the engine computes no padding, and works on a few hundred words at a time."""
+    panel: int = 1
+    """The most images of a panel; tiles are numbered panel by panel."""
 
     @property
     def captions(self) -> int:
@@ -180,24 +189,143 @@ class Tiling:
         return f"Tiling({matrix}, tiles: {len(self):,} of up to {self.tile_bytes / 1e6:.1f} MB)"
 
     def __len__(self) -> int:
-        return sum(
-            math.ceil((panel.stop - panel.start) / block.images)
-            for panel in self._panels()
-            for block in self.blocks
-        )
+        return int(self._ends[-1]) if len(self._ends) else 0
 
     def __iter__(self) -> Iterator[Tile]:
+        return self.select(range(len(self)))
+
+    def __getitem__(self, number: int) -> Tile:
+        if not 0 <= number < len(self):
+            raise IndexError(f"tile {number} of {len(self)}")
+        return next(self.select([number]))
+
+    def select(self, numbers: Sequence[int]) -> Iterator[Tile]:
+        """Yield the tiles of some numbers, which rise."""
         # The longest captions first: later tiles then fit into the memory that an engine keeps.
-        for panel in self._panels():
-            for block in reversed(self.blocks):
-                for rows in _even_ranges(panel.start, panel.stop, block.images):
-                    yield Tile(rows.start, rows.stop, block.first, block.end, block.words)
+        blocks, panel, tiles = self.blocks[::-1], -1, list[Tile]()
+        for number in numbers:
+            found = int(np.searchsorted(self._ends, number, side="right"))
+            if found != panel:
+                panel, rows = found, self._panels[found]
+                tiles = [
+                    Tile(part.start, part.stop, block.first, block.end, block.words)
+                    for block in blocks
+                    for part in even_ranges(rows.start, rows.stop, block.images)
+                ]
+            yield tiles[number - int(self._ends[panel])]  # From the end of the panel.
 
-    def _panels(self) -> Iterator[range]:
-        rows = PANEL_BYTES // (_FLOAT * max(1, self.captions))
-        tallest = max((block.images for block in self.blocks), default=1)
-        yield from _even_ranges(0, self.images, max(rows, tallest))
+    def split(self, parts: int) -> list[range]:
+        """Cut the numbers of all tiles into at most so many ranges, to be shared out.
 
+        They differ by one tile at most, and none is empty.
+
+        Example:
+            >>> tiling.split(4)
+            [range(0, 1)]
+        """
+        given: object = parts
+        if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+            raise InputError("parts", expected="an integer, at least 1", got=parts)
+        return list(even_ranges(0, len(self), math.ceil(len(self) / parts))) if len(self) else []
+
+    @cached_property
+    def digest(self) -> str:
+        """What identifies the tiles and their numbers: a sha256 in hexadecimal digits.
+
+        Example:
+            >>> len(tiling.digest), tiling.digest == scorer.tiling(images, captions).digest
+            (64, True)
+        """
+        lengths = hashlib.sha256(self.lengths.astype("<i4").tobytes()).hexdigest()
+        content = encode(self._document(())) | {"lengths": lengths}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def save(self, path: PathLike) -> None:
+        """Write the tiling as one JSON file, whole or not at all; InputError where it cannot be.
+
+        Example:
+            >>> tiling.save("tiling.json")
+        """
+        lengths = tuple(self.lengths.tolist())
+        write_json(path, encode(self._document(lengths)), what="tiling")
+
+    @classmethod
+    def load(cls, path: PathLike) -> Tiling:
+        """Read a tiling that `save` wrote; it has the same digest.
+
+        Raises:
+            DataError: there is no such file, or it is damaged or no tiling.
+
+        Example:
+            >>> tiling.save("tiling.json")
+            >>> sgraf_deploy.Tiling.load("tiling.json").digest == tiling.digest
+            True
+        """
+        named = f"tiling {path}"
+        try:
+            value = parse(_DOCUMENT.read(Path(path)), _DOCUMENT)
+            found = decode(_Document, value, _DOCUMENT)
+            found.check()
+        except OSError as error:
+            hint = "write one with Tiling.save"
+            raise DataError(f"{named} cannot be read", got=error.strerror, hint=hint) from error
+        except DataError as error:
+            raise error.at(named) from error
+        lengths = np.array(found.lengths, np.int32)
+        order = np.argsort(lengths, kind="stable")
+        sizes = found.images, lengths, order, found.blocks, found.configs
+        return cls(*sizes, ragged=found.ragged, panel=found.panel)
+
+    def _document(self, lengths: tuple[int, ...]) -> _Document:
+        parts = self.blocks, self.configs, self.ragged, self.panel
+        return _Document(1, self.images, lengths, *parts)
+
+    @cached_property
+    def _panels(self) -> list[range]:
+        return list(even_ranges(0, self.images, self.panel))
+
+    @cached_property
+    def _ends(self) -> NDArray[np.int64]:
+        """The number of tiles up to the end of each panel."""
+        counts = [
+            sum(math.ceil(len(panel) / block.images) for block in self.blocks)
+            for panel in self._panels
+        ]
+        return np.cumsum(counts, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class _Document:
+    """A tiling's file. The order of the captions is not in it: it follows from their lengths."""
+
+    format: Literal[1]
+    images: int
+    lengths: tuple[int, ...]
+    blocks: tuple[Block, ...]
+    configs: tuple[ModelConfig, ...]
+    ragged: bool
+    panel: int
+
+    def check(self) -> None:
+        """Raise DataError for tiles that do not cover the matrix once."""
+        if min(self.images, self.panel) < 1:
+            raise _DOCUMENT.wrong("images, panel", "at least 1", (self.images, self.panel))
+        highest, ordered = np.iinfo(np.int32).max, sorted(self.lengths)
+        for place in (0, -1) if ordered else ():
+            if not 1 <= ordered[place] <= highest:
+                raise _DOCUMENT.wrong("lengths", f"1 … {highest}", ordered[place])
+        end = 0
+        for row, block in enumerate(self.blocks):
+            fits = block.first == end < block.end <= len(ordered) and block.images >= 1
+            if not fits or block.words != ordered[block.end - 1]:
+                expected = f"a block of the captions from place {end} on"
+                raise _DOCUMENT.wrong(f"blocks.{row}", expected, encode(block))
+            end = block.end
+        if end != len(ordered):
+            raise _DOCUMENT.wrong("blocks", f"{len(ordered)} captions in them", end)
+
+
+_DOCUMENT = Document("tiling", DataError, "write it again with Tiling.save", most_bytes=2**30)
 
 TilePlan = Tiling
 """The name that `Tiling` had before; it stays valid."""
@@ -244,7 +372,13 @@ def members_bytes(
     return sum(estimate_tile_bytes(config, images, captions, words) for config in configs)
 
 
-def _even_ranges(start: int, stop: int, step: int) -> Iterator[range]:
+def panel_images(captions: int, blocks: Collection[Block]) -> int:
+    """The most images of a panel; at least those of the tallest tile."""
+    rows = PANEL_BYTES // (_FLOAT * max(1, captions))
+    return max(rows, *(block.images for block in blocks), 1)
+
+
+def even_ranges(start: int, stop: int, step: int) -> Iterator[range]:
     """Cut a range into as few as possible of at most `step`, which differ by one at most."""
     span = stop - start
     count = math.ceil(span / step)

@@ -16,7 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgraf_deploy.config import ModelConfig
-from sgraf_deploy.runtime.tiles import Block, TileLimits, TileShape, Tiling, members_bytes
+from sgraf_deploy.runtime.tiles import (
+    Block,
+    TileLimits,
+    TileShape,
+    Tiling,
+    members_bytes,
+    panel_images,
+)
 
 SHARES = 16
 """On a CPU, captions of one length give at least so many tiles, unless these would be small."""
@@ -56,7 +63,10 @@ def make_tiling(
         blocks.append(Block(first, end, int(ordered[end - 1]), fitting.images))
         first = end
     ragged = limits.advice.words is not None
-    return Tiling(images, caption_lengths, order, tuple(blocks), tuple(configs), workers, ragged)
+    panel = panel_images(len(order), blocks)
+    return Tiling(
+        images, caption_lengths, order, tuple(blocks), tuple(configs), workers, ragged, panel
+    )
 
 
 def similar_end(ordered: NDArray[np.int32], first: int) -> int:

@@ -102,6 +102,7 @@ def test_folds_are_blocks_of_the_logits(world: World, folds: int) -> None:
     stdout, report = evaluate(world, "--folds", folds)
 
     line_naming(stdout, folds, IMAGES // folds)
+    assert report["run"]["ranks_from"] == "matrix"
     shown = recall_rows(stdout)
     for name, logits in expected_logits(world).items():
         expected = recall.folds(logits, folds)
@@ -123,7 +124,9 @@ def test_ties_as_asked_for(world: World, ties: Ties) -> None:
     with sgraf_deploy.load(world.bundle) as scorer:
         logits = scorer.logits(split.regions, split.captions)["sgr"]
     ranked = logits if ties == "last" else similarities(logits)
-    report = json.loads(Path("r.json").read_text(encoding="utf-8"))["reports"]["SGR"]
+    whole = json.loads(Path("r.json").read_text(encoding="utf-8"))
+    assert whole["run"]["ranks_from"] == {"last": "tiles", "authors": "matrix"}[ties]
+    report = whole["reports"]["SGR"]
     assert report == recall.evaluate(ranked, ties=ties).to_json()
     tied = report["tied_image_to_text"] + report["tied_text_to_image"]
     assert tied > 0

@@ -90,16 +90,19 @@ def test_a_collapsed_model_takes_no_memory(monkeypatch: pytest.MonkeyPatch) -> N
         counts.keep(counts.look(np.arange(3), np.zeros((3, 40), np.float32)))
     assert len(counts._keys) == 3
     assert counts._number <= 100
-    reach, level = counts.counts(np.zeros(3, np.float32))
+    reach, level = counts.tally(np.arange(3)).against(np.zeros(3, np.float32))
     assert reach.tolist() == level.tolist() == [2000] * 3
 
 
 def test_a_bar_out_of_reach_counts_as_the_nearest_in_it() -> None:
-    counts = NearCounts(np.ones(1, np.float32), SLACK)
+    thresholds = np.ones(1, np.float32)
+    counts = NearCounts(thresholds, SLACK)
     counts.keep(counts.look(np.arange(1), np.array([[0.5, 1.0, 1.0, 1.5]], np.float32)))
-    far = np.float32(100 * SLACK)
-    assert counts.counts(np.array([1 + far], np.float32))[0].tolist() == [1]
-    assert counts.counts(np.array([1 - far], np.float32))[0].tolist() == [3]
+    tally = counts.tally(np.arange(1))
+    for far, reached in ((100 * SLACK, 1), (-100 * SLACK, 3)):
+        truths = np.array([1 + far], np.float32)
+        reach, _ = tally.against(near.within(truths, thresholds, SLACK))
+        assert reach.tolist() == [reached]
 
 
 @pytest.mark.parametrize("engine", ["native", "ort", "torch"])

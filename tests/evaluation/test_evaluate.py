@@ -243,6 +243,7 @@ def test_the_report_carries_what_two_runs_are_compared_by(scorer: Scorer, bundle
     assert {"sgraf-deploy", "python", "numpy"} <= set(report["run"]["versions"])
     assert report["memory_bytes"]["result"] == 0
     assert report["memory_bytes"]["encoded"] > 0
+    assert report["run"]["ranks_from"] == "tiles"
     assert report["folds"] == {}
     assert "logits" not in report
 

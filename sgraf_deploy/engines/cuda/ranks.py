@@ -14,7 +14,8 @@ from sgraf_deploy.engines.buffers import Array
 from sgraf_deploy.engines.cuda.api import Cuda, RankTile
 from sgraf_deploy.engines.cuda.lanes import Lane
 from sgraf_deploy.engines.cuda.memory import DeviceArray
-from sgraf_deploy.engines.ranks import RankCounts, Thresholds, not_finite
+from sgraf_deploy.engines.ranks import RankCounter, Thresholds, not_finite
+from sgraf_deploy.engines.tallies import ModelTally, Touched
 
 
 class Device(Protocol):
@@ -32,13 +33,14 @@ class Device(Protocol):
         """Wait for a buffer and copy it to the host."""
 
 
-class DeviceRankCounter:
+class DeviceRankCounter(RankCounter):
     """See `engines.ranks.RankCounter`.
 
     Every lane has its own counts, so that none waits for another.
     """
 
     def __init__(self, engine: Device, thresholds: Thresholds) -> None:
+        super().__init__(thresholds)
         self._engine, self._models = engine, list(thresholds.images)
         self._per_image = thresholds.captions_per_image
         sides = (thresholds.images, thresholds.captions)
@@ -79,7 +81,7 @@ class DeviceRankCounter:
             call = partial(engine.cuda.count_ranks, tile, lane.stream)
             lane.enqueue(call, reads=(*tiles, pointers, places, *self._thresholds), writes=counts)
 
-    def result(self) -> dict[str, RankCounts]:
+    def tallies(self, touched: Touched) -> dict[str, ModelTally]:
         """Wait for the counts of all lanes; DataError if a logit was not finite."""
         found = [[self._engine.fetch(each) for each in lane] for lane in self._counts.values()]
         for _, _, wrong in found:
@@ -89,7 +91,7 @@ class DeviceRankCounter:
             np.stack([lane[side] for lane in found]).sum(axis=0, dtype=np.int64) for side in (0, 1)
         )  # (models, 2, images) and (models, 2, captions)
         return {
-            name: RankCounts(image[0], caption[0], image[1], caption[1])
+            name: self._given.exact_tally(name, touched, image[0], caption[0], image[1], caption[1])
             for name, image, caption in zip(self._models, images, captions, strict=True)
         }
 

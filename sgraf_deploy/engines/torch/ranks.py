@@ -10,14 +10,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sgraf_deploy.engines.ranks import RankCounts, Thresholds, not_finite
+from sgraf_deploy.engines.ranks import RankCounter, Thresholds, not_finite
+from sgraf_deploy.engines.tallies import ModelTally, Touched
 from sgraf_deploy.engines.torch.transfer import upload
 
 
-class TorchRankCounter:
-    """See `engines.ranks.RankCounter`; only `result` waits for the GPU."""
+class TorchRankCounter(RankCounter):
+    """See `engines.ranks.RankCounter`; only `tallies` waits for the GPU."""
 
     def __init__(self, thresholds: Thresholds, device: torch.device) -> None:
+        super().__init__(thresholds)
         self._device, self._per_image = device, thresholds.captions_per_image
         self._thresholds = {
             name: (
@@ -44,14 +46,14 @@ class TorchRankCounter:
             places = upload(columns.astype(np.int64), self._device)
             self._add(first_image, places, dict(logits))
 
-    def result(self) -> dict[str, RankCounts]:
+    def tallies(self, touched: Touched) -> dict[str, ModelTally]:
         """Wait for the counts; DataError if a logit was not finite."""
         captions = len(next(iter(self._thresholds.values()))[1])
         wrong = int(self._wrong)
         if wrong >= 0:
             raise not_finite(*divmod(wrong, captions))
         return {
-            name: RankCounts(*(count.cpu().numpy() for count in counts))
+            name: self._given.exact_tally(name, touched, *(each.cpu().numpy() for each in counts))
             for name, counts in self._counts.items()
         }
 

@@ -1,0 +1,210 @@
+"""The best candidates of every query, found tile by tile, in parts that merge in any order."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgraf_deploy.config import Direction
+from sgraf_deploy.engines.ensemble import Logits, similarities
+from sgraf_deploy.engines.tallies import Touched, union
+from sgraf_deploy.files.disk import PathLike
+from sgraf_deploy.runtime.part import Part, Whole, join_tiles
+from sgraf_deploy.runtime.part_file import Filed, contents_of, read_arrays, write_arrays
+
+Keys = NDArray[np.uint64]
+"""A candidate each: above, bits that fall as the logit rises; below, its row. The smallest key is
+the best candidate: the highest logit, among equal ones the lowest row."""
+
+_WHAT = "partial best candidates"
+_NONE = np.uint64(2**64 - 1)
+"""The key of no candidate, which comes after all others."""
+_ROW_BITS, _SIGN = np.uint64(32), np.uint32(2**31)
+
+
+@dataclass(frozen=True)
+class ListedWhole(Whole):
+    """What partial lists of the best candidates are parts of."""
+
+    k: int
+    """How many candidates each query has at most."""
+
+
+@dataclass(frozen=True)
+class _Header:
+    """Describes a file of partial lists."""
+
+    format: Literal[1]
+    kind: Literal["partial top k"]
+    whole: ListedWhole
+    contents: str
+
+
+@dataclass(frozen=True, eq=False)
+class TopK:
+    """The best candidates of every query, the best first; equal ones in the order of their rows.
+
+    `indices` (queries, k) int64 are rows of the candidates, `logits` and `similarities` (queries,
+    k) float32. `k` is at most the number of candidates.
+
+    Example:
+        >>> best = scorer.top_k_tiles(images, captions, k=3).result()["text_to_image"]
+        >>> best.indices.shape, best.similarities.dtype
+        ((2, 3), dtype('float32'))
+        >>> bool((best.logits[:, 0] >= best.logits[:, 1]).all())
+        True
+    """
+
+    indices: NDArray[np.int64]
+    logits: NDArray[np.float32]
+    similarities: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PartialTopK(Part):
+    """The best candidates that some tiles hold of the queries that they touched.
+
+    `Scorer.top_k_tiles` makes one. Parts of the same `whole` merge, in any order, and those of all
+    tiles give the best candidates of the whole matrix. Others are refused as by `PartialRanks`.
+
+    Example:
+        >>> part = scorer.top_k_tiles(images, captions, 2, [0])
+        >>> part
+        PartialTopK(1 of 1 tiles, native, fp32)
+        >>> part.save("part.npz")
+        >>> again = sgraf_deploy.PartialTopK.load("part.npz")
+        >>> sgraf_deploy.PartialTopK.merge([again]).digest == part.digest
+        True
+        >>> part.result()["image_to_text"].indices.shape
+        (6, 2)
+    """
+
+    whole: ListedWhole
+    images: NDArray[np.int64]
+    captions: NDArray[np.int64]
+    image_keys: Keys
+    """(images, k), each row rising: captions."""
+    caption_keys: Keys
+    """(captions, k), each row rising: images."""
+
+    def __add__(self, other: PartialTopK) -> PartialTopK:
+        if not isinstance(other, PartialTopK):
+            return NotImplemented
+        return PartialTopK.merge([self, other])
+
+    @staticmethod
+    def merge(parts: Sequence[PartialTopK]) -> PartialTopK:
+        """Merge parts, in any order; raises as `PartialRanks.merge`."""
+        tiles, first = join_tiles(parts), parts[0]
+        images, captions = (
+            union([getattr(part, side) for part in parts]) for side in ("images", "captions")
+        )
+        by_image = _merge(images, [(part.images, part.image_keys) for part in parts])
+        by_caption = _merge(captions, [(part.captions, part.caption_keys) for part in parts])
+        return PartialTopK(first.whole, tiles, images, captions, by_image, by_caption)
+
+    def result(self) -> dict[Direction, TopK]:
+        """The best candidates by direction; InputError if tiles are missing, it says how many."""
+        self._check_complete()
+        return {"image_to_text": _list(self.image_keys), "text_to_image": _list(self.caption_keys)}
+
+    @cached_property
+    def digest(self) -> str:
+        """What identifies what was found: a sha256 in hexadecimal digits."""
+        return contents_of(dict(self._arrays()))
+
+    def save(self, path: PathLike, *, step: Callable[[str], None] | None = None) -> None:
+        """Write the part to one file, whole or not at all; as `PartialRanks.save`."""
+        header = _Header(1, "partial top k", self.whole, self.digest)
+        write_arrays(path, _WHAT, header, dict(self._arrays()), step)
+
+    @classmethod
+    def load(cls, path: PathLike) -> PartialTopK:
+        """Read what `save` wrote; DataError for a file that is missing, damaged or another."""
+        header, filed = read_arrays(path, _WHAT, _Header)
+        whole = header.whole
+        tiles = filed.rising("tiles", whole.tiles)
+        images = filed.rising("images", whole.images)
+        captions = filed.rising("captions", whole.captions)
+        by_image = _keys(filed, "image_keys", len(images), whole.captions, whole.k)
+        by_caption = _keys(filed, "caption_keys", len(captions), whole.images, whole.k)
+        filed.end()
+        return cls(whole, tiles, images, captions, by_image, by_caption)
+
+    def _arrays(self) -> Iterator[tuple[str, NDArray[Any]]]:
+        yield "tiles", self.tiles
+        for name in ("images", "captions", "image_keys", "caption_keys"):
+            yield name, getattr(self, name)
+
+
+class BestFinder:
+    """Keeps the best candidates of the queries of some tiles; several threads may add tiles."""
+
+    def __init__(self, touched: Touched, images: int, captions: int, k: int) -> None:
+        """Begin with no candidate of any query that the tiles touch, of so many in all."""
+        self.rows, self.columns = touched.images, touched.captions
+        self._by_image = np.full((len(self.rows), min(k, captions)), _NONE)
+        self._by_caption = np.full((len(self.columns), min(k, images)), _NONE)
+        self._lock = threading.Lock()
+
+    def add(self, first_image: int, columns: NDArray[np.int64], logits: Logits) -> None:
+        """Take a tile's logits (images, captions): its rows are images from `first_image` on."""
+        rows = first_image + np.arange(len(logits))
+        by_image = _best(_pack(logits, columns), self._by_image.shape[1])
+        by_caption = _best(_pack(logits.T, rows), self._by_caption.shape[1])
+        row_places = np.searchsorted(self.rows, rows)
+        column_places = np.searchsorted(self.columns, columns)
+        with self._lock:
+            _improve(self._by_image, row_places, by_image)
+            _improve(self._by_caption, column_places, by_caption)
+
+    def found(self) -> tuple[Keys, Keys]:
+        """The best of every image (images, k) and of every caption (captions, k), rising."""
+        return np.sort(self._by_image, axis=1), np.sort(self._by_caption, axis=1)
+
+
+def _pack(logits: Logits, rows: NDArray[np.int64]) -> Keys:
+    """The keys of candidates of these rows, from logits (queries, candidates)."""
+    bits = (logits + np.float32(0)).view(np.uint32)  # -0.0 becomes 0.0.
+    rising = np.where(bits & _SIGN, ~bits, bits | _SIGN)
+    return (~rising).astype(np.uint64) << _ROW_BITS | rows.astype(np.uint64)
+
+
+def _list(keys: Keys) -> TopK:
+    rising = ~(keys >> _ROW_BITS).astype(np.uint32)
+    logits = np.where(rising & _SIGN, rising ^ _SIGN, ~rising).view(np.float32)
+    indices = (keys & np.uint64(2**32 - 1)).astype(np.int64)
+    return TopK(indices, logits, similarities(logits))
+
+
+def _best(keys: Keys, k: int) -> Keys:
+    """The smallest `k` of keys (queries, any), in no order; all if there are fewer."""
+    return np.partition(keys, k - 1, axis=1)[:, :k] if keys.shape[1] > k else keys
+
+
+def _improve(kept: Keys, places: NDArray[np.int64], keys: Keys) -> None:
+    """Put the best of what is kept at some places and of new keys there."""
+    kept[places] = _best(np.concatenate([kept[places], keys], axis=1), kept.shape[1])
+
+
+def _merge(queries: NDArray[np.int64], parts: Sequence[tuple[NDArray[np.int64], Keys]]) -> Keys:
+    merged = np.full((len(queries), parts[0][1].shape[1]), _NONE)
+    for own, keys in parts:
+        _improve(merged, np.searchsorted(queries, own), keys)
+    return np.sort(merged, axis=1)
+
+
+def _keys(filed: Filed, name: str, queries: int, candidates: int, k: int) -> Keys:
+    keys: Keys = filed.take(name, np.uint64, (queries, min(k, candidates)))
+    rows = keys & np.uint64(2**32 - 1)
+    here = keys != _NONE
+    twice = (keys[:, 1:] <= keys[:, :-1]) & here[:, 1:]
+    if twice.any() or (rows[here] >= candidates).any():
+        raise filed.wrong(name, f"rising keys of candidates 0 … {candidates - 1}", "others")
+    return keys
