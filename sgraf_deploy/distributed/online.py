@@ -19,6 +19,7 @@ from sgraf_deploy.distributed.replica import (
     ScorerReplica,
     ScorerSpec,
     answer_calls,
+    listen_at_the_node,
     try_out,
 )
 from sgraf_deploy.errors import InputError, SgrafDeployError, UnavailableError
@@ -74,18 +75,18 @@ class HandleShard:
         from ray.serve.exceptions import RayServeException
 
         try:
-            async with asyncio.timeout(self._down_s):
-                await response._to_object_ref()
-        except TimeoutError as error:
-            response.cancel()
-            raise self._down() from error
-        except RayServeException as error:
-            raise self._down() from error
-        try:
+            try:
+                async with asyncio.timeout(self._down_s):
+                    await response._to_object_ref()
+            except TimeoutError as error:
+                response.cancel()
+                raise self._down() from error
             return await response
         except asyncio.CancelledError:
             response.cancel()
             raise
+        except RayServeException as error:
+            raise self._down() from error
         except RayTaskError as error:
             what = "the replica failed on this request"
             raise FailedError(what, got=type(error.cause).__name__) from error
@@ -117,6 +118,7 @@ class Front:
     """A process that reads requests, and has the replicas of the shards answer them."""
 
     def __init__(self, online: Online, found: Found, *handles: Any) -> None:
+        listen_at_the_node()
         self.asgi = front_app(online, found, handles)
 
 

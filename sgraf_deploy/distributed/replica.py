@@ -11,7 +11,7 @@ from typing import Any, Literal
 from sgraf_deploy.config import Precision
 from sgraf_deploy.data.bound import MAX_WORDS
 from sgraf_deploy.engines.base import EngineOptions
-from sgraf_deploy.errors import BundleError, SgrafDeployError
+from sgraf_deploy.errors import BundleError, SgrafDeployError, UnavailableError
 from sgraf_deploy.gallery.store import Gallery
 from sgraf_deploy.runtime.scorer import Scorer, load
 from sgraf_deploy.serve.answering import Answerer
@@ -75,6 +75,30 @@ def try_out(spec: ScorerSpec, galleries: tuple[str, ...]) -> Found | SgrafDeploy
         return error
 
 
+def listen_at_the_node() -> None:
+    """Have this process's replica listen at the address of its node, before it begins to.
+
+    Ray would have each replica listen at every address of the machine, for calls that this
+    application sends in another way.
+
+    Raises:
+        UnavailableError: this version of Ray does it in another way.
+    """
+    import ray.util
+    from ray.serve._private import replica
+
+    add_port = getattr(replica, "add_port_to_grpc_server", None)
+    if add_port is None:
+        raise UnavailableError("Ray", expected="a version that was tried", got=ray.__version__)
+    host = ray.util.get_node_ip_address()
+    host = f"[{host}]" if ":" in host else host
+
+    def add_here(server: Any, address: str) -> Any:
+        return add_port(server, f"{host}:{address.rpartition(':')[2]}")
+
+    replica.add_port_to_grpc_server = add_here
+
+
 class ScorerReplica:
     """A process that scores with a bundle and a gallery.
 
@@ -88,6 +112,7 @@ class ScorerReplica:
     async def __init__(  # type: ignore[misc]  # Ray awaits it
         self, spec: ScorerSpec, sha256: str, gallery: str, make_run: MakeRun = answer_calls
     ) -> None:
+        listen_at_the_node()
         self._watchdog_s = spec.watchdog_s
         self._open = ExitStack()
         scorer, opened, run = await asyncio.to_thread(self._load, spec, gallery, make_run)

@@ -183,7 +183,7 @@ class _Batch:
         if not isinstance(part, RegionsArray):
             raise TypeError(type(part).__name__)
         array = np.ascontiguousarray(part.array, np.float32)  # (regions, img_dim)
-        row = self._region_rows.setdefault(hashlib.sha256(array).digest(), len(self.regions))
+        row = self._region_rows.setdefault(hashlib.sha256(array.data).digest(), len(self.regions))
         if row == len(self.regions):
             self.regions.append(array)
         return -1 - row

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from serve.conftest import server
 from support.ray_processes import left_of
+
+__all__ = ["server"]  # a small server in this process, for what needs no cluster
 
 ROOT = Path(__file__).parents[2]
 HEAD_CPUS, NODE_CPUS = 2, 4

@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class World:
     sha256: tuple[str, str]
     first: Online
     second: Online
-    scores: dict[str, dict[int, float]] = field(default_factory=dict)
+    scores: dict[str, dict[int, float]]
     """The similarities that each bundle gives the documents, by the bundle's sha256."""
 
 
@@ -60,8 +60,9 @@ def world(
         onlines.append(online_of(each.path, galleries, port=port))
         scores[each.sha256] = {item.index: item.similarity for item in found}
     try:
-        url = deploy(onlines[0], make_run=held)
-        yield World(url, port, held, (bundle.sha256, other.sha256), *onlines, scores)
+        first, second = onlines
+        url = deploy(first, make_run=held)
+        yield World(url, port, held, (bundle.sha256, other.sha256), first, second, scores)
     finally:
         stop()
 

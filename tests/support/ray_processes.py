@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 LONGEST_S = 60.0
@@ -32,4 +33,18 @@ def left_of(folder: Path) -> dict[int, str]:
     end = time.monotonic() + LONGEST_S
     while (found := processes_of(folder)) and time.monotonic() < end:
         pass
+    return found
+
+
+def listening_of(folder: Path) -> set[tuple[str, int]]:
+    """The addresses and ports at which the processes of a cluster listen."""
+    import psutil
+    import ray  # noqa: F401  # it brings psutil along
+
+    found = set()
+    for process in processes_of(folder):
+        with suppress(psutil.NoSuchProcess):
+            for one in psutil.Process(process).net_connections("inet"):
+                if one.status == psutil.CONN_LISTEN:
+                    found.add((one.laddr.ip.removeprefix("::ffff:"), one.laddr.port))
     return found

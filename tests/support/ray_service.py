@@ -120,11 +120,14 @@ class Held:
         folder.mkdir()
         os.mkfifo(folder / "began")
         (folder / "gate").touch()
+        (folder / "door").touch()
         (folder / "answering").mkdir()
         return cls(folder)
 
     def __call__(self, scorer: Scorer, gallery: Gallery) -> Run:
         """Answer as the service does, once the gate is open."""
+        with (self.folder / "door").open("rb") as door:
+            fcntl.flock(door, fcntl.LOCK_SH)
         answer = answer_calls(scorer, gallery)
 
         def run(calls: Sequence[Call]) -> Outcomes:
@@ -135,14 +138,25 @@ class Held:
                     with (self.folder / "began").open("ab", buffering=0) as began:
                         began.write(f"{os.getpid()}\n".encode())
                     fcntl.flock(gate, fcntl.LOCK_SH)
-            (self.folder / "answering" / str(os.getpid())).touch()
+            (self.folder / "answering" / f"{os.getpid()} {gallery.path.name}").touch()
             return answer(calls)
 
         return run
 
+    @contextmanager
+    def closed(self) -> Iterator[None]:
+        """Let no new replica begin."""
+        with (self.folder / "door").open("rb") as door:
+            fcntl.flock(door, fcntl.LOCK_EX)
+            yield
+
     def answering(self) -> set[int]:
         """The process ids of all replicas that have ever answered a call."""
-        return {int(path.name) for path in (self.folder / "answering").iterdir()}
+        return {int(path.name.split()[0]) for path in (self.folder / "answering").iterdir()}
+
+    def answering_for(self, gallery: str) -> set[int]:
+        """Those of them with a gallery of this name."""
+        return {int(path.name.split()[0]) for path in self.folder.glob(f"answering/* {gallery}")}
 
     @contextmanager
     def shut(self) -> Iterator[Iterator[int]]:
