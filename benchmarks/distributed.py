@@ -71,7 +71,7 @@ def main() -> None:
 
 @main.command()
 @subject
-@click.option("--limit-images", default=400, show_default=True)
+@click.option("--limit-images", default=500, show_default=True)
 @click.option("--rounds", default=3, show_default=True)
 def speed(
     *, bundle: Path, data: Path, split: str, json_file: Path | None, limit_images: int, rounds: int
@@ -81,7 +81,7 @@ def speed(
     seconds: dict[int, list[float]] = {1: [], 2: []}
     with tempfile.TemporaryDirectory() as folder, connected():
         prepared = Path(folder) / "prepared"
-        with LocalRunner(JobWorker(request, prepared)) as runner:
+        with LocalRunner(JobWorker(request, prepared)) as runner, Job(prepared).only_driver():
             run_pieces(runner, Job(prepared))
         expected = count_ranks(Job(prepared))
         for number in range(rounds):

@@ -32,8 +32,10 @@ from support.small_models import SGR
 
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.distributed import planning, worker
+from sgraf_deploy.distributed.actors import Slots
 from sgraf_deploy.distributed.offline import best_candidates, count_ranks, run_pieces
 from sgraf_deploy.distributed.parts import Job, Piece, Request
+from sgraf_deploy.engines.base import EngineOptions
 from sgraf_deploy.errors import DataError, InputError
 from sgraf_deploy.runtime import Scorer, encode
 
@@ -267,6 +269,21 @@ def test_a_worker_that_does_not_see_the_folder_says_so(wanted: Request, tmp_path
         refused(DataError, "plan.json", got=ANY, hint=ANY),
     ):
         list(runner.run([Piece("part", 0)]))
+
+
+def test_what_an_actor_takes_of_its_node() -> None:
+    node = {"CPU": 16.0, "GPU": 3.0, "memory": 1e9}
+    for options, room in (
+        (EngineOptions(), 16),
+        (EngineOptions(5, "cpu"), 3),
+        (EngineOptions(1, "cuda"), 3),
+        (EngineOptions(8, "cuda"), 2),
+    ):
+        slots = Slots.of(options)
+        assert slots.on(node) == room, options
+        assert slots.on({"memory": 1e9}) == 0
+    with refused(InputError, "--device", expected="cpu or cuda", got="cuda:1", hint=ANY):
+        Slots.of(EngineOptions(device="cuda:1"))
 
 
 @pytest.mark.parametrize(
