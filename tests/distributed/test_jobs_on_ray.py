@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,12 @@ def test_a_node_that_is_removed_half_way(cluster: Any, small: Request, tmp_path:
 
             def remove(name: str) -> None:
                 if name.startswith("part-") and not removed:
-                    removed.append(next(node for node in _nodes(runner) if node in own))
+                    lost = next(row for row, node in enumerate(_nodes(runner)) if node in own)
+                    removed.append(_nodes(runner)[lost])
+                    process = _processes(runner)[lost]
                     cluster.remove_node(own.pop(removed[0]), allow_graceful=False)
+                    with suppress(ProcessLookupError):  # It outlives its node for a moment.
+                        os.kill(process, signal.SIGKILL)
 
             drive_with(runner, folder, remove)
             assert removed[0] not in _nodes(runner)
