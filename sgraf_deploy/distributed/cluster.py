@@ -26,8 +26,8 @@ ALWAYS = {"RAY_USAGE_STATS_ENABLED": "0"}
 
 _CONNECT_S = 10.0
 _START = (
-    "start one: RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 ray start --head "
-    "--node-ip-address 127.0.0.1"
+    "start one: RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 "
+    "ray start --head --node-ip-address 127.0.0.1"
 )
 
 

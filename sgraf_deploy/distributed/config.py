@@ -27,7 +27,8 @@ class OnlineConfig:
     `cpus` threads and `gpus` GPUs; `fronts` processes read the requests. `address` is the
     cluster's, `auto` for the one of this machine. `every_node` listens on each node that has a
     front, else the head alone. `down_s` are the seconds after which a gallery without a replica
-    that takes a call counts as down.
+    that takes a call counts as down. `resource` places shards: the replicas of the gallery at
+    place 3 run on nodes with the Ray resource `NAME-3`; without it on any node.
 
     Raises:
         InputError: a number that cannot be, or no gallery.
@@ -42,6 +43,7 @@ class OnlineConfig:
     address: str = "auto"
     every_node: bool = False
     down_s: float = 5.0
+    resource: str | None = None
 
     def __post_init__(self) -> None:
         if not self.galleries:
@@ -53,6 +55,10 @@ class OnlineConfig:
             raise InputError("gpus", expected="at least 0", got=self.gpus)
         if self.down_s <= 0:
             raise InputError("down_s", expected="more than 0 seconds", got=self.down_s)
+
+    def resources(self, shard: int) -> dict[str, float]:
+        """The Ray resources that a replica of a shard needs besides CPUs and GPUs."""
+        return {} if self.resource is None else {f"{self.resource}-{shard}": 0.001}
 
     def check_replicas(self, *, allow_downtime: bool) -> None:
         """Refuse what leaves a gap while it is updated: Ray stops a replica before its successor
@@ -118,7 +124,13 @@ def _value(name: str, kind: str, value: Any) -> Any:
             return tuple(value)
         raise InputError(name, expected="a list of paths", got=repr(value)[:80])
     kinds: Mapping[str, tuple[type, ...]]
-    kinds = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
+    kinds = {
+        "str": (str,),
+        "str | None": (str,),
+        "int": (int,),
+        "float": (int, float),
+        "bool": (bool,),
+    }
     if (
         isinstance(value, kinds[kind])
         and (kind == "bool") == isinstance(value, bool)

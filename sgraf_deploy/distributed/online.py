@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from sgraf_deploy.distributed.config import OnlineConfig
@@ -22,7 +22,7 @@ from sgraf_deploy.distributed.replica import (
     listen_at_the_node,
     try_out,
 )
-from sgraf_deploy.errors import InputError, SgrafDeployError, UnavailableError
+from sgraf_deploy.errors import BundleError, InputError, SgrafDeployError, UnavailableError
 from sgraf_deploy.serve.app import App, build_front
 from sgraf_deploy.serve.calls import Answer, Call, FailedError, RequestError
 from sgraf_deploy.serve.documents import Reader
@@ -150,11 +150,14 @@ def application(online: Online, found: Found, make_run: MakeRun = answer_calls) 
     scorer = serve.deployment(
         ScorerReplica,
         num_replicas=config.replicas,
-        ray_actor_options={"num_cpus": config.cpus, "num_gpus": config.gpus},
         **common,
     )
+    needs: dict[str, Any] = {"num_cpus": config.cpus, "num_gpus": config.gpus}
     shards = [
-        scorer.options(name=f"scorer-{shard}").bind(online.spec, found.sha256, path, make_run)
+        scorer.options(
+            name=f"scorer-{shard}",
+            ray_actor_options={**needs, "resources": config.resources(shard)},
+        ).bind(online.spec, found.sha256, path, make_run)
         for shard, path in enumerate(config.galleries)
     ]
     front = serve.deployment(
@@ -178,17 +181,46 @@ def deploy(online: Online, *, make_run: MakeRun = answer_calls) -> str:
         InputError: the cluster listens at another address already.
         UnavailableError: replicas do not start; those of before go on, as far as they are left.
     """
-    import ray
-
-    spec, config = online.spec, online.config
-    tried = ray.remote(num_cpus=0, max_retries=0)(try_out).remote(spec, config.galleries)
-    found: Found | SgrafDeployError = ray.get(tried)
-    if isinstance(found, SgrafDeployError):
-        raise found
+    found = tried(online)
     start(online)
     run(application(online, found, make_run))
     scheme = "http" if online.options.certificate is None else "https"
     return f"{scheme}://{online.options.host}:{online.options.port}"
+
+
+def tried(online: Online) -> Found:
+    """What the bundle is, once it was loaded with each gallery on a node that has it.
+
+    Raises:
+        SgrafDeployError: that failed; or nodes have different bundles.
+        InputError: no node has the resource of a shard.
+    """
+    import ray
+
+    spec, config = online.spec, online.config
+    there = ray.cluster_resources()
+    tasks = []
+    for shard, path in enumerate(config.galleries):
+        resources = config.resources(shard)
+        for name in resources:
+            if name not in there:
+                raise InputError(
+                    f"resource {name}",
+                    expected=f"a node that has it, and {path}",
+                    got="none",
+                    hint=f"ray start --resources='{{\"{name}\": 1}}'",
+                )
+        task = ray.remote(num_cpus=0, num_gpus=config.gpus, max_retries=0, resources=resources)
+        tasks.append(task(try_out).remote(spec, path))
+    found: list[Found | SgrafDeployError] = ray.get(tasks)
+    for one in found:
+        if isinstance(one, SgrafDeployError):
+            raise one
+    bundles = {one for one in found if isinstance(one, Found)}
+    if len(bundles) > 1:
+        got = ", ".join(sorted(one.sha256 for one in bundles))
+        raise BundleError(f"bundle {spec.bundle}", expected="the same on every node", got=got)
+    return bundles.pop()
 
 
 def start(online: Online) -> None:
@@ -250,8 +282,3 @@ def stop() -> None:
     from ray import serve
 
     serve.shutdown()
-
-
-def with_threads(spec: ScorerSpec, config: OnlineConfig) -> ScorerSpec:
-    """The specification whose engine uses as many threads as a replica has CPUs."""
-    return replace(spec, options=replace(spec.options, threads=config.cpus))

@@ -62,13 +62,11 @@ def answer_calls(scorer: Scorer, gallery: Gallery) -> Run:
     return Answerer(scorer, gallery).answer_many
 
 
-def try_out(spec: ScorerSpec, galleries: tuple[str, ...]) -> Found | SgrafDeployError:
-    """Load a bundle and open its galleries, as a replica will; the error if that fails."""
+def try_out(spec: ScorerSpec, path: str) -> Found | SgrafDeployError:
+    """Load a bundle and open a gallery, as a replica will; the error if that fails."""
     try:
-        with spec.load() as scorer:
-            for path in galleries:
-                with Gallery.open(path) as gallery:
-                    answer_calls(scorer, gallery)
+        with Gallery.open(path) as gallery, spec.load() as scorer:
+            answer_calls(scorer, gallery)
             manifest = scorer.bundle.manifest
             return Found(scorer.bundle.sha256, manifest.regions, manifest.img_dim)
     except SgrafDeployError as error:

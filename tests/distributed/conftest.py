@@ -27,6 +27,7 @@ def node_options(cpus: int = NODE_CPUS) -> dict[str, Any]:
         "num_cpus": cpus,
         "node_ip_address": "127.0.0.1",
         "object_store_memory": 80_000_000,
+        "resources": {"gallery-0": 1, "gallery-1": 1},
     }
 
 

@@ -35,8 +35,12 @@ def test_a_file_says_what_runs(tmp_path: Path) -> None:
         address: 10.0.0.1:6379
         every_node: true
         down_s: 2
+        resource: shard
     """
-    expected = OnlineConfig("b.sgraf", ("one", "two"), 3, 4, 8, 1, "10.0.0.1:6379", True, 2)
+    expected = OnlineConfig(
+        "b.sgraf", ("one", "two"), 3, 4, 8, 1, "10.0.0.1:6379", True, 2, "shard"
+    )
+    assert list(expected.resources(1)) == ["shard-1"]
     assert read_config(written(tmp_path, long)) == expected
 
 
@@ -52,6 +56,7 @@ def test_a_file_says_what_runs(tmp_path: Path) -> None:
         ("bundle: b\ngalleries: []", "galleries"),
         ("bundle: b\ngalleries: g", "galleries"),
         ("bundle: b\ngalleries: [1]", "galleries"),
+        ("bundle: b\ngalleries: [g]\nresource: 1", "resource"),
         ("bundle: ''\ngalleries: [g]", "bundle"),
         ("bundle: b\ngalleries: [g]\nreplica: 2", "'replica'"),
         ("bundle: b\ngalleries: [g]\nreplicas: two", "replicas"),
@@ -70,6 +75,14 @@ def test_other_files_are_refused(tmp_path: Path, text: str | bytes, name: str) -
         read_config(path)
     with refused(InputError, tmp_path / "none"):
         read_config(tmp_path / "none")
+
+
+def test_the_file_that_the_guide_shows_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text(encoding="utf-8")
+    _, _, after = page.partition("```text\nbundle:")
+    shown = f"bundle:{after.partition('```')[0]}"
+
+    assert read_config(written(tmp_path, shown)).cpus == 4
 
 
 @pytest.mark.parametrize("few", ["replicas", "fronts"])

@@ -140,7 +140,7 @@ def test_a_bundle_that_cannot_be_used_changes_nothing(world: World, tmp_path: Pa
 
 
 def test_replicas_that_cannot_start_leave_those_of_before(world: World) -> None:
-    found = try_out(world.second.spec, world.second.config.galleries)
+    found = try_out(world.second.spec, world.second.config.galleries[0])
     assert isinstance(found, Found)
     try:
         with Load(world.url) as load:

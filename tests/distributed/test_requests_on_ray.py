@@ -47,7 +47,7 @@ def server(
     folder = tmp_path_factory.mktemp("on_ray")
     with load(bundle, engine="ort") as scorer:
         galleries = sharded_galleries(scorer, folder / "galleries", 2)
-        online = online_of(bundle.path, galleries, port=free_port(), down_s=2.0)
+        online = online_of(bundle.path, galleries, port=free_port(), down_s=2.0, resource="gallery")
         manifest = bundle.manifest
         found = Found(bundle.sha256, manifest.regions, manifest.img_dim)
         try:

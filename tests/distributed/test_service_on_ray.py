@@ -117,6 +117,16 @@ def test_another_address_is_refused_while_it_serves(deployed: Deployed) -> None:
     assert deployed.http.get("/readyz").status_code == 200
 
 
+def test_a_shard_that_no_node_has_is_told(deployed: Deployed) -> None:
+    config = deployed.config.with_name("placed.yaml")
+    config.write_text(f"{deployed.config.read_text()}resource: disk\n")
+    result = run("serve", "--ray", config, "--engine", "ort", "--port", deployed.port)
+
+    assert result.exit_code == 2
+    assert isinstance(result.error, InputError)
+    check_error(result.error, "disk-0", hint="ray start")
+
+
 def test_importing_everything_loads_no_ray(ray_environment: None) -> None:
     modules = "cluster", "config", "front", "online", "replica", "shards"
     code = "".join(f"import sgraf_deploy.distributed.{name}\n" for name in modules)
