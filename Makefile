@@ -15,6 +15,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 CLIENTS := $(VENV)/clients
 # What sends requests to a server, in an environment of its own: its needs conflict with others.
 API_VENV ?= $(VENV)-api
+# Ray is large, and its processes outlive a test that fails: an environment of its own.
+RAY_VENV ?= $(VENV)-ray
 # What releases are built with, in an environment of its own.
 DIST_VENV ?= $(VENV)-dist
 
@@ -32,7 +34,7 @@ THREADED := $(addprefix tests/,bundle/test_bundle.py model/test_exact.py model/t
 ROUNDS ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-slow test-random test-threads test-outside test-clients test-api mutation sanitize check format \
+.PHONY: help test test-slow test-random test-threads test-outside test-clients test-api test-ray mutation sanitize check format \
 	demo demo-checkpoints docs dist
 .DELETE_ON_ERROR:
 
@@ -45,6 +47,7 @@ help:
 	@echo "make test-outside  run the graphs in other programs: needs npm, cmake, a C++ compiler, Chromium"
 	@echo "make test-clients  rerank with stock clients, installed apart, in at most ten minutes"
 	@echo "make test-api  send a server whatever its description allows, and what it does not"
+	@echo "make test-ray  run on a cluster of Ray's on this machine, in at most ten minutes"
 	@echo "make mutation change the code that decides, and list the changes that no test notices"
 	@echo "make sanitize run engine native's tests with assertions, AddressSanitizer and UBSan, with GCC"
 	@echo "make check    what CI runs: format, lint, strict types, then the tests"
@@ -73,6 +76,12 @@ $(API_VENV)/.stamp: tests/api/requirements.txt
 	@echo "==> making $(@D) from $<"
 	@$(PYTHON) -m venv --clear $(@D)
 	@$(@D)/bin/python -m pip --disable-pip-version-check install --quiet --quiet -r $<
+	@touch $@
+
+$(RAY_VENV)/.stamp: pyproject.toml constraints.txt hatch_build.py
+	$(MAKE_VENV)
+	@$(@D)/bin/python -m pip --disable-pip-version-check install --quiet --quiet --constraint constraints.txt \
+		--editable '.[torch,cpu,serve,ray]' --group dev
 	@touch $@
 
 $(DIST_VENV)/.stamp: pyproject.toml constraints.txt
@@ -125,11 +134,11 @@ demo-checkpoints: $(NATIVE)
 
 test: $(NATIVE)
 	@echo "==> tests"
-	@$(TEST) $(PARALLEL) -m 'not slow and not outside' --cov --cov-report=term
+	@$(TEST) $(PARALLEL) -m 'not slow and not outside and not ray' --cov --cov-report=term
 
 test-slow: $(NATIVE)
 	@echo "==> slow tests"
-	@$(TEST) $(PARALLEL) -m slow
+	@$(TEST) $(PARALLEL) -m 'slow and not ray'
 
 test-outside: $(OUTSIDE)
 	@echo "==> the graphs in other programs"
@@ -142,17 +151,21 @@ test-clients: $(NATIVE) $(CLIENTS)/.stamp
 
 test-random: $(NATIVE)
 	@echo "==> tests in random order"
-	@$(TEST) $(PARALLEL) -m 'not outside' -p randomly $(if $(SEED),--randomly-seed=$(SEED))
+	@$(TEST) $(PARALLEL) -m 'not outside and not ray' -p randomly $(if $(SEED),--randomly-seed=$(SEED))
 
 test-threads: $(NATIVE)
 	@for round in $$(seq $(ROUNDS)); do \
 		echo "==> what uses threads, $$round of $(ROUNDS)"; \
-		$(TEST) $(PARALLEL) --quiet -m 'not slow and not outside' -p randomly --randomly-seed=$$round $(THREADED) || exit 1; \
+		$(TEST) $(PARALLEL) --quiet -m 'not slow and not outside and not ray' -p randomly --randomly-seed=$$round $(THREADED) || exit 1; \
 	done
 
 test-api: $(NATIVE) $(API_VENV)/.stamp
 	@echo "==> requests of every kind, in about three minutes"
 	@$(BIN)/python tests/api/run.py $(abspath $(API_VENV))/bin/schemathesis
+
+test-ray: $(RAY_VENV)/.stamp
+	@echo "==> a cluster of Ray's on this machine"
+	@$(RAY_VENV)/bin/python -m pytest --numprocesses 0 -m ray tests/distributed
 
 mutation: $(MUTMUT)
 	@echo "==> mutants of the code that decides, up to 40 minutes"

@@ -22,7 +22,7 @@ TESTS = sorted(Path(__file__).parent.rglob("*.py"))
 
 HEAVY = {
     *("torch", "onnx", "onnxruntime", "tensorrt", "triton"),
-    *("nltk", "lmdb", "xxhash", "PIL", "pillow_heif"),
+    *("nltk", "lmdb", "xxhash", "PIL", "pillow_heif", "ray"),
 }
 PLAIN = (
     *("errors", "config", "files", "formats", "html", "progress", "schema", "svg", "versions"),
@@ -30,19 +30,9 @@ PLAIN = (
 )
 """What everything may import."""
 ORDER = (
-    *(
-        "bundle",
-        "data",
-        "engines",
-        "features",
-        "gate",
-        "runtime",
-        "evaluation",
-        "cards",
-        "export",
-        "compile",
-    ),
-    *("package", "explanation", "gallery", "bench", "train", "demo", "serve", "cli"),
+    *("bundle", "data", "engines", "features", "gate", "runtime", "evaluation", "cards"),
+    *("export", "compile"),
+    *("package", "explanation", "gallery", "bench", "train", "demo", "serve", "distributed", "cli"),
 )
 """The packages; each may import those before it."""
 NEED_TORCH = ("model", "engines.torch", "engines.fused")

@@ -33,7 +33,7 @@ BESIDE = (
 )
 EXTRAS = {
     *("torch", "triton", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx"),
-    *("cpu", "gpu", "hub", "gallery", "images", "serve", "rtx", "fused"),
+    *("cpu", "gpu", "hub", "gallery", "images", "serve", "ray", "rtx", "fused"),
 }
 
 Build = Callable[..., Path]

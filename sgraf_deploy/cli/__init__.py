@@ -34,6 +34,7 @@ from sgraf_deploy.cli.index import index
 from sgraf_deploy.cli.inspect import inspect
 from sgraf_deploy.cli.package import package
 from sgraf_deploy.cli.rerank import rerank
+from sgraf_deploy.cli.score import score
 from sgraf_deploy.cli.serve import serve
 from sgraf_deploy.cli.synth import synth
 from sgraf_deploy.cli.terminal import echo, echo_error, show_any_text, shown_messages
@@ -184,7 +185,7 @@ main.epilog = (
 )
 _COMMANDS = (
     *(export, compile_, inspect, package, verify, evaluate, bench, compare, rerank, explain, card),
-    *(features, index, gallery, serve, synth, train, doctor, demo),
+    *(features, score, index, gallery, serve, synth, train, doctor, demo),
 )
 for _command in _COMMANDS:
     main.add_command(_command)

@@ -21,12 +21,18 @@ from sgraf_deploy.cli.common import (
     count,
     data_options,
     describe_scorer,
-    dimensions,
     gathered,
     load_scorer,
     megabytes,
     scorer_options,
     show_finding,
+)
+from sgraf_deploy.cli.ray_options import (
+    SharingOptions,
+    bundle_address,
+    scorer_settings,
+    sharing_options,
+    show_progressed,
 )
 from sgraf_deploy.cli.terminal import duration, echo, progress_bars, table
 
@@ -35,9 +41,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sgraf_deploy.bench.published import Dataset
+    from sgraf_deploy.bundle.bundle import Bundle
     from sgraf_deploy.data.precomp import PrecompSplit
+    from sgraf_deploy.distributed.parts import Request, SplitSource
     from sgraf_deploy.evaluation.cost import Cost
-    from sgraf_deploy.evaluation.evaluate import Evaluation
+    from sgraf_deploy.evaluation.evaluate import EvalOptions, Evaluation
     from sgraf_deploy.evaluation.recall import Recall, RecallReport
 
 _NUMBERS = ("R@1", "R@5", "R@10", "median rank", "mean rank", "rsum")
@@ -124,7 +132,9 @@ class Results:
     help="Also write the similarities (images, captions) to this file, in float32. For several "
     "members they are those of the ensemble.",
 )
+@sharing_options
 @gathered(Results, "results")
+@gathered(SharingOptions, "sharing")
 def evaluate(
     *,
     bundle: Path | str,
@@ -136,50 +146,98 @@ def evaluate(
     folds: int | None,
     authors_dev: bool,
     results: Results,
+    sharing: SharingOptions,
     **scorer_arguments: Any,
 ) -> None:
     """Measure R@K of a BUNDLE on a split of precomp data, in both directions.
 
     Ranks are counted while the pairs are scored, so that no matrix is kept in memory. Only --ties
-    authors and --folds need every model's matrix of logits in memory.
+    authors and --folds need every model's matrix of logits in memory, and cannot be shared out.
     """
     from sgraf_deploy.bundle.bundle import Bundle
-    from sgraf_deploy.data.precomp import open_precomp
-    from sgraf_deploy.evaluation.evaluate import EvalOptions, evaluate_split
+    from sgraf_deploy.distributed.parts import Request, SplitSource
+    from sgraf_deploy.evaluation.evaluate import EvalOptions
 
-    results.check()
-    opened = Bundle.open(bundle)
-    chosen = open_precomp(
-        data,
-        split,
-        captions_per_image=captions_per_image,
-        model=dimensions(opened),
-        limit_images=limit_images,
-        authors_dev=authors_dev,
-    )
     options = EvalOptions(ties, folds)
-    result = None
+    results.check()
+    sharing.check()
+    opened = Bundle.open(bundle)
+    source = SplitSource(data, split, captions_per_image, limit_images, authors_dev)
+    found: list[Evaluation] = []
     try:
-        with (
-            load_scorer(opened, **scorer_arguments) as scorer,
-            _similarities(results.saved, chosen) as out,
-            progress_bars() as bars,
-        ):
-            echo(describe_scorer(scorer))
-            images, captions = count(chosen.images, "image"), count(len(chosen.captions), "caption")
-            echo(f"split {split} of {data}: {images} × {captions}")
-            result = evaluate_split(
-                scorer, chosen, options, out=out, stage=bars, tell=show_finding, announce=_announce
-            )
-        results.write(result)
+        if sharing.job is None:
+            _evaluate_here(found, opened, source, options, results.saved, scorer_arguments)
+        else:
+            _check_shareable(options, results.saved)
+            settings = scorer_settings(sharing, **scorer_arguments)
+            request = Request(bundle_address(bundle), source.absolute(), settings)
+            _evaluate_shared(found, sharing, request, opened)
+        results.write(found[0])
     finally:
         # A full disk must not lose a result that took an hour.
-        for line in () if result is None else _lines(result):
+        for line in [line for result in found for line in _lines(result)]:
             echo(line)
-    for finding in result.of_the_ranks:
+    for finding in found[0].of_the_ranks:
         show_finding(finding)
     for written in filter(None, results.files.values()):
         echo(f"wrote {written}")
+
+
+def _evaluate_here(
+    found: list[Evaluation],
+    bundle: Bundle,
+    source: SplitSource,
+    options: EvalOptions,
+    saved: Path | None,
+    scorer_arguments: dict[str, Any],
+) -> None:
+    """Evaluate in this process; the result is kept even if its similarities cannot be."""
+    from sgraf_deploy.evaluation.evaluate import evaluate_split
+
+    chosen = source.open(bundle)
+    with (
+        load_scorer(bundle, **scorer_arguments) as scorer,
+        _similarities(saved, chosen) as out,
+        progress_bars() as bars,
+    ):
+        echo(describe_scorer(scorer))
+        images, captions = count(chosen.images, "image"), count(len(chosen.captions), "caption")
+        echo(f"split {chosen.name} of {source.folder}: {images} × {captions}")
+        found.append(
+            evaluate_split(
+                scorer, chosen, options, out=out, stage=bars, tell=show_finding, announce=_announce
+            )
+        )
+
+
+def _evaluate_shared(
+    found: list[Evaluation], sharing: SharingOptions, request: Request, bundle: Bundle
+) -> None:
+    """Evaluate in pieces."""
+    from sgraf_deploy.distributed.offline import Hooks, evaluate_job
+
+    with sharing.open_job(request) as (runner, job), progress_bars() as bars:
+        hooks = Hooks(bars, show_finding, _announce)
+        result, progressed = evaluate_job(runner, job, bundle, request.source.name, hooks)
+        found.append(result)
+    show_progressed(progressed, job)
+
+
+def _check_shareable(options: EvalOptions, saved: Path | None) -> None:
+    """Raise InputError for what needs the matrix, which nobody holds where work is shared out."""
+    from sgraf_deploy.errors import InputError
+
+    wanted = {
+        "--ties authors": options.ties == "authors",
+        "--folds": options.folds is not None,
+        "--save-similarities": saved is not None,
+    }
+    for option, given in wanted.items():
+        if given:
+            hint = "evaluate in one process, without --job and --ray"
+            raise InputError(
+                f"{option} with --job", expected="ranks counted tile by tile", hint=hint
+            )
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from sgraf_deploy.cli.common import (
     load_scorer,
     megabytes,
     scorer_options,
+    show_finding,
 )
 from sgraf_deploy.cli.terminal import echo, echo_json, progress_bars, table, warn
 
@@ -156,20 +157,20 @@ def update(
     They are those of the given ids, or all of the split. Every id must be in the gallery already,
     and keeps its place in the order.
     """
-    from sgraf_deploy.cli.index import open_or_create, split_items
     from sgraf_deploy.errors import InputError
     from sgraf_deploy.gallery.indexing import update as write_anew
+    from sgraf_deploy.gallery.sources import SplitToIndex, open_or_create
     from sgraf_deploy.runtime.encoding import Kind
 
     if not path.exists():
         hint = "make one with `sgraf-deploy index`"
         raise InputError(f"gallery {path}", expected="a gallery", got="none", hint=hint)
     kind: Kind = "captions" if captions else "images"
+    source = SplitToIndex(data, split, kind, captions_per_image, limit_images, caption_ids)
     with load_scorer(bundle, **scorer_arguments) as scorer, progress_bars() as bars:
         echo(describe_scorer(scorer))
-        limits = (limit_images, captions_per_image)
         with open_or_create(path, scorer, kind, None, None) as opened:
-            items = split_items(scorer, data, split, kind, caption_ids, limits)
+            items = source.open(scorer, show_finding)
             wanted = _chosen(ids, ids_file) or None
             done = write_anew(opened, items, wanted, bars(f"updating {kind}"))
     echo(f"gallery {path}: {count(done.written, kind.removesuffix('s'))} written anew")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,22 +15,26 @@ from sgraf_deploy.cli.common import (
     LIMIT_IMAGES,
     PATH,
     byte_count,
-    check_regions_fit,
     count,
     describe_scorer,
-    dimensions,
-    encoded_texts,
     load_scorer,
     megabytes,
     scorer_options,
     show_finding,
 )
+from sgraf_deploy.cli.ray_options import (
+    ACTORS,
+    RAY,
+    SharingOptions,
+    bundle_address,
+    scorer_settings,
+)
 from sgraf_deploy.cli.terminal import echo, progress_bars
 
 if TYPE_CHECKING:
-    from sgraf_deploy.data.precomp import PrecompSplit
+    from sgraf_deploy.distributed.parts import ScorerSettings
     from sgraf_deploy.gallery.indexing import Items
-    from sgraf_deploy.gallery.store import Gallery
+    from sgraf_deploy.gallery.sources import SplitToIndex
     from sgraf_deploy.runtime.encoding import Kind
     from sgraf_deploy.runtime.scorer import Scorer
 
@@ -96,6 +101,15 @@ if TYPE_CHECKING:
     help="The most that a new gallery may ever take, such as 200GB; disk space is taken only as it "
     "grows. Default: 1TB.",
 )
+@click.option(
+    "--shards",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Write a folder of N galleries, GALLERY/part-0.gallery and so on, as `serve --ray` takes "
+    "them: the hash of its id says where an image is. --ray needs it. Default: one gallery.",
+)
+@RAY
+@ACTORS
 @scorer_options
 def index(
     *,
@@ -112,6 +126,9 @@ def index(
     ids: Path | None,
     dtype: Any,
     max_size: int | None,
+    shards: int | None,
+    ray: str | None,
+    actors: int | None,
     **scorer_arguments: Any,
 ) -> None:
     """Encode a split's images, or its captions, into a gallery on disk, by their ids.
@@ -119,30 +136,90 @@ def index(
     The images' ids are the names in SPLIT_ids.txt, or else the rows' numbers, counted from 0.
     SPLIT_boxes.npy and SPLIT_sizes.npy are kept with the images where they exist.
     """
-    from sgraf_deploy.gallery.indexing import add
+    from sgraf_deploy.gallery.sources import SplitToIndex
 
     given = {"--photos": photos, "--from-npz": from_npz, "--data": data, "--split": split}
     _check_sources(given, ids, caption_ids, captions=captions)
     kind: Kind = "captions" if captions else "images"
-    with load_scorer(bundle, **scorer_arguments) as scorer, progress_bars() as bars:
-        echo(describe_scorer(scorer))
-        names = caption_ids if captions else ids
-        items: Items
-        if photos is not None:
-            items = photo_items(scorer, photos, limit_images)
-        elif from_npz is not None:
-            items = saved_items(scorer, from_npz, kind, names)
-        else:
-            limits = (limit_images, captions_per_image)
-            items = split_items(scorer, data or Path(), split or "", kind, names, limits)
-        with open_or_create(path, scorer, kind, dtype, max_size) as gallery:
-            done = add(gallery, items, bars(f"indexing {kind}"))
-            one = kind.removesuffix("s")
-            echo(
-                f"gallery {path}: {count(done.written, one)} added, {done.present:,} were there "
-                f"already; it has {count(len(gallery), one)}, "
-                f"{megabytes(gallery.stats().file_bytes)}"
-            )
+    names = caption_ids if captions else ids
+    source = SplitToIndex(
+        data or Path(), split or "", kind, captions_per_image, limit_images, caption_ids
+    )
+    new = (path, dtype, max_size)
+    if shards is None and ray is None:
+        with load_scorer(bundle, **scorer_arguments) as scorer, progress_bars() as bars:
+            echo(describe_scorer(scorer))
+            items: Items
+            if photos is not None:
+                items = photo_items(scorer, photos, limit_images)
+            elif from_npz is not None:
+                items = saved_items(scorer, from_npz, kind, names)
+            else:
+                items = source.open(scorer, show_finding)
+            _index_here(scorer, items, kind, new, bars)
+        return
+    sharing = SharingOptions(ray, actors, None)
+    _check_shards(shards, sharing, {"--photos": photos, "--from-npz": from_npz})
+    settings = scorer_settings(sharing, **scorer_arguments)
+    _index_shards(sharing, (bundle_address(bundle), source, settings), shards or 1, new)
+
+
+def _index_here(
+    scorer: Scorer, items: Items, kind: Kind, new: tuple[Path, Any, int | None], bars: Any
+) -> None:
+    """Write one gallery in this process; `new` are its path and the options of a new one."""
+    from sgraf_deploy.gallery.indexing import add
+    from sgraf_deploy.gallery.sources import open_or_create
+
+    path, dtype, max_size = new
+    with open_or_create(path, scorer, kind, dtype, max_size) as gallery:
+        done = add(gallery, items, bars(f"indexing {kind}"))
+        one = kind.removesuffix("s")
+        echo(
+            f"gallery {path}: {count(done.written, one)} added, {done.present:,} were there "
+            f"already; it has {count(len(gallery), one)}, {megabytes(gallery.stats().file_bytes)}"
+        )
+
+
+def _index_shards(
+    sharing: SharingOptions,
+    what: tuple[str, SplitToIndex, ScorerSettings],
+    shards: int,
+    new: tuple[Path, Any, int | None],
+) -> None:
+    """Write a gallery of shards; `what` are the bundle, the source, and the scorers' settings."""
+    from sgraf_deploy.distributed.indexing import IndexRequest, IndexWorker, index_shards
+
+    bundle, source, settings = what
+    path, dtype, max_size = new
+    request = IndexRequest(
+        bundle, source.absolute(), path.absolute(), shards, settings, dtype, max_size
+    )
+    worker = partial(IndexWorker, request)
+    with sharing.open(worker, settings.options) as runner, progress_bars() as bars:
+        found = index_shards(runner, request, show_finding, bars(f"indexing {source.kind}"))
+    one = source.kind.removesuffix("s")
+    for each in found:
+        echo(
+            f"gallery {request.path(each.shard)} on {each.host}: {count(each.written, one)} added, "
+            f"{each.present:,} were there already"
+        )
+
+
+def _check_shards(
+    shards: int | None, sharing: SharingOptions, others: Mapping[str, Path | None]
+) -> None:
+    """Raise InputError for what goes with one gallery alone."""
+    from sgraf_deploy.errors import InputError
+
+    if shards is None:
+        hint = "at least as many as there are actors, each of which writes one at a time"
+        raise InputError("--ray", expected="--shards N together with it", hint=hint)
+    if sharing.ray is None and sharing.actors is not None:
+        raise InputError("--actors", expected="--ray together with it")
+    for option, value in others.items():
+        if value is not None:
+            raise InputError("--shards", expected="--data DIR and --split NAME", got=option)
 
 
 def _check_sources(
@@ -168,94 +245,12 @@ def _check_sources(
         raise InputError("--caption-ids", expected="--captions together with it")
 
 
-def open_or_create(
-    path: Path, scorer: Scorer, kind: Kind, dtype: Any, max_size: int | None
-) -> Gallery:
-    """The gallery at a path, which is made if it is not there; or InputError if it is another."""
-    from sgraf_deploy.errors import InputError
-    from sgraf_deploy.gallery.header import DEFAULT_MAX_SIZE, encoding_of
-    from sgraf_deploy.gallery.store import Gallery
-
-    if not path.exists():
-        size = max_size or DEFAULT_MAX_SIZE
-        return Gallery.create(path, scorer, kind, dtype=dtype or "stored", max_size=size)
-    gallery = Gallery.open(path)
-    header = gallery.header
-    encoding_of(scorer, kind).check(header.encoding, f"gallery {path}")
-    for option, given, fixed in (
-        ("--dtype", dtype, header.dtype),
-        ("--max-size", max_size, header.max_size),
-    ):
-        if given not in (None, fixed):
-            hint = "it is chosen when a gallery is made: leave it out, or make another gallery"
-            raise InputError(f"{option} of gallery {path}", expected=fixed, got=given, hint=hint)
-    return gallery
-
-
-def split_items(
-    scorer: Scorer,
-    data: Path,
-    split: str,
-    kind: Kind,
-    caption_ids: Path | None,
-    limits: tuple[int | None, int],
-) -> Items:
-    """What a split has of images or captions, checked; `limits` are of images, and per image."""
-    from sgraf_deploy.data.precomp import open_images
-
-    limit, per_image = limits
-    if kind == "captions":
-        return _caption_items(scorer, data, split, caption_ids, limit, per_image)
-    from sgraf_deploy.gallery.indexing import SplitImages
-    from sgraf_deploy.gallery.splits import SplitDetails, image_ids
-
-    def opened(limit: int | None) -> PrecompSplit:
-        return open_images(
-            data,
-            split,
-            captions_per_image=per_image,
-            model=dimensions(scorer.bundle),
-            limit_images=limit,
-        )
-
-    whole = opened(None)
-    details = SplitDetails.open(data, whole)
-    chosen = whole if limit is None else opened(limit)
-    ids = image_ids(data, chosen)
-    for finding in chosen.findings:
-        show_finding(finding)
-    check_regions_fit(scorer.bundle, chosen.regions, f"regions of split {split}")
-    return SplitImages(scorer, ids, chosen.regions, details)
-
-
 def photo_items(scorer: Scorer, folder: Path, limit: int | None) -> Items:
     """The photographs of a folder, the first `limit` of them."""
     from sgraf_deploy.features.paths import find_photos
     from sgraf_deploy.gallery.indexing import PhotoImages
 
     return PhotoImages(scorer, find_photos([folder]).photos[:limit])
-
-
-def _caption_items(
-    scorer: Scorer,
-    data: Path,
-    split: str,
-    caption_ids: Path | None,
-    limit: int | None,
-    per_image: int,
-) -> Items:
-    from sgraf_deploy.data.captions import read_captions
-    from sgraf_deploy.data.split_files import CAPTIONS, find_split
-    from sgraf_deploy.gallery.indexing import SplitCaptions
-    from sgraf_deploy.gallery.splits import given_ids
-
-    (file,) = find_split(data, split, (CAPTIONS,), None)
-    texts = read_captions(file)
-    ids = given_ids(caption_ids, len(texts), "caption ids", first=1)
-    if limit is not None:
-        texts, ids = texts[: limit * per_image], ids[: limit * per_image]
-    token_ids, _ = encoded_texts(scorer, texts)
-    return SplitCaptions(scorer, ids, texts, token_ids)
 
 
 def saved_items(scorer: Scorer, file: Path, kind: Kind, ids: Path | None) -> Items:

@@ -6,12 +6,12 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sgraf_deploy.cli.common import (
-    BUNDLE,
+    BUNDLE_PATH,
     PATH,
     RESIDENT,
     count,
@@ -30,7 +30,11 @@ from sgraf_deploy.cli.serve_options import (
     read_environment,
     request_options,
 )
+from sgraf_deploy.cli.serve_ray import check_source, ray_options, serve_on_ray
 from sgraf_deploy.cli.terminal import echo
+
+if TYPE_CHECKING:
+    from sgraf_deploy.serve.server import Ended
 
 INSTALL = "pip install 'sgraf-deploy[serve]'"
 LEAVE: Callable[[int], Any] = os._exit
@@ -43,13 +47,13 @@ LEAVE: Callable[[int], Any] = os._exit
     "SGRAF_DEPLOY_SERVE_MAX_WAIT_MS, and BUNDLE is SGRAF_DEPLOY_SERVE_BUNDLE. The command line "
     "goes before it. A list is separated by spaces, one of files by colons.",
 )
-@BUNDLE
+@click.argument("bundle", type=BUNDLE_PATH, required=False)
 @click.option(
     "--gallery",
     type=PATH,
-    required=True,
     metavar="GALLERY",
-    help="Gallery of the images that requests name, which `sgraf-deploy index` wrote.",
+    help="Gallery of the images that requests name, which `sgraf-deploy index` wrote. Needed, as "
+    "BUNDLE is, unless --ray names them.",
 )
 @click.option(
     "--keys",
@@ -61,6 +65,7 @@ LEAVE: Callable[[int], Any] = os._exit
 @click.option(
     "--no-auth", is_flag=True, help="Let everyone in who reaches the address, to write as well."
 )
+@ray_options
 @listen_options
 @request_options
 @batch_options
@@ -74,10 +79,13 @@ def serve(
     context: click.Context,
     /,
     *,
-    bundle: Path | str,
-    gallery: Path,
+    bundle: Path | str | None,
+    gallery: Path | None,
     keys: Path | None,
     no_auth: bool,
+    ray_config: Path | None,
+    allow_downtime: bool,
+    stop: bool,
     resident: Any,
     listening: ListenOptions,
     requests: RequestOptions,
@@ -88,6 +96,8 @@ def serve(
 
     A string that begins with image: names an image of the gallery. After SIGTERM, accepted requests
     are answered and the exit code is 0; it is 1 if some were not, or if the engine hangs.
+
+    With --ray the command ends as soon as the cluster serves.
     """
     _check_packages()
     from sgraf_deploy.gallery.store import Gallery
@@ -98,16 +108,36 @@ def serve(
     settings, limits, options = requests.settings(), batches.limits(), listening.options()
     found = None if keys is None else Keys(keys)
     check_exposure(options.host, found, open_to_all=no_auth)
-    with (
-        Gallery.open(gallery, resident=resident) as opened,
-        load_scorer(bundle, **scorer_arguments) as scorer,
-    ):
-        echo(describe_scorer(scorer))
-        echo(f"gallery {gallery}: {count(len(opened), 'image')}")
-        ended = run_service(scorer, opened, settings, limits, options, keys=found, started=_started)
-        if ended == "stuck":
-            echo("Error: the engine hangs", err=True)
-            LEAVE(1)
+    check_source(ray_config, bundle, gallery, ray_flags=allow_downtime or stop)
+    if ray_config is not None:
+        serve_on_ray(
+            ray_config,
+            settings=settings,
+            limits=limits,
+            options=options,
+            keys=found,
+            resident=resident,
+            scorer_arguments=scorer_arguments,
+            allow_downtime=allow_downtime,
+            stop=stop,
+        )
+    elif bundle is not None and gallery is not None:
+        with (
+            Gallery.open(gallery, resident=resident) as opened,
+            load_scorer(bundle, **scorer_arguments) as scorer,
+        ):
+            echo(describe_scorer(scorer))
+            echo(f"gallery {gallery}: {count(len(opened), 'image')}")
+            _end(
+                run_service(scorer, opened, settings, limits, options, keys=found, started=_started)
+            )
+
+
+def _end(ended: Ended) -> None:
+    """Exit as the server ended."""
+    if ended == "stuck":
+        echo("Error: the engine hangs", err=True)
+        LEAVE(1)
     if ended == "interrupted":
         raise KeyboardInterrupt
     if ended != "stopped":

@@ -19,6 +19,7 @@ from sgraf_deploy.data.findings import Finding
 from sgraf_deploy.data.precomp import PrecompSplit
 from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.engines.ensemble import similarities, with_ensemble
+from sgraf_deploy.engines.ranks import RankCounts
 from sgraf_deploy.errors import DataError
 from sgraf_deploy.evaluation.chance import chance_findings
 from sgraf_deploy.evaluation.cost import Cost, Memory, estimate_seconds, plan_memory
@@ -34,6 +35,7 @@ from sgraf_deploy.evaluation.recall import (
 from sgraf_deploy.progress import Stage
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
 from sgraf_deploy.runtime.outputs import check_outputs
+from sgraf_deploy.runtime.part import Execution
 from sgraf_deploy.runtime.scorer import Scorer
 from sgraf_deploy.runtime.tokens import bundle_tokenizer
 from sgraf_deploy.versions import tool_versions
@@ -90,7 +92,7 @@ class Evaluation:
     @cached_property
     def reports(self) -> dict[str, RecallReport]:
         """R@K by model."""
-        return _reports(self.ranks)
+        return rank_reports(self.ranks)
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -153,9 +155,9 @@ def evaluate_split(  # noqa: PLR0913  # four of them are callbacks
         memory=memory,
         seconds={"encode": times[1] - times[0], "score": scored.done - times[1]},
         logits=scored.logits,
-        run=describe_run(scorer, split) | {"ranks_from": options.ranks_from},
+        run=describe_scored(scorer, split) | {"ranks_from": options.ranks_from},
         of_the_data=checked.findings,
-        of_the_ranks=chance_findings(_reports(scored.ranks)),
+        of_the_ranks=chance_findings(rank_reports(scored.ranks)),
     )
 
 
@@ -214,7 +216,8 @@ class _Scored:
     logits: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
-def _reports(ranks: Mapping[str, Ranks]) -> dict[str, RecallReport]:
+def rank_reports(ranks: Mapping[str, Ranks]) -> dict[str, RecallReport]:
+    """R@K by model."""
     return {name: RecallReport.of(each) for name, each in ranks.items()}
 
 
@@ -227,8 +230,12 @@ def _by_tiles(encoded: _Encoded, stage: Stage, clock: Callable[[], float]) -> _S
         out=encoded.out,
         progress=stage("scoring"),
     )
-    done = clock()
-    ranks = {
+    return _Scored(clock(), ranks_by_model(found))
+
+
+def ranks_by_model(found: Mapping[str, RankCounts]) -> dict[str, Ranks]:
+    """Counts as reports name and hold them; see `by_model`."""
+    return {
         name.upper(): Ranks(
             counts.image_to_text,
             counts.text_to_image,
@@ -237,7 +244,6 @@ def _by_tiles(encoded: _Encoded, stage: Stage, clock: Callable[[], float]) -> _S
         )
         for name, counts in found.items()
     }
-    return _Scored(done, ranks)
 
 
 def _by_matrices(
@@ -271,19 +277,27 @@ def _rank(
     return ranks, fold_reports
 
 
-def describe_run(scorer: Scorer, split: PrecompSplit) -> dict[str, Any]:
+def describe_scored(scorer: Scorer, split: PrecompSplit) -> dict[str, Any]:
     """The part of a report by which two runs can be compared."""
+    sizes = split.images, len(split.captions), split.captions_per_image
+    return describe_run(scorer.bundle, scorer.execution, scorer.device, split.name, sizes)
+
+
+def describe_run(
+    bundle: Bundle, execution: Execution, device: str, split: str, sizes: tuple[int, int, int]
+) -> dict[str, Any]:
+    """The same of a run elsewhere; `sizes` are images, captions and captions per image."""
     return {
-        "bundle_sha256": scorer.bundle.sha256,
-        "module": scorer.bundle.manifest.module,
-        "members": list(scorer.members),
-        "engine": scorer.engine_name,
-        "precision": scorer.precision,
-        "executed": scorer.executed,
-        "device": scorer.device,
-        "split": split.name,
-        "images": split.images,
-        "captions": len(split.captions),
-        "captions_per_image": split.captions_per_image,
+        "bundle_sha256": bundle.sha256,
+        "module": bundle.manifest.module,
+        "members": list(bundle.manifest.members),
+        "engine": execution.engine,
+        "precision": execution.precision,
+        "executed": execution.executed,
+        "device": device,
+        "split": split,
+        "images": sizes[0],
+        "captions": sizes[1],
+        "captions_per_image": sizes[2],
         "versions": tool_versions(),
     }

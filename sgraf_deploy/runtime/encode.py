@@ -89,9 +89,7 @@ def encode_batches(
     not finite.
     """
     members = {name: empty_images(context.origin, name, count) for name in context.configs}
-    per_image = max(_image_bytes(each) for each in context.configs.values())
-    budget = context.limits.advice.encoder_bytes
-    step = context.at_most("image_encoder", "images", max(1, budget // per_image))
+    step = _image_step(context)
     starts = range(0, count, step)
     pieces = (Batch(start, min(count, start + step)) for start in starts)
     batches = context.share("image_encoder", pieces, count, progress).turns()
@@ -102,6 +100,33 @@ def encode_batches(
         except EngineMemoryError as error:
             batches.halve(batch, error)
     return EncodedImages(context.origin, members, count)
+
+
+@dataclass(frozen=True)
+class EncodingBatches:
+    """What is encoded together, on which an embedding's last bits may depend.
+
+    Whoever encodes whole batches alone makes the same embeddings as who encodes everything.
+    """
+
+    images: int
+    """The images of a batch; the last one may have fewer."""
+    captions: tuple[int, ...]
+    """Where each batch of captions ends in the tiling's order, which is that of their lengths."""
+
+
+def encoding_batches(context: Context, lengths: NDArray[np.int32]) -> EncodingBatches:
+    """Say in which batches captions of these lengths (captions,), and images, are encoded."""
+    ordered = np.sort(lengths, kind="stable")
+    ends = (int(batch.rows.stop) for batch in _text_batches(context, ordered))
+    return EncodingBatches(_image_step(context), tuple(ends))
+
+
+def _image_step(context: Context) -> int:
+    """The images of a batch."""
+    per_image = max(_image_bytes(each) for each in context.configs.values())
+    budget = context.limits.advice.encoder_bytes
+    return context.at_most("image_encoder", "images", max(1, budget // per_image))
 
 
 def _encode_image_batch(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from sgraf_deploy.progress import Progress
-from sgraf_deploy.runtime import ranks
+from sgraf_deploy.runtime import encode, ranks
 from sgraf_deploy.runtime.arguments import check_count, check_kind
+from sgraf_deploy.runtime.encode import EncodingBatches
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
 from sgraf_deploy.runtime.opened import Captions, Images
+from sgraf_deploy.runtime.part import Execution
 from sgraf_deploy.runtime.partial import PartialRanks
 from sgraf_deploy.runtime.reranking import Reranking
 from sgraf_deploy.runtime.share import Share, TileNumbers, check_share
 from sgraf_deploy.runtime.thresholds import RankThresholds
 from sgraf_deploy.runtime.tiles import Tiling
+from sgraf_deploy.runtime.tokens import Lengths
 from sgraf_deploy.runtime.top_k import PartialTopK
 
 
@@ -31,6 +36,42 @@ class Sharing(Reranking):
         """
         one, other = self._encoded(*self._checked(images, captions))
         return self._context.tiling(len(one), other.lengths)
+
+    @property
+    def execution(self) -> Execution:
+        """What computes the logits here: those who share tiles must have equal ones.
+
+        Example:
+            >>> scorer.execution.engine, scorer.execution.precision
+            ('native', 'fp32')
+        """
+        return Execution.of(self._context)
+
+    def tiling_of(self, images: int, lengths: Lengths) -> Tiling:
+        """Compute the tiles of so many images and captions of these lengths, as `tiling` does.
+
+        `lengths` (captions,) count words, `<start>` and `<end>` included. Nothing is encoded.
+
+        Example:
+            >>> sizes = len(images), captions.lengths
+            >>> scorer.tiling_of(*sizes).digest == scorer.tiling(images, captions).digest
+            True
+        """
+        self._check_usable()
+        return self._context.tiling(images, np.asarray(lengths, np.int32))
+
+    def encoding_batches(self, lengths: Lengths) -> EncodingBatches:
+        """Say in which batches images, and captions of these lengths (captions,), are encoded.
+
+        The last bits of a caption depend on those that are encoded with it: several who share the
+        encoding must take whole batches, each by itself.
+
+        Example:
+            >>> scorer.encoding_batches(captions.lengths).captions
+            (2,)
+        """
+        self._check_usable()
+        return encode.encoding_batches(self._context, np.asarray(lengths, np.int32))
 
     def rank_thresholds(
         self, images: Images, captions: Captions, captions_per_image: int = 5

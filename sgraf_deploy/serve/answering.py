@@ -24,11 +24,12 @@ from sgraf_deploy.serve.calls import (
     Call,
     CaptionText,
     Item,
-    NotFoundError,
     Part,
     RegionsArray,
     RequestError,
     StoredId,
+    missing_warnings,
+    unknown_image,
 )
 from sgraf_deploy.serve.captions import CaptionTexts
 
@@ -73,6 +74,7 @@ class Answerer:
             raise InputError("gallery", expected="one of images", got=f"one of {gallery.kind}")
         scorer.image_encoding.check(gallery.encoding, f"gallery {gallery.path}", error=DataError)
         self._scorer, self._gallery = scorer, gallery
+        self._bundles = (scorer.bundle.sha256,)
         self._texts = CaptionTexts(scorer)
         self._step = records_in(gallery, chunk_bytes)
         self._timings, self._clock = timings, clock
@@ -84,7 +86,7 @@ class Answerer:
             SgrafDeployError: the engine failed, or a record of the gallery is damaged.
         """
         started = self._clock()
-        batch = _Batch()
+        batch = _Batch(self._bundles)
         read = [self._read(call, batch) for call in calls]
         score_s = self._score(batch) if batch.images else 0.0
         answers = [each if isinstance(each, RequestError) else each.answer(batch) for each in read]
@@ -154,9 +156,10 @@ class _Batch:
 
     `images` holds for each pair the place of its image in `stored`, or −1 − its place in `regions`;
     `captions` the row of its caption. `logits` (pairs,) float32 are NaN where the gallery has no
-    image.
+    image. `bundles` are those of an `Answer`.
     """
 
+    bundles: tuple[str, ...]
     token_ids: list[NDArray[np.int32]] = field(default_factory=list)
     stored: dict[str, int] = field(default_factory=dict)
     regions: list[NDArray[Any]] = field(default_factory=list)
@@ -200,28 +203,16 @@ class _Read:
         call, logits = self.call, batch.logits[self.pairs]
         absent = np.isnan(logits)
         warnings, missing = self.warnings, tuple((call.first + np.flatnonzero(absent)).tolist())
-        if missing:
-            if call.direction == "image_to_text":
-                return _unknown("query", call.query)
-            place = missing[0] - call.first
-            if call.missing == "error":
-                return _unknown(f"documents[{missing[0]}]", call.documents[place])
-            warnings += (f"{len(missing)} documents are left out: the gallery has no such image",)
+        if missing and call.direction == "image_to_text":
+            return unknown_image("query", call.query)
+        try:
+            warnings += missing_warnings(call, missing)
+        except RequestError as error:
+            return error
         known = np.flatnonzero(~absent)
         best = rank(call.direction, logits[known], call.top_n)
         places = (call.first + known[best.indices]).tolist()
         numbers = zip(places, best.similarities.tolist(), best.logits.tolist(), strict=True)
-        return Answer(tuple(Item(*each) for each in numbers), warnings, missing, self.tokens)
-
-
-def _unknown(name: str, part: Part) -> NotFoundError:
-    id_ = part.id if isinstance(part, StoredId) else ""
-    return NotFoundError(
-        name,
-        expected="the id of an image in the gallery",
-        got=repr(id_[:80]),
-        hint="PUT /v1/images/ID or `sgraf-deploy index` adds images, and --missing skip leaves "
-        "out what is not there",
-        param=name,
-        code="image_not_found",
-    )
+        return Answer(
+            tuple(Item(*each) for each in numbers), warnings, missing, self.tokens, batch.bundles
+        )

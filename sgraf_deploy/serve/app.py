@@ -16,7 +16,7 @@ from sgraf_deploy.runtime.scorer import Scorer
 from sgraf_deploy.serve.documents import Reader
 from sgraf_deploy.serve.errors import GONE, HANDLERS
 from sgraf_deploy.serve.health import CallQueue, Health, probe_call
-from sgraf_deploy.serve.images import Images
+from sgraf_deploy.serve.images import Images, ImageStore
 from sgraf_deploy.serve.keys import Keys
 from sgraf_deploy.serve.metrics import Metrics, route_of
 from sgraf_deploy.serve.openapi import description
@@ -52,15 +52,34 @@ def build_app(
     reader = Reader(settings, config.regions, config.img_dim)
     metrics = metrics or Metrics()
     metrics.watch(scorer, gallery)
+    return build_front(batcher, Images(scorer, gallery, reader), reader, keys=keys, metrics=metrics)
+
+
+def build_front(
+    batcher: CallQueue,
+    images: ImageStore,
+    reader: Reader,
+    *,
+    keys: Keys | None,
+    metrics: Metrics,
+    read_only: bool = False,
+) -> App:
+    """The application that reads requests, and answers with what a queue and a store have.
+
+    `read_only` describes a store that refuses what would change it.
+    """
+    settings, regions, img_dim = reader.settings, reader.regions, reader.img_dim
     service = Service(
         batcher=batcher,
         reader=reader,
         settings=settings,
-        images=Images(scorer, gallery, reader),
-        health=Health(batcher, probe_call(config.regions, config.img_dim)),
+        images=images,
+        health=Health(batcher, probe_call(regions, img_dim)),
         metrics=metrics,
         keys=keys,
-        description=description(settings, config.regions, config.img_dim, keyed=keys is not None),
+        description=description(
+            settings, regions, img_dim, keyed=keys is not None, read_only=read_only
+        ),
         started=int(time.time()),
     )
     litestar = Litestar(

@@ -18,6 +18,8 @@ from sgraf_deploy.config import Direction
 from sgraf_deploy.errors import SgrafDeployError
 
 Missing = Literal["error", "skip"]
+MissingPart = Literal["error", "skip", "told"]
+"""What is done about ids that the gallery lacks; where they are told, whoever asked does it."""
 
 
 class CaptionText(Struct, frozen=True, gc=False):
@@ -51,6 +53,7 @@ class Call:
     with, None for all. `missing` says what an id is that the gallery lacks: an error, or left out.
     `truncate` cuts captions that are too long, which are an error otherwise. `first` is the index
     of the first document in the request that this call is a slice of, 0 for a whole request.
+    `partial` takes the answer of a part of the gallery where another part does not answer.
 
     Example:
         >>> call = Call(CaptionText("a red cup"), (StoredId("7"), StoredId("3")))
@@ -61,9 +64,10 @@ class Call:
     query: Part
     documents: tuple[Part, ...]
     top_n: int | None = None
-    missing: Missing = "error"
+    missing: MissingPart = "error"
     truncate: bool = False
     first: int = 0
+    partial: bool = False
 
     @property
     def direction(self) -> Direction:
@@ -94,13 +98,16 @@ class Answer:
     """The items of a call, the best first, at most its `top_n` of them.
 
     `warnings` are sentences for the client, `missing` the indices (in the whole request) of
-    documents that the gallery lacks, `tokens` the word tokens that were read.
+    documents that the gallery lacks, `tokens` the word tokens that were read. `bundles` are the
+    sha256 of the bundles that scored, and `partial` says that a part of the gallery did not answer.
     """
 
     items: tuple[Item, ...]
     warnings: tuple[str, ...] = ()
     missing: tuple[int, ...] = ()
     tokens: int = 0
+    bundles: tuple[str, ...] = ()
+    partial: bool = False
 
 
 def merge(call: Call, answers: Sequence[Answer]) -> Answer:
@@ -121,7 +128,35 @@ def merge(call: Call, answers: Sequence[Answer]) -> Answer:
         tuple(sorted(index for each in answers for index in each.missing)),
         # A caption that is the query was read for every part, and counts once.
         max(tokens) if call.direction == "text_to_image" else sum(tokens),
+        tuple(dict.fromkeys(bundle for each in answers for bundle in each.bundles)),
     )
+
+
+def unknown_image(name: str, part: Part) -> NotFoundError:
+    """The error for a query or a document, by its name, that the gallery does not have."""
+    id_ = part.id if isinstance(part, StoredId) else ""
+    return NotFoundError(
+        name,
+        expected="the id of an image in the gallery",
+        got=repr(id_[:80]),
+        hint="PUT /v1/images/ID or `sgraf-deploy index` adds images, and --missing skip leaves "
+        "out what is not there",
+        param=name,
+        code="image_not_found",
+    )
+
+
+def missing_warnings(call: Call, missing: Sequence[int]) -> tuple[str, ...]:
+    """What a client is told of documents, by their indices, that the gallery lacks.
+
+    Raises:
+        NotFoundError: the call does not leave them out; it names the first.
+    """
+    if not missing or call.missing == "told":
+        return ()
+    if call.missing == "error":
+        raise unknown_image(f"documents[{missing[0]}]", call.documents[missing[0] - call.first])
+    return (f"{len(missing)} documents are left out: the gallery has no such image",)
 
 
 def _best_first(item: Item) -> tuple[float, int]:
@@ -182,6 +217,12 @@ class MethodError(RequestError):
     """The route does not take this method."""
 
     status, kind = 405, "method_not_allowed"
+
+
+class ConflictError(RequestError):
+    """The gallery takes no changes here."""
+
+    status, kind = 409, "conflict"
 
 
 class SlowError(RequestError):

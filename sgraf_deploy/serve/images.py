@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import msgspec
 import numpy as np
@@ -28,6 +28,19 @@ class Image(msgspec.Struct, forbid_unknown_fields=True):
     metadata: dict[str, Any] | None = None
     boxes: list[tuple[float, float, float, float]] | None = None
     size: tuple[Whole, Whole] | None = None
+
+
+class ImageStore(Protocol):
+    """What the routes ask of a gallery's images, one at a time; `Images` says what of each."""
+
+    async def get(self, id_: str) -> dict[str, Any]:
+        """What is kept beside an image's regions."""
+
+    async def put(self, id_: str, body: bytes) -> dict[str, Any]:
+        """Encode an image and store it."""
+
+    async def delete(self, id_: str) -> dict[str, Any]:
+        """Delete an image."""
 
 
 class Images:

@@ -11,7 +11,7 @@ from typing import Any
 from sgraf_deploy.serve.calls import MalformedError, MediaTypeError, SlowError, TooLargeError
 from sgraf_deploy.serve.connections import Receive
 from sgraf_deploy.serve.errors import ClientGoneError
-from sgraf_deploy.serve.settings import TIMEOUT_HEADER, Limits
+from sgraf_deploy.serve.settings import PARTIAL_HEADER, TIMEOUT_HEADER, Limits
 
 TOKENS_EACH = 24
 """The most structural tokens of JSON that a document of any form needs, twice over."""
@@ -138,6 +138,14 @@ def deadline(headers: Mapping[str, str], timeout_s: float) -> float:
         expected = "a positive integer of milliseconds"
         raise MalformedError(TIMEOUT_HEADER, expected=expected, param=TIMEOUT_HEADER)
     return min(timeout_s, int(given) / 1000)
+
+
+def takes_partial(headers: Mapping[str, str]) -> bool:
+    """Whether the client takes the answer of a part of the gallery."""
+    given = headers.get(PARTIAL_HEADER, "false")
+    if given not in {"true", "false"}:
+        raise MalformedError(PARTIAL_HEADER, expected="true or false", param=PARTIAL_HEADER)
+    return given == "true"
 
 
 def _too_many_bytes(limits: Limits) -> TooLargeError:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sgraf_deploy import __version__
 from sgraf_deploy.serve.schemas import Schema, image_id, ref, schemas
-from sgraf_deploy.serve.settings import TIMEOUT_HEADER, Settings
+from sgraf_deploy.serve.settings import PARTIAL_HEADER, TIMEOUT_HEADER, Settings
 
 SHOWN_BYTES = 4096
 """Regions of more bytes are left out of the example of an image."""
@@ -18,6 +18,7 @@ _WHY = {
     401: "The API key is missing or unknown.",
     403: "The API key may only read.",
     404: "A model or an image that does not exist.",
+    409: "The gallery takes no changes here.",
     408: "The body did not arrive in time.",
     413: "A limit is exceeded.",
     415: "The body is not declared as plain JSON.",
@@ -64,8 +65,13 @@ def image_example(regions: int, img_dim: int) -> dict[str, Any] | None:
     return {"regions": encoded, "dtype": "float16", "shape": shape, "metadata": {"album": "summer"}}
 
 
-def description(settings: Settings, regions: int, img_dim: int, *, keyed: bool) -> dict[str, Any]:
-    """The whole description; `keyed` says whether requests need a key."""
+def description(
+    settings: Settings, regions: int, img_dim: int, *, keyed: bool, read_only: bool = False
+) -> dict[str, Any]:
+    """The whole description; `keyed` says whether requests need a key.
+
+    Where the images are `read_only`, 409 stands beside what would change them.
+    """
     routes = _Routes(keyed)
     shown = {name: {"value": value} for name, value in examples(settings.image_prefix).items()}
     rerank = {"schema": ref("RerankRequest"), "examples": shown}
@@ -77,10 +83,11 @@ def description(settings: Settings, regions: int, img_dim: int, *, keyed: bool) 
         path: {"post": routes.rerank(f"rerank{path.replace('/', '_')}", rerank)}
         for path in ("/rerank", "/v1/rerank", "/v2/rerank")
     }
+    refused = [409] if read_only else []
     put = routes.operation(
         "put_image",
         "Store an image; it is on the disk when this is answered.",
-        [403, *_BODY, 503],
+        [403, *_BODY, 503, *refused],
         stored,
     )
     put["responses"]["200"]["links"] = {
@@ -91,7 +98,9 @@ def description(settings: Settings, regions: int, img_dim: int, *, keyed: bool) 
         "parameters": [_id_parameter(settings)],
         "get": routes.operation("get_image", "What is kept beside an image's regions.", [404, 422]),
         "put": put,
-        "delete": routes.operation("delete_image", "Delete an image.", [403, 404, 422, 503]),
+        "delete": routes.operation(
+            "delete_image", "Delete an image.", [403, 404, 422, 503, *refused]
+        ),
     }
     for path, what in (
         ("/v1/models", "The names that requests may use."),
@@ -134,7 +143,13 @@ class _Routes:
                 "in": "header",
                 "description": "Shortens the deadline; milliseconds.",
                 "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
-            }
+            },
+            {
+                "name": PARTIAL_HEADER,
+                "in": "header",
+                "description": "Takes the answer of a part of the gallery where another is down.",
+                "schema": {"type": "string", "enum": ["true", "false"]},
+            },
         ]
         return found
 

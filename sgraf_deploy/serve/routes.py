@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -14,18 +14,18 @@ from litestar import Controller, HttpMethod, Request, Response, asgi, delete, ge
 from litestar.exceptions import MethodNotAllowedException
 from litestar.types import Receive, Scope, Send
 
-from sgraf_deploy.serve.calls import FailedError, RequestError, UnprocessableError
+from sgraf_deploy.serve.calls import Answer, FailedError, RequestError, UnprocessableError
 from sgraf_deploy.serve.connections import while_connected
 from sgraf_deploy.serve.dialects.dialect import Reply
 from sgraf_deploy.serve.documents import Reader, check_id
 from sgraf_deploy.serve.errors import JSON
 from sgraf_deploy.serve.health import CallQueue, Health
-from sgraf_deploy.serve.images import Images
+from sgraf_deploy.serve.images import ImageStore
 from sgraf_deploy.serve.keys import Keys
-from sgraf_deploy.serve.limits import deadline, headers_of, read_body
+from sgraf_deploy.serve.limits import deadline, headers_of, read_body, takes_partial
 from sgraf_deploy.serve.metrics import CONTENT_TYPE, Metrics
 from sgraf_deploy.serve.reading import Asked, read_request
-from sgraf_deploy.serve.settings import Settings
+from sgraf_deploy.serve.settings import BUNDLE_HEADER, IS_PARTIAL_HEADER, Settings
 
 READ, WRITE = {"scope": "read"}, {"scope": "write"}
 IMAGE = "/v1/images/"
@@ -44,7 +44,7 @@ class Service:
     batcher: CallQueue
     reader: Reader
     settings: Settings
-    images: Images
+    images: ImageStore
     health: Health
     metrics: Metrics
     keys: Keys | None
@@ -68,13 +68,15 @@ async def rerank(scope: Scope, receive: Receive, send: Send) -> None:
     if service.keys is not None:
         service.keys.check(headers.get("authorization"), "read")
     timeout_s = deadline(headers, service.settings.timeout_s)
+    partial = takes_partial(headers)
     body = await read_body(headers, receive, service.settings.limits)
     if len(body) > LARGE_BYTES:
         asked = await asyncio.to_thread(read_request, body, service.reader)
     else:
         asked = read_request(body, service.reader)
+    call = replace(asked.call, partial=True) if partial else asked.call
     try:
-        answer = await while_connected(receive, service.batcher.submit(asked.call, timeout_s))
+        answer = await while_connected(receive, service.batcher.submit(call, timeout_s))
     except RequestError as error:
         raise _named(error, asked) from error
     reply = Reply(
@@ -88,7 +90,16 @@ async def rerank(scope: Scope, receive: Receive, send: Send) -> None:
     )
     answered = _encode(asked.dialect.render(reply))
     size = b"%d" % len(answered)
-    await _send(send, 200, [(b"content-type", _JSON), (b"content-length", size)], answered)
+    told = [(b"content-type", _JSON), (b"content-length", size), *_source(answer)]
+    await _send(send, 200, told, answered)
+
+
+def _source(answer: Answer) -> list[tuple[bytes, bytes]]:
+    """The headers that say what made an answer."""
+    found = [(BUNDLE_HEADER.encode(), ", ".join(answer.bundles).encode())] if answer.bundles else []
+    if answer.partial:
+        found.append((IS_PARTIAL_HEADER.encode(), b"true"))
+    return found
 
 
 async def _other_method(method: str, send: Send) -> None:

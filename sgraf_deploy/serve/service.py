@@ -34,6 +34,17 @@ def check_exposure(host: str, keys: Keys | None, *, open_to_all: bool) -> None:
         )
 
 
+def check_queue(limits: BatchLimits, settings: Settings) -> None:
+    """Refuse a queue that could never take a request of as many documents as are allowed.
+
+    Raises:
+        InputError: it is too short.
+    """
+    if limits.max_queue_pairs < settings.limits.documents:
+        expected = f"at least {settings.limits.documents}, the documents that a request may have"
+        raise InputError("max_queue_pairs", expected=expected, got=limits.max_queue_pairs)
+
+
 def run_service(
     scorer: Scorer,
     gallery: Gallery,
@@ -52,9 +63,7 @@ def run_service(
         InputError: limits that contradict each other, or an address that cannot be listened at.
         DataError: a gallery that the scorer cannot use.
     """
-    if limits.max_queue_pairs < settings.limits.documents:
-        expected = f"at least {settings.limits.documents}, the documents that a request may have"
-        raise InputError("max_queue_pairs", expected=expected, got=limits.max_queue_pairs)
+    check_queue(limits, settings)
     metrics = Metrics()
     answerer = Answerer(scorer, gallery, timings=metrics)
     batcher = Batcher(answerer.answer_many, limits, observer=metrics)

@@ -11,6 +11,12 @@ from sgraf_deploy.serve.calls import Missing
 TIMEOUT_HEADER = "x-timeout-ms"
 """The header by which a client shortens its deadline, in milliseconds."""
 
+PARTIAL_HEADER = "x-allow-partial"
+"""The header by which a client takes what a part of the gallery answers: true or false."""
+
+BUNDLE_HEADER, IS_PARTIAL_HEADER = "x-sgraf-bundle", "x-sgraf-partial"
+"""The headers of an answer that name the bundle, and say that a part of the gallery is missing."""
+
 
 MOST_PIXELS = 2**31 - 1
 """The most of a picture's sides, and of a box's places in it."""

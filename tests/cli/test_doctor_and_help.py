@@ -21,7 +21,8 @@ from sgraf_deploy.engines.registry import ENGINES
 COMMANDS = [
     *("bench", "card", "compare", "compile", "demo", "doctor", "eval", "explain", "export"),
     "features",
-    *("gallery", "index", "inspect", "package", "rerank", "serve", "synth", "train", "verify"),
+    *("gallery", "index", "inspect", "package", "rerank", "score", "serve", "synth", "train"),
+    "verify",
 ]
 OPEN = library.open_library
 

@@ -194,6 +194,6 @@ def test_the_kinds_of_refusals_have_a_status_each() -> None:
     kinds = RequestError.__subclasses__()
     assert len({kind.status for kind in kinds}) == len(kinds) > 10
     assert {kind.status for kind in kinds} == {
-        *(400, 401, 403, 404, 405, 408, 413, 415, 422, 429, 503, 504)
+        *(400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 503, 504)
     }
     assert issubclass(MalformedError, RequestError)

@@ -312,6 +312,23 @@ def test_a_client_shortens_its_deadline(server: Server) -> None:
     assert seen == [0.25, 20.0]
 
 
+@pytest.mark.parametrize("partial", [None, "true", "false"])
+def test_an_answer_names_its_bundle(server: Server, partial: str | None) -> None:
+    headers = {} if partial is None else {"x-allow-partial": partial}
+    response = server.talk(lambda client: client.rerank(GOOD, headers=headers))
+
+    assert response.status_code == 200
+    assert response.headers["x-sgraf-bundle"] == server.scorer.bundle.sha256
+    assert "x-sgraf-partial" not in response.headers
+
+
+def test_partial_answers_are_taken_or_not(server: Server) -> None:
+    headers = {"x-allow-partial": "yes"}
+    response = server.talk(lambda client: client.rerank(GOOD, headers=headers))
+
+    check_refused(response, 400, None, "x-allow-partial")
+
+
 def test_many_requests_at_once_are_answered_as_each_alone(server: Server) -> None:
     rng = np.random.default_rng(0)
     images = [

@@ -1,0 +1,1 @@
+"""The same bundle, gallery and requests on many machines, by Ray."""

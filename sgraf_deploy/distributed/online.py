@@ -1,0 +1,284 @@
+"""The service as a Ray Serve application: fronts that read requests, replicas that score.
+
+A front is the service's own application, whose queue sends calls to the replicas of each shard of
+the gallery. Whatever is run again replaces what runs, one replica after the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sgraf_deploy.distributed.config import OnlineConfig
+from sgraf_deploy.distributed.front import ReplicaLostError, ShardImages, ShardQueue
+from sgraf_deploy.distributed.replica import (
+    Found,
+    MakeRun,
+    ScorerReplica,
+    ScorerSpec,
+    answer_calls,
+    listen_at_the_node,
+    try_out,
+)
+from sgraf_deploy.errors import BundleError, InputError, SgrafDeployError, UnavailableError
+from sgraf_deploy.serve.app import App, build_front
+from sgraf_deploy.serve.calls import Answer, Call, FailedError, RequestError
+from sgraf_deploy.serve.documents import Reader
+from sgraf_deploy.serve.keys import Keys
+from sgraf_deploy.serve.metrics import Metrics
+from sgraf_deploy.serve.server import ServerOptions
+from sgraf_deploy.serve.settings import Settings
+
+NAME = "sgraf-deploy"
+"""The application's name on the cluster."""
+MOST_AT_ONCE = 10_000
+"""The most calls that a replica has at a time: its own queue says what is too much, in pairs."""
+CONSTRUCTOR_ATTEMPTS = 2
+HEALTH_S = 2.0
+"""Seconds between looks at each replica: an update that comes before a dead one is noticed could
+stop the last that is left."""
+
+
+@dataclass(frozen=True)
+class Online:
+    """An application: what it scores with, and how it reads requests and listens."""
+
+    config: OnlineConfig
+    spec: ScorerSpec
+    settings: Settings
+    options: ServerOptions
+    keys: Keys | None = None
+
+
+class HandleShard:
+    """The replicas of a shard, by Ray Serve's handle."""
+
+    def __init__(self, handle: Any, shard: int, down_s: float) -> None:
+        self._handle, self._shard, self._down_s = handle, shard, down_s
+
+    async def answer(self, call: Call, timeout_s: float, urgent: bool) -> Answer | RequestError:
+        """Have one replica answer a call."""
+        found: Answer | RequestError
+        found = await self._ask(self._handle.answer.remote(call, timeout_s, urgent))
+        return found
+
+    async def details(self, id_: str) -> dict[str, Any] | RequestError:
+        """Have one replica tell what is kept beside an image."""
+        found: dict[str, Any] | RequestError = await self._ask(self._handle.details.remote(id_))
+        return found
+
+    async def _ask(self, response: Any) -> Any:
+        """Wait until a replica takes a call, which one that is there does at once; then for it."""
+        from ray.exceptions import RayError, RayTaskError
+        from ray.serve.exceptions import RayServeException
+
+        try:
+            try:
+                async with asyncio.timeout(self._down_s):
+                    await response._to_object_ref()
+            except TimeoutError as error:
+                response.cancel()
+                raise self._down() from error
+            return await response
+        except asyncio.CancelledError:
+            response.cancel()
+            raise
+        except RayServeException as error:
+            raise self._down() from error
+        except RayTaskError as error:
+            what = "the replica failed on this request"
+            raise FailedError(what, got=type(error.cause).__name__) from error
+        except RayError as error:
+            raise ReplicaLostError(type(error).__name__) from error
+
+    def _down(self) -> FailedError:
+        what = f"shard {self._shard} of the gallery does not answer"
+        return FailedError(what, hint="try again later", code="shard_down", retry_after_s=1.0)
+
+
+class Entrance:
+    """The ASGI application that Ray wraps: that of the front which runs in this process."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request, or take part in the application's start and end."""
+        from ray import serve
+
+        if scope["type"] == "lifespan":
+            for what in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{what}.complete"})
+            return
+        front: Any = serve.get_replica_context().servable_object
+        await front.asgi(scope, receive, send)
+
+
+class Front:
+    """A process that reads requests, and has the replicas of the shards answer them."""
+
+    def __init__(self, online: Online, found: Found, *handles: Any) -> None:
+        listen_at_the_node()
+        self.asgi = front_app(online, found, handles)
+
+
+def front_app(online: Online, found: Found, handles: Sequence[Any]) -> App:
+    """The service's application over the handles of the shards, in their order."""
+    down_s = online.config.down_s
+    shards = [HandleShard(handle, shard, down_s) for shard, handle in enumerate(handles)]
+    return build_front(
+        ShardQueue(shards),
+        ShardImages(shards),
+        Reader(online.settings, found.regions, found.img_dim),
+        keys=online.keys,
+        metrics=Metrics(),
+        read_only=True,
+    )
+
+
+def application(online: Online, found: Found, make_run: MakeRun = answer_calls) -> Any:
+    """The Ray Serve application."""
+    from ray import serve
+
+    config = online.config
+    common = {
+        "max_ongoing_requests": MOST_AT_ONCE,
+        "graceful_shutdown_timeout_s": online.options.shutdown_timeout_s,
+        "health_check_period_s": HEALTH_S,
+        "max_constructor_retry_count": CONSTRUCTOR_ATTEMPTS,
+    }
+    scorer = serve.deployment(
+        ScorerReplica,
+        num_replicas=config.replicas,
+        **common,
+    )
+    needs: dict[str, Any] = {"num_cpus": config.cpus, "num_gpus": config.gpus}
+    shards = [
+        scorer.options(
+            name=f"scorer-{shard}",
+            ray_actor_options={**needs, "resources": config.resources(shard)},
+        ).bind(online.spec, found.sha256, path, make_run)
+        for shard, path in enumerate(config.galleries)
+    ]
+    front = serve.deployment(
+        serve.ingress(Entrance())(Front),
+        name="front",
+        num_replicas=config.fronts,
+        ray_actor_options={"num_cpus": 0},
+        **common,
+    )
+    return front.bind(online, found, *shards)
+
+
+def deploy(online: Online, *, make_run: MakeRun = answer_calls) -> str:
+    """Run an application on the cluster that this process is connected to; returns its URL.
+
+    What runs already is replaced, one replica after the other. The bundle and the galleries are
+    tried out first, on a node of the cluster: if they cannot be used, nothing changes.
+
+    Raises:
+        SgrafDeployError: they cannot be used.
+        InputError: the cluster listens at another address already.
+        UnavailableError: replicas do not start; those of before go on, as far as they are left.
+    """
+    found = tried(online)
+    start(online)
+    run(application(online, found, make_run))
+    scheme = "http" if online.options.certificate is None else "https"
+    return f"{scheme}://{online.options.host}:{online.options.port}"
+
+
+def tried(online: Online) -> Found:
+    """What the bundle is, once it was loaded with each gallery on a node that has it.
+
+    Raises:
+        SgrafDeployError: that failed; or nodes have different bundles.
+        InputError: no node has the resource of a shard.
+    """
+    import ray
+
+    spec, config = online.spec, online.config
+    there = ray.cluster_resources()
+    tasks = []
+    for shard, path in enumerate(config.galleries):
+        resources = config.resources(shard)
+        for name in resources:
+            if name not in there:
+                raise InputError(
+                    f"resource {name}",
+                    expected=f"a node that has it, and {path}",
+                    got="none",
+                    hint=f"ray start --resources='{{\"{name}\": 1}}'",
+                )
+        task = ray.remote(num_cpus=0, num_gpus=config.gpus, max_retries=0, resources=resources)
+        tasks.append(task(try_out).remote(spec, path))
+    found: list[Found | SgrafDeployError] = ray.get(tasks)
+    for one in found:
+        if isinstance(one, SgrafDeployError):
+            raise one
+    bundles = {one for one in found if isinstance(one, Found)}
+    if len(bundles) > 1:
+        got = ", ".join(sorted(one.sha256 for one in bundles))
+        raise BundleError(f"bundle {spec.bundle}", expected="the same on every node", got=got)
+    return bundles.pop()
+
+
+def start(online: Online) -> None:
+    """Have the cluster listen.
+
+    Raises:
+        InputError: it does so already, at another address or with another certificate.
+    """
+    from ray import serve
+    from ray.serve.context import _get_global_client
+
+    wanted = http_options(online.options)
+    location = "EveryNode" if online.config.every_node else "HeadOnly"
+    serve.start(proxy_location=location, http_options=dict(wanted))
+    has = _get_global_client().http_config
+    for name, value in wanted.items():
+        if getattr(has, name) != value:
+            raise InputError(
+                f"Ray Serve's option {name}",
+                expected=f"{value!r}, as was asked for",
+                got=f"{getattr(has, name)!r}, as the cluster serves already",
+                hint="run `sgraf-deploy serve --ray` with --stop first",
+            )
+
+
+def http_options(options: ServerOptions) -> dict[str, Any]:
+    """What Ray Serve is told of where to listen."""
+    certificate, key = options.certificate, options.private_key
+    return {
+        "host": options.host,
+        "port": options.port,
+        "keep_alive_timeout_s": options.keep_alive_s,
+        "ssl_certfile": None if certificate is None else str(certificate),
+        "ssl_keyfile": None if key is None else str(key),
+    }
+
+
+def run(built: Any) -> None:
+    """Run a Ray Serve application, in place of the one before it.
+
+    Raises:
+        UnavailableError: its replicas do not start.
+    """
+    from ray import serve
+
+    try:
+        serve.run(built, name=NAME, route_prefix="/")
+    except RuntimeError as error:
+        raise UnavailableError(
+            "the new replicas did not start",
+            got=str(error)[-500:],
+            hint="those of before go on, as far as they are left: `sgraf-deploy serve --ray` with "
+            "the former file makes them complete again",
+        ) from error
+
+
+def stop() -> None:
+    """End the application, and what listens for it."""
+    from ray import serve
+
+    serve.shutdown()
