@@ -177,6 +177,13 @@ def test_tokens_of_a_map_cannot_be_skipped(small: Path) -> None:
         open_extractor(f"grid:{small},preset=unit,skip=1")
 
 
+def test_regions_of_zeros_are_refused(small: Path, tmp_path: Path) -> None:
+    """Zeros are as alike as can be: no reference picture would ever show them."""
+    np.savez(tmp_path / "none.npz", mean=np.zeros(5), matrix=np.zeros((5, 2)))
+    with refused(InputError, "reference picture", got="zeros"):
+        open_extractor(f"grid:{small},preset=unit,projection={tmp_path / 'none.npz'}")
+
+
 def test_regions_that_are_said_must_come_out(small: Path) -> None:
     assert open_extractor(f"grid:{small},preset=unit,regions=16").regions == 16
     with refused(InputError, "regions", expected=36, got=16):
