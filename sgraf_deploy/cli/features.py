@@ -244,9 +244,10 @@ def _summarise(report: Report, folder: Path, split: str) -> None:
         more = len(report.skipped) - _SHOWN
         warn(f"skipped {more:,} more, which {folder / f'{split}_skipped.txt'} names")
     done = report.images + len(report.skipped) - report.present
-    before = f", {report.present:,} of them by an earlier run" if report.present else ""
     left_out = f"; {len(report.skipped):,} skipped" if report.skipped else ""
-    echo(f"split {split} of {folder}: {count(report.images, 'image')}{before}{left_out}")
+    earlier = count(report.present, "photograph")
+    before = f"; {earlier} looked at by an earlier run" if report.present else ""
+    echo(f"split {split} of {folder}: {count(report.images, 'image')}{left_out}{before}")
     total = sum(report.seconds.values())
     if done and total > 0:
         shares = ", ".join(f"{name} {part / total:.0%}" for name, part in report.seconds.items())

@@ -13,15 +13,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from sgraf_deploy.data.files import read_lines
+from sgraf_deploy.data.regions import open_regions
 from sgraf_deploy.data.split_files import IMAGES, NAMES, list_splits
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.features.base import RegionExtractor
 from sgraf_deploy.features.extraction import DEFAULTS, STAGES, Extraction, FeatureOptions
-from sgraf_deploy.features.parts import SKIPPED, Parts, Plan, Skipped, gather, read_skipped
+from sgraf_deploy.features.parts import SKIPPED, Parts, Plan, gather, read_skipped
 from sgraf_deploy.features.paths import Photo
+from sgraf_deploy.features.photographs import Skipped
 from sgraf_deploy.features.recipe import FILE, Recipe, differences, read_recipe, write_recipe
 from sgraf_deploy.features.reference import check_reference
 from sgraf_deploy.files.disk import PathLike
@@ -163,7 +163,7 @@ def _finished(folder: Path, split: str, plan: Plan) -> Report | None:
     planned = [photo.id for photo in plan.photos]
     kept = [id_ for id_ in planned if id_ not in left_out]
     found = read_lines(folder / f"{split}{NAMES}", "ids")
-    dtype = np.load(path, mmap_mode="r", allow_pickle=False).dtype
+    dtype = open_regions(path, (plan.recipe.regions, plan.recipe.img_dim)).dtype
     for what, expected, got in (
         ("photographs", f"{len(found):,}, the first {found[0]}", f"{len(kept):,}"),
         ("dtype", dtype, plan.dtype),

@@ -6,25 +6,48 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sgraf_deploy.engines.ort import processors
-from sgraf_deploy.errors import DataError
-from sgraf_deploy.features.base import Features, RegionExtractor
+from sgraf_deploy.errors import DataError, InputError
+from sgraf_deploy.features.base import Features, Picture, RegionExtractor
 from sgraf_deploy.features.decode import Source, decode_photo
 
 MOST_JOBS = 8
 """A decoded photograph may take 150 MB, and each job has one."""
 
 
+Unread = Callable[[int, DataError], object]
+"""What is called with the number of a photograph that cannot be read, and the reason."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A photograph without regions, by its id, and why."""
+
+    id: str
+    reason: str
+
+    @classmethod
+    def of(cls, id_: str, reason: DataError) -> Skipped:
+        """A photograph with the reason as a line of a UTF-8 file can hold it."""
+        return cls(id_, str(reason).encode("utf-8", "backslashreplace").decode())
+
+
 @dataclass(frozen=True, eq=False)
 class Extracted:
-    """The features of photographs, and their `sizes` (photos, 2) int64: width and height."""
+    """The features of photographs, and their `sizes` (photos, 2) int64: width and height.
+
+    `rows` (photos,) int64 are their places among those that were given, of which some may have been
+    left out.
+    """
 
     features: Features
     sizes: NDArray[np.int64]
+    rows: NDArray[np.int64]
 
 
 def extract_photos(
@@ -32,33 +55,45 @@ def extract_photos(
     photos: Sequence[Source],
     first: int = 0,
     done: Callable[[], object] = lambda: None,
+    unread: Unread | None = None,
 ) -> Extracted:
     """Decode photographs and extract their regions, in order; `done` is called after each.
 
-    `first` is the number of the first one in messages about photographs without a name. No more
-    than `MOST_JOBS` are decoded at a time. Raises DataError for one that cannot be read.
+    `first` is the number of the first one in messages about photographs without a name, and for
+    `unread`: a photograph that cannot be read is left out then. No more than `MOST_JOBS` are
+    decoded at a time. Raises DataError for one that cannot be read, without `unread`, and
+    InputError, which names it, for one in which the extractor finds no regions.
     """
 
-    def one(place: int) -> tuple[Features, tuple[int, int]]:
+    def one(place: int) -> tuple[int, Features, tuple[int, int]] | None:
         photo = photos[place]
-        picture = decode_photo(photo, extractor.spec.decoding, name=name_of(photo, first + place))
-        found = extractor.extract([picture])
+        name = name_of(photo, first + place)
+        try:
+            picture = decode_photo(photo, extractor.spec.decoding, name=name)
+        except DataError as error:
+            if unread is None:
+                raise
+            unread(first + place, error)
+            done()
+            return None
+        found = extract_picture(extractor, picture, name)
         done()
         height, width = picture.shape[:2]
-        return found, (width, height)
+        return place, found, (width, height)
 
     if len(photos) < 2:
-        results = [one(place) for place in range(len(photos))]
+        tried = [one(place) for place in range(len(photos))]
     else:
         jobs = min(MOST_JOBS, processors(), len(photos))
         with ThreadPoolExecutor(jobs, thread_name_prefix="photographs") as threads:
             futures = [threads.submit(one, place) for place in range(len(photos))]
             try:
-                results = [future.result() for future in futures]
+                tried = [future.result() for future in futures]
             except BaseException:
                 threads.shutdown(wait=True, cancel_futures=True)
                 raise
-    features = [found for found, _ in results] or [extractor.extract([])]
+    results = [result for result in tried if result is not None]
+    features = [found for _, found, _ in results] or [extractor.extract([])]
     has_confidence = all(each.confidence is not None for each in features)
     return Extracted(
         Features(
@@ -68,8 +103,17 @@ def extract_photos(
             if has_confidence
             else None,
         ),
-        np.array([size for _, size in results], np.int64).reshape(-1, 2),
+        np.array([size for *_, size in results], np.int64).reshape(-1, 2),
+        np.array([place for place, *_ in results], np.int64),
     )
+
+
+def extract_picture(extractor: RegionExtractor, picture: Picture, name: str | Path) -> Features:
+    """The features of one picture, whose name is in front of an InputError of the extractor."""
+    try:
+        return extractor.extract([picture])
+    except InputError as error:
+        raise error.at(name) from error
 
 
 def check_photos(photos: object) -> Sequence[Source]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.cells import DIM, Cells, write_photos
+from support.photographs import picture_file
 from support.refusals import naming, refused
 
 from sgraf_deploy.data.precomp import open_images
@@ -127,6 +128,46 @@ def test_a_split_that_is_complete_is_done(photos: Path) -> None:
     assert extractor.extracted == 0
     with refused(InputError, "dtype", expected="float32", got="float16"):
         write(photos, resume=True, dtype="float16")
+
+
+def test_a_damaged_split_is_not_taken_for_complete(photos: Path) -> None:
+    write(photos)
+    (photos.parent / "features" / "dev_ims.npy").write_bytes(b"none")
+    with refused(DataError, "dev_ims.npy"):
+        write(photos, resume=True)
+
+
+@pytest.mark.parametrize("on_error", ["skip", "stop"])
+def test_a_link_that_leads_nowhere_is_one_photograph_that_cannot_be_read(
+    photos: Path, on_error: Any
+) -> None:
+    (photos / "photo001.png").unlink()
+    (photos / "photo001.png").symlink_to("nowhere")
+    if on_error == "stop":
+        with refused(DataError, "photo001.png"):
+            write(photos, on_error="stop")
+    else:
+        assert [one.id for one in write(photos).skipped] == ["photo001.png"]
+    # A photograph that has come since is another content.
+    (photos / "nowhere").write_bytes((photos / "photo002.png").read_bytes())
+    if on_error == "stop":
+        with refused(InputError, "photo001.png"):
+            write(photos, resume=True)
+
+
+class Blind(Cells):
+    """Finds nothing in a dark picture."""
+
+    def extract(self, images: Any) -> Any:
+        if max(image.max() for image in images) == 0:
+            raise InputError("output", expected="finite numbers", got="others")
+        return super().extract(images)
+
+
+def test_a_photograph_that_the_extractor_fails_on_is_named(photos: Path) -> None:
+    (photos / "photo003.png").write_bytes(picture_file(np.zeros((9, 12, 3), np.uint8)))
+    with refused(InputError, photos / "photo003.png", expected="finite numbers"):
+        write(photos, extractor=Blind())
 
 
 def test_a_second_split_is_added_beside_what_others_put_there(photos: Path) -> None:
