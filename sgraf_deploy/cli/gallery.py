@@ -11,12 +11,13 @@ from sgraf_deploy.cli.common import (
     BUNDLE,
     PATH,
     count,
-    data_options,
     describe_scorer,
     load_scorer,
     megabytes,
     scorer_options,
+    split_options,
 )
+from sgraf_deploy.cli.photos import PHOTOS, LeftOut, check_on_error, on_error_option, photo_items
 from sgraf_deploy.cli.terminal import echo, echo_json, progress_bars, table, warn
 
 if TYPE_CHECKING:
@@ -128,7 +129,9 @@ def delete(*, path: Path, ids: tuple[str, ...], ids_file: Path | None) -> None:
 @BUNDLE
 @IDS
 @IDS_FILE
-@data_options
+@split_options(required=False)
+@PHOTOS
+@on_error_option("", "what is written stays", beside="--photos")
 @click.option("--captions", is_flag=True, help="The gallery holds captions.")
 @click.option(
     "--caption-ids",
@@ -143,24 +146,30 @@ def update(
     bundle: Path | str,
     ids: tuple[str, ...],
     ids_file: Path | None,
-    data: Path,
-    split: str,
+    data: Path | None,
+    split: str | None,
+    photos: Path | None,
+    on_error: str | None,
     limit_images: int | None,
     captions_per_image: int,
     captions: bool,
     caption_ids: Path | None,
     **scorer_arguments: Any,
 ) -> None:
-    """Encode images or captions that are in a gallery anew, from a split's data.
+    """Encode images or captions that are in a gallery anew, from a split's data or photographs.
 
-    They are those of the given ids, or all of the split. Every id must be in the gallery already,
-    and keeps its place in the order.
+    They are those of the given ids, or all of the split, or of the photographs. Every id must be in
+    the gallery already, and keeps its place in the order.
     """
-    from sgraf_deploy.cli.index import open_or_create, split_items
+    from sgraf_deploy.cli.index import check_sources, open_or_create, split_items
     from sgraf_deploy.errors import InputError
     from sgraf_deploy.gallery.indexing import update as write_anew
     from sgraf_deploy.runtime.encoding import Kind
 
+    given = {"--photos": photos, "--data": data, "--split": split}
+    check_sources(given, None, caption_ids, captions=captions)
+    check_on_error(on_error, "--photos DIR", photos)
+    left_out = LeftOut(on_error)
     if not path.exists():
         hint = "make one with `sgraf-deploy index`"
         raise InputError(f"gallery {path}", expected="a gallery", got="none", hint=hint)
@@ -169,10 +178,15 @@ def update(
         echo(describe_scorer(scorer))
         limits = (limit_images, captions_per_image)
         with open_or_create(path, scorer, kind, None, None) as opened:
-            items = split_items(scorer, data, split, kind, caption_ids, limits)
+            if photos is None:
+                folder, name = data or Path(), split or ""
+                items = split_items(scorer, folder, name, kind, caption_ids, limits)
+            else:
+                items = photo_items(scorer, photos, limit_images, left_out)
             wanted = _chosen(ids, ids_file) or None
             done = write_anew(opened, items, wanted, bars(f"updating {kind}"))
     echo(f"gallery {path}: {count(done.written, kind.removesuffix('s'))} written anew")
+    left_out.end()
 
 
 def _chosen(ids: tuple[str, ...], file: Path | None) -> list[str]:

@@ -24,6 +24,7 @@ from sgraf_deploy.cli.common import (
     scorer_options,
     show_finding,
 )
+from sgraf_deploy.cli.photos import PHOTOS, LeftOut, check_on_error, on_error_option, photo_items
 from sgraf_deploy.cli.terminal import echo, progress_bars
 
 if TYPE_CHECKING:
@@ -45,14 +46,8 @@ if TYPE_CHECKING:
 @click.option("--split", metavar="NAME", help="Name of the split, such as dev, test or testall.")
 @LIMIT_IMAGES
 @CAPTION_COUNT
-@click.option(
-    "--photos",
-    type=PATH,
-    metavar="DIR",
-    help="Take photographs, those in folders below DIR included, in place of --data and --split; "
-    "the bundle must have an extractor. An id is a file's path below DIR; boxes and sizes are kept "
-    "with the images.",
-)
+@PHOTOS
+@on_error_option("", "what is written stays", beside="--photos")
 @click.option(
     "-o",
     "--output",
@@ -105,6 +100,7 @@ def index(
     limit_images: int | None,
     captions_per_image: int,
     photos: Path | None,
+    on_error: str | None,
     path: Path,
     captions: bool,
     caption_ids: Path | None,
@@ -122,14 +118,16 @@ def index(
     from sgraf_deploy.gallery.indexing import add
 
     given = {"--photos": photos, "--from-npz": from_npz, "--data": data, "--split": split}
-    _check_sources(given, ids, caption_ids, captions=captions)
+    check_sources(given, ids, caption_ids, captions=captions)
+    check_on_error(on_error, "--photos DIR", photos)
+    left_out = LeftOut(on_error)
     kind: Kind = "captions" if captions else "images"
     with load_scorer(bundle, **scorer_arguments) as scorer, progress_bars() as bars:
         echo(describe_scorer(scorer))
         names = caption_ids if captions else ids
         items: Items
         if photos is not None:
-            items = photo_items(scorer, photos, limit_images)
+            items = photo_items(scorer, photos, limit_images, left_out)
         elif from_npz is not None:
             items = saved_items(scorer, from_npz, kind, names)
         else:
@@ -143,9 +141,10 @@ def index(
                 f"already; it has {count(len(gallery), one)}, "
                 f"{megabytes(gallery.stats().file_bytes)}"
             )
+    left_out.end()
 
 
-def _check_sources(
+def check_sources(
     given: Mapping[str, object], ids: Path | None, caption_ids: Path | None, *, captions: bool
 ) -> None:
     """Raise InputError unless the options name one source, and ids only where they are of use."""
@@ -155,8 +154,10 @@ def _check_sources(
     if named in (["--data"], ["--split"]):
         (missing,) = {"--data", "--split"} - {*named}
         raise InputError(missing, expected="it together with the other of --data and --split")
-    if named not in (["--data", "--split"], ["--from-npz"], ["--photos"]):
-        expected = "--data DIR and --split NAME, or --from-npz FILE, or --photos DIR"
+    alone = {"--from-npz": "FILE", "--photos": "DIR"}
+    if named not in (["--data", "--split"], *([option] for option in alone)):
+        others = (f"{option} {kind}" for option, kind in alone.items() if option in given)
+        expected = ", or ".join(["--data DIR and --split NAME", *others])
         got = " and ".join(named) or "none of them"
         raise InputError("what to index", expected=expected, got=got)
     if captions and named == ["--photos"]:
@@ -226,14 +227,6 @@ def split_items(
         show_finding(finding)
     check_regions_fit(scorer.bundle, chosen.regions, f"regions of split {split}")
     return SplitImages(scorer, ids, chosen.regions, details)
-
-
-def photo_items(scorer: Scorer, folder: Path, limit: int | None) -> Items:
-    """The photographs of a folder, the first `limit` of them."""
-    from sgraf_deploy.features.paths import find_photos
-    from sgraf_deploy.gallery.indexing import PhotoImages
-
-    return PhotoImages(scorer, find_photos([folder]).photos[:limit])
 
 
 def _caption_items(

@@ -18,7 +18,7 @@ from sgraf_deploy.data.split_files import BOXES, IMAGES, NAMES, SIZES
 from sgraf_deploy.errors import DataError, InputError
 from sgraf_deploy.features.base import Features, RegionExtractor
 from sgraf_deploy.features.paths import Photo
-from sgraf_deploy.features.photographs import Skipped
+from sgraf_deploy.features.photographs import Skipped, no_photograph
 from sgraf_deploy.features.recipe import Recipe, differences
 from sgraf_deploy.files.writer import staged_file, write_file
 
@@ -207,8 +207,7 @@ def gather(parts: Parts, work: Path, split: str, ids: Sequence[str]) -> list[str
     kept = [ids[row] for rows in parts.arrays("rows") for row in rows]
     skipped = parts.skipped()
     if not kept:
-        got = f"{len(skipped):,} that cannot, such as {skipped[0].id}: {skipped[0].reason}"
-        raise DataError("photographs", expected="at least one that can be read", got=got)
+        raise no_photograph(skipped)
     names = [f"{split}{NAMES}"]
     write_file(work / names[0], "".join(f"{id_}\n" for id_ in kept), what="ids")
     if skipped:

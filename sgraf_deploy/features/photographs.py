@@ -37,6 +37,12 @@ class Skipped:
         return cls(id_, str(reason).encode("utf-8", "backslashreplace").decode())
 
 
+def no_photograph(skipped: Sequence[Skipped]) -> DataError:
+    """The error where all photographs were left out."""
+    got = f"{len(skipped):,} that cannot, such as {skipped[0].id}: {skipped[0].reason}"
+    return DataError("photographs", expected="at least one that can be read", got=got)
+
+
 @dataclass(frozen=True, eq=False)
 class Extracted:
     """The features of photographs, and their `sizes` (photos, 2) int64: width and height.
@@ -65,15 +71,18 @@ def extract_photos(
     InputError, which names it, for one in which the extractor finds no regions.
     """
 
+    reasons: dict[int, DataError] = {}
+
     def one(place: int) -> tuple[int, Features, tuple[int, int]] | None:
         photo = photos[place]
         name = name_of(photo, first + place)
         try:
-            picture = decode_photo(photo, extractor.spec.decoding, name=name)
+            said = name if unread is None else "photograph"
+            picture = decode_photo(photo, extractor.spec.decoding, name=said)
         except DataError as error:
             if unread is None:
                 raise
-            unread(first + place, error)
+            reasons[place] = error
             done()
             return None
         found = extract_picture(extractor, picture, name)
@@ -92,6 +101,9 @@ def extract_photos(
             except BaseException:
                 threads.shutdown(wait=True, cancel_futures=True)
                 raise
+    for place in sorted(reasons):
+        if unread is not None:
+            unread(first + place, reasons[place])
     results = [result for result in tried if result is not None]
     features = [found for _, found, _ in results] or [extractor.extract([])]
     has_confidence = all(each.confidence is not None for each in features)
