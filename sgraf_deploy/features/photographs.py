@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ MOST_JOBS = 8
 """A decoded photograph may take 150 MB, and each job has one."""
 
 
+Result = TypeVar("Result")
 Unread = Callable[[int, DataError], object]
 """What is called with the number of a photograph that cannot be read, and the reason."""
 
@@ -90,33 +92,39 @@ def extract_photos(
         height, width = picture.shape[:2]
         return place, found, (width, height)
 
-    if len(photos) < 2:
-        tried = [one(place) for place in range(len(photos))]
-    else:
-        jobs = min(MOST_JOBS, processors(), len(photos))
-        with ThreadPoolExecutor(jobs, thread_name_prefix="photographs") as threads:
-            futures = [threads.submit(one, place) for place in range(len(photos))]
-            try:
-                tried = [future.result() for future in futures]
-            except BaseException:
-                threads.shutdown(wait=True, cancel_futures=True)
-                raise
+    tried = _in_threads(one, len(photos))
     for place in sorted(reasons):
         if unread is not None:
             unread(first + place, reasons[place])
     results = [result for result in tried if result is not None]
-    features = [found for _, found, _ in results] or [extractor.extract([])]
-    has_confidence = all(each.confidence is not None for each in features)
     return Extracted(
-        Features(
-            np.concatenate([each.regions for each in features]),
-            np.concatenate([each.boxes for each in features]),
-            np.concatenate([each.confidence for each in features if each.confidence is not None])
-            if has_confidence
-            else None,
-        ),
+        _joined([found for _, found, _ in results] or [extractor.extract([])]),
         np.array([size for *_, size in results], np.int64).reshape(-1, 2),
         np.array([place for place, *_ in results], np.int64),
+    )
+
+
+def _in_threads(one: Callable[[int], Result], count: int) -> list[Result]:
+    """What a function gives for 0 … count − 1, in order, by several threads where that helps."""
+    if count < 2:
+        return [one(place) for place in range(count)]
+    jobs = min(MOST_JOBS, processors(), count)
+    with ThreadPoolExecutor(jobs, thread_name_prefix="photographs") as threads:
+        futures = [threads.submit(one, place) for place in range(count)]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            threads.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _joined(features: Sequence[Features]) -> Features:
+    """Features of some pictures after others, of which there is one at least."""
+    confidence = [each.confidence for each in features if each.confidence is not None]
+    return Features(
+        np.concatenate([each.regions for each in features]),
+        np.concatenate([each.boxes for each in features]),
+        np.concatenate(confidence) if len(confidence) == len(features) else None,
     )
 
 
