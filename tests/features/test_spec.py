@@ -166,6 +166,16 @@ def test_a_class_token_that_is_not_skipped_is_found(tmp_path: Path) -> None:
         open_extractor(f"grid:{model},preset=unit")
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_a_map_in_another_layout_than_the_input_is_refused(last: bool, tmp_path: Path) -> None:
+    """It would be read as a grid of channels by columns."""
+    gives: Any = "map" if last else "map, channels last"
+    model = Backbone(gives=gives, last=last).save(tmp_path / "model.onnx")
+    layout = "NHWC" if last else "NCHW"
+    with refused(InputError, "model.onnx", expected=naming(layout), got=naming("(1")):
+        open_extractor(f"grid:{model},preset=unit")
+
+
 def test_one_vector_is_no_grid(tmp_path: Path) -> None:
     model = Backbone(gives="vector").save(tmp_path / "model.onnx")
     with refused(InputError, "model.onnx", got=naming("(1, 5)"), hint="output=NAME"):
