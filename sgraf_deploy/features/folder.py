@@ -91,6 +91,7 @@ def write_features(  # noqa: PLR0913  # three of them are callbacks
     plan = Plan.of(photos, extractor.spec, options.dtype, options.max_pixels)
     with kept_work(root, split) as work:
         check_target(root, split, extractor.spec, options)
+        _check_not_begun(root, split, options)
         finished = None if options.force else _finished(root, split, plan)
         if finished is None:
             plan = _begin(root, work, plan, extractor, options)
@@ -122,6 +123,10 @@ def check_target(folder: Path, split: str, recipe: Recipe, options: FeatureOptio
             f"split {split} of {folder} exists already",
             hint="replace it with --force, or choose another --split or -o",
         )
+
+
+def _check_not_begun(folder: Path, split: str, options: FeatureOptions) -> None:
+    """Raise InputError for the work of a run that was stopped: others hold the lock."""
     if work_path(folder, split).exists() and not (options.force or options.resume):
         raise InputError(
             f"split {split} of {folder} was begun by a run that was stopped",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support.cells import DIM, Cells, write_photos
 from support.photographs import picture_file
-from support.refusals import naming, refused
+from support.refusals import holds, naming, refused
 
 from sgraf_deploy.data.precomp import open_images
 from sgraf_deploy.errors import DataError, InputError
@@ -255,6 +255,13 @@ def test_work_of_other_options_is_not_gone_on_with(
 ) -> None:
     with refused(InputError, named, expected=expected, got=got, hint="--force"):
         write(begun, resume=True, **options)
+
+
+def test_a_run_that_goes_on_is_not_taken_for_one_that_was_stopped(begun: Path) -> None:
+    """--resume would be of no use then."""
+    with kept_work(begun.parent / "features", "dev"), refused(InputError, "dev") as found:
+        write(begun)
+    assert not holds(str(found.error.hint), "--resume")
 
 
 def test_one_process_at_a_time_writes_a_split(photos: Path) -> None:
