@@ -128,8 +128,8 @@ def cells_of(
 
 def _has_shape(cells: NDArray[np.float32], resizing: Resizing) -> bool:
     """Whether the cells (rows, columns, channels) are squares of the input's pixels."""
-    rows, columns, _ = cells.shape
-    return rows * resizing.width == columns * resizing.height
+    rows, columns = cells.shape[:2]
+    return bool(rows * resizing.width == columns * resizing.height)
 
 
 def grid_of(tokens: int, resizing: Resizing) -> tuple[int, int]:
