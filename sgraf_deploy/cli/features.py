@@ -20,6 +20,7 @@ from sgraf_deploy.cli.common import (
     show_finding,
 )
 from sgraf_deploy.cli.features_compare import Compared, compare_folders
+from sgraf_deploy.cli.photos import end_if_skipped, on_error_option, tell_skipped
 from sgraf_deploy.cli.terminal import duration, echo, progress_bars, warn
 
 if TYPE_CHECKING:
@@ -29,10 +30,6 @@ if TYPE_CHECKING:
     from sgraf_deploy.features.folder import Report
     from sgraf_deploy.features.paths import Found
 
-SKIPPED = 3
-"""The exit code where photographs were left out, and the others written."""
-
-_SHOWN = 10
 _JOBS = click.IntRange(min=1)
 
 
@@ -104,14 +101,7 @@ class Source:
     help="Number of photographs to work on at a time, each on a processor core of its own. It does "
     "not change a byte of the result.",
 )
-@click.option(
-    "--on-error",
-    type=click.Choice(["skip", "stop"]),
-    default="skip",
-    show_default=True,
-    help="For a photograph that cannot be read: skip leaves it out, names it in SPLIT_skipped.txt "
-    "and ends with exit code 3; stop ends with exit code 2, and no file appears.",
-)
+@on_error_option(" in SPLIT_skipped.txt", "no file appears")
 @click.option(
     "--max-pixels",
     type=click.IntRange(min=1),
@@ -180,8 +170,7 @@ def features(
         _check_like(bundle, folder, split, compared.captions_per_image)
     if compared.other is not None:
         compare_folders(folder, compared.other, split, bundle, compared)
-    if report is not None and report.skipped:
-        raise click.exceptions.Exit(SKIPPED)
+    end_if_skipped(() if report is None else report.skipped)
 
 
 def _check_options(source: Source, like: Path | str | None, compared: Compared) -> None:
@@ -238,15 +227,12 @@ def _introduction(found: Found, extractor: RegionExtractor) -> str:
 
 def _summarise(report: Report, folder: Path, split: str) -> None:
     """Print what was left out and why, what was written, and at what rate."""
-    for one in report.skipped[:_SHOWN]:
-        warn(f"skipped {one.id}: {one.reason}")
-    if len(report.skipped) > _SHOWN:
-        more = len(report.skipped) - _SHOWN
-        warn(f"skipped {more:,} more, which {folder / f'{split}_skipped.txt'} names")
+    tell_skipped(report.skipped, folder / f"{split}_skipped.txt")
     done = report.images + len(report.skipped) - report.present
-    before = f", {report.present:,} of them by an earlier run" if report.present else ""
     left_out = f"; {len(report.skipped):,} skipped" if report.skipped else ""
-    echo(f"split {split} of {folder}: {count(report.images, 'image')}{before}{left_out}")
+    earlier = count(report.present, "photograph")
+    before = f"; {earlier} looked at by an earlier run" if report.present else ""
+    echo(f"split {split} of {folder}: {count(report.images, 'image')}{left_out}{before}")
     total = sum(report.seconds.values())
     if done and total > 0:
         shares = ", ".join(f"{name} {part / total:.0%}" for name, part in report.seconds.items())

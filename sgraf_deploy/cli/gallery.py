@@ -11,16 +11,18 @@ from sgraf_deploy.cli.common import (
     BUNDLE,
     PATH,
     count,
-    data_options,
     describe_scorer,
     load_scorer,
     megabytes,
     scorer_options,
     show_finding,
+    split_options,
 )
+from sgraf_deploy.cli.photos import PHOTOS, LeftOut, check_on_error, on_error_option, photo_items
 from sgraf_deploy.cli.terminal import echo, echo_json, progress_bars, table, warn
 
 if TYPE_CHECKING:
+    from sgraf_deploy.gallery.indexing import Items
     from sgraf_deploy.gallery.maintenance import Statistics
 
 GALLERY = click.argument("path", metavar="GALLERY", type=PATH)
@@ -129,7 +131,9 @@ def delete(*, path: Path, ids: tuple[str, ...], ids_file: Path | None) -> None:
 @BUNDLE
 @IDS
 @IDS_FILE
-@data_options
+@split_options(required=False)
+@PHOTOS
+@on_error_option("", "what is written stays", beside="--photos")
 @click.option("--captions", is_flag=True, help="The gallery holds captions.")
 @click.option(
     "--caption-ids",
@@ -144,36 +148,50 @@ def update(
     bundle: Path | str,
     ids: tuple[str, ...],
     ids_file: Path | None,
-    data: Path,
-    split: str,
+    data: Path | None,
+    split: str | None,
+    photos: Path | None,
+    on_error: str | None,
     limit_images: int | None,
     captions_per_image: int,
     captions: bool,
     caption_ids: Path | None,
     **scorer_arguments: Any,
 ) -> None:
-    """Encode images or captions that are in a gallery anew, from a split's data.
+    """Encode images or captions that are in a gallery anew, from a split's data or photographs.
 
-    They are those of the given ids, or all of the split. Every id must be in the gallery already,
-    and keeps its place in the order.
+    They are those of the given ids, or all of the split, or of the photographs. Every id must be in
+    the gallery already, and keeps its place in the order.
     """
+    from sgraf_deploy.cli.index import check_sources
     from sgraf_deploy.errors import InputError
     from sgraf_deploy.gallery.indexing import update as write_anew
     from sgraf_deploy.gallery.sources import SplitToIndex, open_or_create
     from sgraf_deploy.runtime.encoding import Kind
 
+    given = {"--photos": photos, "--data": data, "--split": split}
+    check_sources(given, None, caption_ids, captions=captions)
+    check_on_error(on_error, "--photos DIR", photos)
+    left_out = LeftOut(on_error)
     if not path.exists():
         hint = "make one with `sgraf-deploy index`"
         raise InputError(f"gallery {path}", expected="a gallery", got="none", hint=hint)
     kind: Kind = "captions" if captions else "images"
-    source = SplitToIndex(data, split, kind, captions_per_image, limit_images, caption_ids)
+    source = SplitToIndex(
+        data or Path(), split or "", kind, captions_per_image, limit_images, caption_ids
+    )
     with load_scorer(bundle, **scorer_arguments) as scorer, progress_bars() as bars:
         echo(describe_scorer(scorer))
         with open_or_create(path, scorer, kind, None, None) as opened:
-            items = source.open(scorer, show_finding)
+            items: Items
+            if photos is None:
+                items = source.open(scorer, show_finding)
+            else:
+                items = photo_items(scorer, photos, limit_images, left_out)
             wanted = _chosen(ids, ids_file) or None
             done = write_anew(opened, items, wanted, bars(f"updating {kind}"))
     echo(f"gallery {path}: {count(done.written, kind.removesuffix('s'))} written anew")
+    left_out.end()
 
 
 def _chosen(ids: tuple[str, ...], file: Path | None) -> list[str]:

@@ -22,6 +22,7 @@ from sgraf_deploy.cli.common import (
     scorer_options,
     show_finding,
 )
+from sgraf_deploy.cli.photos import PHOTOS, LeftOut, check_on_error, on_error_option, photo_items
 from sgraf_deploy.cli.ray_options import (
     ACTORS,
     RAY,
@@ -50,14 +51,8 @@ if TYPE_CHECKING:
 @click.option("--split", metavar="NAME", help="Name of the split, such as dev, test or testall.")
 @LIMIT_IMAGES
 @CAPTION_COUNT
-@click.option(
-    "--photos",
-    type=PATH,
-    metavar="DIR",
-    help="Take photographs, those in folders below DIR included, in place of --data and --split; "
-    "the bundle must have an extractor. An id is a file's path below DIR; boxes and sizes are kept "
-    "with the images.",
-)
+@PHOTOS
+@on_error_option("", "what is written stays", beside="--photos")
 @click.option(
     "-o",
     "--output",
@@ -119,6 +114,7 @@ def index(
     limit_images: int | None,
     captions_per_image: int,
     photos: Path | None,
+    on_error: str | None,
     path: Path,
     captions: bool,
     caption_ids: Path | None,
@@ -139,7 +135,9 @@ def index(
     from sgraf_deploy.gallery.sources import SplitToIndex
 
     given = {"--photos": photos, "--from-npz": from_npz, "--data": data, "--split": split}
-    _check_sources(given, ids, caption_ids, captions=captions)
+    check_sources(given, ids, caption_ids, captions=captions)
+    check_on_error(on_error, "--photos DIR", photos)
+    left_out = LeftOut(on_error)
     kind: Kind = "captions" if captions else "images"
     names = caption_ids if captions else ids
     source = SplitToIndex(
@@ -151,12 +149,13 @@ def index(
             echo(describe_scorer(scorer))
             items: Items
             if photos is not None:
-                items = photo_items(scorer, photos, limit_images)
+                items = photo_items(scorer, photos, limit_images, left_out)
             elif from_npz is not None:
                 items = saved_items(scorer, from_npz, kind, names)
             else:
                 items = source.open(scorer, show_finding)
             _index_here(scorer, items, kind, new, bars)
+        left_out.end()
         return
     sharing = SharingOptions(ray, actors, None)
     _check_shards(shards, sharing, {"--photos": photos, "--from-npz": from_npz})
@@ -222,7 +221,7 @@ def _check_shards(
             raise InputError("--shards", expected="--data DIR and --split NAME", got=option)
 
 
-def _check_sources(
+def check_sources(
     given: Mapping[str, object], ids: Path | None, caption_ids: Path | None, *, captions: bool
 ) -> None:
     """Raise InputError unless the options name one source, and ids only where they are of use."""
@@ -232,8 +231,10 @@ def _check_sources(
     if named in (["--data"], ["--split"]):
         (missing,) = {"--data", "--split"} - {*named}
         raise InputError(missing, expected="it together with the other of --data and --split")
-    if named not in (["--data", "--split"], ["--from-npz"], ["--photos"]):
-        expected = "--data DIR and --split NAME, or --from-npz FILE, or --photos DIR"
+    alone = {"--from-npz": "FILE", "--photos": "DIR"}
+    if named not in (["--data", "--split"], *([option] for option in alone)):
+        others = (f"{option} {kind}" for option, kind in alone.items() if option in given)
+        expected = ", or ".join(["--data DIR and --split NAME", *others])
         got = " and ".join(named) or "none of them"
         raise InputError("what to index", expected=expected, got=got)
     if captions and named == ["--photos"]:
@@ -243,14 +244,6 @@ def _check_sources(
         raise InputError("--ids", expected="images of --from-npz", hint=hint)
     if caption_ids is not None and not captions:
         raise InputError("--caption-ids", expected="--captions together with it")
-
-
-def photo_items(scorer: Scorer, folder: Path, limit: int | None) -> Items:
-    """The photographs of a folder, the first `limit` of them."""
-    from sgraf_deploy.features.paths import find_photos
-    from sgraf_deploy.gallery.indexing import PhotoImages
-
-    return PhotoImages(scorer, find_photos([folder]).photos[:limit])
 
 
 def saved_items(scorer: Scorer, file: Path, kind: Kind, ids: Path | None) -> Items:

@@ -22,6 +22,7 @@ from sgraf_deploy.cli.common import (
     show_finding,
     split_options,
 )
+from sgraf_deploy.cli.photos import LeftOut, check_on_error, on_error_option
 from sgraf_deploy.cli.rerank_gallery import Stored, gallery_options, rerank_gallery
 from sgraf_deploy.cli.rerank_query import Query, photo_regions, query_options, read_caption
 from sgraf_deploy.cli.terminal import echo, progress_bars, table
@@ -80,13 +81,20 @@ class Split:
 @BUNDLE
 @query_options
 @gallery_options
+@on_error_option("", "nothing is ranked", beside="a folder of photographs, --images")
 @split_options(required=False)
 @scorer_options
 @gathered(Query, "query")
 @gathered(Stored, "stored")
 @gathered(Split, "split")
 def rerank(
-    *, bundle: Path | str, query: Query, stored: Stored, split: Split, **scorer_arguments: Any
+    *,
+    bundle: Path | str,
+    query: Query,
+    stored: Stored,
+    split: Split,
+    on_error: str | None,
+    **scorer_arguments: Any,
 ) -> None:
     """Rank images for one caption, or captions for one image.
 
@@ -98,6 +106,9 @@ def rerank(
 
     query.check()
     _check_source(query, stored, split)
+    folder = None if stored.gallery is not None else stored.images
+    check_on_error(on_error, "--images DIR, without --gallery,", folder)
+    left_out = LeftOut(on_error)
     opened = Bundle.open(bundle)
     if stored.gallery is not None:
         with load_scorer(opened, **scorer_arguments) as scorer:
@@ -106,8 +117,9 @@ def rerank(
     if stored.images is not None or query.photo is not None:
         with load_scorer(opened, **scorer_arguments) as scorer, progress_bars() as bars:
             echo(describe_scorer(scorer))
-            for line in _of_photos(scorer, query, stored.images, split, bars):
+            for line in _of_photos(scorer, query, stored.images, split, left_out, bars):
                 echo(line)
+        left_out.end()
         return
     chosen = split.open(opened, captions=query.caption is None)
     row = None if query.image is None else image_row(chosen, query.image, "--image")
@@ -155,18 +167,30 @@ def _check_photos(query: Query, split: Split) -> None:
 
 
 def _of_photos(
-    scorer: Scorer, query: Query, folder: Path | None, split: Split, stage: Stage
+    scorer: Scorer,
+    query: Query,
+    folder: Path | None,
+    split: Split,
+    left_out: LeftOut,
+    stage: Stage,
 ) -> list[str]:
     """Photographs ranked for the caption, or the split's captions for the photograph."""
+    from sgraf_deploy.features.paths import find_photos
+    from sgraf_deploy.features.photographs import no_photograph
+
     if folder is None:
         photo = query.photo or Path()
         return _captions_of_photo(scorer, photo, split.captions(), query.top_k, stage)
-    from sgraf_deploy.features.paths import find_photos
-
-    photos = find_photos([folder]).photos
+    found = find_photos([folder]).photos
     token_ids, repeated = read_caption(scorer, query.caption or "")
-    paths = [photo.path for photo in photos]
-    images = scorer.encode_photos(paths, progress=stage("encoding photographs"))
+    images = scorer.encode_photos(
+        [photo.path for photo in found],
+        progress=stage("encoding photographs"),
+        unread=left_out.of([photo.id for photo in found]),
+    )
+    photos = [photo for row, photo in enumerate(found) if row not in left_out.rows]
+    if not photos:
+        raise no_photograph(left_out.skipped)
     result = scorer.rerank(token_ids, images, query.top_k)
     names = [photos[row].id for row in result.indices]
     return [

@@ -137,8 +137,8 @@ def check_split(
 ) -> CheckedSplit:
     """Check a whole split before any long work begins; its features are read once.
 
-    `dimensions` are the model's (regions, img_dim), `statistics` those of `region_statistics` at
-    export, if known. Raises DataError for regions that do not fit the model or are not finite, and
+    `dimensions` are the model's (regions, img_dim), `statistics` the bundle's `region_statistics`,
+    if known. Raises DataError for regions that do not fit the model or are not finite, and
     for a caption without words.
     """
     survey = check_regions(split.regions, *dimensions, f"regions of split {split.name}")
@@ -155,7 +155,7 @@ def check_split(
 def region_findings(
     survey: RegionSurvey, statistics: Mapping[str, Any] | None = None
 ) -> tuple[Finding, ...]:
-    """Findings about features that are zero, or unlike those at export, `statistics`."""
+    """Findings about features that are zero, or unlike those that a bundle keeps, `statistics`."""
     findings = []
     if survey.zero_images:
         findings.append(
@@ -182,15 +182,15 @@ def region_findings(
         findings.append(
             Finding(
                 "foreign-regions",
-                f"the regions' mean norm is {actual:.3g}, but it was {exported:.3g} at export: "
-                "were these features extracted in the same way?",
+                f"the regions' mean norm is {actual:.3g}, but the bundle keeps {exported:.3g}, of "
+                "the training or of --gate-data: were these features extracted in the same way?",
             )
         )
     return (*findings, *channel_findings(survey.channels, statistics))
 
 
 def _mean_norm(statistics: Mapping[str, Any] | None) -> float:
-    """The regions' mean norm at the bundle's export; 0 if the bundle does not record it."""
+    """The regions' mean norm that a bundle keeps; 0 if it keeps none."""
     if statistics is None:
         return 0.0
     norm: Any = statistics.get("mean_norm")

@@ -2,7 +2,8 @@
 
 Another order of the channels, another basis, or noise leaves norms as they are, but not the
 standard deviations of the channels; a channel that changes its sign leaves that as it is, but not
-the mean. So both are correlated with those at export, over the channels.
+the mean. So both are correlated with those that the bundle keeps, over the channels: those of the
+training, or of `--gate-data`.
 
 A correlation tells nothing where all channels are alike but for chance, as those of whitened
 features are. What chance does to them is bounded from the number of images, as if the regions of an
@@ -45,7 +46,7 @@ def statistics_of(channels: Channels) -> dict[str, list[float]]:
 def channel_findings(
     channels: Channels, statistics: Mapping[str, Any] | None
 ) -> tuple[Finding, ...]:
-    """A warning if regions are of another kind than those of `region_statistics` at export.
+    """A warning if regions are of another kind than those of a bundle's `region_statistics`.
 
     Bundles of earlier versions have no statistics of channels, and nothing is found then. Raises
     BundleError for statistics that cannot be those of these channels.
@@ -67,7 +68,8 @@ def channel_findings(
     return (
         Finding(
             "foreign-channels",
-            "the regions' channels are not like those at export: the correlation with them is "
+            "the regions' channels are not like those that the bundle keeps, of the training or of "
+            "--gate-data: the correlation with them is "
             f"{correlations}, where {LEAST_STD_CORRELATION} and {LEAST_MEAN_CORRELATION} are the "
             "least for features of the same kind: were these features extracted in the same way?",
         ),
@@ -125,7 +127,7 @@ def _fits(
 ) -> bool:
     """Whether a correlation is high enough, or could be as low by chance.
 
-    `spread` is the variance over the channels at export, and `chance` what sampling adds to it at
+    `spread` is the variance over the bundle's channels, and `chance` what sampling adds to it at
     most, in the same unit: features of one kind correlate by √(spread / (spread + chance)) or more.
     """
     if spread == 0 or math.sqrt(spread / (spread + chance)) < least:

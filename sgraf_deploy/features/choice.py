@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+Number = TypeVar("Number", np.float32, np.float64)
 
 
 def choose(
@@ -54,11 +57,12 @@ def grid(area: Floats, side: int) -> Floats:
     return np.stack([x[left], y[top], x[left + 1], y[top + 1]], axis=1)
 
 
-def overlaps(first: Floats, second: Floats) -> Floats:
-    """The intersection over union of each of (a, 4) with each of (b, 4): (a, b)."""
+def overlaps(first: NDArray[Number], second: NDArray[Number]) -> NDArray[Number]:
+    """The intersection over union of each of (a, 4) with each of (b, 4): (a, b); 0 for empty."""
     one, other = first[:, None], second[None]  # (a, 1, 4), (1, b, 4)
     low, high = np.maximum(one[..., :2], other[..., :2]), np.minimum(one[..., 2:], other[..., 2:])
     shared = np.clip(high - low, 0, None).prod(axis=-1)
-    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(axis=-1) for boxes in (one, other)]
-    found: Floats = shared / (areas[0] + areas[1] - shared)
+    sides = [np.clip(boxes[..., 2:] - boxes[..., :2], 0, None) for boxes in (one, other)]
+    union = sides[0].prod(axis=-1) + sides[1].prod(axis=-1) - shared
+    found: NDArray[Number] = shared / np.where(union > 0, union, 1)
     return found

@@ -17,6 +17,8 @@ from sgraf_deploy.data.pictures import open_boxes, open_sizes
 from sgraf_deploy.data.precomp import PrecompSplit, open_images
 from sgraf_deploy.data.split_files import BOXES, SIZES
 from sgraf_deploy.errors import DataError
+from sgraf_deploy.features.choice import overlaps
+from sgraf_deploy.features.reference import cosines
 from sgraf_deploy.progress import Progress
 
 CLOSE = 0.999
@@ -142,7 +144,7 @@ def compare_features(
     regions = first.split.regions, second.split.regions
     coarser = min((one.dtype for one in regions), key=lambda dtype: dtype.itemsize)
     scaled = first.sizes is not None and second.sizes is not None
-    cosines, overlaps, equal, elements = [], [], 0, 0
+    angles, shares, equal, elements = [], [], 0, 0
     lowest, lowest_at = 2.0, ("", 0)
     for done, (row, other) in enumerate(zip(matched.first, matched.second, strict=True), start=1):
         x, y = np.asarray(regions[0][row]), np.asarray(regions[1][other])
@@ -152,17 +154,17 @@ def compare_features(
                 first.placed(boxes[0], row, scaled=scaled),
                 second.placed(boxes[1], other, scaled=scaled),
             )
-            overlaps.append(overlap)
+            shares.append(overlap)
         x, y = x[order[0]], y[order[1]]
         equal += int((x.astype(coarser) == y.astype(coarser)).sum())
         elements += x.size
-        found = cosine(x, y)
-        cosines.append(found)
+        found = cosines(x, y)
+        angles.append(found)
         if found.min() < lowest:
             at = int(found.argmin())
             lowest, lowest_at = float(found[at]), (first.split.image_name(row), int(order[0][at]))
         progress(done, len(matched.first))
-    values = np.concatenate(cosines)
+    values = np.concatenate(angles)
     return Likeness(
         images=len(matched.first),
         images_by=matched.by,
@@ -175,7 +177,7 @@ def compare_features(
         lowest_at=lowest_at,
         close=float((values >= CLOSE).mean()),
         equal=equal / elements,
-        moved=float((np.concatenate(overlaps) < MOVED).mean()) if by_boxes else None,
+        moved=float((np.concatenate(shares) < MOVED).mean()) if by_boxes else None,
     )
 
 
@@ -190,17 +192,6 @@ def _check_comparable(first: Side, second: Side, by_boxes: bool) -> None:
         )
 
 
-def cosine(x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float64]:
-    """The cosines of rows (regions, img_dim): 1 for two rows of zeros, 0 for one of them."""
-    a, b = x.astype(np.float64), y.astype(np.float64)
-    lengths = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
-    product = lengths[0] * lengths[1]
-    found = (a * b).sum(1) / np.where(product > 0, product, 1)
-    alike = np.where((lengths[0] == 0) & (lengths[1] == 0), 1.0, found)
-    # An angle of zero is one, whatever the roundings.
-    return np.clip(alike, -1.0, 1.0)
-
-
 def match_boxes(
     first: NDArray[np.float64], second: NDArray[np.float64]
 ) -> tuple[tuple[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]:
@@ -210,7 +201,7 @@ def match_boxes(
     """
     if np.array_equal(first, second):
         return _in_order(len(first)), np.ones(len(first))
-    overlap = _overlaps(first, second)
+    overlap = overlaps(first, second)
     pairs: dict[int, int] = {}
     taken: set[int] = set()
     for place in np.argsort(-overlap, axis=None, kind="stable").tolist():
@@ -227,13 +218,3 @@ def match_boxes(
 
 def _in_order(regions: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return np.arange(regions), np.arange(regions)
-
-
-def _overlaps(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The intersection over union of every two boxes, (first, second); 0 where both are empty."""
-    corner = np.maximum(first[:, None, :2], second[None, :, :2])
-    other = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    common = np.clip(other - corner, 0, None).prod(-1)
-    areas = [np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(-1) for boxes in (first, second)]
-    union = areas[0][:, None] + areas[1][None] - common
-    return np.where(union > 0, common / np.where(union > 0, union, 1), 0.0)

@@ -103,7 +103,7 @@ def _check_size(width: int, height: int, max_pixels: int, name: str) -> None:
             f"{name} is too large",
             expected=f"at most {max_pixels} pixels",
             got=f"{width} × {height}",
-            hint="make it smaller, or raise the limit with --max-pixels",
+            hint="make it smaller; `sgraf-deploy features` takes larger ones with --max-pixels",
         )
 
 

@@ -50,7 +50,7 @@ def read_detections(
 def _parts(outputs: Sequence[Floats], name: str) -> tuple[Floats, Floats]:
     """Boxes (boxes, 4) and the best scores (boxes)."""
     arrays = list(outputs)
-    if arrays[0].ndim == 3 and all(len(array) == 1 for array in arrays):
+    if arrays[0].ndim == 3 and all(array.shape[:1] == (1,) for array in arrays):
         arrays = [array[0] for array in arrays]
     boxes, shape = arrays[0], arrays[0].shape
     if len(arrays) == 1 and boxes.ndim == 2 and shape[1] > CORNERS:

@@ -15,8 +15,9 @@ import numpy as np
 from sgraf_deploy.errors import DataError
 from sgraf_deploy.features.base import Features, RegionExtractor
 from sgraf_deploy.features.decode import MAX_PIXELS, decode_photo
-from sgraf_deploy.features.parts import PART, Part, Skipped, Stored, done_parts
+from sgraf_deploy.features.parts import PART, Part, Stored, done_parts
 from sgraf_deploy.features.paths import Photo
+from sgraf_deploy.features.photographs import Skipped, extract_picture
 from sgraf_deploy.progress import Progress
 
 STAGES = ("decode", "extract", "write")
@@ -101,7 +102,7 @@ class Extraction:
             except _UnreadableError as error:
                 if self.options.on_error == "stop":
                     raise error.reason.at(photo.path) from error.reason
-                skipped.append(Skipped(photo.id, _one_line(error.reason)))
+                skipped.append(Skipped.of(photo.id, error.reason))
             else:
                 rows.append(number * PART + place)
                 found.append(features)
@@ -121,7 +122,7 @@ class Extraction:
         except DataError as error:
             raise _UnreadableError(error) from error
         begin = self._add("decode", begin)
-        features = self.extractor.extract([picture])
+        features = extract_picture(self.extractor, picture, photo.path)
         self._add("extract", begin)
         _check_values(features, photo, self.options.dtype)
         height, width = picture.shape[:2]
@@ -146,11 +147,6 @@ class _UnreadableError(Exception):
     def __init__(self, reason: DataError) -> None:
         super().__init__(reason)
         self.reason = reason
-
-
-def _one_line(error: DataError) -> str:
-    """The error's message, as a line of a UTF-8 file can hold it."""
-    return str(error).encode("utf-8", "backslashreplace").decode()
 
 
 def _check_values(features: Features, photo: Photo, dtype: Stored) -> None:

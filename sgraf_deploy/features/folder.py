@@ -13,15 +13,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from sgraf_deploy.data.files import read_lines
+from sgraf_deploy.data.regions import open_regions
 from sgraf_deploy.data.split_files import IMAGES, NAMES, list_splits
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.features.base import RegionExtractor
 from sgraf_deploy.features.extraction import DEFAULTS, STAGES, Extraction, FeatureOptions
-from sgraf_deploy.features.parts import SKIPPED, Parts, Plan, Skipped, gather, read_skipped
+from sgraf_deploy.features.parts import SKIPPED, Parts, Plan, gather, read_skipped
 from sgraf_deploy.features.paths import Photo
+from sgraf_deploy.features.photographs import Skipped
 from sgraf_deploy.features.recipe import FILE, Recipe, differences, read_recipe, write_recipe
 from sgraf_deploy.features.reference import check_reference
 from sgraf_deploy.files.disk import PathLike
@@ -91,6 +91,7 @@ def write_features(  # noqa: PLR0913  # three of them are callbacks
     plan = Plan.of(photos, extractor.spec, options.dtype, options.max_pixels)
     with kept_work(root, split) as work:
         check_target(root, split, extractor.spec, options)
+        _check_not_begun(root, split, options)
         finished = None if options.force else _finished(root, split, plan)
         if finished is None:
             plan = _begin(root, work, plan, extractor, options)
@@ -122,6 +123,10 @@ def check_target(folder: Path, split: str, recipe: Recipe, options: FeatureOptio
             f"split {split} of {folder} exists already",
             hint="replace it with --force, or choose another --split or -o",
         )
+
+
+def _check_not_begun(folder: Path, split: str, options: FeatureOptions) -> None:
+    """Raise InputError for the work of a run that was stopped: others hold the lock."""
     if work_path(folder, split).exists() and not (options.force or options.resume):
         raise InputError(
             f"split {split} of {folder} was begun by a run that was stopped",
@@ -163,7 +168,7 @@ def _finished(folder: Path, split: str, plan: Plan) -> Report | None:
     planned = [photo.id for photo in plan.photos]
     kept = [id_ for id_ in planned if id_ not in left_out]
     found = read_lines(folder / f"{split}{NAMES}", "ids")
-    dtype = np.load(path, mmap_mode="r", allow_pickle=False).dtype
+    dtype = open_regions(path, (plan.recipe.regions, plan.recipe.img_dim)).dtype
     for what, expected, got in (
         ("photographs", f"{len(found):,}, the first {found[0]}", f"{len(kept):,}"),
         ("dtype", dtype, plan.dtype),

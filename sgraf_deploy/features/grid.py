@@ -87,14 +87,23 @@ def cells_of(
     """A map, or tokens but the first `skip`, as cells (rows, columns, channels).
 
     `output` is (1, channels, rows, columns), with the channels last where `pixels.layout` says so,
-    or (1, tokens, channels). Raises InputError for any other shape, and for tokens that make no
-    grid of the input's shape.
+    or (1, tokens, channels). Raises InputError for any other shape, for a map that has the input's
+    shape in the other layout alone, and for tokens that make no grid of the input's shape.
     """
     shape = "(" + ", ".join(map(str, output.shape)) + ")"
     cells: NDArray[np.float32]
     if output.ndim == 4 and len(output) == 1 and not skip and 0 not in output.shape:
-        cells = output[0]
-        return cells.transpose(1, 2, 0) if pixels.layout == "NCHW" else cells
+        cells, other = output[0], output[0].transpose(1, 2, 0)
+        if pixels.layout == "NCHW":
+            cells, other = other, cells
+        if _has_shape(other, resizing) and not _has_shape(cells, resizing):
+            raise InputError(
+                f"output of {name}",
+                expected=f"a map in the layout of the input, {pixels.layout}",
+                got=shape,
+                hint="export the model with the axes of input and output in the same order",
+            )
+        return cells
     if output.ndim != 3 or len(output) != 1 or 0 in output.shape:
         raise InputError(
             f"output of {name}",
@@ -115,6 +124,12 @@ def cells_of(
         )
     cells = output[0, skip:].reshape(rows, columns, -1)
     return cells
+
+
+def _has_shape(cells: NDArray[np.float32], resizing: Resizing) -> bool:
+    """Whether the cells (rows, columns, channels) are squares of the input's pixels."""
+    rows, columns = cells.shape[:2]
+    return bool(rows * resizing.width == columns * resizing.height)
 
 
 def grid_of(tokens: int, resizing: Resizing) -> tuple[int, int]:

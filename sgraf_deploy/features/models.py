@@ -189,7 +189,8 @@ def _tensor(value: Any) -> Tensor:
     import onnx
 
     kind = value.type.tensor_type
-    name = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
+    names = {number: name.lower() for name, number in onnx.TensorProto.DataType.items()}
+    name = names.get(kind.elem_type, f"type {kind.elem_type}")
     axes = tuple(one.dim_value if one.dim_value > 0 else None for one in kind.shape.dim)
     return Tensor(value.name, _DTYPE if name == "float" else name, axes)
 

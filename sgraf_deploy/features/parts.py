@@ -18,6 +18,7 @@ from sgraf_deploy.data.split_files import BOXES, IMAGES, NAMES, SIZES
 from sgraf_deploy.errors import DataError, InputError
 from sgraf_deploy.features.base import Features, RegionExtractor
 from sgraf_deploy.features.paths import Photo
+from sgraf_deploy.features.photographs import Skipped, no_photograph
 from sgraf_deploy.features.recipe import Recipe, differences
 from sgraf_deploy.files.writer import staged_file, write_file
 
@@ -36,12 +37,8 @@ _AGAIN = "repeat it without --resume and with --force, which extracts all anew"
 _DOCUMENT = schema.Document("plan of kept work", InputError, _AGAIN, 2**31)
 
 
-@dataclass(frozen=True)
-class Skipped:
-    """A photograph without regions, and why."""
-
-    id: str
-    reason: str
+UNREACHABLE = (-1, 0)
+"""The bytes and the time of a file that is not there, such as what a broken link leads to."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ class Plan:
 
     @classmethod
     def of(cls, photos: Sequence[Photo], recipe: Recipe, dtype: Stored, max_pixels: int) -> Self:
-        """The plan for photographs; DataError for a file that cannot be reached."""
+        """The plan for photographs, some of which may be `UNREACHABLE`."""
         return cls(1, recipe, dtype, max_pixels, tuple(map(_planned, photos)))
 
     def check_same(self, kept: Plan, folder: Path) -> None:
@@ -115,9 +112,8 @@ class Plan:
 def _planned(photo: Photo) -> PlannedPhoto:
     try:
         found = photo.path.stat()
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise DataError(f"photograph {photo.path} cannot be read", got=reason) from error
+    except OSError:  # Decoding it says so, for the photograph alone.
+        return PlannedPhoto(photo.id, *UNREACHABLE)
     return PlannedPhoto(photo.id, found.st_size, found.st_mtime_ns)
 
 
@@ -211,8 +207,7 @@ def gather(parts: Parts, work: Path, split: str, ids: Sequence[str]) -> list[str
     kept = [ids[row] for rows in parts.arrays("rows") for row in rows]
     skipped = parts.skipped()
     if not kept:
-        got = f"{len(skipped):,} that cannot, such as {skipped[0].id}: {skipped[0].reason}"
-        raise DataError("photographs", expected="at least one that can be read", got=got)
+        raise no_photograph(skipped)
     names = [f"{split}{NAMES}"]
     write_file(work / names[0], "".join(f"{id_}\n" for id_ in kept), what="ids")
     if skipped:

@@ -6,25 +6,56 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sgraf_deploy.engines.ort import processors
-from sgraf_deploy.errors import DataError
-from sgraf_deploy.features.base import Features, RegionExtractor
+from sgraf_deploy.errors import DataError, InputError
+from sgraf_deploy.features.base import Features, Picture, RegionExtractor
 from sgraf_deploy.features.decode import Source, decode_photo
 
 MOST_JOBS = 8
 """A decoded photograph may take 150 MB, and each job has one."""
 
 
+Result = TypeVar("Result")
+Unread = Callable[[int, DataError], object]
+"""What is called with the number of a photograph that cannot be read, and the reason."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A photograph without regions, by its id, and why."""
+
+    id: str
+    reason: str
+
+    @classmethod
+    def of(cls, id_: str, reason: DataError) -> Skipped:
+        """A photograph with the reason as a line of a UTF-8 file can hold it."""
+        return cls(id_, str(reason).encode("utf-8", "backslashreplace").decode())
+
+
+def no_photograph(skipped: Sequence[Skipped]) -> DataError:
+    """The error where all photographs were left out."""
+    got = f"{len(skipped):,} that cannot, such as {skipped[0].id}: {skipped[0].reason}"
+    return DataError("photographs", expected="at least one that can be read", got=got)
+
+
 @dataclass(frozen=True, eq=False)
 class Extracted:
-    """The features of photographs, and their `sizes` (photos, 2) int64: width and height."""
+    """The features of photographs, and their `sizes` (photos, 2) int64: width and height.
+
+    `rows` (photos,) int64 are their places among those that were given, of which some may have been
+    left out.
+    """
 
     features: Features
     sizes: NDArray[np.int64]
+    rows: NDArray[np.int64]
 
 
 def extract_photos(
@@ -32,44 +63,77 @@ def extract_photos(
     photos: Sequence[Source],
     first: int = 0,
     done: Callable[[], object] = lambda: None,
+    unread: Unread | None = None,
 ) -> Extracted:
     """Decode photographs and extract their regions, in order; `done` is called after each.
 
-    `first` is the number of the first one in messages about photographs without a name. No more
-    than `MOST_JOBS` are decoded at a time. Raises DataError for one that cannot be read.
+    `first` is the number of the first one in messages about photographs without a name, and for
+    `unread`: a photograph that cannot be read is left out then. No more than `MOST_JOBS` are
+    decoded at a time. Raises DataError for one that cannot be read, without `unread`, and
+    InputError, which names it, for one in which the extractor finds no regions.
     """
 
-    def one(place: int) -> tuple[Features, tuple[int, int]]:
+    reasons: dict[int, DataError] = {}
+
+    def one(place: int) -> tuple[int, Features, tuple[int, int]] | None:
         photo = photos[place]
-        picture = decode_photo(photo, extractor.spec.decoding, name=name_of(photo, first + place))
-        found = extractor.extract([picture])
+        name = name_of(photo, first + place)
+        try:
+            said = name if unread is None else "photograph"
+            picture = decode_photo(photo, extractor.spec.decoding, name=said)
+        except DataError as error:
+            if unread is None:
+                raise
+            reasons[place] = error
+            done()
+            return None
+        found = extract_picture(extractor, picture, name)
         done()
         height, width = picture.shape[:2]
-        return found, (width, height)
+        return place, found, (width, height)
 
-    if len(photos) < 2:
-        results = [one(place) for place in range(len(photos))]
-    else:
-        jobs = min(MOST_JOBS, processors(), len(photos))
-        with ThreadPoolExecutor(jobs, thread_name_prefix="photographs") as threads:
-            futures = [threads.submit(one, place) for place in range(len(photos))]
-            try:
-                results = [future.result() for future in futures]
-            except BaseException:
-                threads.shutdown(wait=True, cancel_futures=True)
-                raise
-    features = [found for found, _ in results] or [extractor.extract([])]
-    has_confidence = all(each.confidence is not None for each in features)
+    tried = _in_threads(one, len(photos))
+    for place in sorted(reasons):
+        if unread is not None:
+            unread(first + place, reasons[place])
+    results = [result for result in tried if result is not None]
     return Extracted(
-        Features(
-            np.concatenate([each.regions for each in features]),
-            np.concatenate([each.boxes for each in features]),
-            np.concatenate([each.confidence for each in features if each.confidence is not None])
-            if has_confidence
-            else None,
-        ),
-        np.array([size for _, size in results], np.int64).reshape(-1, 2),
+        _joined([found for _, found, _ in results] or [extractor.extract([])]),
+        np.array([size for *_, size in results], np.int64).reshape(-1, 2),
+        np.array([place for place, *_ in results], np.int64),
     )
+
+
+def _in_threads(one: Callable[[int], Result], count: int) -> list[Result]:
+    """What a function gives for 0 … count − 1, in order, by several threads where that helps."""
+    if count < 2:
+        return [one(place) for place in range(count)]
+    jobs = min(MOST_JOBS, processors(), count)
+    with ThreadPoolExecutor(jobs, thread_name_prefix="photographs") as threads:
+        futures = [threads.submit(one, place) for place in range(count)]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            threads.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _joined(features: Sequence[Features]) -> Features:
+    """Features of some pictures after others, of which there is one at least."""
+    confidence = [each.confidence for each in features if each.confidence is not None]
+    return Features(
+        np.concatenate([each.regions for each in features]),
+        np.concatenate([each.boxes for each in features]),
+        np.concatenate(confidence) if len(confidence) == len(features) else None,
+    )
+
+
+def extract_picture(extractor: RegionExtractor, picture: Picture, name: str | Path) -> Features:
+    """The features of one picture, whose name is in front of an InputError of the extractor."""
+    try:
+        return extractor.extract([picture])
+    except InputError as error:
+        raise error.at(name) from error
 
 
 def check_photos(photos: object) -> Sequence[Source]:

@@ -24,6 +24,9 @@ BACKBONE, DETECTOR = "backbone", "detector"
 MODELS: Mapping[Kind, tuple[str, ...]] = {"grid": (BACKBONE,), "boxes": (DETECTOR, BACKBONE)}
 """The names of the models of each kind."""
 
+MOST_OUTPUTS: Mapping[str, int] = {BACKBONE: 1, DETECTOR: 2}
+"""How many outputs of each model are read at most."""
+
 LARGEST_SIDE = 8192
 """The longest side of a model's input, in pixels."""
 
@@ -170,6 +173,9 @@ class Recipe:
         for field in ("models", "resizing", "pixels"):
             got = set(getattr(self, field))
             _check(got == names, field, " and ".join(sorted(names)), ", ".join(sorted(got)))
+        for name, most in MOST_OUTPUTS.items():
+            outputs = self.models[name].outputs if name in names else ()
+            _check(len(outputs) <= most, f"models.{name}.outputs", f"at most {most}", outputs)
         for field in ("skip", "regions", "img_dim"):
             _check(getattr(self, field) >= 0, field, "no negative number", getattr(self, field))
         has = self.detections is not None

@@ -10,11 +10,12 @@ import base64
 import binascii
 from hashlib import sha256
 from threading import Lock
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sgraf_deploy.errors import DataError, GateError
+from sgraf_deploy.errors import DataError, GateError, InputError
 from sgraf_deploy.features.base import Picture, RegionExtractor
 from sgraf_deploy.features.recipe import Reference
 
@@ -73,8 +74,15 @@ def _hash(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def expected_reference(extractor: RegionExtractor) -> Reference:
-    """What an extractor finds in the picture, to be kept in its recipe."""
+    """What an extractor finds in the picture, to be kept in its recipe; InputError for zeros."""
     regions = extractor.extract([reference_picture()]).regions[0].astype(np.float64)
+    if not regions.any():
+        raise InputError(
+            "the regions of the reference picture",
+            expected="numbers of which one at least is not zero",
+            got="zeros",
+            hint="check the model's output, and the projection",
+        )
     # At length 1, as no float16 is large enough for every model; cosines stay what they are.
     regions /= np.maximum(np.linalg.norm(regions, axis=1, keepdims=True), 1e-12)
     content = regions.astype("<f2").tobytes()
@@ -98,7 +106,7 @@ def check_reference(
     found = extractor.extract([reference_picture()]).regions[0]
     if found.shape != wanted.shape:
         raise _differs(f"{wanted.shape} regions", str(found.shape))
-    cosine = mean_cosine(found, wanted)
+    cosine = float(cosines(found, wanted).mean())
     if not cosine >= LEAST_COSINE:
         raise _differs(f"a mean cosine of at least {LEAST_COSINE}", f"{cosine:.4f}")
     with _lock:
@@ -106,13 +114,15 @@ def check_reference(
     return cosine
 
 
-def mean_cosine(found: NDArray[np.floating], wanted: NDArray[np.floating]) -> float:
-    """The mean of the cosines of rows (rows, channels); that of two rows of zeros is 1."""
-    a, b = found.astype(np.float64), wanted.astype(np.float64)
-    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    both_zero = ~a.any(axis=1) & ~b.any(axis=1)
-    cosines = (a * b).sum(axis=1) / np.where(lengths > 0, lengths, 1)
-    return float(np.where(both_zero, 1.0, cosines).mean())
+def cosines(x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float64]:
+    """The cosines of rows (regions, img_dim): 1 for two rows of zeros, 0 for one of them."""
+    a, b = x.astype(np.float64), y.astype(np.float64)
+    lengths = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
+    product = lengths[0] * lengths[1]
+    found = (a * b).sum(1) / np.where(product > 0, product, 1)
+    alike = np.where((lengths[0] == 0) & (lengths[1] == 0), 1.0, found)
+    # An angle of zero is one, whatever the roundings.
+    return np.clip(alike, -1.0, 1.0)
 
 
 def _read(reference: Reference) -> NDArray[np.float32]:

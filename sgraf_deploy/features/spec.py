@@ -42,6 +42,7 @@ from sgraf_deploy.features.projection import (
 from sgraf_deploy.features.recipe import (
     BACKBONE,
     DETECTOR,
+    MOST_OUTPUTS,
     SCHEMA_VERSION,
     Kind,
     Projection,
@@ -178,7 +179,7 @@ def _from_options(kind: Kind, rest: str) -> Parts:
     pixels = {name: model_pixels(inputs[name], by_model[name]) for name in models}
     boxes = kind == "boxes"
     files = {
-        name: model_file(model, by_model[name], 2 if name == DETECTOR else 1)
+        name: model_file(model, by_model[name], MOST_OUTPUTS[name])
         for name, model in models.items()
     }
     recipe = Recipe(

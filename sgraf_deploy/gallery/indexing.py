@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sgraf_deploy.errors import DataError
 from sgraf_deploy.features.paths import Photo
-from sgraf_deploy.features.photographs import extract_photos
+from sgraf_deploy.features.photographs import Unread, extract_photos
 from sgraf_deploy.gallery.header import PER_WORD
 from sgraf_deploy.gallery.record import Details, Layout, source_of
 from sgraf_deploy.gallery.rows import Batch
@@ -63,9 +63,13 @@ class Items(ABC):
     def source(self, row: int) -> bytes:
         """The digest of what a row is encoded from."""
 
+    def changed(self, row: int, source: bytes) -> bool:
+        """Whether a row is encoded from something else than what has this digest."""
+        return self.source(row) != source
+
     @abstractmethod
     def batch(self, rows: NDArray[np.int64]) -> Batch:
-        """These rows (images,), encoded."""
+        """These rows (images,), encoded; those that have to be left out are not in it."""
 
 
 class SplitImages(Items):
@@ -94,13 +98,18 @@ class SplitImages(Items):
 
 
 class PhotoImages(Items):
-    """Photographs, through the extractor of the scorer's bundle; boxes and sizes are kept."""
+    """Photographs, through the extractor of the scorer's bundle; boxes and sizes are kept.
+
+    With `unread`, which is called with its number, one that cannot be read is left out.
+    """
 
     most_per_batch = 64  # each may take a second
 
-    def __init__(self, scorer: Scorer, photos: Sequence[Photo]) -> None:
+    def __init__(
+        self, scorer: Scorer, photos: Sequence[Photo], unread: Unread | None = None
+    ) -> None:
         super().__init__([photo.id for photo in photos])
-        self._scorer, self._photos = scorer, photos
+        self._scorer, self._photos, self._unread = scorer, photos, unread
         self._recipe = scorer.extractor.spec.sha256.encode()
         self._watch = ForeignWatch(scorer.bundle.manifest)
 
@@ -113,10 +122,23 @@ class PhotoImages(Items):
             raise DataError(what, got=error.strerror) from error
         return source_of([self._recipe, content])
 
+    def changed(self, row: int, source: bytes) -> bool:
+        """Whether the file has other content; one that is left out counts as it was."""
+        try:
+            return super().changed(row, source)
+        except DataError as error:
+            if self._unread is None:
+                raise
+            self._unread(row, error)
+            return False
+
     def batch(self, rows: NDArray[np.int64]) -> Batch:
         """Extract and encode the regions of these photographs."""
+        unread = self._unread
+        note = None if unread is None else lambda place, error: unread(int(rows[place]), error)
         paths = [self._photos[row].path for row in rows]
-        found = extract_photos(self._scorer.extractor, paths)
+        found = extract_photos(self._scorer.extractor, paths, unread=note)
+        rows = rows[found.rows]
         encoded = self._scorer.encode_images(self._watch.add(found.features.regions))
         self._watch.warn()
         details = [
@@ -205,7 +227,7 @@ def add(
     for row, source in enumerate(gallery.sources(items.ids)):
         if source is None:
             wanted.append(row)
-        elif source != items.source(row):
+        elif items.changed(row, source):
             changed.append(items.ids[row])
     if changed:
         raise DataError(
@@ -214,8 +236,8 @@ def add(
             hint="`sgraf-deploy gallery update` replaces them",
         )
     present = len(items.ids) - len(wanted)
-    _write(gallery, items, wanted, replace=False, progress=progress, step=step)
-    return Indexed(len(wanted), present)
+    written = _write(gallery, items, wanted, replace=False, progress=progress, step=step)
+    return Indexed(written, present)
 
 
 def update(
@@ -240,8 +262,8 @@ def update(
             hint="`sgraf-deploy index` adds them",
         )
     rows = [places[id_] for id_ in wanted]
-    _write(gallery, items, rows, replace=True, progress=progress, step=None)
-    return Indexed(len(rows), 0)
+    written = _write(gallery, items, rows, replace=True, progress=progress, step=None)
+    return Indexed(written, 0)
 
 
 def _write(
@@ -252,15 +274,19 @@ def _write(
     replace: bool,
     progress: Progress | None,
     step: Callable[[str], None] | None,
-) -> None:
-    """Encode and commit rows, batch by batch."""
+) -> int:
+    """Encode and commit rows, batch by batch; returns how many."""
     row_bytes = Layout(gallery.header).row_bytes(_WORDS)
     size = max(1, min(items.most_per_batch or MOST_PER_BATCH, BATCH_BYTES // row_bytes))
+    written = 0
     for start in range(0, len(rows), size):
         chosen = np.array(rows[start : start + size], np.int64)
-        gallery.write(items.batch(chosen), replace=replace, step=step)
+        batch = items.batch(chosen)
+        if batch.ids:
+            written += gallery.write(batch, replace=replace, step=step)
         if progress is not None:
             progress(start + len(chosen), len(rows))
+    return written
 
 
 def _batch(

@@ -14,10 +14,10 @@ from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.config import Precision
 from sgraf_deploy.data.bound import MAX_WORDS
 from sgraf_deploy.engines.base import Engine
-from sgraf_deploy.errors import InputError
+from sgraf_deploy.errors import DataError, InputError
 from sgraf_deploy.features.base import RegionExtractor
 from sgraf_deploy.features.decode import Source
-from sgraf_deploy.features.photographs import check_photos
+from sgraf_deploy.features.photographs import Unread, check_photos
 from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime import encode
 from sgraf_deploy.runtime.arguments import check_process
@@ -146,17 +146,24 @@ class OpenedBundle:
         return self._extractor.get()
 
     def encode_photos(
-        self, photos: Sequence[Source], *, progress: Progress | None = None
+        self,
+        photos: Sequence[Source],
+        *,
+        progress: Progress | None = None,
+        unread: Unread | None = None,
     ) -> EncodedImages:
         """Encode photographs, as `encode_images` encodes the regions that `extractor` finds there.
 
         `photos` are paths of files, bytes of files, or pictures (height, width, 3) uint8 in RGB and
         upright. They are decoded and extracted batch by batch, so that memory stays bounded.
         `progress` is called with (done, total) photographs. Regions unlike those of the training,
-        as far as the bundle knows them, are warned of, with RegionsWarning.
+        as far as the bundle knows them, are warned of, with RegionsWarning. With `unread` those
+        that cannot be read are left out, and it is called for each, in order, with the photograph's
+        number, counted from 0, and the DataError: the others follow one another.
 
         Raises:
-            DataError: it names the photograph that cannot be read.
+            DataError: it names the photograph that cannot be read, without `unread`.
+            InputError: it names the photograph in which the extractor finds no regions.
             BundleError, UnavailableError, GateError: as `extractor`.
 
         Example:
@@ -168,12 +175,17 @@ class OpenedBundle:
         """
         extractor = self.extractor
         checked = check_photos(photos)
-        read, watch = reader_of(extractor, checked, progress), ForeignWatch(self.bundle.manifest)
-        encoded = encode.encode_batches(
-            self._context, len(checked), lambda rows: watch.add(read(rows))
-        )
+        watch = ForeignWatch(self.bundle.manifest)
+        reasons: dict[int, DataError] = {}
+        note = None if unread is None else reasons.__setitem__
+        read = reader_of(extractor, checked, progress, watch.add, note)
+        encoded = encode.encode_batches(self._context, len(checked), read)
         watch.warn()
-        return encoded
+        if unread is None or not reasons:
+            return encoded
+        for row in sorted(reasons):
+            unread(row, reasons[row])
+        return encoded[[row for row in range(len(checked)) if row not in reasons]]
 
     def encode_captions(
         self,

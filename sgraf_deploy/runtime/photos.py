@@ -17,7 +17,7 @@ from sgraf_deploy.data.foreign_channels import channel_findings
 from sgraf_deploy.errors import RegionsWarning
 from sgraf_deploy.features.base import RegionExtractor
 from sgraf_deploy.features.decode import Source
-from sgraf_deploy.features.photographs import extract_photos
+from sgraf_deploy.features.photographs import Unread, extract_photos
 from sgraf_deploy.features.spec import bundle_extractor
 from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime.tokens import callers_level
@@ -75,11 +75,16 @@ class ForeignWatch:
 
 
 def reader_of(
-    extractor: RegionExtractor, photos: Sequence[Source], progress: Progress | None
+    extractor: RegionExtractor,
+    photos: Sequence[Source],
+    progress: Progress | None,
+    look: Callable[[NDArray[Any]], NDArray[Any]] = lambda regions: regions,
+    unread: Unread | None = None,
 ) -> Callable[[slice], NDArray[Any]]:
     """What gives the regions of some of the photographs, and tells the progress over all of them.
 
-    A batch that has to be halved is extracted again, and not counted again.
+    `look` is called with those of photographs that could be read; one that could not has zeros, if
+    there is `unread`. A batch that has to be halved is extracted again, and not counted again.
     """
     lock, told = Lock(), 0
 
@@ -97,6 +102,10 @@ def reader_of(
                     if progress is not None:
                         progress(told, len(photos))
 
-        return extract_photos(extractor, chosen, rows.start, done).features.regions
+        found = extract_photos(extractor, chosen, rows.start, done, unread)
+        regions = look(found.features.regions)
+        filled = np.zeros((len(chosen), *regions.shape[1:]), np.float32)
+        filled[found.rows] = regions
+        return filled
 
     return read

@@ -125,6 +125,8 @@ def test_features_of_another_kind_are_warned_of_wherever_they_are_read(
     (foreign / "dev_caps.txt").write_text((own.data / "dev_caps.txt").read_text())
     regions = np.load(own.data / "dev_ims.npy")
     np.save(foreign / "dev_ims.npy", np.ascontiguousarray(regions[..., ::-1]))
+    world.monkeypatch.setattr("sgraf_deploy.bench.latency.CANDIDATES", (2, 5))
+    world.monkeypatch.setattr("sgraf_deploy.bench.speed.SETTLE_SECONDS", 0)
 
     for data, expected in ((own.data, []), (foreign, ["foreign-channels"])):
         split = ("--data", data, "--split", "dev")
@@ -132,6 +134,8 @@ def test_features_of_another_kind_are_warned_of_wherever_they_are_read(
             ("eval", "own.sgraf", *split),
             ("rerank", "own.sgraf", *split, "--caption", "word3"),
             ("index", "own.sgraf", *split, "-o", f"{data.name}.gallery"),
+            ("bench", "own.sgraf", *split, "--engine", "ort", "--repeats", 1, "--warmup", 0),
+            ("features", "-o", data, "--split", "dev", "--like", "own.sgraf"),
         ):
             warned = [code for code in done(*command).warned if code == "foreign-channels"]
             assert warned == expected, command[0]

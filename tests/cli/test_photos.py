@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support.cli_world import World, done, line_naming, refused_line, run
+from support.cli_world import Ran, World, done, line_naming, refused_line, run
 from support.refusals import naming
 from support.tiny_backbone import png, random_photo, write_photos
 
 import sgraf_deploy
 from sgraf_deploy.bundle.bundle import Bundle
+from sgraf_deploy.cli.photos import SKIPPED
 from sgraf_deploy.data.precomp import open_precomp
 from sgraf_deploy.errors import BundleError, DataError, InputError
 from sgraf_deploy.features.photographs import extract_photos
@@ -187,21 +187,119 @@ def test_photos_are_the_only_source_of_an_index(
     assert not Path("g").exists()
 
 
+RERANK = ("rerank", "--images", "photos", "--caption", CAPTION)
+INDEX = ("index", "--photos", "photos", "-o", "g")
+
+
+def on(bundle: Bundle, given: tuple[str, ...], *more: object) -> Ran:
+    """Run a command on a bundle."""
+    command, *options = given
+    return run(command, bundle.path, *options, *more)
+
+
+@pytest.mark.parametrize("given", [RERANK, INDEX], ids=["rerank", "index"])
+def test_a_file_that_is_no_photograph_stops_on_request(
+    photos: list[Path], photographed: Bundle, given: tuple[str, ...]
+) -> None:
+    photos[1].write_bytes(photos[1].read_bytes()[:100])
+
+    refused_line(on(photographed, given, "--on-error", "stop"), DataError, "photo1.png")
+
+
+def damage(photos: list[Path]) -> None:
+    """A file that is cut off, and one that is not there: photo1.png and photo2.png."""
+    photos[1].write_bytes(photos[1].read_bytes()[:100])
+    photos[2].unlink()
+    photos[2].symlink_to("nowhere")
+
+
+def left_out(result: Ran) -> list[str]:
+    """The photographs that were left out, once the exit code says that some were."""
+    assert result.exit_code == SKIPPED, result.output
+    return [line.split()[1].removesuffix(":") for line in result.warned]
+
+
+@pytest.mark.usefixtures("world")
+def test_what_cannot_be_read_is_left_out_of_a_ranking(
+    photos: list[Path], photographed: Bundle
+) -> None:
+    damage(photos)
+    result = on(photographed, RERANK)
+
+    with sgraf_deploy.load(photographed) as scorer:
+        expected = scorer.rerank(CAPTION, scorer.encode_photos([photos[0], photos[3]]))
+    found = ranking(result.stdout)
+    assert [row[:3] for row in found] == shown(expected)
+    names = ["photo0.png", "trip/last.png"]
+    assert [row[-1] for row in found] == [names[row] for row in expected.indices]
+    assert left_out(result) == ["photo1.png", "photo2.png"]
+
+
+@pytest.mark.usefixtures("world")
+def test_what_cannot_be_read_is_left_out_of_a_gallery(
+    photos: list[Path], photographed: Bundle
+) -> None:
+    damage(photos)
+    result = on(photographed, INDEX)
+    assert left_out(result) == ["photo1.png", "photo2.png"]
+    line_naming(result.stdout, "gallery g", 2, 0)
+    # It is tried again, and one that was read before stays as it was.
+    photos[0].unlink()
+    photos[0].symlink_to("nowhere")
+    again = on(photographed, INDEX)
+    assert left_out(again) == ["photo0.png", "photo1.png", "photo2.png"]
+    with Gallery.open("g") as gallery:
+        assert gallery.ids() == ["photo0.png", "trip/last.png"]
+
+
+@pytest.mark.usefixtures("world")
+def test_where_nothing_can_be_read_nothing_is_ranked(
+    photos: list[Path], photographed: Bundle
+) -> None:
+    for photo in photos:
+        photo.write_bytes(b"none")
+
+    refused_line(on(photographed, RERANK), DataError, "photographs", got=naming("photo0.png"))
+
+
+def test_photographs_of_a_gallery_are_encoded_anew(
+    photos: list[Path], photographed: Bundle
+) -> None:
+    done(INDEX[0], photographed.path, *INDEX[1:])
+    photos[0].write_bytes(png(random_photo(77)))
+    refused_line(on(photographed, INDEX), DataError, hint="sgraf-deploy gallery update")
+    update = ("gallery", "update", "g", photographed.path, "--photos", "photos")
+
+    line_naming(done(*update, "photo0.png").stdout, "gallery g", 1)
+
+    line_naming(on(photographed, INDEX).stdout, "gallery g", 0, PHOTOS)
+    with sgraf_deploy.load(photographed) as scorer, Gallery.open("g") as gallery:
+        expected = scorer.score(scorer.encode_photos(photos), [CAPTION])
+        found = scorer.score(gallery.images(scorer, gallery.ids()), [CAPTION])
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+        before = found[1:3]
+    damage(photos)
+    result = run(*update)
+    assert left_out(result) == ["photo1.png", "photo2.png"]
+    line_naming(result.stdout, "gallery g", 2)
+    with sgraf_deploy.load(photographed) as scorer, Gallery.open("g") as gallery:
+        found = scorer.score(gallery.images(scorer, gallery.ids()), [CAPTION])
+        np.testing.assert_array_equal(found[1:3], before)
+    refused_line(run(*update, "--on-error", "stop"), DataError, "photo1.png")
+    refused_line(run(*update, "--data", "d"), InputError)
+    refused_line(run(*update[:4]), InputError, expected=naming("--data", "--photos"))
+
+
 @pytest.mark.parametrize(
     "given",
     [
-        lambda folder: ("rerank", "--images", folder, "--caption", CAPTION),
-        lambda folder: ("index", "--photos", folder, "-o", "g"),
+        ("rerank", "--photo", "photos/photo0.png", "--gallery", "g"),
+        ("rerank", "--gallery", "g", "--images", "h", "--image", "3"),
+        ("index", "--data", "d", "--split", "dev", "-o", "g"),
     ],
-    ids=["rerank", "index"],
 )
-def test_a_file_that_is_no_photograph_is_named(
-    world: World,
-    photos: list[Path],
-    photographed: Bundle,
-    given: Callable[[Path], tuple[object, ...]],
+@pytest.mark.usefixtures("photos")
+def test_on_error_goes_with_a_folder_of_photographs(
+    photographed: Bundle, given: tuple[str, ...]
 ) -> None:
-    photos[1].write_bytes(photos[1].read_bytes()[:100])
-    command, *options = given(world.folder / "photos")
-
-    refused_line(run(command, photographed.path, *options), DataError, "photo1.png")
+    refused_line(on(photographed, given, "--on-error", "skip"), InputError, "--on-error")

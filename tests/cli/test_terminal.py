@@ -201,7 +201,7 @@ def test_an_error_of_somebody_else_is_text(world: World) -> None:
     def fail(*_: object, **__: object) -> None:
         raise DataError(f"what {HOSTILE}", got=HOSTILE)
 
-    world.monkeypatch.setattr("sgraf_deploy.data.precomp.open_precomp", fail)
+    world.monkeypatch.setattr("sgraf_deploy.distributed.parts.open_precomp", fail)
     result = run("eval", world.bundle, "--data", world.data, "--split", "dev")
 
     printed(result)
@@ -212,7 +212,7 @@ def test_an_error_that_nobody_expected_is_text_too(world: World) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError(HOSTILE)
 
-    world.monkeypatch.setattr("sgraf_deploy.data.precomp.open_precomp", fail)
+    world.monkeypatch.setattr("sgraf_deploy.distributed.parts.open_precomp", fail)
     result = run("eval", world.bundle, "--data", world.data, "--split", "dev")
 
     lines = printed(result)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from support.refusals import naming, refused
 
 from sgraf_deploy.errors import DataError
-from sgraf_deploy.features.compare import Likeness, Side, compare_features, cosine, match_boxes
+from sgraf_deploy.features.compare import Likeness, Side, compare_features, match_boxes
+from sgraf_deploy.features.reference import cosines
 
 REGIONS, DIM, IMAGES = 6, 8, 4
 NAMES = [f"photo{row}.jpg" for row in range(IMAGES)]
@@ -150,7 +151,7 @@ def test_wrong_boxes_are_refused(tmp_path: Path) -> None:
 def test_rows_of_zeros_are_alike_only_among_themselves() -> None:
     x = np.array([[0.0, 0.0], [0.0, 0.0], [1e-3, 0.0]])
     y = np.array([[0.0, 0.0], [1.0, 0.0], [5e3, 0.0]])
-    assert cosine(x, y).tolist() == [1, 0, 1]
+    assert cosines(x, y).tolist() == [1, 0, 1]
 
 
 def test_pairs_are_those_that_overlap_most() -> None:

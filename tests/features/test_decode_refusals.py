@@ -115,6 +115,16 @@ def test_a_bomb_is_refused_before_anything_is_allocated(most: int, tmp_path: Pat
     assert holds(what, second)
 
 
+def test_pillows_own_limit_is_told_apart() -> None:
+    """--max-pixels cannot raise it, so nothing may say so."""
+    from PIL import Image
+
+    with refused(DataError, "large.png", hint=None) as found:
+        decode_photo(bomb(14_000), max_pixels=10**12, name="large.png")
+    assert isinstance(found.error.__cause__, Image.DecompressionBombError)
+    assert found.error.expected is None
+
+
 @pytest.mark.parametrize("side", [8_000, 10_000, 14_000])
 def test_more_pixels_than_allowed_are_refused(side: int) -> None:
     """Pillow warns of 10,000 × 10,000, and says nothing of 8,000 × 8,000."""

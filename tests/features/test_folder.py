@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from support.cells import DIM, Cells, write_photos
-from support.refusals import naming, refused
+from support.photographs import picture_file
+from support.refusals import holds, naming, refused
 
 from sgraf_deploy.data.precomp import open_images
 from sgraf_deploy.errors import DataError, InputError
@@ -129,6 +130,46 @@ def test_a_split_that_is_complete_is_done(photos: Path) -> None:
         write(photos, resume=True, dtype="float16")
 
 
+def test_a_damaged_split_is_not_taken_for_complete(photos: Path) -> None:
+    write(photos)
+    (photos.parent / "features" / "dev_ims.npy").write_bytes(b"none")
+    with refused(DataError, "dev_ims.npy"):
+        write(photos, resume=True)
+
+
+@pytest.mark.parametrize("on_error", ["skip", "stop"])
+def test_a_link_that_leads_nowhere_is_one_photograph_that_cannot_be_read(
+    photos: Path, on_error: Any
+) -> None:
+    (photos / "photo001.png").unlink()
+    (photos / "photo001.png").symlink_to("nowhere")
+    if on_error == "stop":
+        with refused(DataError, "photo001.png"):
+            write(photos, on_error="stop")
+    else:
+        assert [one.id for one in write(photos).skipped] == ["photo001.png"]
+    # A photograph that has come since is another content.
+    (photos / "nowhere").write_bytes((photos / "photo002.png").read_bytes())
+    if on_error == "stop":
+        with refused(InputError, "photo001.png"):
+            write(photos, resume=True)
+
+
+class Blind(Cells):
+    """Finds nothing in a dark picture."""
+
+    def extract(self, images: Any) -> Any:
+        if max(image.max() for image in images) == 0:
+            raise InputError("output", expected="finite numbers", got="others")
+        return super().extract(images)
+
+
+def test_a_photograph_that_the_extractor_fails_on_is_named(photos: Path) -> None:
+    (photos / "photo003.png").write_bytes(picture_file(np.zeros((9, 12, 3), np.uint8)))
+    with refused(InputError, photos / "photo003.png", expected="finite numbers"):
+        write(photos, extractor=Blind())
+
+
 def test_a_second_split_is_added_beside_what_others_put_there(photos: Path) -> None:
     write(photos)
     folder = photos.parent / "features"
@@ -214,6 +255,13 @@ def test_work_of_other_options_is_not_gone_on_with(
 ) -> None:
     with refused(InputError, named, expected=expected, got=got, hint="--force"):
         write(begun, resume=True, **options)
+
+
+def test_a_run_that_goes_on_is_not_taken_for_one_that_was_stopped(begun: Path) -> None:
+    """--resume would be of no use then."""
+    with kept_work(begun.parent / "features", "dev"), refused(InputError, "dev") as found:
+        write(begun)
+    assert not holds(str(found.error.hint), "--resume")
 
 
 def test_one_process_at_a_time_writes_a_split(photos: Path) -> None:

@@ -187,6 +187,7 @@ def input_of(dtype: int, axes: list[int | str]) -> Callable[[onnx.ModelProto], N
     [
         (TensorProto.FLOAT16, [1, 3, 16, 16], naming("float16")),
         (TensorProto.UINT8, [1, 3, 16, 16], naming("uint8")),
+        (99, [1, 3, 16, 16], naming(99)),
         (TensorProto.FLOAT, [3, 16, 16], naming("(3, 16, 16)")),
         (TensorProto.FLOAT, [1, 2, 3, 16, 16], naming("(1, 2, 3, 16, 16)")),
         (TensorProto.FLOAT, [8, 3, 16, 16], naming("(8, 3, 16, 16)")),

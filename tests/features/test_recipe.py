@@ -80,6 +80,7 @@ def test_a_recipe_that_was_never_made_whole_is_refused(tmp_path: Path) -> None:
         (["models", BACKBONE, "sha256"], "A" * 64, "models.backbone.sha256"),
         (["models", BACKBONE, "bytes"], 0, "models.backbone.bytes"),
         (["models", BACKBONE, "outputs"], [], "models.backbone.outputs"),
+        (["models", BACKBONE, "outputs"], ["map", "map"], "models.backbone.outputs"),
         (["projection", "file"], "/pca.npz", "projection.file"),
         (["resizing", BACKBONE, "width"], 0, "resizing.backbone.width"),
         (["resizing", BACKBONE, "height"], 100_000, "resizing.backbone.height"),

@@ -17,7 +17,7 @@ from sgraf_deploy.errors import GateError
 from sgraf_deploy.features.recipe import BACKBONE, Recipe
 from sgraf_deploy.features.reference import (
     LEAST_COSINE,
-    mean_cosine,
+    cosines,
     reference_picture,
 )
 from sgraf_deploy.features.spec import Parts, open_parts, parts_of, read_parts
@@ -81,7 +81,7 @@ def test_another_number_of_threads_is_not_refused(parts: Parts) -> None:
     """Sums in another order are far from the bound."""
     first, second = (open_parts(parts, threads=count) for count in (1, 2))
     found, again = (one.extract([reference_picture()]).regions[0] for one in (first, second))
-    assert mean_cosine(found, again) > 0.999999
+    assert cosines(found, again).mean() > 0.999999
 
 
 def test_a_model_padded_as_for_another_size_is_refused(parts: Parts, built_once: BuiltOnce) -> None:
@@ -94,9 +94,9 @@ def test_a_model_padded_as_for_another_size_is_refused(parts: Parts, built_once:
         open_parts(parts_of(recipe, {BACKBONE: file}))
 
 
-def test_the_mean_cosine_is_of_rows() -> None:
+def test_cosines_are_of_rows() -> None:
     rows = np.array([[1.0, 0], [0, 2], [0, 0]])
-    assert mean_cosine(rows, rows * 3) == 1
-    assert mean_cosine(rows, np.array([[0, 1.0], [0, 1], [0, 0]])) == pytest.approx(2 / 3)
-    assert mean_cosine(rows, np.array([[1.0, 0], [0, 1], [0, 1]])) == pytest.approx(2 / 3)
-    assert mean_cosine(rows, -rows) == pytest.approx(-1 / 3)
+    assert cosines(rows, rows * 3).tolist() == [1, 1, 1]
+    assert cosines(rows, np.array([[0, 1.0], [0, 1], [0, 0]])).tolist() == [0, 1, 1]
+    assert cosines(rows, np.array([[1.0, 0], [0, 1], [0, 1]])).tolist() == [1, 1, 0]
+    assert cosines(rows, -rows).tolist() == [-1, -1, 1]

@@ -166,6 +166,16 @@ def test_a_class_token_that_is_not_skipped_is_found(tmp_path: Path) -> None:
         open_extractor(f"grid:{model},preset=unit")
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_a_map_in_another_layout_than_the_input_is_refused(last: bool, tmp_path: Path) -> None:
+    """It would be read as a grid of channels by columns."""
+    gives: Any = "map" if last else "map, channels last"
+    model = Backbone(gives=gives, last=last).save(tmp_path / "model.onnx")
+    layout = "NHWC" if last else "NCHW"
+    with refused(InputError, "model.onnx", expected=naming(layout), got=naming("(1")):
+        open_extractor(f"grid:{model},preset=unit")
+
+
 def test_one_vector_is_no_grid(tmp_path: Path) -> None:
     model = Backbone(gives="vector").save(tmp_path / "model.onnx")
     with refused(InputError, "model.onnx", got=naming("(1, 5)"), hint="output=NAME"):
@@ -175,6 +185,13 @@ def test_one_vector_is_no_grid(tmp_path: Path) -> None:
 def test_tokens_of_a_map_cannot_be_skipped(small: Path) -> None:
     with refused(InputError, "small.onnx", got=naming("skip=1")):
         open_extractor(f"grid:{small},preset=unit,skip=1")
+
+
+def test_regions_of_zeros_are_refused(small: Path, tmp_path: Path) -> None:
+    """Zeros are as alike as can be: no reference picture would ever show them."""
+    np.savez(tmp_path / "none.npz", mean=np.zeros(5), matrix=np.zeros((5, 2)))
+    with refused(InputError, "reference picture", got="zeros"):
+        open_extractor(f"grid:{small},preset=unit,projection={tmp_path / 'none.npz'}")
 
 
 def test_regions_that_are_said_must_come_out(small: Path) -> None:

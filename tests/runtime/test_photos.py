@@ -105,6 +105,25 @@ def test_batches_are_those_of_regions_and_progress_counts_photos(
     assert told == [(done, 5) for done in range(1, 6)]
 
 
+def test_what_cannot_be_read_is_left_out_and_told_in_order(
+    photographed: Bundle, photos: list[Path]
+) -> None:
+    mixed: list[Source] = [photos[0], b"none", photos[1], "nowhere.jpg", photos[2]]
+    small = TileLimits(2**20, TileAdvice(2**20, encoder_bytes=12_000))
+    with load(photographed, engine="ort") as whole:
+        scorer = Scorer(photographed, whole._context.engine, precision="fp32", limits=small)
+        told: list[tuple[int, type[Exception]]] = []
+        encoded = scorer.encode_photos(
+            mixed, unread=lambda row, reason: told.append((row, type(reason)))
+        )
+        same_rows(encoded, scorer.encode_photos(photos[:3]))
+        assert told == [(1, DataError), (3, DataError)]
+        nothing = scorer.encode_photos([b"none"], unread=lambda row, reason: None)
+        assert len(nothing) == 0
+        with refused(DataError, "photo 1"):
+            scorer.encode_photos(mixed)
+
+
 def test_a_batch_that_is_halved_is_not_counted_twice(backbone_file: Path) -> None:
     told: list[int] = []
     extractor = open_extractor(spec_of(backbone_file))
