@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain
@@ -14,22 +13,15 @@ from numpy.typing import NDArray
 from sgraf_deploy.config import Direction
 from sgraf_deploy.engines.ensemble import Logits
 from sgraf_deploy.errors import InputError
-from sgraf_deploy.gallery.header import PER_WORD, Header
+from sgraf_deploy.gallery.chunks import CHUNK_BYTES, gather_chunks, records_in
 from sgraf_deploy.gallery.ranked import RankedRecord, Reranked, RerankRequest
 from sgraf_deploy.gallery.record import Details
-from sgraf_deploy.gallery.rows import encoded_dtype
 from sgraf_deploy.gallery.store import Gallery
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
 from sgraf_deploy.runtime.encoding import Kind
 from sgraf_deploy.runtime.requests import Query, RerankCall
 from sgraf_deploy.runtime.rerank import check_top_k, query_direction, rank
 from sgraf_deploy.runtime.scorer import Scorer
-
-CHUNK_BYTES = 256 << 20
-"""Bytes of records that are gathered at a time."""
-
-USUAL_WORDS = 16
-"""Words of a caption, by which its bytes are estimated."""
 
 Missing = Literal["error", "skip"]
 
@@ -119,11 +111,7 @@ class Reranker:
         places = [np.array([place_of[id_] for id_ in each.distinct], np.int64) for each in asked]
         details: dict[str, Callable[[], Details]] = {}
         optional = {*union} if self.missing == "skip" else _whole_only(asked)
-        for start in range(0, len(union), self._step):
-            chunk = union[start : start + self._step]
-            found = self.gallery.gather(self.scorer, chunk, optional=optional)
-            row_of = np.full(len(union), -1, np.int64)
-            row_of[[place_of[id_] for id_ in found.ids]] = np.arange(len(found.ids))
+        for found, row_of in gather_chunks(self.gallery, self.scorer, union, self._step, optional):
             self._score(queries, [row_of[each] for each in places], asked, found.encoded)
             tails = zip(found.ids, found.tails, strict=True)
             details |= {id_: partial(found.layout.details, tail) for id_, tail in tails}
@@ -198,26 +186,6 @@ def _whole_only(asked: Sequence[_Asked]) -> set[str]:
     """The ids that are candidates because of the whole gallery alone: they may be deleted."""
     whole = {id_ for each in asked if each.whole for id_ in each.ids}
     return whole - {id_ for each in asked if not each.whole for id_ in each.ids}
-
-
-def records_in(gallery: Gallery, chunk_bytes: int) -> int:
-    """How many of a gallery's records are gathered at a time: at least 1, and no more bytes than
-    `chunk_bytes` or than it keeps resident."""
-    if isinstance(gallery.resident, int) and gallery.resident:
-        chunk_bytes = min(chunk_bytes, gallery.resident)
-    return max(1, chunk_bytes // _record_bytes(gallery.header))
-
-
-def _record_bytes(header: Header) -> int:
-    """The bytes of a record's rows as they are encoded, for a caption of USUAL_WORDS words."""
-    words = 1 if header.kind == "images" else USUAL_WORDS
-    rows = [(name, spec) for specs in header.rows.values() for name, spec in specs.items()]
-    return sum(
-        math.prod(spec.shape)
-        * encoded_dtype(header, name, spec).itemsize
-        * (words if name == PER_WORD else 1)
-        for name, spec in rows
-    )
 
 
 class _Asked:

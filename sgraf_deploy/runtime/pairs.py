@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from sgraf_deploy.engines.base import Graph
 from sgraf_deploy.engines.ensemble import Logits, not_a_number
@@ -56,6 +56,24 @@ def pair_rows(
             got=f"{len(image_rows)} and {len(caption_rows)}",
         )
     return image_rows, caption_rows
+
+
+def distinct_pairs(
+    one: ArrayLike, other: ArrayLike
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The pairs of two indices (pairs,), each once, and the place of every pair among them.
+
+    Equal pairs that are scored once have equal logits on any engine, also on one that rounds by the
+    place in a batch. `other` is not negative.
+
+    Example:
+        >>> distinct_pairs([3, 0, 3], [1, 1, 1])
+        (array([0, 3]), array([1, 1]), array([1, 0, 1]))
+    """
+    first, second = np.asarray(one, np.int64), np.asarray(other, np.int64)
+    size = int(second.max(initial=0)) + 1
+    keys, places = np.unique(first * size + second, return_inverse=True)
+    return *np.divmod(keys, size), places
 
 
 def pair_logits(

@@ -97,15 +97,9 @@ def _distinct_logits(
     query_rows: NDArray[np.int32],
     gallery_rows: NDArray[np.int32],
 ) -> Logits:
-    """Compute the logits to rank by of pairs, (pairs,) float32; equal pairs are scored once.
-
-    Their logits are then equal on any engine, also on one that rounds by the place in a batch.
-    """
-    size = max(1, len(gallery))
-    distinct, places = np.unique(
-        query_rows.astype(np.int64) * size + gallery_rows, return_inverse=True
-    )
-    rows = [each.astype(np.int32) for each in np.divmod(distinct, size)]
+    """Compute the logits to rank by of pairs, (pairs,) float32; equal pairs are scored once."""
+    *distinct, places = pairs.distinct_pairs(query_rows, gallery_rows)
+    rows = [each.astype(np.int32) for each in distinct]
     if isinstance(gallery, EncodedImages):
         sides: Any = gallery, queries, *reversed(rows)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,9 +13,10 @@ from numpy.typing import NDArray
 
 from sgraf_deploy.engines.ensemble import Logits, ensemble_logits
 from sgraf_deploy.errors import DataError, InputError
-from sgraf_deploy.gallery.reranker import CHUNK_BYTES, records_in
+from sgraf_deploy.gallery.chunks import CHUNK_BYTES, gather_chunks, records_in
 from sgraf_deploy.gallery.store import Gallery
-from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
+from sgraf_deploy.runtime.encoded import EncodedImages
+from sgraf_deploy.runtime.pairs import distinct_pairs
 from sgraf_deploy.runtime.rerank import rank
 from sgraf_deploy.runtime.scorer import Scorer
 from sgraf_deploy.serve.calls import (
@@ -45,7 +47,8 @@ class Answerer:
     """Answers calls with the images of a gallery; its scores are those of `Scorer.rerank`.
 
     Captions of all calls are read and encoded together, each once; so are regions; images of the
-    gallery are gathered once each, `chunk_bytes` of them at a time; then all pairs are scored.
+    gallery are gathered once each, `chunk_bytes` of them at a time; then all pairs are scored,
+    equal ones once: equal documents of a call have equal scores on every engine.
 
     Raises:
         InputError: a gallery that does not hold images, or that another scorer's encoder made.
@@ -99,7 +102,7 @@ class Answerer:
                     for row, part in enumerate(call.documents)
                     if isinstance(part, CaptionText)
                 ]
-                images: Sequence[Part] = [call.query] * call.pairs
+                images: Sequence[Part] = [call.query]
             else:
                 query = call.query
                 texts = [("query", query.text)] if isinstance(query, CaptionText) else []
@@ -108,9 +111,10 @@ class Answerer:
         except RequestError as error:
             return error
         start = len(batch.images)
-        rows = [batch.caption_row(ids) for ids in captions.token_ids]
-        batch.captions += rows * call.pairs if len(rows) < call.pairs else rows
-        batch.images += [batch.image_row(part) for part in images]
+        captioned = [batch.caption_row(ids) for ids in captions.token_ids]
+        imaged = [batch.image_row(part) for part in images]
+        batch.captions += captioned * (call.pairs // len(captioned))  # one query, or every document
+        batch.images += imaged * (call.pairs // len(imaged))
         tokens = sum(len(ids) for ids in captions.token_ids)
         return _Read(call, slice(start, len(batch.images)), captions.warnings, tokens)
 
@@ -118,42 +122,30 @@ class Answerer:
         """Compute the logits of all pairs whose image there is; returns the seconds of scoring."""
         scorer, score_s = self._scorer, 0.0
         captions = scorer.encode_captions(batch.token_ids, queries=True)
-        caption_rows = np.array(batch.captions, np.int32)
-        wanted = np.array(batch.images, np.int64)
-        batch.logits = np.full(len(wanted), np.nan, np.float32)
-        for images, places in self._images(batch):
-            row_of = np.full(len(batch.stored) + len(batch.regions), -1, np.int64)
-            row_of[places] = np.arange(len(places))
+        wanted, caption_rows, places = distinct_pairs(batch.images, batch.captions)
+        logits = np.full(len(wanted), np.nan, np.float32)
+        for images, row_of in self._images(batch):
             image_rows = row_of[np.where(wanted < 0, len(batch.stored) - 1 - wanted, wanted)]
             pairs = np.flatnonzero(image_rows >= 0)
             before = self._clock()
-            batch.logits[pairs] = self._pairs(
-                images, captions, image_rows[pairs], caption_rows[pairs]
-            )
+            found = scorer.logits_pairs(images, captions, image_rows[pairs], caption_rows[pairs])
+            logits[pairs] = ensemble_logits(found)
             score_s += self._clock() - before
+        batch.logits = logits[places]
         return score_s
 
-    def _pairs(
-        self,
-        images: EncodedImages,
-        captions: EncodedCaptions,
-        image_rows: NDArray[np.int64],
-        caption_rows: NDArray[np.int32],
-    ) -> Logits:
-        logits = self._scorer.logits_pairs(images, captions, image_rows, caption_rows)
-        return ensemble_logits(logits)
-
     def _images(self, batch: _Batch) -> Iterator[tuple[EncodedImages, NDArray[np.int64]]]:
-        """Encoded images, a part at a time, each with its places (images,) among all of them."""
-        ids = list(batch.stored)
-        for start in range(0, len(ids), self._step):
-            chunk = ids[start : start + self._step]
-            found = self._gallery.gather(self._scorer, chunk, optional=set(chunk))
+        """Encoded images, a chunk at a time, and the row in it of each, stored ones first."""
+        ids, count = list(batch.stored), len(batch.regions)
+        absent = np.full(count, -1, np.int64)
+        for found, row_of in gather_chunks(
+            self._gallery, self._scorer, ids, self._step, batch.stored.keys()
+        ):
             if isinstance(found.encoded, EncodedImages) and found.ids:
-                yield found.encoded, np.array([batch.stored[id_] for id_ in found.ids], np.int64)
+                yield found.encoded, np.concatenate([row_of, absent])
         if batch.regions:
             encoded = self._scorer.encode_images(np.stack(batch.regions))
-            yield encoded, len(ids) + np.arange(len(batch.regions))
+            yield encoded, np.concatenate([np.full(len(ids), -1, np.int64), np.arange(count)])
 
 
 @dataclass(eq=False)
@@ -172,7 +164,7 @@ class _Batch:
     images: list[int] = field(default_factory=list)
     logits: Logits = field(default_factory=lambda: np.empty(0, np.float32))
     _caption_rows: dict[bytes, int] = field(default_factory=dict)
-    _region_rows: dict[int, int] = field(default_factory=dict)
+    _region_rows: dict[bytes, int] = field(default_factory=dict)
 
     def caption_row(self, ids: NDArray[np.int32]) -> int:
         """The row of a caption, which equal ones share."""
@@ -182,14 +174,15 @@ class _Batch:
         return row
 
     def image_row(self, part: Part) -> int:
-        """The place of an image; the query of many pairs is there once."""
+        """The place of an image, which equal ones share."""
         if isinstance(part, StoredId):
             return self.stored.setdefault(part.id, len(self.stored))
         if not isinstance(part, RegionsArray):
             raise TypeError(type(part).__name__)
-        row = self._region_rows.setdefault(id(part), len(self.regions))
+        array = np.ascontiguousarray(part.array, np.float32)  # (regions, img_dim)
+        row = self._region_rows.setdefault(hashlib.sha256(array.data).digest(), len(self.regions))
         if row == len(self.regions):
-            self.regions.append(np.asarray(part.array, np.float32))
+            self.regions.append(array)
         return -1 - row
 
 

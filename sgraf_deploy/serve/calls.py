@@ -1,6 +1,8 @@
 """The one request that every dialect becomes, its answer, and why a request is refused.
 
-Nothing here knows of HTTP but for the number that a refusal is answered with.
+Nothing here knows of HTTP but for the number that a refusal is answered with. What there are many
+of in a request is made in a sixth of a dataclass's time, and not looked at by the garbage
+collector.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from sgraf_deploy.config import Direction
@@ -17,15 +20,13 @@ from sgraf_deploy.errors import SgrafDeployError
 Missing = Literal["error", "skip"]
 
 
-@dataclass(frozen=True)
-class CaptionText:
+class CaptionText(Struct, frozen=True, gc=False):
     """A caption by its text."""
 
     text: str
 
 
-@dataclass(frozen=True)
-class StoredId:
+class StoredId(Struct, frozen=True, gc=False):
     """An image of the gallery by its id."""
 
     id: str
@@ -80,8 +81,7 @@ class Call:
         return replace(self, documents=self.documents[start:stop], first=self.first + start)
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(Struct, frozen=True, gc=False):
     """A document that was scored: its index in the whole request, its similarity and its logit."""
 
     index: int

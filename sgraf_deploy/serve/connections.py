@@ -17,16 +17,22 @@ App = Callable[[Any, Receive, Send], Awaitable[None]]
 _T = TypeVar("_T")
 
 
+LOOK_S = 0.02
+"""Seconds after which it is first looked whether a client is still there: most are answered before,
+and waiting for what the connection does takes a task."""
+
+
 async def while_connected(receive: Receive, answering: Coroutine[Any, Any, _T]) -> _T:
     """Wait for an answer as long as the client does; else take the question back.
 
-    It costs one task: whoever waits is cancelled when the connection ends. `receive` is ASGI's,
-    after the whole body was read.
+    Whoever waits is cancelled when the connection ends. `receive` is ASGI's, after the whole body
+    was read.
 
     Raises:
         ClientGoneError: the client left first.
     """
-    waiting = asyncio.current_task()
+    waiting, loop = asyncio.current_task(), asyncio.get_running_loop()
+    watching: asyncio.Task[None] | None = None
     left = False
 
     async def watch() -> None:
@@ -37,7 +43,11 @@ async def while_connected(receive: Receive, answering: Coroutine[Any, Any, _T]) 
         if waiting is not None:
             waiting.cancel()
 
-    watching = asyncio.create_task(watch(), name="client")
+    def look() -> None:
+        nonlocal watching
+        watching = loop.create_task(watch(), name="client")
+
+    timer = loop.call_later(LOOK_S, look)
     try:
         return await answering
     except asyncio.CancelledError as error:
@@ -46,7 +56,9 @@ async def while_connected(receive: Receive, answering: Coroutine[Any, Any, _T]) 
         waiting.uncancel()
         raise ClientGoneError from error
     finally:
-        watching.cancel()
+        timer.cancel()
+        if watching is not None:
+            watching.cancel()
 
 
 class Closing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -22,10 +22,12 @@ from sgraf_deploy.serve.settings import Settings
 
 MOST_WARNINGS = 16
 _NULL = b"null"
+_NAME = msgspec.json.Decoder(str)
+_FLAG = msgspec.json.Decoder(bool)
+_WHOLE: msgspec.json.Decoder[Whole] = msgspec.json.Decoder(Whole)
 
 
-@dataclass(frozen=True, eq=False)
-class Asked:
+class Asked(msgspec.Struct, frozen=True, eq=False):
     """A request that was read: the call, and what its answer is written with."""
 
     call: Call
@@ -60,7 +62,7 @@ def read_request(body: bytes, reader: Reader) -> Asked:
     documents, sent = reader.documents(fields[dialect.documents], dialect.documents)
     query = reader.query(fields["query"], isinstance(documents[0], CaptionText))
     top_n = _count(fields, dialect.top)
-    echo = _decoded(fields, dialect.echo, bool, "true or false")
+    echo = _decoded(fields, dialect.echo, _FLAG, "true or false")
     settings = reader.settings
     call = Call(
         query,
@@ -74,7 +76,7 @@ def read_request(body: bytes, reader: Reader) -> Asked:
 
 def _model(fields: Mapping[str, msgspec.Raw], settings: Settings) -> str:
     """The name that the client uses, which the answer repeats."""
-    model = _decoded(fields, "model", str, "a string")
+    model = _decoded(fields, "model", _NAME, "a string")
     if model is None:
         return settings.models[0]
     if model not in settings.models:
@@ -92,7 +94,7 @@ def _model(fields: Mapping[str, msgspec.Raw], settings: Settings) -> str:
 def _count(fields: Mapping[str, msgspec.Raw], name: str | None) -> int:
     """How many documents the client wants; 0 for all."""
     expected = "an integer of at least 0; 0 is all"
-    count = _decoded(fields, name, Whole, expected)
+    count = _decoded(fields, name, _WHOLE, expected)
     if count is None:
         return 0
     if count < 0 or count != int(count):
@@ -100,12 +102,17 @@ def _count(fields: Mapping[str, msgspec.Raw], name: str | None) -> int:
     return int(count)
 
 
-def _decoded(fields: Mapping[str, msgspec.Raw], name: str | None, kind: Any, expected: str) -> Any:
+def _decoded(
+    fields: Mapping[str, msgspec.Raw],
+    name: str | None,
+    decoder: msgspec.json.Decoder[Any],
+    expected: str,
+) -> Any:
     """A field's value, None if it is absent."""
     if name is None or name not in fields:
         return None
     try:
-        return msgspec.json.decode(fields[name], type=kind)
+        return decoder.decode(fields[name])
     except msgspec.ValidationError as error:
         raise _wrong(name, expected) from error
     except msgspec.DecodeError as error:

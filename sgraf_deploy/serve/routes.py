@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
+import random
 import time
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import msgspec
-from litestar import Controller, HttpMethod, Request, Response, delete, get, post, put, route
-from litestar.response.base import ASGIResponse
+from litestar import Controller, HttpMethod, Request, Response, asgi, delete, get, put, route
+from litestar.exceptions import MethodNotAllowedException
+from litestar.types import Receive, Scope, Send
 
 from sgraf_deploy.serve.calls import FailedError, RequestError, UnprocessableError
 from sgraf_deploy.serve.connections import while_connected
@@ -21,7 +22,7 @@ from sgraf_deploy.serve.errors import JSON
 from sgraf_deploy.serve.health import CallQueue, Health
 from sgraf_deploy.serve.images import Images
 from sgraf_deploy.serve.keys import Keys
-from sgraf_deploy.serve.limits import deadline, read_body
+from sgraf_deploy.serve.limits import deadline, headers_of, read_body
 from sgraf_deploy.serve.metrics import CONTENT_TYPE, Metrics
 from sgraf_deploy.serve.reading import Asked, read_request
 from sgraf_deploy.serve.settings import Settings
@@ -51,32 +52,29 @@ class Service:
     started: int
 
 
-class _Json(ASGIResponse):
-    """JSON with status 200, sent as it is: the framework's own response takes as long as reading
-    the request does."""
+@asgi(["/rerank", "/v1/rerank", "/v2/rerank"], copy_scope=False)
+async def rerank(scope: Scope, receive: Receive, send: Send) -> None:
+    """Rank documents for a query, in whichever dialect the request is.
 
-    def __init__(self, body: bytes) -> None:
-        self.body = body
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        headers = [(b"content-type", _JSON), (b"content-length", b"%d" % len(self.body))]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": self.body, "more_body": False})
-
-
-@post(["/rerank", "/v1/rerank", "/v2/rerank"], status_code=200, opt=READ)
-async def rerank(request: AnyRequest) -> ASGIResponse:
-    """Rank documents for a query, in whichever dialect the request is."""
-    service: Service = request.app.state.service
-    timeout_s = deadline(request.headers, service.settings.timeout_s)
-    body = await read_body(request, service.settings.limits)
+    This is plain ASGI behind the framework's routing and in front of its handling of errors: its
+    own request and response take as long as reading the documents does.
+    """
+    http: Any = scope
+    if http["method"] != "POST":
+        await _other_method(http["method"], send)
+        return
+    service: Service = http["app"].state.service
+    headers = headers_of(http)
+    if service.keys is not None:
+        service.keys.check(headers.get("authorization"), "read")
+    timeout_s = deadline(headers, service.settings.timeout_s)
+    body = await read_body(headers, receive, service.settings.limits)
     if len(body) > LARGE_BYTES:
         asked = await asyncio.to_thread(read_request, body, service.reader)
     else:
         asked = read_request(body, service.reader)
-    answering = service.batcher.submit(asked.call, timeout_s)
     try:
-        answer = await while_connected(request.receive, answering)
+        answer = await while_connected(receive, service.batcher.submit(asked.call, timeout_s))
     except RequestError as error:
         raise _named(error, asked) from error
     reply = Reply(
@@ -84,11 +82,26 @@ async def rerank(request: AnyRequest) -> ASGIResponse:
         sent=asked.sent,
         echo=asked.echo,
         model=asked.model,
-        id=secrets.token_hex(16),
+        id=f"{random.getrandbits(128):032x}",
         created=int(time.time()),
-        version="2" if request.scope["path"].startswith("/v2") else "1",
+        version="2" if http["path"].startswith("/v2") else "1",
     )
-    return _Json(_encode(asked.dialect.render(reply)))
+    answered = _encode(asked.dialect.render(reply))
+    size = b"%d" % len(answered)
+    await _send(send, 200, [(b"content-type", _JSON), (b"content-length", size)], answered)
+
+
+async def _other_method(method: str, send: Send) -> None:
+    """Tell the methods of a route that reranks, or refuse one that it does not take."""
+    allowed = "OPTIONS, POST"
+    if method != "OPTIONS":
+        raise MethodNotAllowedException(headers={"allow": allowed})
+    await _send(send, 204, [(b"allow", allowed.encode())], b"")
+
+
+async def _send(send: Any, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 @get("/v1/models", opt=READ)
@@ -153,7 +166,7 @@ class ImageRoutes(Controller):
         """Store an image, durably before it is answered."""
         service: Service = request.app.state.service
         id_ = image_id(request, service.settings)
-        body = await read_body(request, service.settings.limits)
+        body = await read_body(request.headers, request.receive, service.settings.limits)
         return _json(await service.images.put(id_, body))
 
     @delete(status_code=200, opt=WRITE)

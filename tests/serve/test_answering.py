@@ -137,6 +137,38 @@ def test_equal_documents_keep_their_order(server: Server) -> None:
     assert [item.index for item in answer.items] == [0, 1, 2]
 
 
+def test_equal_documents_are_scored_once(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that rounds by the place in a batch cannot order them."""
+    scored: list[int] = []
+    logits_pairs = Scorer.logits_pairs
+
+    def by_place(self: Scorer, *sides: Any) -> Any:
+        found = logits_pairs(self, *sides)
+        scored.append(len(sides[2]))
+        return {name: each + np.arange(len(each), dtype=np.float32) for name, each in found.items()}
+
+    monkeypatch.setattr(Scorer, "logits_pairs", by_place)
+    other, sent = IMAGE_IDS.index("photo1.jpg"), RegionsArray(REGIONS[3])
+    half = REGIONS[3].astype(np.float16).astype(np.float32)
+    calls = [
+        Call(CaptionText("a dog"), (StoredId("photo3.jpg"), StoredId("photo1.jpg")) * 5),
+        Call(StoredId("photo3.jpg"), (CaptionText("a dog"), CaptionText("a cat")) * 3),
+        Call(CaptionText("a dog"), (sent, RegionsArray(REGIONS[other]), RegionsArray(REGIONS[3]))),
+        Call(CaptionText("a dog"), (RegionsArray(half), RegionsArray(half.astype(np.float16)))),
+    ]
+    answers = Answerer(server.scorer, server.gallery).answer_many(calls)
+
+    assert sum(scored) == 2 + 1 + 2 + 1
+    for answer in answers:
+        assert isinstance(answer, Answer)
+        by_logit: dict[float, list[int]] = {}
+        for item in answer.items:
+            by_logit.setdefault(item.logit, []).append(item.index)
+        assert len(by_logit) < len(answer.items)
+        assert all(indices == sorted(indices) for indices in by_logit.values())
+    assert [len({item.logit for item in answer.items}) for answer in answers] == [2, 2, 2, 1]  # type: ignore[union-attr]
+
+
 def test_images_are_gathered_once_each(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     gathered: list[str] = []
     gather = Gallery.gather

@@ -94,6 +94,12 @@ def test_health_needs_no_key(server: Server, request_: tuple[str, str, Any]) -> 
     assert ask(server, request_).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank"])
+def test_the_methods_of_a_route_are_no_secret(server: Server, path: str) -> None:
+    check_refused(ask(server, ("GET", path, None)), 405)
+    assert ask(server, ("OPTIONS", path, None)).status_code == 204
+
+
 def test_a_key_is_checked_before_the_body_is_read(server: Server) -> None:
     async def send(client: Client) -> httpx.Response:
         return await client.http.post("/rerank", content=b"[" * 10_000)

@@ -13,10 +13,12 @@ import pytest
 from serve.test_requests import check_refused
 from support.refusals import refused
 from support.served import Client, Server
+from support.virtual_time import run
 
 from sgraf_deploy.errors import InputError
-from sgraf_deploy.serve.calls import MalformedError, RequestError, TooLargeError
-from sgraf_deploy.serve.limits import check_shape
+from sgraf_deploy.serve.calls import MalformedError, RequestError, SlowError, TooLargeError
+from sgraf_deploy.serve.errors import ClientGoneError
+from sgraf_deploy.serve.limits import check_shape, headers_of, read_body
 from sgraf_deploy.serve.settings import Limits, Settings
 
 GOOD = {"query": "a dog", "documents": ["image:photo0.jpg"]}
@@ -64,6 +66,55 @@ def test_a_body_that_does_not_come_is_given_up(server: Server) -> None:
         await asyncio.Event().wait()
 
     check_refused(post(server, never(), Limits(body_s=0.001)), 408)
+
+
+def test_a_body_may_come_in_parts_and_late(server: Server) -> None:
+    content = json.dumps(GOOD).encode()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        for start in range(0, len(content), 9):
+            await asyncio.sleep(0)
+            yield content[start : start + 9]
+
+    assert post(server, slowly(), Limits()).status_code == 200
+
+
+@pytest.mark.parametrize("first", [[], [b"[", b""]], ids=["nothing", "a part"])
+def test_a_body_that_stops_is_closed(first: list[bytes]) -> None:
+    """Nothing waits for the connection any more once the time is over."""
+    waiting: list[bool] = []
+
+    async def receive() -> Any:
+        if first:
+            return {"type": "http.request", "body": first.pop(0), "more_body": True}
+        waiting.append(True)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            waiting.append(False)
+
+    with pytest.raises(SlowError):
+        run(read_body({}, receive, Limits(body_s=20.0)))
+    assert waiting == [True, False]
+
+
+def test_a_client_that_leaves_within_its_body_is_none_to_answer() -> None:
+    messages = [
+        {"type": "http.request", "body": b"{", "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+
+    async def receive() -> Any:
+        await asyncio.sleep(1.0)
+        return messages.pop(0)
+
+    with pytest.raises(ClientGoneError):
+        run(read_body({}, receive, Limits()))
+
+
+def test_of_a_header_that_comes_twice_the_first_counts() -> None:
+    scope = {"headers": [(b"x-timeout-ms", b"5"), (b"x-timeout-ms", b"7"), (b"x", b"\xe9")]}
+    assert headers_of(scope) == {"x-timeout-ms": "5", "x": "é"}
 
 
 @pytest.mark.parametrize(

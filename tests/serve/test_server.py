@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +18,9 @@ from support.server_process import HELD, LONGEST_S, Served, served, until_refuse
 
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.serve.server import ServerOptions, is_loopback, listen
+
+TLS = Path(__file__).parents[1] / "support" / "tls"
+"""A certificate for 127.0.0.1 that signs itself, until 2120, and its key, which is no secret."""
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
 
@@ -44,7 +48,7 @@ class Asked:
 
 
 @contextmanager
-def held(**options: float) -> Iterator[Asked]:
+def held(**options: object) -> Iterator[Asked]:
     arguments = [f"{name}={value}" for name, value in options.items()]
     with served(HELD, *arguments) as server, ThreadPoolExecutor(20) as pool:
         yield Asked(server, pool)
@@ -143,6 +147,24 @@ def test_a_client_that_leaves_is_dropped() -> None:
         asked.server.tell("go")
         assert (first.result().json(), last.result().json()) == (10, 3)
         asked.server.read("batch 3")  # and not 10
+        asked.server.signal(signal.SIGTERM)
+        assert asked.server.end() == (0, "")
+
+
+def test_a_client_that_trusts_the_certificate_is_answered_over_tls() -> None:
+    certificate = TLS / "certificate.pem"
+    trusting = ssl.create_default_context(cafile=certificate)
+    trusting.verify_flags |= ssl.VERIFY_X509_STRICT  # Python 3.13 does so by itself
+    with held(certificate=certificate, private_key=TLS / "key.pem") as asked:
+        asked.server.tell("go")
+        url = asked.url.join("/3")
+        assert url.scheme == "https"
+        answer = httpx.post(url, verify=trusting, timeout=LONGEST_S)
+        assert (answer.status_code, answer.json()) == (200, 3)
+        with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+            httpx.post(url, verify=ssl.create_default_context(), timeout=LONGEST_S)
+        with pytest.raises(httpx.TransportError):
+            httpx.post(url.copy_with(scheme="http"), timeout=LONGEST_S)
         asked.server.signal(signal.SIGTERM)
         assert asked.server.end() == (0, "")
 

@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from sgraf_deploy.errors import InputError, SgrafDeployError
@@ -23,6 +24,7 @@ from sgraf_deploy.serve.errors import ClientGoneError
 from sgraf_deploy.serve.health import Health, probe_call
 from sgraf_deploy.serve.server import ServerOptions, serve
 
+PATHS = {"certificate", "private_key"}
 EXITS = {"stopped": 0, "interrupted": 130, "unanswered": 1, "stuck": 3}
 
 _held, _told = threading.Event(), {"fail": False, "die": False}
@@ -103,7 +105,7 @@ def main() -> None:
     given: dict[str, Any] = {"port": 0}
     for argument in sys.argv[1:]:
         name, _, value = argument.partition("=")
-        given[name] = float(value)
+        given[name] = Path(value) if name in PATHS else float(value)
     server._READ_S = given.pop("read_s", server._READ_S)
     threading.Thread(target=listen, daemon=True).start()
     batcher = Batcher(run)

@@ -13,8 +13,7 @@ from sgraf_deploy.serve.calls import Answer
 from sgraf_deploy.serve.documents import Sent
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True, eq=False):
     """What an answer is written from.
 
     `sent` are the documents as they were sent; `echo` says whether the client wants them back;
