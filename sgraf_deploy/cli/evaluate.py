@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from sgraf_deploy.cli.common import (
     BUNDLE,
     DATASET,
     HTML,
+    NO_PRUNE,
     PATH,
     check_dataset,
     check_result_file,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sgraf_deploy.bench.published import Dataset
+    from sgraf_deploy.bundle.bundle import Bundle
     from sgraf_deploy.data.precomp import PrecompSplit
     from sgraf_deploy.evaluation.cost import Cost
     from sgraf_deploy.evaluation.evaluate import Evaluation
@@ -87,6 +89,15 @@ class Results:
 @BUNDLE
 @data_options
 @scorer_options
+@NO_PRUNE
+@click.option(
+    "--models",
+    type=click.Choice(["all", "sgraf", "ensemble"]),
+    default="all",
+    show_default=True,
+    help="Report the ranks of every member and of their ensemble, or of the ensemble alone by its "
+    "name: members are then left out of pairs where they cannot change its ranks.",
+)
 @click.option(
     "--ties",
     type=click.Choice(["last", "authors"]),
@@ -132,6 +143,7 @@ def evaluate(
     split: str,
     limit_images: int | None,
     captions_per_image: int,
+    models: str,
     ties: Literal["last", "authors"],
     folds: int | None,
     authors_dev: bool,
@@ -157,7 +169,7 @@ def evaluate(
         limit_images=limit_images,
         authors_dev=authors_dev,
     )
-    options = EvalOptions(ties, folds)
+    options = EvalOptions(ties, folds, ensemble_only=_is_ensemble(models, opened))
     result = None
     try:
         with (
@@ -180,6 +192,18 @@ def evaluate(
         show_finding(finding)
     for written in filter(None, results.files.values()):
         echo(f"wrote {written}")
+
+
+def _is_ensemble(models: str, bundle: Bundle) -> bool:
+    """Whether the ensemble alone is to be reported; InputError for another name than its own."""
+    from sgraf_deploy.config import ensemble_name
+    from sgraf_deploy.errors import InputError
+
+    members = bundle.manifest.members
+    names = ["all", *([ensemble_name(members)] if len(members) > 1 else [])]
+    if models not in names:
+        raise InputError("--models", expected=" or ".join(names), got=models)
+    return models != "all"
 
 
 @contextmanager
@@ -220,6 +244,8 @@ def _lines(result: Evaluation) -> Iterator[str]:
         f"encoded in {result.seconds['encode']:.1f} s, scored {count(pairs, 'pair')} by {models} "
         f"in {result.seconds['score']:.1f} s ({rate:,.0f} pairs/s)"
     )
+    if others:
+        yield _scored(run["scored_share"], result.reports)
     yield ""
     ties = {
         "last": "a tied ground truth ranks last",
@@ -241,6 +267,17 @@ def _lines(result: Evaluation) -> Iterator[str]:
     ]
     queries = run["images"] + run["captions"]
     yield f"queries with a tied ground truth, of {queries:,}: {', '.join(tied)}"
+
+
+def _scored(shares: dict[str, float], reports: Collection[str]) -> str:
+    """Which share of the pairs each member scored, and why."""
+    if min(shares.values()) < 1.0:
+        falling = sorted(shares.items(), key=lambda each: -each[1])
+        each = ", ".join(f"{name.upper()} {share:.1%}" for name, share in falling)
+        return f"pairs scored: {each}; the others cannot change a rank of {next(iter(reports))}"
+    if len(reports) > 1:
+        return "every member scored every pair, as its own ranks need"
+    return "every member scored every pair"
 
 
 def recall_table(reports: dict[str, RecallReport]) -> list[str]:

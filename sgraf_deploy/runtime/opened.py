@@ -89,6 +89,11 @@ class OpenedBundle:
         return tuple(self._context.configs)
 
     @property
+    def prunes(self) -> bool:
+        """Whether members are left out where they cannot change a result: see `load`."""
+        return self._context.prunes
+
+    @property
     def max_words(self) -> int | None:
         """The most tokens of a caption that is read; None for any number."""
         return self._reader.bound.max_words

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,9 @@ from sgraf_deploy.runtime.retry import Batch
 from sgraf_deploy.runtime.rows import check_index
 from sgraf_deploy.runtime.tiling import count_batches, similar_end
 from sgraf_deploy.runtime.workers import Turns
+
+Index = Sequence[int] | NDArray[Any]
+"""Rows, (pairs,) integers from 0."""
 
 _FLOAT = 4
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +27,9 @@ from sgraf_deploy.runtime.caption_cache import DEFAULT_CACHE_BYTES
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
 from sgraf_deploy.runtime.opened import Captions, Images
 from sgraf_deploy.runtime.outputs import check_outputs, name_outputs
+from sgraf_deploy.runtime.pairs import Index
 from sgraf_deploy.runtime.sharing import Sharing
 from sgraf_deploy.runtime.tiles import TileLimits, TileShape, Tiling
-
-Index = Sequence[int] | NDArray[Any]
-"""Rows, (pairs,) integers from 0."""
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,176 @@
+"""The best candidates by the ensemble's logit, found exactly without every member's every pair.
+
+The cheapest member scores all pairs. From its logits follows the most that the ensemble's can be
+(`engines.bounds`); in that order the next members score the pairs, in batches of growing size,
+until no other pair can reach the k-th best of its list. Batches follow from logits and numbers of
+pairs alone, never from time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgraf_deploy.engines.ensemble import Logits, combine_logits, ensemble_logits
+from sgraf_deploy.runtime import pairs
+from sgraf_deploy.runtime.context import Context
+from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
+from sgraf_deploy.runtime.pruning import WHOLE
+
+LEAST = 16
+"""The fewest pairs of a list that are scored at a time: as many as fill the compiled kernels."""
+
+GROWTH = 4
+"""How many times as many pairs each batch of a list holds as the one before."""
+
+
+@dataclass(frozen=True, eq=False)
+class PairList:
+    """Pairs of which the best are wanted: `pairs` (any,) int64 are places in an index, each once.
+
+    `top_k` is how many, None for all.
+
+    Example:
+        >>> both = sgraf_deploy.PairList(np.arange(6), 2), sgraf_deploy.PairList(np.arange(6, 12))
+        >>> logits = scorer.best_pairs(images, captions, [*range(6)] * 2, [0] * 6 + [1] * 6, both)
+        >>> logits.shape, int((logits[:6] > -np.inf).sum()) >= 2
+        ((12,), True)
+    """
+
+    pairs: NDArray[np.int64]
+    top_k: int | None = None
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether some pairs are not wanted."""
+        return self.top_k is not None and self.top_k < len(self.pairs)
+
+
+def cut_lists(places: NDArray[np.int64], sizes: Sequence[tuple[int, int | None]]) -> list[PairList]:
+    """Cut places of pairs into lists that follow each other, by their lengths and `top_k`.
+
+    A place may be in a list several times.
+
+    Example:
+        >>> [each.pairs.tolist() for each in cut_lists(np.array([4, 1, 4, 2]), [(3, 1), (1, None)])]
+        [[1, 4], [2]]
+    """
+    ends = np.cumsum([size for size, _ in sizes])
+    parts = np.split(places, ends[:-1])
+    return [PairList(np.unique(part), k) for part, (_, k) in zip(parts, sizes, strict=True)]
+
+
+def best_of_all(
+    context: Context, images: EncodedImages, captions: EncodedCaptions, top_k: int
+) -> Logits:
+    """The logits (images · captions,) of all pairs, as `best_logits`, as far as one list needs."""
+    rows = np.arange(len(images) * len(captions))
+    sides = (each.astype(np.int32) for each in np.divmod(rows, len(captions)))
+    return best_logits(context, images, captions, *sides, lists=[PairList(rows, top_k)])
+
+
+def best_logits(
+    context: Context,
+    images: EncodedImages,
+    captions: EncodedCaptions,
+    image_rows: NDArray[np.int32],
+    caption_rows: NDArray[np.int32],
+    *,
+    lists: Sequence[PairList],
+) -> Logits:
+    """The logits to rank by of pairs, (pairs,) float32, as far as lists of the best need them.
+
+    Every pair is in a list. Where a pair is among the best of none it may be -inf; all others have
+    the ensemble's own bits, those that tie with the last of a list's best included. Raises as
+    `pairs.pair_logits`, for the logits that are computed.
+    """
+    sides = context, images, captions, image_rows, caption_rows
+    if not context.prunes or not any(each.is_cut for each in lists):
+        return ensemble_logits(pairs.pair_logits(*sides))
+    return _Search(*sides, lists).run()
+
+
+class _Search:
+    """What is known of the pairs so far."""
+
+    def __init__(
+        self,
+        context: Context,
+        images: EncodedImages,
+        captions: EncodedCaptions,
+        image_rows: NDArray[np.int32],
+        caption_rows: NDArray[np.int32],
+        lists: Sequence[PairList],
+    ) -> None:
+        self._context, self._images, self._captions = context, images, captions
+        self._rows, self._lists = (image_rows, caption_rows), lists
+        count = len(image_rows)
+        self._members, self._rests = context.by_cost, context.rests()
+        self._found = {name: np.empty(count, np.float32) for name in self._members}
+        self._level = np.zeros(count, np.int64)
+        """How many members, in the order of their cost, have scored each pair."""
+        self._upper = np.full(count, np.inf, np.float32)
+        self._logits = np.full(count, -np.inf, np.float32)
+        self._damaged = self._find_damaged()
+
+    def run(self) -> Logits:
+        """Score what the lists need; returns the logits."""
+        places = np.arange(len(self._level))
+        size = 1
+        while len(places):
+            for level in np.unique(self._level[places]).tolist():
+                self._score(places[self._level[places] == level], level)
+            places = np.unique(np.concatenate([self._next(each, size) for each in self._lists]))
+            size *= GROWTH
+        return self._logits
+
+    def _score(self, places: NDArray[np.int64], level: int) -> None:
+        """Have the next member score pairs, of which so many members are known."""
+        name = self._members[level]
+        rows = (side[places] for side in self._rows)
+        scored = pairs.pair_logits(
+            self._context, self._images, self._captions, *rows, members=(name,)
+        )
+        self._found[name][places] = scored[name]
+        self._level[places] = level + 1
+        if level + 1 == len(self._members):
+            # In the bundle's order, in which sums of several members are rounded.
+            members = (self._found[each][places] for each in self._context.configs)
+            self._logits[places] = combine_logits(*members)
+            return
+        known = [self._found[each][places] for each in self._members[: level + 1]]
+        upper = self._rests[level].bounds(known)[1]
+        self._upper[places] = np.where(self._damaged[places], np.inf, upper)
+
+    def _next(self, wanted: PairList, size: int) -> NDArray[np.int64]:
+        """The pairs of a list that are scored next, those with the highest bounds."""
+        places = wanted.pairs
+        unknown = places[self._level[places] < len(self._members)]
+        if not wanted.is_cut or wanted.top_k is None:
+            return unknown
+        bar = -np.partition(-self._logits[places], wanted.top_k - 1)[wanted.top_k - 1]
+        if not np.isfinite(bar):  # Not so many are known.
+            bar = -np.inf
+        left = unknown[self._upper[unknown] >= bar]
+        most = size * max(LEAST, wanted.top_k)
+        if len(left) <= most or (size > 1 and len(left) >= WHOLE * len(unknown)):
+            return left
+        return left[np.argsort(-self._upper[left], kind="stable")[:most]]
+
+    def _find_damaged(self) -> NDArray[np.bool_]:
+        """Pairs (pairs,) of an image or caption with a number that is not finite in any member.
+
+        All members score them, which then finds what no bound tells of.
+        """
+        engine, damaged = self._context.engine, np.zeros(len(self._level), bool)
+        for side, rows in zip((self._images, self._captions), self._rows, strict=True):
+            chosen, places = np.unique(rows, return_inverse=True)
+            for name in self._members[1:]:
+                buffers = side.members[name]
+                part = buffers.image_global if side is self._images else buffers.text_global
+                values = engine.fetch(engine.gather(part, chosen.astype(np.int32)))
+                damaged |= ~np.isfinite(values).all(axis=1)[places]
+        return damaged
