@@ -33,6 +33,9 @@ ANY: Range = (-np.inf, np.inf)
 RELATIVE, ABSOLUTE = 2.0**-22, 2.0**-40
 """The margin: a share of a bound, plus a constant, that rounding cannot exceed; see above."""
 
+Odds = tuple[Any, Any]
+"""The logarithms of the sums of sigmoid(xᵢ) and of sigmoid(-xᵢ) of some members, float64."""
+
 _LARGEST = np.finfo(np.float32).max
 
 
@@ -54,17 +57,29 @@ class Rest:
         `known` are the other members' logits, of one shape; at least one member. NaN and infinite
         ones give the widest bounds. Finite float32.
         """
+        odds, wild = self._known(known)
+        lower, upper = (_together(odds, _odds(side)) for side in (self._low, self._high))
+        lower[wild] = -_LARGEST
+        return _float32(lower - _margin(lower)), self._raised(upper, wild)
+
+    def upper(self, known: Sequence[NDArray[Any]]) -> Logits:
+        """The upper bound alone."""
+        odds, wild = self._known(known)
+        return self._raised(_together(odds, _odds(self._high)), wild)
+
+    @staticmethod
+    def _known(known: Sequence[NDArray[Any]]) -> tuple[Odds, NDArray[np.bool_]]:
+        """The odds of what is known, and where that is not finite."""
         exact = [np.asarray(each, np.float64) for each in known]
         wild = ~np.logical_and.reduce([np.isfinite(each) for each in exact])
         if wild.any():
             exact = [np.where(wild, 0.0, each) for each in exact]
-        yes, no = _odds(exact)
-        lower, upper = (
-            np.logaddexp(yes, more_yes) - np.logaddexp(no, more_no)
-            for more_yes, more_no in (_odds(self._low), _odds(self._high))
-        )
-        lower[wild], upper[wild] = -_LARGEST, _LARGEST
-        return _float32(lower - _margin(lower)), _float32(upper + _margin(upper))
+        return _odds(exact), wild
+
+    @staticmethod
+    def _raised(upper: NDArray[np.float64], wild: NDArray[np.bool_]) -> Logits:
+        upper[wild] = _LARGEST
+        return _float32(upper + _margin(upper))
 
 
 def filtration_range(weight: NDArray[np.float32], bias: NDArray[np.float32]) -> Range:
@@ -80,7 +95,13 @@ def filtration_range(weight: NDArray[np.float32], bias: NDArray[np.float32]) -> 
     return centre - norm - slack, centre + norm + slack
 
 
-def _odds(members: Sequence[Any]) -> tuple[Any, Any]:
+def _together(one: Odds, other: Odds) -> NDArray[np.float64]:
+    """The logit of all members' mean similarity, from the odds of some and of the others."""
+    together: NDArray[np.float64] = np.logaddexp(one[0], other[0]) - np.logaddexp(one[1], other[1])
+    return together
+
+
+def _odds(members: Sequence[Any]) -> Odds:
     """The logarithms of the sums of sigmoid(xᵢ) and of sigmoid(-xᵢ), float64."""
     yes: Any = -np.inf
     no: Any = -np.inf

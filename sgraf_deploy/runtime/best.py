@@ -18,7 +18,9 @@ from sgraf_deploy.engines.ensemble import Logits, combine_logits, ensemble_logit
 from sgraf_deploy.runtime import pairs
 from sgraf_deploy.runtime.context import Context
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
+from sgraf_deploy.runtime.matrix import member_matrix
 from sgraf_deploy.runtime.pruning import WHOLE
+from sgraf_deploy.runtime.share import Share
 
 LEAST = 16
 """The fewest pairs of a list that are scored at a time: as many as fill the compiled kernels."""
@@ -66,10 +68,14 @@ def cut_lists(places: NDArray[np.int64], sizes: Sequence[tuple[int, int | None]]
 def best_of_all(
     context: Context, images: EncodedImages, captions: EncodedCaptions, top_k: int
 ) -> Logits:
-    """The logits (images · captions,) of all pairs, as `best_logits`, as far as one list needs."""
+    """The logits (images · captions,) of all pairs, as far as one list needs; see `best_logits`.
+
+    The context prunes.
+    """
     rows = np.arange(len(images) * len(captions))
     sides = (each.astype(np.int32) for each in np.divmod(rows, len(captions)))
-    return best_logits(context, images, captions, *sides, lists=[PairList(rows, top_k)])
+    search = _Search(context, images, captions, *sides, [PairList(rows, top_k)], is_matrix=True)
+    return search.run()
 
 
 def best_logits(
@@ -104,7 +110,11 @@ class _Search:
         image_rows: NDArray[np.int32],
         caption_rows: NDArray[np.int32],
         lists: Sequence[PairList],
+        *,
+        is_matrix: bool = False,
     ) -> None:
+        self._is_matrix = is_matrix
+        self._share: Share | None = None
         self._context, self._images, self._captions = context, images, captions
         self._rows, self._lists = (image_rows, caption_rows), lists
         count = len(image_rows)
@@ -114,27 +124,23 @@ class _Search:
         """How many members, in the order of their cost, have scored each pair."""
         self._upper = np.full(count, np.inf, np.float32)
         self._logits = np.full(count, -np.inf, np.float32)
-        self._damaged = self._find_damaged()
 
     def run(self) -> Logits:
         """Score what the lists need; returns the logits."""
-        places = np.arange(len(self._level))
-        size = 1
+        places, size = np.arange(len(self._level)), 1
         while len(places):
             for level in np.unique(self._level[places]).tolist():
                 self._score(places[self._level[places] == level], level)
             places = np.unique(np.concatenate([self._next(each, size) for each in self._lists]))
+            if not len(places):
+                places = self._damaged(np.flatnonzero(self._level < len(self._members)))
             size *= GROWTH
         return self._logits
 
     def _score(self, places: NDArray[np.int64], level: int) -> None:
         """Have the next member score pairs, of which so many members are known."""
         name = self._members[level]
-        rows = (side[places] for side in self._rows)
-        scored = pairs.pair_logits(
-            self._context, self._images, self._captions, *rows, members=(name,)
-        )
-        self._found[name][places] = scored[name]
+        self._found[name][places] = self._logits_of(places, name)
         self._level[places] = level + 1
         if level + 1 == len(self._members):
             # In the bundle's order, in which sums of several members are rounded.
@@ -142,8 +148,18 @@ class _Search:
             self._logits[places] = combine_logits(*members)
             return
         known = [self._found[each][places] for each in self._members[: level + 1]]
-        upper = self._rests[level].bounds(known)[1]
-        self._upper[places] = np.where(self._damaged[places], np.inf, upper)
+        self._upper[places] = self._rests[level].upper(known)
+
+    def _logits_of(self, places: NDArray[np.int64], name: str) -> Logits:
+        """A member's logits of pairs; of nearly all of a matrix by tiles, which take less time."""
+        sides = self._context, self._images, self._captions
+        if self._is_matrix and len(places) >= WHOLE * len(self._level):
+            if self._share is None:
+                lengths = self._captions.lengths
+                self._share = Share.whole(self._context.tiling(len(self._images), lengths))
+            return member_matrix(*sides, name, self._share).reshape(-1)[places]
+        rows = (side[places] for side in self._rows)
+        return pairs.pair_logits(*sides, *rows, members=(name,))[name]
 
     def _next(self, wanted: PairList, size: int) -> NDArray[np.int64]:
         """The pairs of a list that are scored next, those with the highest bounds."""
@@ -151,26 +167,33 @@ class _Search:
         unknown = places[self._level[places] < len(self._members)]
         if not wanted.is_cut or wanted.top_k is None:
             return unknown
-        bar = -np.partition(-self._logits[places], wanted.top_k - 1)[wanted.top_k - 1]
-        if not np.isfinite(bar):  # Not so many are known.
-            bar = -np.inf
-        left = unknown[self._upper[unknown] >= bar]
+        first = size == 1
+        # As long as nothing is known, as if the first member's list were the ensemble's.
+        known = self._found[self._members[0]] if first else self._logits
+        is_open = self._upper[unknown] >= _highest(known[places], wanted.top_k)
+        left = unknown if first else unknown[is_open]
         most = size * max(LEAST, wanted.top_k)
-        if len(left) <= most or (size > 1 and len(left) >= WHOLE * len(unknown)):
+        if len(left) <= most or np.count_nonzero(is_open) >= WHOLE * len(unknown):
             return left
         return left[np.argsort(-self._upper[left], kind="stable")[:most]]
 
-    def _find_damaged(self) -> NDArray[np.bool_]:
-        """Pairs (pairs,) of an image or caption with a number that is not finite in any member.
+    def _damaged(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those pairs whose image or caption has a vector that is not finite, in any member.
 
-        All members score them, which then finds what no bound tells of.
+        All members score them, which finds what no bound tells of.
         """
-        engine, damaged = self._context.engine, np.zeros(len(self._level), bool)
+        engine, damaged = self._context.engine, np.zeros(len(places), bool)
         for side, rows in zip((self._images, self._captions), self._rows, strict=True):
-            chosen, places = np.unique(rows, return_inverse=True)
-            for name in self._members[1:]:
+            chosen, back = np.unique(rows[places], return_inverse=True)
+            for name in self._members[1:] if len(places) else ():
                 buffers = side.members[name]
                 part = buffers.image_global if side is self._images else buffers.text_global
                 values = engine.fetch(engine.gather(part, chosen.astype(np.int32)))
-                damaged |= ~np.isfinite(values).all(axis=1)[places]
-        return damaged
+                damaged |= ~np.isfinite(values).all(axis=1)[back]
+        return places[damaged]
+
+
+def _highest(logits: Logits, k: int) -> float:
+    """The k-th highest of at least k logits; the lowest number of all if it is not finite."""
+    found = -np.partition(-logits, k - 1)[k - 1]
+    return float(found) if np.isfinite(found) else -np.inf

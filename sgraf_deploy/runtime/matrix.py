@@ -73,6 +73,17 @@ def member_matrices(
     return result
 
 
+def member_matrix(
+    context: Context, images: EncodedImages, captions: EncodedCaptions, member: str, share: Share
+) -> Matrix:
+    """Compute one member's logits (images, captions) float32; `share` is the whole matrix."""
+    result = np.empty((len(images), len(captions)), np.float32)
+    graphs = {member: context.engine.open(member, "scorer")}
+    results = Results(members={member: result})
+    _WholeTiles(context, images, captions, share, graphs, results).run(None)
+    return result
+
+
 @dataclass(frozen=True, eq=False)
 class Results:
     """Where the logits of tiles go; None for what is not wanted.
