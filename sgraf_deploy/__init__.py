@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sgraf_deploy.gallery.ranked import RankedRecord, Reranked, RerankRequest
     from sgraf_deploy.gallery.reranker import Reranker
     from sgraf_deploy.gallery.store import Gallery
+    from sgraf_deploy.runtime.best import PairList
     from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
     from sgraf_deploy.runtime.encoding import Encoding
     from sgraf_deploy.runtime.partial import PartialRanks
@@ -44,6 +45,7 @@ __all__ = [
     "Explanation",
     "Gallery",
     "GalleryRanker",
+    "PairList",
     "PartialRanks",
     "PartialTopK",
     "RankCounts",
@@ -75,6 +77,7 @@ _HOMES = {
     "Explanation": "sgraf_deploy.explanation.values",
     "Gallery": "sgraf_deploy.gallery.store",
     "GalleryRanker": "sgraf_deploy.gallery.adaptor",
+    "PairList": "sgraf_deploy.runtime.best",
     "PartialRanks": "sgraf_deploy.runtime.partial",
     "PartialTopK": "sgraf_deploy.runtime.top_k",
     "RankCounts": "sgraf_deploy.engines.ranks",

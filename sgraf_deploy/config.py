@@ -81,6 +81,16 @@ class ModelConfig:
     image_norm: bool
     text_norm: bool
 
+    @property
+    def word_flop(self) -> int:
+        """The floating-point operations of one word of a pair: what members' costs differ by.
+
+        They are those of its attention, of its alignment and, in SGR, of its reasoning: two
+        products in each step but the last, in which the words are only looked at.
+        """
+        attention, alignment = 4 * self.regions * self.embed, 2 * self.embed * self.sim_dim
+        return attention + alignment + 4 * max(0, self.sgr_steps - 1) * self.sim_dim**2
+
 
 _SGR = ModelConfig(
     module="SGR",

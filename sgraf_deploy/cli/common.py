@@ -151,6 +151,14 @@ def scorer_options(command: F) -> F:
     return command
 
 
+NO_PRUNE = click.option(
+    "--no-prune",
+    is_flag=True,
+    help="Have every member of an ensemble score every pair, also where it cannot change the "
+    "result; only engine native leaves members out.",
+)
+
+
 CAPTION_COUNT = click.option(
     "--captions-per-image",
     type=click.IntRange(min=1),
@@ -254,13 +262,21 @@ def load_scorer(
     engine_dir: Path | None,
     allow_unverified: bool,
     max_caption_words: int | None,
+    no_prune: bool = False,
 ) -> Scorer:
-    """Load a bundle with the options that `scorer_options` adds."""
+    """Load a bundle with the options that `scorer_options`, and perhaps `NO_PRUNE`, add."""
     from sgraf_deploy.engines.base import EngineOptions
     from sgraf_deploy.runtime.scorer import load
 
     options = EngineOptions(threads, device, tuple(checkpoints), engine_dir, allow_unverified)
-    return load(bundle, engine, precision, options=options, max_words=max_caption_words)
+    return load(
+        bundle,
+        engine,
+        precision,
+        options=options,
+        max_words=max_caption_words,
+        prune=not no_prune,
+    )
 
 
 def describe_scorer(scorer: Scorer) -> str:

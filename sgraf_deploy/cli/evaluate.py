@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from sgraf_deploy.cli.common import (
     BUNDLE,
     DATASET,
     HTML,
+    NO_PRUNE,
     PATH,
     check_dataset,
     check_result_file,
@@ -95,6 +96,15 @@ class Results:
 @BUNDLE
 @data_options
 @scorer_options
+@NO_PRUNE
+@click.option(
+    "--models",
+    type=click.Choice(["all", "sgraf", "ensemble"]),
+    default="all",
+    show_default=True,
+    help="Report the ranks of every member and of their ensemble, or of the ensemble alone by its "
+    "name: members are then left out of pairs where they cannot change its ranks.",
+)
 @click.option(
     "--ties",
     type=click.Choice(["last", "authors"]),
@@ -142,6 +152,7 @@ def evaluate(
     split: str,
     limit_images: int | None,
     captions_per_image: int,
+    models: str,
     ties: Literal["last", "authors"],
     folds: int | None,
     authors_dev: bool,
@@ -158,10 +169,10 @@ def evaluate(
     from sgraf_deploy.distributed.parts import Request, SplitSource
     from sgraf_deploy.evaluation.evaluate import EvalOptions
 
-    options = EvalOptions(ties, folds)
     results.check()
     sharing.check()
     opened = Bundle.open(bundle)
+    options = EvalOptions(ties, folds, ensemble_only=_is_ensemble(models, opened))
     source = SplitSource(data, split, captions_per_image, limit_images, authors_dev)
     found: list[Evaluation] = []
     try:
@@ -231,6 +242,7 @@ def _check_shareable(options: EvalOptions, saved: Path | None) -> None:
         "--ties authors": options.ties == "authors",
         "--folds": options.folds is not None,
         "--save-similarities": saved is not None,
+        "--models": options.ensemble_only,
     }
     for option, given in wanted.items():
         if given:
@@ -238,6 +250,18 @@ def _check_shareable(options: EvalOptions, saved: Path | None) -> None:
             raise InputError(
                 f"{option} with --job", expected="ranks counted tile by tile", hint=hint
             )
+
+
+def _is_ensemble(models: str, bundle: Bundle) -> bool:
+    """Whether the ensemble alone is to be reported; InputError for another name than its own."""
+    from sgraf_deploy.config import ensemble_name
+    from sgraf_deploy.errors import InputError
+
+    members = bundle.manifest.members
+    names = ["all", *([ensemble_name(members)] if len(members) > 1 else [])]
+    if models not in names:
+        raise InputError("--models", expected=" or ".join(names), got=models)
+    return models != "all"
 
 
 @contextmanager
@@ -278,6 +302,8 @@ def _lines(result: Evaluation) -> Iterator[str]:
         f"encoded in {result.seconds['encode']:.1f} s, scored {count(pairs, 'pair')} by {models} "
         f"in {result.seconds['score']:.1f} s ({rate:,.0f} pairs/s)"
     )
+    if others:
+        yield shares_line(run["scored_share"], result.reports)
     yield ""
     ties = {
         "last": "a tied ground truth ranks last",
@@ -299,6 +325,17 @@ def _lines(result: Evaluation) -> Iterator[str]:
     ]
     queries = run["images"] + run["captions"]
     yield f"queries with a tied ground truth, of {queries:,}: {', '.join(tied)}"
+
+
+def shares_line(shares: dict[str, float], reports: Collection[str]) -> str:
+    """Which share of the pairs each member scored, and why."""
+    if min(shares.values()) < 1.0:
+        falling = sorted(shares.items(), key=lambda each: -each[1])
+        each = ", ".join(f"{name.upper()} {share:.1%}" for name, share in falling)
+        return f"pairs scored: {each}; the others cannot change a rank of {next(iter(reports))}"
+    if len(reports) > 1:
+        return "every member scored every pair, as its own ranks need"
+    return "every member scored every pair"
 
 
 def recall_table(reports: dict[str, RecallReport]) -> list[str]:

@@ -10,6 +10,7 @@ import click
 
 from sgraf_deploy.cli.common import (
     BUNDLE,
+    NO_PRUNE,
     check_regions_fit,
     count,
     describe_scorer,
@@ -84,6 +85,7 @@ class Split:
 @on_error_option("", "nothing is ranked", beside="a folder of photographs, --images")
 @split_options(required=False)
 @scorer_options
+@NO_PRUNE
 @gathered(Query, "query")
 @gathered(Stored, "stored")
 @gathered(Split, "split")

@@ -12,6 +12,7 @@ import click
 
 from sgraf_deploy.cli.common import (
     BUNDLE_PATH,
+    NO_PRUNE,
     PATH,
     RESIDENT,
     count,
@@ -71,6 +72,7 @@ LEAVE: Callable[[int], Any] = os._exit
 @batch_options
 @RESIDENT
 @scorer_options
+@NO_PRUNE
 @gathered(ListenOptions, "listening")
 @gathered(RequestOptions, "requests")
 @gathered(BatchOptions, "batches")

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgraf_deploy.config import GraphName, GraphSignature, Precision
+from sgraf_deploy.engines.bounds import ANY, Range
 from sgraf_deploy.engines.buffers import HOST, Array, Buffer, BufferKind, InputCheck, Sizes
 from sgraf_deploy.engines.ranks import HostRankCounter, RankCounter, Thresholds
 from sgraf_deploy.errors import InputError
@@ -201,6 +202,11 @@ class Engine(ABC):
     workers: int = 1
     """How many tiles the engine wants to be scored at a time, each from a thread of its own; 1 if
     one run uses every core, or the whole GPU, by itself."""
+    exact_pairs: ClassVar[bool] = False
+    """Whether a pair has the same bits alone, in any batch and in any tile, on the host.
+
+    Members are then left out where they cannot change a result: see `runtime.pruning`.
+    """
 
     def __init__(self, bundle: Bundle, precision: Precision, options: EngineOptions) -> None:
         """Take the graphs of `bundle` in `precision`; nothing is opened yet.
@@ -268,6 +274,10 @@ class Engine(ABC):
         It is float32 in every precision. By default None: `explanation` then runs it on the CPU.
         """
         return None
+
+    def logit_range(self, member: str) -> Range:
+        """The logits that a member's scorers can give at all; by default any."""
+        return ANY
 
     def _opened(self, key: tuple[str, str], opening: Callable[[], Graph]) -> Graph:
         found = self._graphs.get(key)

@@ -65,6 +65,10 @@ class NearCounts:
         close = (part >= low[some]) & (part <= high[some])
         return Look(queries, better, queries[some[np.nonzero(close)[0]]], part[close])
 
+    def open(self, queries: Queries, lower: Logits, upper: Logits) -> NDArray[np.bool_]:
+        """Where candidates between two bounds (queries, any) may be better, close or worse."""
+        return (upper >= self._low[queries, None]) & (lower <= self._high[queries, None])
+
     def keep(self, look: Look) -> None:
         """Add what `look` found in a tile; every candidate is added once."""
         self._better[look.queries] += look.better

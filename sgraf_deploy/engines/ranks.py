@@ -35,6 +35,11 @@ class Thresholds:
         """The slack of a model, as a difference of logits."""
         return self.slack * max(SMALLEST_LOGIT, float(np.abs(self.captions[model]).max()))
 
+    def only(self, model: str) -> Thresholds:
+        """Those of one model."""
+        images, captions = ({model: side[model]} for side in (self.images, self.captions))
+        return Thresholds(images, captions, self.captions_per_image, self.slack)
+
     def exact_tally(
         self,
         model: str,
@@ -143,12 +148,18 @@ class HostRankCounter(RankCounter):
         """Fetch a tile and count."""
         tiles = {name: self._fetch(buffer) for name, buffer in logits.items()}
         for tile in tiles.values():
-            _check_finite(tile, first_image, columns)
-        tiles = with_ensemble(tiles)
+            check_finite(tile, first_image, columns)
+        self.count(first_image, columns, with_ensemble(tiles))
+
+    def count(
+        self, first_image: int, columns: NDArray[np.int32], tiles: Mapping[str, Logits]
+    ) -> None:
+        """Count a tile: every model's logits (images, captions), as `add` takes them, on the host.
+
+        A candidate that `open` excludes may have any logit between its bounds.
+        """
         rows = first_image + np.arange(len(next(iter(tiles.values()))))
-        own = columns // self._per_image - first_image  # The row of each caption's image.
-        here = np.flatnonzero((own >= 0) & (own < len(rows)))
-        own = own[here]
+        own, here = self._own(rows, columns)
         found = {}
         for name, tile in tiles.items():
             self._truths[name][columns[here]] = tile[own, here]
@@ -162,6 +173,28 @@ class HostRankCounter(RankCounter):
             for name, (by_image, by_caption) in found.items():
                 self._images[name].keep(by_image)
                 self._captions[name].keep(by_caption)
+
+    def open(
+        self, first_image: int, columns: NDArray[np.int32], lower: Logits, upper: Logits
+    ) -> NDArray[np.bool_]:
+        """Which pairs of a tile (images, captions) have to be known; where there is one model.
+
+        They are those of which bounds of the logit leave open on which side of the image's
+        threshold or of the caption's it lies: ground truths, too, which lie at their own.
+        """
+        (name,) = self._truths
+        rows = first_image + np.arange(len(lower))
+        needed = self._images[name].open(rows, lower, upper)
+        needed |= self._captions[name].open(columns, lower.T, upper.T).T
+        return needed
+
+    def _own(
+        self, rows: NDArray[np.int64], columns: NDArray[np.int32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The places of a tile's ground truths: in its rows, and in its columns."""
+        own = columns // self._per_image - rows[0]  # The row of each caption's image.
+        here = np.flatnonzero((own >= 0) & (own < len(rows)))
+        return own[here], here
 
     def tallies(self, touched: Touched) -> dict[str, ModelTally]:
         """What the tiles held, by model."""
@@ -184,7 +217,8 @@ def not_finite(image: int, caption: int) -> DataError:
     )
 
 
-def _check_finite(logits: Logits, first_image: int, columns: NDArray[np.int32]) -> None:
+def check_finite(logits: Logits, first_image: int, columns: NDArray[np.int32]) -> None:
+    """Raise DataError, which names the pair, for a tile with a logit that is not finite."""
     wrong = ~np.isfinite(logits)
     if wrong.any():
         row, column = np.unravel_index(int(np.argmax(wrong)), wrong.shape)

@@ -49,10 +49,15 @@ Announce = Callable[[Cost], None]
 
 @dataclass(frozen=True)
 class EvalOptions:
-    """How ranks are counted: the rule for ties (see `recall.rank_matrix`), and folds if any."""
+    """How ranks are counted: the rule for ties (see `recall.rank_matrix`), and folds if any.
+
+    With `ensemble_only` the ranks of the ensemble alone are reported, for which the scorer may
+    leave members out (see `Scorer.count_ranks`); of a bundle with one member, its own.
+    """
 
     ties: Ties = "last"
     folds: int | None = None
+    ensemble_only: bool = False
 
     @property
     def needs_matrix(self) -> bool:
@@ -144,10 +149,11 @@ def evaluate_split(  # noqa: PLR0913  # four of them are callbacks
     captions = scorer.encode_captions(checked.token_ids, progress=stage("encoding captions"))
     times.append(clock())
     encoded = _Encoded(scorer, images, captions, split.captions_per_image, out)
+    before = scorer.scored_pairs()
     if options.needs_matrix:
         scored = _by_matrices(encoded, options, stage, clock)
     else:
-        scored = _by_tiles(encoded, stage, clock)
+        scored = _by_tiles(encoded, options, stage, clock)
     return Evaluation(
         ranks=scored.ranks,
         fold_reports=scored.fold_reports,
@@ -155,7 +161,8 @@ def evaluate_split(  # noqa: PLR0913  # four of them are callbacks
         memory=memory,
         seconds={"encode": times[1] - times[0], "score": scored.done - times[1]},
         logits=scored.logits,
-        run=describe_scored(scorer, split) | {"ranks_from": options.ranks_from},
+        run=describe_scored(scorer, split)
+        | {"ranks_from": options.ranks_from, "scored_share": _shares(before, scorer)},
         of_the_data=checked.findings,
         of_the_ranks=chance_findings(rank_reports(scored.ranks)),
     )
@@ -221,12 +228,22 @@ def rank_reports(ranks: Mapping[str, Ranks]) -> dict[str, RecallReport]:
     return {name: RecallReport.of(each) for name, each in ranks.items()}
 
 
-def _by_tiles(encoded: _Encoded, stage: Stage, clock: Callable[[], float]) -> _Scored:
+def _shares(before: Mapping[str, int], scorer: Scorer) -> dict[str, float]:
+    """The share of all pairs that each member has scored since then."""
+    scored = {name: pairs - before[name] for name, pairs in scorer.scored_pairs().items()}
+    most = max(1, *scored.values())  # The first member scores every pair.
+    return {name: pairs / most for name, pairs in scored.items()}
+
+
+def _by_tiles(
+    encoded: _Encoded, options: EvalOptions, stage: Stage, clock: Callable[[], float]
+) -> _Scored:
     """Ranks by model, counted tile by tile without a matrix of logits."""
     found = encoded.scorer.count_ranks(
         encoded.images,
         encoded.captions,
         encoded.captions_per_image,
+        ensemble_only=options.ensemble_only,
         out=encoded.out,
         progress=stage("scoring"),
     )
@@ -260,6 +277,8 @@ def _by_matrices(
         reported = list(logits.values())[-1]
         for rows in row_blocks(*reported.shape):
             encoded.out[rows] = similarities(reported[rows])
+    if options.ensemble_only:
+        logits = dict([logits.popitem()])
     stage("ranking")
     return _Scored(done, *_rank(logits, encoded.captions_per_image, options), logits)
 

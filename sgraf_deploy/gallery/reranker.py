@@ -161,12 +161,13 @@ class Reranker:
         for query, candidates, each in zip(queries, wanted, asked, strict=True):
             places = np.flatnonzero(candidates >= 0)
             if len(places):
-                calls.append(RerankCall(query, candidates[places]))
+                calls.append(RerankCall(query, candidates[places], each.top_k))
                 taken.append((each, places))
         if not calls:
             return
         results = self.scorer.rerank_many(calls, records)
         for (each, places), result in zip(taken, results, strict=True):
+            each.logits[places] = -np.inf  # Those that are not among the best are there, too.
             each.logits[places[result.indices]] = result.logits
 
 
@@ -191,15 +192,16 @@ def _whole_only(asked: Sequence[_Asked]) -> set[str]:
 class _Asked:
     """One request on its way: its ids, each once, and their logits as far as they are known.
 
-    `logits` (distinct ids,) float32 are NaN where there is no record. Of the whole gallery nothing
-    is missed, as it may be deleted from meanwhile.
+    `logits` (distinct ids,) float32 are NaN where there is no record, and -inf where it is not
+    among the best `top_k`. Of the whole gallery nothing is missed, as it may be deleted from
+    meanwhile.
     """
 
     def __init__(self, ids: list[str], top_k: int | None, *, whole: bool = False) -> None:
         self.ids, self.whole = ids, whole
         self.distinct = list(dict.fromkeys(ids))
         self.logits: Logits = np.full(len(self.distinct), np.nan, np.float32)
-        self._top_k = top_k
+        self.top_k = top_k
 
     def result(
         self, direction: Direction, details: Mapping[str, Callable[[], Details]]
@@ -209,7 +211,7 @@ class _Asked:
         logits = np.array([logit_of[id_] for id_ in self.ids], np.float32)
         unknown = np.isnan(logits)
         known = np.flatnonzero(~unknown)
-        best = rank(direction, logits[known], self._top_k)
+        best = rank(direction, logits[known], self.top_k)
         records = tuple(
             self._record(index, similarity, logit, details)
             for index, similarity, logit in zip(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sgraf_deploy.engines.base import EngineOptions
 from sgraf_deploy.engines.ranks import RankCounts
+from sgraf_deploy.runtime.best import PairList
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
 from sgraf_deploy.runtime.encoding import Encoding
 from sgraf_deploy.runtime.partial import PartialRanks
@@ -19,6 +20,7 @@ __all__ = [
     "EncodedImages",
     "Encoding",
     "EngineOptions",
+    "PairList",
     "PartialRanks",
     "PartialTopK",
     "RankCounts",

@@ -81,10 +81,12 @@ def check_kind(name: str, value: object, kind: type[object]) -> None:
         raise _wrong(name, kind.__name__, value)
 
 
-def check_cache(value: object) -> None:
-    """Raise InputError unless a value is a number of bytes, or 0."""
-    if not (_is_count(value) or (type(value) is int and value == 0)):
-        raise _wrong("caption_cache", "a number of bytes, or 0 for none", value)
+def check_kept(caption_cache: object, prune: object) -> None:
+    """Raise InputError unless they are a number of bytes, or 0, and True or False."""
+    if not (_is_count(caption_cache) or (type(caption_cache) is int and caption_cache == 0)):
+        raise _wrong("caption_cache", "a number of bytes, or 0 for none", caption_cache)
+    if not isinstance(prune, bool):
+        raise _wrong("prune", "True or False", prune)
 
 
 def check_process(process: int, what: str, hint: str) -> None:

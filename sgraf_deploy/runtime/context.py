@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from threading import Event
+from threading import Event, Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sgraf_deploy.config import GraphName, ModelConfig
 from sgraf_deploy.engines.base import Engine, Graph
+from sgraf_deploy.engines.bounds import Rest
 from sgraf_deploy.errors import DataError
 from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime.caption_cache import CaptionCache
@@ -30,6 +31,25 @@ WORK: dict[GraphName, str] = {
 """What messages call the pieces of work on a graph."""
 
 
+class ScoredPairs:
+    """How many pairs each member has scored; threads may share it."""
+
+    def __init__(self, members: Iterable[str]) -> None:
+        self._counts = dict.fromkeys(members, 0)
+        self._lock = Lock()
+
+    def add(self, pairs: Mapping[str, int]) -> None:
+        """Count so many more pairs, by member."""
+        with self._lock:
+            for member, number in pairs.items():
+                self._counts[member] += number
+
+    def counts(self) -> dict[str, int]:
+        """The pairs so far, by member."""
+        with self._lock:
+            return dict(self._counts)
+
+
 @dataclass(frozen=True, eq=False)
 class Context:
     """An engine, the models of its bundle, and how much memory work on it may take."""
@@ -43,6 +63,26 @@ class Context:
     """Captions that queries asked for; by default none is kept."""
     warned_of_regions: Event = field(default_factory=Event)
     """Set once this scorer has warned that regions have to be converted."""
+    prune: bool = True
+    """Whether members may be left out where they cannot change a result."""
+
+    @cached_property
+    def scored(self) -> ScoredPairs:
+        """How many pairs each member has scored since the bundle was opened."""
+        return ScoredPairs(self.configs)
+
+    @property
+    def prunes(self) -> bool:
+        """Whether members are left out: there are several, and the engine's pairs are exact."""
+        return self.prune and len(self.configs) > 1 and self.engine.exact_pairs
+
+    @cached_property
+    def by_cost(self) -> tuple[str, ...]:
+        """The members in the order in which they score where some are left out: cheapest first.
+
+        By the operations of a word; members that cost the same keep the bundle's order.
+        """
+        return tuple(sorted(self.configs, key=lambda name: self.configs[name].word_flop))
 
     @cached_property
     def _retries(self) -> Mapping[GraphName, OutOfMemoryRetry]:
@@ -61,6 +101,11 @@ class Context:
     def graphs(self, name: GraphName) -> dict[str, Graph]:
         """Every member's graph of this name."""
         return {member: self.engine.open(member, name) for member in self.configs}
+
+    def rests(self) -> list[Rest]:
+        """The members not known yet, once the first, the first two, … of `by_cost` are."""
+        ranges = [self.engine.logit_range(member) for member in self.by_cost]
+        return [Rest(ranges[known:]) for known in range(1, len(ranges))]
 
     def share(
         self, graph: GraphName, pieces: Iterable[W], total: int, progress: Progress | None

@@ -6,6 +6,7 @@ each of them gathers the inputs, runs the members' scorers, and hands the logits
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -69,6 +70,17 @@ def member_matrices(
         name: np.empty(shape, np.float32) if out is None else out[name] for name in context.configs
     }
     score_tiles(context, images, captions, Results(members=result), progress)
+    return result
+
+
+def member_matrix(
+    context: Context, images: EncodedImages, captions: EncodedCaptions, member: str, share: Share
+) -> Matrix:
+    """Compute one member's logits (images, captions) float32; `share` is the whole matrix."""
+    result = np.empty((len(images), len(captions)), np.float32)
+    graphs = {member: context.engine.open(member, "scorer")}
+    results = Results(members={member: result})
+    _WholeTiles(context, images, captions, share, graphs, results).run(None)
     return result
 
 
@@ -141,21 +153,25 @@ def score_share(
     memory is scored in halves, and every result is written once. Raises EngineMemoryError if not
     even one pair fits, and DataError for a logit that is NaN.
     """
-    scoring = TileScoring(context, images, captions, share, context.graphs("scorer"), results)
-    work = context.share("scorer", share, share.pairs, progress)
-    context.pool.run(work, scoring.score_turns, context.engine.workers)
+    graphs = context.graphs("scorer")
+    _WholeTiles(context, images, captions, share, graphs, results).run(progress)
 
 
 @dataclass(frozen=True, eq=False)
-class TileScoring:
-    """What every thread that scores tiles needs: inputs, the members' graphs and the results."""
+class TileScoring(ABC):
+    """What every thread that scores tiles needs: inputs and the members' graphs."""
 
     context: Context
     images: EncodedImages
     captions: EncodedCaptions
     share: Share
     graphs: Mapping[str, Graph]
-    results: Results
+
+    def run(self, progress: Progress | None) -> None:
+        """Score all tiles of the share, by as many threads as the engine wants."""
+        context, share = self.context, self.share
+        work = context.share("scorer", share, share.pairs, progress)
+        context.pool.run(work, self.score_turns, context.engine.workers)
 
     def score_turns(self, tiles: Turns[Tile]) -> None:
         """Score tiles until none is left; every thread does this with its turns."""
@@ -172,19 +188,35 @@ class TileScoring:
             except EngineMemoryError as error:
                 tiles.halve(tile, error)
 
+    @abstractmethod
     def score_tile(self, tile: Tile, texts: Mapping[str, dict[str, Buffer]]) -> None:
-        """Gather a tile's images, run every member's scorer, and add the results.
+        """Score a tile and add its results, last of all: it may run out of memory before.
 
         `texts` are the inputs of the tile's captions by member. Whatever else a tile needs is freed
         when this returns.
         """
-        engine, logits = self.context.engine, {}
+
+    def inputs(self, tile: Tile, member: str) -> dict[str, Buffer]:
+        """Gather what a member's scorer takes of a tile's images."""
         first = self.share.first_image
         rows = slice(tile.first_image - first, tile.end_image - first)
+        return self.images.members[member].inputs(self.graphs[member], self.context.engine, rows)
+
+
+@dataclass(frozen=True, eq=False)
+class _WholeTiles(TileScoring):
+    """Tiles whose pairs are scored by every member."""
+
+    results: Results
+
+    def score_tile(self, tile: Tile, texts: Mapping[str, dict[str, Buffer]]) -> None:
+        """Run every member's scorer, and add the results."""
+        logits = {}
         for name, graph in self.graphs.items():
-            inputs = self.images.members[name].inputs(graph, engine, rows)
-            logits[name] = graph.run(inputs | texts[name])["logits"]
-        self.results.add(engine, tile.images, self.share.tiling.order[tile.captions], logits)
+            logits[name] = graph.run(self.inputs(tile, name) | texts[name])["logits"]
+        columns = self.share.tiling.order[tile.captions]
+        self.results.add(self.context.engine, tile.images, columns, logits)
+        self.context.scored.add(dict.fromkeys(logits, tile.units))
 
 
 def _check_numbers(logits: Logits, first_image: int, columns: NDArray[np.integer[Any]]) -> None:

@@ -43,7 +43,7 @@ CheckedCaptions = EncodedCaptions | list[TokenIds]
 class OpenedBundle:
     """The part of a `Scorer` that encodes."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what `load` passes on
         self,
         bundle: Bundle,
         engine: Engine,
@@ -53,13 +53,16 @@ class OpenedBundle:
         tile: TileShape | None = None,
         max_words: int | None = MAX_WORDS,
         caption_cache: int = DEFAULT_CACHE_BYTES,
+        prune: bool = True,
     ) -> None:
         """Take over an engine that was opened on the bundle; `load` does this for you."""
         configs = {name: member.config for name, member in bundle.manifest.members.items()}
         made = (bundle.manifest, precision, engine.executed)
         origin = Origin(bundle.sha256, configs, engine, image_encoding(*made), text_encoding(*made))
         self.bundle = bundle
-        self._context = Context(origin, limits, tile, cache=CaptionCache(caption_cache))
+        self._context = Context(
+            origin, limits, tile, cache=CaptionCache(caption_cache), prune=prune
+        )
         self._process = os.getpid()
         self._closed = False
         self._reader = CaptionReader(bundle, max_words)
@@ -89,6 +92,11 @@ class OpenedBundle:
     def members(self) -> tuple[str, ...]:
         """The bundle's members: `sgr`, `saf`, and others of a module as `sgr-2`, …"""
         return tuple(self._context.configs)
+
+    @property
+    def prunes(self) -> bool:
+        """Whether members are left out where they cannot change a result: see `load`."""
+        return self._context.prunes
 
     @property
     def max_words(self) -> int | None:
@@ -230,6 +238,19 @@ class OpenedBundle:
             True
         """
         return self._context.cache.hits, self._context.cache.misses
+
+    def scored_pairs(self) -> dict[str, int]:
+        """How many pairs each member has scored since the bundle was opened; threads add up.
+
+        Members are left out where they cannot change a result: see `load`.
+
+        Example:
+            >>> before = scorer.scored_pairs()
+            >>> scores = scorer.score(images, captions)
+            >>> {member: pairs - before[member] for member, pairs in scorer.scored_pairs().items()}
+            {'sgr': 12, 'saf': 12}
+        """
+        return self._context.scored.counts()
 
     def estimate(self, images: int, lengths: Sequence[int] | NDArray[Any]) -> Estimate:
         """Estimate what so many images, and captions (captions,) of so many words, will take.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,9 @@ from sgraf_deploy.runtime.retry import Batch
 from sgraf_deploy.runtime.rows import check_index
 from sgraf_deploy.runtime.tiling import count_batches, similar_end
 from sgraf_deploy.runtime.workers import Turns
+
+Index = Sequence[int] | NDArray[Any]
+"""Rows, (pairs,) integers from 0."""
 
 _FLOAT = 4
 
@@ -83,19 +86,25 @@ def pair_logits(
     image_rows: NDArray[np.int32],
     caption_rows: NDArray[np.int32],
     progress: Progress | None = None,
+    *,
+    members: Collection[str] | None = None,
 ) -> dict[str, Logits]:
     """Compute every member's logits (pairs,) float32, by as many threads as the engine wants.
+
+    `members` are those that score, None for all.
 
     `image_rows` and `caption_rows` (pairs,) are those of `pair_rows`. Raises EngineMemoryError if
     not even one pair fits the engine's memory, and DataError for a logit that is NaN.
     """
     graphs = context.graphs("pair_scorer")
+    if members is not None:
+        graphs = {name: graph for name, graph in graphs.items() if name in members}
     lengths = captions.lengths[caption_rows]
     ragged = all(graph.ragged is not None for graph in graphs.values())
     order = (
         _order_of_rows(image_rows, caption_rows) if ragged else np.lexsort((image_rows, lengths))
     )
-    result = {name: np.empty(len(order), dtype=np.float32) for name in context.configs}
+    result = {name: np.empty(len(order), dtype=np.float32) for name in graphs}
     rows = image_rows, caption_rows
     scoring = _PairScoring(context, images, captions, rows, order, graphs, result, ragged)
     batches = _even_batches(context, lengths) if ragged else _batches(context, lengths[order])
@@ -149,6 +158,7 @@ class _PairScoring:
             inputs = self.images.members[name].inputs(graph, engine, rows)
             logits = graph.run(inputs | texts[name] | index)["logits"]
             self.result[name][pairs] = engine.fetch(logits)
+        self.context.scored.add(dict.fromkeys(self.graphs, len(pairs)))
 
     def _images_of(
         self, pairs: NDArray[np.int64]

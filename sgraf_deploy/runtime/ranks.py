@@ -15,7 +15,7 @@ import numpy as np
 
 from sgraf_deploy.engines.ensemble import with_ensemble
 from sgraf_deploy.engines.near_counts import ROUNDED_SLACK, SLACK
-from sgraf_deploy.engines.ranks import RankCounts
+from sgraf_deploy.engines.ranks import RankCounter, RankCounts
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime import pairs
@@ -25,6 +25,7 @@ from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
 from sgraf_deploy.runtime.matrix import Matrix, Results, score_share
 from sgraf_deploy.runtime.part import Execution, check_same
 from sgraf_deploy.runtime.partial import PartialRanks, RankedWhole
+from sgraf_deploy.runtime.pruning import count_pruned
 from sgraf_deploy.runtime.share import Share
 from sgraf_deploy.runtime.thresholds import RankThresholds, make_thresholds
 from sgraf_deploy.runtime.tiles import Tiling
@@ -38,17 +39,21 @@ def count_ranks(
     captions_per_image: int,
     progress: Progress | None = None,
     out: Matrix | None = None,
+    *,
+    ensemble_only: bool = False,
 ) -> dict[str, RankCounts]:
     """Count the ranks of every ground truth in both directions, by member and for their ensemble.
 
-    `out` (images, captions) takes the similarities. Raises InputError unless every image has so
-    many captions, and DataError for a logit that is not finite.
+    `out` (images, captions) takes the similarities. With `ensemble_only` the members' own ranks are
+    not counted. Raises InputError unless every image has so many captions, and DataError for a
+    logit that is not finite.
     """
     thresholds = score_truths(context, images, captions, captions_per_image)
     share = Share.whole(context.tiling(len(images), captions.lengths))
-    return count_share(context, images, captions, thresholds, share, progress, out).counts(
-        thresholds
+    part = count_share(
+        context, images, captions, thresholds, share, progress, out, ensemble_only=ensemble_only
     )
+    return part.counts(thresholds)
 
 
 def score_truths(
@@ -74,7 +79,7 @@ def score_truths(
     return make_thresholds(Execution.of(context), truths, int(captions_per_image), slack)
 
 
-def count_share(
+def count_share(  # noqa: PLR0913  # what is counted, where, and who is told
     context: Context,
     images: EncodedImages,
     captions: EncodedCaptions,
@@ -82,8 +87,13 @@ def count_share(
     share: Share,
     progress: Progress | None = None,
     out: Matrix | None = None,
+    *,
+    ensemble_only: bool = False,
 ) -> PartialRanks:
     """Count what some tiles hold; `out` (images, captions) takes their similarities.
+
+    With `ensemble_only` the members' own ranks are not counted, and unless there is an `out`, they
+    score no more than the ensemble's ranks need.
 
     Raises InputError for thresholds of another scorer or of other images and captions, and
     DataError for a logit that is not finite.
@@ -93,12 +103,18 @@ def count_share(
     found, expected = ((each.images, each.captions) for each in (thresholds, tiling))
     if found != expected:
         raise InputError("images, captions of the thresholds", expected=expected, got=found)
-    counter = context.engine.rank_counter(thresholds.values)
-    results = Results(similarities=out, ranks=counter)
-    score_share(context, images, captions, results, share, progress)
+    models = thresholds.models[-1:] if ensemble_only else thresholds.models
+    if ensemble_only and out is None and context.prunes:
+        values = thresholds.values.only(*models)
+        counter: RankCounter = count_pruned(context, images, captions, values, share, progress)
+    else:
+        counter = context.engine.rank_counter(thresholds.values)
+        results = Results(similarities=out, ranks=counter)
+        score_share(context, images, captions, results, share, progress)
     touched = share.touched(thresholds.values.captions_per_image)
+    tallies = counter.tallies(touched)
     whole = RankedWhole(**_whole(execution, tiling), thresholds=thresholds.digest)
-    return PartialRanks(whole, share.numbers, touched, counter.tallies(touched))
+    return PartialRanks(whole, share.numbers, touched, {name: tallies[name] for name in models})
 
 
 def find_best(

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from sgraf_deploy.config import Direction
 from sgraf_deploy.data.regions import not_finite, readable
-from sgraf_deploy.engines.ensemble import Logits, ensemble_logits
+from sgraf_deploy.engines.ensemble import Logits
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.runtime import pairs
+from sgraf_deploy.runtime.best import best_logits, cut_lists
 from sgraf_deploy.runtime.context import Context
 from sgraf_deploy.runtime.encode import check_regions_layout, encode_captions, encode_images
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages, name_of
@@ -83,7 +84,8 @@ def rerank_many(
     else:
         queries, query_rows = _encoded_images(context, calls)
     query_rows = np.repeat(query_rows, np.diff(ends, prepend=0))
-    logits = _distinct_logits(context, queries, gallery, query_rows, gallery_rows)
+    sizes = [(len(rows), call.top_k) for call, (rows, _) in zip(calls, chosen, strict=True)]
+    logits = _distinct_logits(context, queries, gallery, query_rows, gallery_rows, sizes)
     return [
         rank(direction, part, call.top_k, ids)
         for call, (_, ids), part in zip(calls, chosen, np.split(logits, ends[:-1]), strict=True)
@@ -96,15 +98,20 @@ def _distinct_logits(
     gallery: EncodedImages | EncodedCaptions,
     query_rows: NDArray[np.int32],
     gallery_rows: NDArray[np.int32],
+    sizes: Sequence[tuple[int, int | None]],
 ) -> Logits:
-    """Compute the logits to rank by of pairs, (pairs,) float32; equal pairs are scored once."""
+    """Compute the logits to rank by of pairs, (pairs,) float32; equal pairs are scored once.
+
+    `sizes` say how many pairs each call has, and how many of the best it wants: the others may be
+    -inf.
+    """
     *distinct, places = pairs.distinct_pairs(query_rows, gallery_rows)
     rows = [each.astype(np.int32) for each in distinct]
     if isinstance(gallery, EncodedImages):
         sides: Any = gallery, queries, *reversed(rows)
     else:
         sides = queries, gallery, *rows
-    return ensemble_logits(pairs.pair_logits(context, *sides))[places]
+    return best_logits(context, *sides, lists=cut_lists(places, sizes))[places]
 
 
 def _checked(

@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from sgraf_deploy.engines.ensemble import Logits
 from sgraf_deploy.runtime import matrix, requests
+from sgraf_deploy.runtime.best import PairList, best_logits, best_of_all
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages, name_of
 from sgraf_deploy.runtime.exchange import Exchange
 from sgraf_deploy.runtime.opened import Captions, Images
+from sgraf_deploy.runtime.pairs import Index, pair_rows
 from sgraf_deploy.runtime.requests import Query, RerankCall
 from sgraf_deploy.runtime.rerank import (
     Ids,
@@ -64,7 +67,10 @@ class Reranking(Exchange):
             sides = self._checked(wanted, candidates)
             names = check_ids(ids, len(sides[1]))
         encoded = self._encoded(*sides, queries=direction == "text_to_image")
-        logits = matrix.ensemble_matrix(self._context, *encoded)
+        if top_k is not None and self._context.prunes:
+            logits = best_of_all(self._context, *encoded, int(top_k))
+        else:
+            logits = matrix.ensemble_matrix(self._context, *encoded)
         return rank(direction, logits.reshape(-1), top_k, names)
 
     def rank(
@@ -111,3 +117,31 @@ class Reranking(Exchange):
         requests.check_gallery(gallery)
         self._context.origin.check(gallery.origin, name_of(gallery))
         return requests.rerank_many(self._context, self._reader, calls, gallery)
+
+    def best_pairs(
+        self,
+        images: EncodedImages,
+        captions: EncodedCaptions,
+        image_index: Index,
+        caption_index: Index,
+        lists: Sequence[PairList],
+    ) -> Logits:
+        """Compute the logits to rank by of single pairs, (pairs,) float32, for lists of the best.
+
+        The indices are those of `logits_pairs`, and every pair is in a list. What is not among the
+        best of any list may be -inf, as its own logit then decides nothing. Members are left out
+        where that cannot change which the best are, nor their logits: see `load`.
+
+        Raises:
+            DataError: as `logits_pairs`.
+
+        Example:
+            >>> best_two = [sgraf_deploy.PairList(np.arange(6), 2)]
+            >>> logits = scorer.best_pairs(images, captions, np.arange(6), [0] * 6, best_two)
+            >>> order = np.argsort(-logits, kind="stable")[:2]
+            >>> order.tolist() == scorer.rerank(captions[0], images, 2).indices.tolist()
+            True
+        """
+        one, other = self._checked(images, captions)
+        rows = pair_rows(image_index, caption_index, len(one), len(other))
+        return best_logits(self._context, images, captions, *rows, lists=lists)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,16 +22,14 @@ from sgraf_deploy.engines.registry import open_engine
 from sgraf_deploy.gate.engines import gate_engine
 from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime import matrix, pairs, ranks
-from sgraf_deploy.runtime.arguments import check_cache, check_load, merge_options
+from sgraf_deploy.runtime.arguments import check_kept, check_load, merge_options
 from sgraf_deploy.runtime.caption_cache import DEFAULT_CACHE_BYTES
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
 from sgraf_deploy.runtime.opened import Captions, Images
 from sgraf_deploy.runtime.outputs import check_outputs, name_outputs
+from sgraf_deploy.runtime.pairs import Index
 from sgraf_deploy.runtime.sharing import Sharing
 from sgraf_deploy.runtime.tiles import TileLimits, TileShape, Tiling
-
-Index = Sequence[int] | NDArray[Any]
-"""Rows, (pairs,) integers from 0."""
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +46,7 @@ def load(  # noqa: PLR0913  # what it takes is the public face of a dozen module
     tile: TileShape | None = None,
     max_words: int | None = MAX_WORDS,
     caption_cache: int = DEFAULT_CACHE_BYTES,
+    prune: bool = True,
 ) -> Scorer:
     """Open a bundle for scoring, with all of its graphs, so that damage shows now and not later.
 
@@ -66,6 +64,7 @@ def load(  # noqa: PLR0913  # what it takes is the public face of a dozen module
         tile: A fixed size of the tiles, in place of the size that the budget gives.
         max_words: The most tokens of a caption, `<start>` and `<end>` included; None for any.
         caption_cache: Bytes of encoded queries that are kept, 64 MiB by default; 0 keeps none.
+        prune: Whether members are left out where they cannot change a result, on engine native.
 
     Raises:
         BundleError: a bundle, or a compiled plan, that cannot be used or fetched.
@@ -76,18 +75,15 @@ def load(  # noqa: PLR0913  # what it takes is the public face of a dozen module
     Example:
         >>> with sgraf_deploy.load("f8k.sgraf") as scorer:
         ...     similarities = scorer.score(regions, ["two dogs play in the snow"])
-        >>> similarities.shape, similarities.dtype
-        ((6, 1), dtype('float32'))
         >>> sgraf_deploy.load("f8k.sgraf", engine="ort", precision="fp32", threads=2)
         Scorer(f8k.sgraf, ort, fp32 on cpu)
     """
     check_load(bundle, engine, precision, device, threads, options, memory_budget, tile, max_words)
-    check_cache(caption_cache)
+    check_kept(caption_cache, prune)
     wanted = merge_options(options, device=device, threads=threads)
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     choice = choose(Request(engine, precision, wanted.device), Machine(opened, wanted))
-    _say(engine, choice, opened)
-    running = _open(opened, choice, wanted)
+    running = _open(opened, choice, wanted, engine)
     return Scorer(
         opened,
         running,
@@ -96,11 +92,13 @@ def load(  # noqa: PLR0913  # what it takes is the public face of a dozen module
         tile=tile,
         max_words=max_words,
         caption_cache=caption_cache,
+        prune=prune,
     )
 
 
-def _open(bundle: Bundle, choice: Choice, options: EngineOptions) -> Engine:
+def _open(bundle: Bundle, choice: Choice, options: EngineOptions, asked: str) -> Engine:
     """Open the chosen engine and all graphs; compare plans that were never compared before."""
+    _say(asked, choice, bundle)
     options = replace(options, device=choice.device)
     running = open_engine(choice.engine, bundle, choice.precision, options)
     try:
@@ -229,6 +227,7 @@ class Scorer(Sharing):
         captions: Captions,
         captions_per_image: int = 5,
         *,
+        ensemble_only: bool = False,
         out: NDArray[np.float32] | None = None,
         progress: Progress | None = None,
     ) -> dict[str, RankCounts]:
@@ -238,6 +237,10 @@ class Scorer(Sharing):
         Caption `captions_per_image * i + j` belongs to image `i`. Tiles are counted where they are
         scored, on a GPU on the GPU, so that no matrix is held; ties rank last. `out` takes the
         similarities on the way, as in `score`.
+
+        With `ensemble_only` the members' own ranks are not counted. The most costly members then
+        score only the pairs with which they can change the ensemble's ranks, where the engine
+        allows that (see `load`) and there is no `out`; the counts are the same.
 
         Raises:
             InputError: an image has another number of captions.
@@ -252,7 +255,15 @@ class Scorer(Sharing):
         if out is not None:
             check_outputs({"out": out}, (len(sides[0]), len(sides[1])), (images, captions))
         one, other = self._encoded(*sides)
-        return ranks.count_ranks(self._context, one, other, captions_per_image, progress, out)
+        return ranks.count_ranks(
+            self._context,
+            one,
+            other,
+            captions_per_image,
+            progress,
+            out,
+            ensemble_only=ensemble_only,
+        )
 
     def score_pairs(
         self,

@@ -91,7 +91,7 @@ class Sharing(Reranking):
         one, other = self._encoded(*self._checked(images, captions))
         return ranks.score_truths(self._context, one, other, captions_per_image)
 
-    def count_tiles(
+    def count_tiles(  # noqa: PLR0913  # what is counted, where, and who is told
         self,
         images: Images,
         captions: Captions,
@@ -100,6 +100,7 @@ class Sharing(Reranking):
         *,
         tiling: Tiling | None = None,
         first_image: int = 0,
+        ensemble_only: bool = False,
         progress: Progress | None = None,
     ) -> PartialRanks:
         """Count in some tiles what `count_ranks` counts in all; parts add up to the same counts.
@@ -109,7 +110,8 @@ class Sharing(Reranking):
         made it; without it, this scorer's own. `images` may be those alone that the tiles hold, of
         which the first is the tiling's image `first_image`; `captions` are all of them. Whoever
         shares the tiles takes the same encoded images and captions: the last bits of a caption
-        depend on those that are encoded with it.
+        depend on those that are encoded with it. `ensemble_only` is that of `count_ranks`, and all
+        parts take the same.
 
         Raises:
             InputError: tiles that the tiling has not, or one twice; a tiling of other sizes, or
@@ -128,7 +130,9 @@ class Sharing(Reranking):
         check_kind("thresholds", thresholds, RankThresholds)
         one, other = self._encoded(*self._checked(images, captions))
         share = self._share(one, other, tiles, tiling, first_image)
-        return ranks.count_share(self._context, one, other, thresholds, share, progress)
+        return ranks.count_share(
+            self._context, one, other, thresholds, share, progress, ensemble_only=ensemble_only
+        )
 
     def top_k_tiles(
         self,

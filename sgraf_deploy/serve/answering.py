@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sgraf_deploy.engines.ensemble import Logits, ensemble_logits
+from sgraf_deploy.engines.ensemble import Logits
 from sgraf_deploy.errors import DataError, InputError
 from sgraf_deploy.gallery.chunks import CHUNK_BYTES, gather_chunks, records_in
 from sgraf_deploy.gallery.store import Gallery
+from sgraf_deploy.runtime.best import PairList, cut_lists
 from sgraf_deploy.runtime.encoded import EncodedImages
 from sgraf_deploy.runtime.pairs import distinct_pairs
 from sgraf_deploy.runtime.rerank import rank
@@ -46,6 +47,8 @@ class Timings(Protocol):
 
 class Answerer:
     """Answers calls with the images of a gallery; its scores are those of `Scorer.rerank`.
+
+    Of a call with `top_n` only the best are scored by every member, where the scorer can do that.
 
     Captions of all calls are read and encoded together, each once; so are regions; images of the
     gallery are gathered once each, `chunk_bytes` of them at a time; then all pairs are scored,
@@ -117,6 +120,7 @@ class Answerer:
         imaged = [batch.image_row(part) for part in images]
         batch.captions += captioned * (call.pairs // len(captioned))  # one query, or every document
         batch.images += imaged * (call.pairs // len(imaged))
+        batch.sizes.append((call.pairs, call.top_n))
         tokens = sum(len(ids) for ids in captions.token_ids)
         return _Read(call, slice(start, len(batch.images)), captions.warnings, tokens)
 
@@ -130,8 +134,9 @@ class Answerer:
             image_rows = row_of[np.where(wanted < 0, len(batch.stored) - 1 - wanted, wanted)]
             pairs = np.flatnonzero(image_rows >= 0)
             before = self._clock()
-            found = scorer.logits_pairs(images, captions, image_rows[pairs], caption_rows[pairs])
-            logits[pairs] = ensemble_logits(found)
+            index = image_rows[pairs], caption_rows[pairs]
+            lists = batch.lists(places, pairs)
+            logits[pairs] = scorer.best_pairs(images, captions, *index, lists)
             score_s += self._clock() - before
         batch.logits = logits[places]
         return score_s
@@ -155,8 +160,9 @@ class _Batch:
     """The captions and images of calls, each once, and the pairs of them that are asked for.
 
     `images` holds for each pair the place of its image in `stored`, or −1 − its place in `regions`;
-    `captions` the row of its caption. `logits` (pairs,) float32 are NaN where the gallery has no
-    image. `bundles` are those of an `Answer`.
+    `captions` the row of its caption. `sizes` are the number of pairs of each call, and how many of
+    the best it wants. `logits` (pairs,) float32 are NaN where the gallery has no image, and may be
+    -inf where the pair is not among the best. `bundles` are those of an `Answer`.
     """
 
     bundles: tuple[str, ...]
@@ -165,9 +171,20 @@ class _Batch:
     regions: list[NDArray[Any]] = field(default_factory=list)
     captions: list[int] = field(default_factory=list)
     images: list[int] = field(default_factory=list)
+    sizes: list[tuple[int, int | None]] = field(default_factory=list)
     logits: Logits = field(default_factory=lambda: np.empty(0, np.float32))
     _caption_rows: dict[bytes, int] = field(default_factory=dict)
     _region_rows: dict[bytes, int] = field(default_factory=dict)
+
+    def lists(self, places: NDArray[np.int64], here: NDArray[np.int64]) -> list[PairList]:
+        """The calls' lists of the distinct pairs that are `here`, as places among these.
+
+        `places` are those of all pairs among the distinct ones.
+        """
+        row_of = np.full(int(places.max()) + 1, -1, np.int64)
+        row_of[here] = np.arange(len(here))
+        found = (replace(each, pairs=row_of[each.pairs]) for each in cut_lists(places, self.sizes))
+        return [replace(each, pairs=each.pairs[each.pairs >= 0]) for each in found]
 
     def caption_row(self, ids: NDArray[np.int32]) -> int:
         """The row of a caption, which equal ones share."""

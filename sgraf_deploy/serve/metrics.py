@@ -147,6 +147,11 @@ class _StateCollector(Collector):
         yield CounterMetricFamily("sgraf_cache_hits", text, hits)
         text = "Captions that were encoded and put into the cache."
         yield CounterMetricFamily("sgraf_cache_misses", text, misses)
+        text = "Pairs that each member scored; those that cannot change an answer are left out."
+        scored = CounterMetricFamily("sgraf_scored_pairs", text, labels=["member"])
+        for member, pairs in self._scorer.scored_pairs().items():
+            scored.add_metric([member], pairs)
+        yield scored
         hits, misses = self._gallery.resident_counts()
         yield GaugeMetricFamily("sgraf_gallery_images", "Images of the gallery.", images)
         text = "Bytes that the gallery's records and index take."

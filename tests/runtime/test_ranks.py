@@ -12,6 +12,7 @@ import torch
 from support.fake_cuda import FakeCuda
 from support.fake_engine import FakeEngine
 from support.host_kernel import HostKernel
+from support.parts import check_ranks as check
 from support.refusals import naming, refused
 from support.small_models import random_captions, random_regions
 from support.trt_world import TrtWorld
@@ -19,10 +20,9 @@ from support.trt_world import TrtWorld
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.config import ensemble_name
 from sgraf_deploy.engines.ensemble import with_ensemble
-from sgraf_deploy.engines.ranks import HostRankCounter, RankCounts, Thresholds
+from sgraf_deploy.engines.ranks import HostRankCounter, Thresholds
 from sgraf_deploy.engines.torch.ranks import TorchRankCounter
 from sgraf_deploy.errors import DataError, InputError
-from sgraf_deploy.evaluation.recall import rank_matrix
 from sgraf_deploy.runtime import Scorer, TileShape, load
 from sgraf_deploy.runtime.tiles import TileLimits
 
@@ -56,15 +56,6 @@ def scorer(request: pytest.FixtureRequest, bundle: Bundle, tmp_path: Path) -> It
         return
     with load(bundle, engine=request.param, tile=TileShape(3, 4)) as made:
         yield made
-
-
-def check(found: RankCounts, matrix: Any, per_image: int = PER_IMAGE) -> None:
-    """The counts are those of the matrix."""
-    ranks = rank_matrix(matrix, per_image)
-    for direction in ("image_to_text", "text_to_image"):
-        np.testing.assert_array_equal(getattr(found, direction), getattr(ranks, direction))
-    assert np.count_nonzero(found.level_image_to_text) == ranks.tied_image_to_text
-    assert np.count_nonzero(found.level_text_to_image) == ranks.tied_text_to_image
 
 
 def test_ranks_are_those_of_the_matrix(scorer: Scorer, inputs: tuple[Any, Any]) -> None:

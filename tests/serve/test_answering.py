@@ -140,14 +140,14 @@ def test_equal_documents_keep_their_order(server: Server) -> None:
 def test_equal_documents_are_scored_once(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that rounds by the place in a batch cannot order them."""
     scored: list[int] = []
-    logits_pairs = Scorer.logits_pairs
+    best_pairs = Scorer.best_pairs
 
     def by_place(self: Scorer, *sides: Any) -> Any:
-        found = logits_pairs(self, *sides)
+        found = best_pairs(self, *sides)
         scored.append(len(sides[2]))
-        return {name: each + np.arange(len(each), dtype=np.float32) for name, each in found.items()}
+        return found + np.arange(len(found), dtype=np.float32)
 
-    monkeypatch.setattr(Scorer, "logits_pairs", by_place)
+    monkeypatch.setattr(Scorer, "best_pairs", by_place)
     other, sent = IMAGE_IDS.index("photo1.jpg"), RegionsArray(REGIONS[3])
     half = REGIONS[3].astype(np.float16).astype(np.float32)
     calls = [

@@ -17,6 +17,8 @@ import numpy as np
 from support.small_models import SGR, random_captions, random_regions
 
 import sgraf_deploy
+from sgraf_deploy.engines.ranks import RankCounts
+from sgraf_deploy.evaluation.recall import rank_matrix
 from sgraf_deploy.runtime import PartialRanks, RankThresholds, Scorer, TileShape, Tiling, load
 
 IMAGES, PER_IMAGE, PARTS, KILLED = 7, 5, 5, 2
@@ -77,6 +79,15 @@ def near_ties(models: int = 2) -> dict[str, Any]:
     eps = np.finfo(np.float32).eps
     names = ("sgr", "saf", "sgr-2")[:models]
     return {n: (1 + rng.integers(-4, 5, shape) * eps).astype(np.float32) for n in names}
+
+
+def check_ranks(found: RankCounts, matrix: Any, per_image: int = PER_IMAGE) -> None:
+    """The counts are those of the matrix."""
+    ranks = rank_matrix(matrix, per_image)
+    for direction in ("image_to_text", "text_to_image"):
+        np.testing.assert_array_equal(getattr(found, direction), getattr(ranks, direction))
+    assert np.count_nonzero(found.level_image_to_text) == ranks.tied_image_to_text
+    assert np.count_nonzero(found.level_text_to_image) == ranks.tied_text_to_image
 
 
 if __name__ == "__main__":

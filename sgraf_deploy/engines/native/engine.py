@@ -20,6 +20,7 @@ from sgraf_deploy.config import (
     signature,
 )
 from sgraf_deploy.engines.base import EngineOptions, Graph, TileAdvice
+from sgraf_deploy.engines.bounds import ANY, Range, filtration_range
 from sgraf_deploy.engines.buffers import Buffer, Sizes, shape_of
 from sgraf_deploy.engines.native.library import MAX_STEPS, NativeModel, instruction_sets
 from sgraf_deploy.engines.native.probe import check_graph
@@ -39,6 +40,7 @@ class NativeEngine(OrtEngine):
     """
 
     name = "native"
+    exact_pairs = True
     tile_advice = TileAdvice(
         intermediate_bytes=16 * 2**20, smallest_share=25, smallest_flop=6e7, words=120
     )
@@ -48,6 +50,7 @@ class NativeEngine(OrtEngine):
         """Take the graphs of `bundle`, in fp32; InputError for a device but the CPU."""
         super().__init__(bundle, precision, options)
         self._models: dict[str, NativeModel] = {}
+        self._ranges: dict[str, Range] = {}
 
     @classmethod
     def check_available(cls, device: str) -> None:
@@ -59,6 +62,11 @@ class NativeEngine(OrtEngine):
         """Release sessions and weights."""
         super().close()
         self._models.clear()
+
+    def logit_range(self, member: str) -> Range:
+        """What the last layer of a SAF allows; of an SGR, whose last vector has any norm, all."""
+        self.open(member, "scorer")
+        return self._ranges[member]
 
     def _open(self, member: str, graph: GraphName) -> Graph:
         if "scorer" not in graph:
@@ -91,7 +99,10 @@ class NativeEngine(OrtEngine):
                 hint="use --engine ort",
             )
         path = self._bundle.graph_path(member, "scorer", self._precision)
-        return self._model(member, read_weights(path, config))
+        weights = read_weights(path, config)
+        last = weights["similarity.weight"], weights["similarity.bias"]
+        self._ranges[member] = filtration_range(*last) if config.module == "SAF" else ANY
+        return self._model(member, weights)
 
     def _model(self, member: str, weights: Mapping[str, NDArray[np.float32]]) -> NativeModel:
         """What scores; `bench profile` has one that takes the time of its stages."""

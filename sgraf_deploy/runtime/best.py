@@ -1,0 +1,200 @@
+"""The best candidates by the ensemble's logit, found exactly without every member's every pair.
+
+The cheapest member scores all pairs. From its logits follows the most that the ensemble's can be
+(`engines.bounds`); in that order the next members score the pairs, in batches of growing size,
+until no other pair can reach the k-th best of its list. Batches follow from logits and numbers of
+pairs alone, never from time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgraf_deploy.engines.ensemble import Logits, combine_logits, ensemble_logits
+from sgraf_deploy.runtime import pairs
+from sgraf_deploy.runtime.context import Context
+from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
+from sgraf_deploy.runtime.matrix import member_matrix
+from sgraf_deploy.runtime.pruning import WHOLE
+from sgraf_deploy.runtime.share import Share
+
+LEAST = 16
+"""The fewest pairs of a list that are scored at a time: as many as fill the compiled kernels."""
+
+GROWTH = 4
+"""How many times as many pairs each batch of a list holds as the one before."""
+
+
+@dataclass(frozen=True, eq=False)
+class PairList:
+    """Pairs of which the best are wanted: `pairs` (any,) int64 are places in an index, each once.
+
+    `top_k` is how many, None for all.
+
+    Example:
+        >>> both = sgraf_deploy.PairList(np.arange(6), 2), sgraf_deploy.PairList(np.arange(6, 12))
+        >>> logits = scorer.best_pairs(images, captions, [*range(6)] * 2, [0] * 6 + [1] * 6, both)
+        >>> logits.shape, int((logits[:6] > -np.inf).sum()) >= 2
+        ((12,), True)
+    """
+
+    pairs: NDArray[np.int64]
+    top_k: int | None = None
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether some pairs are not wanted."""
+        return self.top_k is not None and self.top_k < len(self.pairs)
+
+
+def cut_lists(places: NDArray[np.int64], sizes: Sequence[tuple[int, int | None]]) -> list[PairList]:
+    """Cut places of pairs into lists that follow each other, by their lengths and `top_k`.
+
+    A place may be in a list several times.
+
+    Example:
+        >>> [each.pairs.tolist() for each in cut_lists(np.array([4, 1, 4, 2]), [(3, 1), (1, None)])]
+        [[1, 4], [2]]
+    """
+    ends = np.cumsum([size for size, _ in sizes])
+    parts = np.split(places, ends[:-1])
+    return [PairList(np.unique(part), k) for part, (_, k) in zip(parts, sizes, strict=True)]
+
+
+def best_of_all(
+    context: Context, images: EncodedImages, captions: EncodedCaptions, top_k: int
+) -> Logits:
+    """The logits (images · captions,) of all pairs, as far as one list needs; see `best_logits`.
+
+    The context prunes.
+    """
+    rows = np.arange(len(images) * len(captions))
+    image_rows, caption_rows = np.divmod(rows.astype(np.int32), max(1, len(captions)))
+    index, lists = (image_rows, caption_rows), [PairList(rows, top_k)]
+    return _Search(context, images, captions, index, lists, is_matrix=True).run()
+
+
+def best_logits(
+    context: Context,
+    images: EncodedImages,
+    captions: EncodedCaptions,
+    image_rows: NDArray[np.int32],
+    caption_rows: NDArray[np.int32],
+    *,
+    lists: Sequence[PairList],
+) -> Logits:
+    """The logits to rank by of pairs, (pairs,) float32, as far as lists of the best need them.
+
+    Every pair is in a list. Where a pair is among the best of none it may be -inf; all others have
+    the ensemble's own bits, those that tie with the last of a list's best included. Raises as
+    `pairs.pair_logits`, for the logits that are computed.
+    """
+    if not context.prunes or not any(each.is_cut for each in lists):
+        found = pairs.pair_logits(context, images, captions, image_rows, caption_rows)
+        return ensemble_logits(found)
+    return _Search(context, images, captions, (image_rows, caption_rows), lists).run()
+
+
+class _Search:
+    """What is known of the pairs so far."""
+
+    def __init__(
+        self,
+        context: Context,
+        images: EncodedImages,
+        captions: EncodedCaptions,
+        rows: tuple[NDArray[np.int32], NDArray[np.int32]],
+        lists: Sequence[PairList],
+        *,
+        is_matrix: bool = False,
+    ) -> None:
+        self._is_matrix = is_matrix
+        self._share: Share | None = None
+        self._context, self._images, self._captions = context, images, captions
+        self._rows, self._lists = rows, lists
+        count = len(rows[0])
+        self._members, self._rests = context.by_cost, context.rests()
+        self._found = {name: np.empty(count, np.float32) for name in self._members}
+        self._level = np.zeros(count, np.int64)
+        """How many members, in the order of their cost, have scored each pair."""
+        self._upper = np.full(count, np.inf, np.float32)
+        self._logits = np.full(count, -np.inf, np.float32)
+
+    def run(self) -> Logits:
+        """Score what the lists need; returns the logits."""
+        places, size = np.arange(len(self._level)), 1
+        while len(places):
+            for level in np.unique(self._level[places]).tolist():
+                self._score(places[self._level[places] == level], level)
+            places = np.unique(np.concatenate([self._next(each, size) for each in self._lists]))
+            if not len(places):
+                places = self._damaged(np.flatnonzero(self._level < len(self._members)))
+            size *= GROWTH
+        return self._logits
+
+    def _score(self, places: NDArray[np.int64], level: int) -> None:
+        """Have the next member score pairs, of which so many members are known."""
+        name = self._members[level]
+        self._found[name][places] = self._logits_of(places, name)
+        self._level[places] = level + 1
+        if level + 1 == len(self._members):
+            # In the bundle's order, in which sums of several members are rounded.
+            members = (self._found[each][places] for each in self._context.configs)
+            self._logits[places] = combine_logits(*members)
+            return
+        known = [self._found[each][places] for each in self._members[: level + 1]]
+        self._upper[places] = self._rests[level].upper(known)
+
+    def _logits_of(self, places: NDArray[np.int64], name: str) -> Logits:
+        """A member's logits of pairs; of nearly all of a matrix by tiles, which take less time."""
+        sides = self._context, self._images, self._captions
+        if self._is_matrix and len(places) >= WHOLE * len(self._level):
+            if self._share is None:
+                lengths = self._captions.lengths
+                self._share = Share.whole(self._context.tiling(len(self._images), lengths))
+            return member_matrix(*sides, name, self._share).reshape(-1)[places]
+        image_rows, caption_rows = (side[places] for side in self._rows)
+        return pairs.pair_logits(*sides, image_rows, caption_rows, members=(name,))[name]
+
+    def _next(self, wanted: PairList, size: int) -> NDArray[np.int64]:
+        """The pairs of a list that are scored next, those with the highest bounds."""
+        places = wanted.pairs
+        unknown = places[self._level[places] < len(self._members)]
+        if not wanted.is_cut or wanted.top_k is None:
+            return unknown
+        first = size == 1
+        # As long as nothing is known, as if the first member's list were the ensemble's.
+        known = self._found[self._members[0]] if first else self._logits
+        is_open = self._upper[unknown] >= _highest(known[places], wanted.top_k)
+        left = unknown if first else unknown[is_open]
+        most = size * max(LEAST, wanted.top_k)
+        if len(left) <= most or np.count_nonzero(is_open) >= WHOLE * len(unknown):
+            return left
+        return left[np.argsort(-self._upper[left], kind="stable")[:most]]
+
+    def _damaged(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those pairs whose image or caption has a vector that is not finite, in any member.
+
+        All members score them, which finds what no bound tells of.
+        """
+        engine, found = self._context.engine, [np.zeros(0, np.int64)]
+        for name in self._members[1:] if len(places) else ():
+            vectors = (
+                self._images.members[name].image_global,
+                self._captions.members[name].text_global,
+            )
+            for vector, rows in zip(vectors, self._rows, strict=True):
+                chosen, back = np.unique(rows[places], return_inverse=True)
+                finite = np.isfinite(engine.fetch(engine.gather(vector, chosen.astype(np.int32))))
+                found.append(places[~np.asarray(finite.all(axis=1))[back]])
+        return np.unique(np.concatenate(found))
+
+
+def _highest(logits: Logits, k: int) -> float:
+    """The k-th highest of at least k logits; the lowest number of all if it is not finite."""
+    found = -np.partition(-logits, k - 1)[k - 1]
+    return float(found) if np.isfinite(found) else -np.inf
