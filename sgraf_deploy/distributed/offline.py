@@ -161,7 +161,11 @@ def evaluate_job(
             split_name,
             (identity.images, plan.words.captions, identity.captions_per_image),
         )
-        | {"ranks_from": EvalOptions().ranks_from, "workers": runner.workers},
+        | {
+            "ranks_from": EvalOptions().ranks_from,
+            "scored_share": dict.fromkeys(bundle.manifest.members, 1.0),  # Of all models: all.
+            "workers": runner.workers,
+        },
         of_the_data=plan.findings,
         of_the_ranks=chance_findings(rank_reports(ranks)),
     )
