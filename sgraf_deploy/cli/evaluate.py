@@ -245,7 +245,7 @@ def _lines(result: Evaluation) -> Iterator[str]:
         f"in {result.seconds['score']:.1f} s ({rate:,.0f} pairs/s)"
     )
     if others:
-        yield _scored(run["scored_share"], result.reports)
+        yield shares_line(run["scored_share"], result.reports)
     yield ""
     ties = {
         "last": "a tied ground truth ranks last",
@@ -269,7 +269,7 @@ def _lines(result: Evaluation) -> Iterator[str]:
     yield f"queries with a tied ground truth, of {queries:,}: {', '.join(tied)}"
 
 
-def _scored(shares: dict[str, float], reports: Collection[str]) -> str:
+def shares_line(shares: dict[str, float], reports: Collection[str]) -> str:
     """Which share of the pairs each member scored, and why."""
     if min(shares.values()) < 1.0:
         falling = sorted(shares.items(), key=lambda each: -each[1])

@@ -179,14 +179,13 @@ class HostRankCounter(RankCounter):
     ) -> NDArray[np.bool_]:
         """Which pairs of a tile (images, captions) have to be known; where there is one model.
 
-        They are the ground truths, and where bounds of the logit leave open on which side of the
-        image's threshold or of the caption's it lies.
+        They are those of which bounds of the logit leave open on which side of the image's
+        threshold or of the caption's it lies: ground truths, too, which lie at their own.
         """
         (name,) = self._truths
         rows = first_image + np.arange(len(lower))
         needed = self._images[name].open(rows, lower, upper)
         needed |= self._captions[name].open(columns, lower.T, upper.T).T
-        needed[self._own(rows, columns)] = True
         return needed
 
     def _own(

@@ -73,9 +73,9 @@ def best_of_all(
     The context prunes.
     """
     rows = np.arange(len(images) * len(captions))
-    sides = (each.astype(np.int32) for each in np.divmod(rows, len(captions)))
-    search = _Search(context, images, captions, *sides, [PairList(rows, top_k)], is_matrix=True)
-    return search.run()
+    image_rows, caption_rows = np.divmod(rows.astype(np.int32), max(1, len(captions)))
+    index, lists = (image_rows, caption_rows), [PairList(rows, top_k)]
+    return _Search(context, images, captions, index, lists, is_matrix=True).run()
 
 
 def best_logits(
@@ -93,10 +93,10 @@ def best_logits(
     the ensemble's own bits, those that tie with the last of a list's best included. Raises as
     `pairs.pair_logits`, for the logits that are computed.
     """
-    sides = context, images, captions, image_rows, caption_rows
     if not context.prunes or not any(each.is_cut for each in lists):
-        return ensemble_logits(pairs.pair_logits(*sides))
-    return _Search(*sides, lists).run()
+        found = pairs.pair_logits(context, images, captions, image_rows, caption_rows)
+        return ensemble_logits(found)
+    return _Search(context, images, captions, (image_rows, caption_rows), lists).run()
 
 
 class _Search:
@@ -107,8 +107,7 @@ class _Search:
         context: Context,
         images: EncodedImages,
         captions: EncodedCaptions,
-        image_rows: NDArray[np.int32],
-        caption_rows: NDArray[np.int32],
+        rows: tuple[NDArray[np.int32], NDArray[np.int32]],
         lists: Sequence[PairList],
         *,
         is_matrix: bool = False,
@@ -116,8 +115,8 @@ class _Search:
         self._is_matrix = is_matrix
         self._share: Share | None = None
         self._context, self._images, self._captions = context, images, captions
-        self._rows, self._lists = (image_rows, caption_rows), lists
-        count = len(image_rows)
+        self._rows, self._lists = rows, lists
+        count = len(rows[0])
         self._members, self._rests = context.by_cost, context.rests()
         self._found = {name: np.empty(count, np.float32) for name in self._members}
         self._level = np.zeros(count, np.int64)
@@ -158,8 +157,8 @@ class _Search:
                 lengths = self._captions.lengths
                 self._share = Share.whole(self._context.tiling(len(self._images), lengths))
             return member_matrix(*sides, name, self._share).reshape(-1)[places]
-        rows = (side[places] for side in self._rows)
-        return pairs.pair_logits(*sides, *rows, members=(name,))[name]
+        image_rows, caption_rows = (side[places] for side in self._rows)
+        return pairs.pair_logits(*sides, image_rows, caption_rows, members=(name,))[name]
 
     def _next(self, wanted: PairList, size: int) -> NDArray[np.int64]:
         """The pairs of a list that are scored next, those with the highest bounds."""
@@ -182,15 +181,17 @@ class _Search:
 
         All members score them, which finds what no bound tells of.
         """
-        engine, damaged = self._context.engine, np.zeros(len(places), bool)
-        for side, rows in zip((self._images, self._captions), self._rows, strict=True):
-            chosen, back = np.unique(rows[places], return_inverse=True)
-            for name in self._members[1:] if len(places) else ():
-                buffers = side.members[name]
-                part = buffers.image_global if side is self._images else buffers.text_global
-                values = engine.fetch(engine.gather(part, chosen.astype(np.int32)))
-                damaged |= ~np.isfinite(values).all(axis=1)[back]
-        return places[damaged]
+        engine, found = self._context.engine, [np.zeros(0, np.int64)]
+        for name in self._members[1:] if len(places) else ():
+            vectors = (
+                self._images.members[name].image_global,
+                self._captions.members[name].text_global,
+            )
+            for vector, rows in zip(vectors, self._rows, strict=True):
+                chosen, back = np.unique(rows[places], return_inverse=True)
+                finite = np.isfinite(engine.fetch(engine.gather(vector, chosen.astype(np.int32))))
+                found.append(places[~np.asarray(finite.all(axis=1))[back]])
+        return np.unique(np.concatenate(found))
 
 
 def _highest(logits: Logits, k: int) -> float:

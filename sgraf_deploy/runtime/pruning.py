@@ -87,7 +87,7 @@ class _PrunedTiles(TileScoring):
         self.context.scored.add(scored)
 
     def _score(
-        self, tile: Tile, name: str, texts: Mapping[str, Buffer], needed: NDArray[np.bool_]
+        self, tile: Tile, name: str, texts: dict[str, Buffer], needed: NDArray[np.bool_]
     ) -> tuple[Logits, int]:
         """A member's logits (images, captions), 0 where they are not needed; how many it scored."""
         engine, inputs = self.context.engine, self.inputs(tile, name) | texts

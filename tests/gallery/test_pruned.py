@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.table_gallery import ALL, IDS, ONE, SOME, opened
+from support.table_gallery import ALL, IDS, IMAGES, ONE, SOME, opened
 
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.gallery.ranked import RerankRequest
@@ -44,6 +44,17 @@ def test_results_are_those_of_every_pair(
         np.testing.assert_array_equal(one.indices, other.indices)
         np.testing.assert_array_equal(one.logits, other.logits)
         assert np.isfinite(one.logits).all()
+    nothing = ("none.jpg",)
+    assert [each.missing for each in found[0]] == [
+        (),
+        nothing,
+        (),
+        (*nothing, "nor.jpg"),
+        (),
+        (),
+        (),
+    ]
+    assert [len(each) for each in found[0]] == [3, 2, 4, 0, 5, IMAGES, 1]
     assert scored[0]["saf"] == scored[1]["saf"] == scored[1]["sgr"]
     if chunk_bytes == ALL:
         assert scored[0]["sgr"] < 0.8 * scored[1]["sgr"]
