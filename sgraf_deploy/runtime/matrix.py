@@ -80,7 +80,7 @@ def member_matrix(
     result = np.empty((len(images), len(captions)), np.float32)
     graphs = {member: context.engine.open(member, "scorer")}
     results = Results(members={member: result})
-    _WholeTiles(context, images, captions, share, graphs, results).run(None)
+    WholeTiles(context, images, captions, share, graphs, results).run(None)
     return result
 
 
@@ -154,7 +154,7 @@ def score_share(
     even one pair fits, and DataError for a logit that is NaN.
     """
     graphs = context.graphs("scorer")
-    _WholeTiles(context, images, captions, share, graphs, results).run(progress)
+    WholeTiles(context, images, captions, share, graphs, results).run(progress)
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,7 +204,7 @@ class TileScoring(ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class _WholeTiles(TileScoring):
+class WholeTiles(TileScoring):
     """Tiles whose pairs are scored by every member."""
 
     results: Results
