@@ -24,6 +24,13 @@ _SHOWN = 3
 _LISTED = "the names of the photographs"
 
 
+def looks_like_photo(given: object) -> bool:
+    """Whether this may be a photograph: bytes, a path, or a text that ends as one's name does."""
+    if isinstance(given, str):
+        return os.path.splitext(given)[1][1:].lower() in SUFFIXES
+    return isinstance(given, bytes | os.PathLike)
+
+
 @dataclass(frozen=True)
 class Photo:
     """A photograph: the id under which its regions are kept, and its file."""

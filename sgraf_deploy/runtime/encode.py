@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from sgraf_deploy.data.regions import (
 from sgraf_deploy.engines.base import Engine, Graph
 from sgraf_deploy.engines.buffers import Array
 from sgraf_deploy.errors import DataError, EngineMemoryError, RegionsWarning
+from sgraf_deploy.features.paths import looks_like_photo
 from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime.caption_cache import CaptionCache
 from sgraf_deploy.runtime.context import Context
@@ -51,7 +51,7 @@ def check_regions_layout(regions: object, config: ModelConfig) -> NDArray[Any]:
         several = isinstance(regions, list | tuple)
         hint = "give numpy.stack(regions)" if several else "give numpy.asarray(regions)"
         given = regions[:1] if isinstance(regions, list | tuple) else [regions]
-        if any(isinstance(one, str | bytes | os.PathLike) for one in given):
+        if any(map(looks_like_photo, given)):
             hint = "Scorer.encode_photos takes photographs, of a bundle with an extractor"
         raise DataError(
             "regions",

@@ -32,9 +32,10 @@ STUCK_EXIT = 70
 """The exit code of a process whose engine hangs, if it cannot even end in order: EX_SOFTWARE."""
 
 _WATCH_S = 0.5
-_READ_S = 0.2
-"""Seconds in which connections that were just taken are read: uvicorn closes those without a
-request at once, and their clients would be left without an answer."""
+_TAKEN_S, _READ_S, _LOOK_S = 0.2, 2.0, 0.02
+"""Seconds in which the last connections are taken; in which those that were just taken may still
+send their request, as uvicorn closes them without one at once, and their clients would be left
+without an answer; and between two looks at them."""
 _LAST_S = 2.0
 """Seconds for the last answers to be written."""
 
@@ -222,10 +223,18 @@ class _Server(uvicorn.Server):
         )
         for listening in self.servers:
             listening.close()
-        await asyncio.sleep(_READ_S)
+        await asyncio.sleep(_TAKEN_S)
+        await self._read_last()
         await super().shutdown(sockets)
         refuse.cancel()
         self._watch.cancel()
+
+    async def _read_last(self) -> None:
+        """Wait for the first request of connections that have sent none yet, for a while."""
+        for _ in range(round((_READ_S - _TAKEN_S) / _LOOK_S)):
+            if all(getattr(each, "cycle", self) for each in self.server_state.connections):
+                return
+            await asyncio.sleep(_LOOK_S)
 
     def _drain(self) -> None:
         if not self._batcher.draining:
