@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -220,11 +220,6 @@ def differences(a: Recipe, b: Recipe) -> list[str]:
         for path in dict.fromkeys((*left, *right))
         if left.get(path) != right.get(path)
     ]
-
-
-def without_reference(recipe: Recipe) -> Recipe:
-    """The recipe as it is while it is being made: what comes out is not known."""
-    return replace(recipe, img_dim=0, reference=None)
 
 
 def _compared(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -63,8 +63,3 @@ class Session:
     def close(self) -> None:
         """Release the model."""
         self._session = None
-
-
-def runtime_version() -> str:
-    """The version of ONNX Runtime."""
-    return str(import_onnxruntime().__version__)

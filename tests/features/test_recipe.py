@@ -26,7 +26,6 @@ from sgraf_deploy.features.recipe import (
     Resizing,
     differences,
     read_recipe,
-    without_reference,
     write_recipe,
 )
 from sgraf_deploy.schema import encode
@@ -56,7 +55,7 @@ def test_a_recipe_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_a_recipe_that_was_never_made_whole_is_refused(tmp_path: Path) -> None:
-    write_recipe(tmp_path, without_reference(RECIPE))
+    write_recipe(tmp_path, replace(RECIPE, img_dim=0, reference=None))
     with refused(DataError, tmp_path / FILE, "reference"):
         read_recipe(tmp_path / FILE)
 
