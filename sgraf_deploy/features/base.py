@@ -28,6 +28,16 @@ class Features:
     boxes: NDArray[np.float32]
     confidence: NDArray[np.float32] | None
 
+    @classmethod
+    def joined(cls, features: Sequence[Features]) -> Features:
+        """Features of some pictures after others, of which there is one at least."""
+        confidence = [each.confidence for each in features if each.confidence is not None]
+        return cls(
+            np.concatenate([each.regions for each in features]),
+            np.concatenate([each.boxes for each in features]),
+            np.concatenate(confidence) if len(confidence) == len(features) else None,
+        )
+
 
 class RegionExtractor(Protocol):
     """Turns decoded photographs into regions. Threads may share one; it needs no PyTorch."""

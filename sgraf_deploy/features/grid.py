@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from math import isqrt
 
 import numpy as np
@@ -10,62 +9,26 @@ from numpy.typing import NDArray
 
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.features.base import Features, Picture
-from sgraf_deploy.features.projection import Linear
-from sgraf_deploy.features.recipe import BACKBONE, Pixels, Recipe, Resizing
-from sgraf_deploy.features.resize import Frame, model_input, resize
-from sgraf_deploy.features.session import Session
+from sgraf_deploy.features.one_by_one import OneByOne
+from sgraf_deploy.features.recipe import BACKBONE, Pixels, Resizing
+from sgraf_deploy.features.resize import Frame, resize
 
 
-class GridExtractor:
-    """Photographs through a backbone, one by one; a `RegionExtractor`.
+class GridExtractor(OneByOne):
+    """Photographs through a backbone; a `RegionExtractor`.
 
     The regions are the cells, row by row from the top left; a region's box is its cell, as it lies
     in the photograph.
     """
 
-    def __init__(
-        self, recipe: Recipe, sessions: Mapping[str, Session], projection: Linear | None
-    ) -> None:
-        """Take the opened backbone; `recipe.projection` says what `projection` is."""
-        self.spec = recipe
-        self._backbone = sessions[BACKBONE]
-        self._projection = projection
-
-    @property
-    def regions(self) -> int:
-        """The number of regions of every photograph."""
-        return self.spec.regions
-
-    @property
-    def img_dim(self) -> int:
-        """The size of one region's features."""
-        return self.spec.img_dim
-
-    def extract(self, images: Sequence[Picture]) -> Features:
-        """The regions of pictures; InputError where the model gives something else than before."""
-        found = [self._extract(image) for image in images]
-        if not found:
-            shape = (0, self.regions, self.img_dim)
-            return Features(
-                np.zeros(shape, np.float32), np.zeros((*shape[:2], 4), np.float32), None
-            )
-        regions, boxes = (np.stack(part) for part in zip(*found, strict=True))
-        return Features(regions, boxes, None)
-
-    def close(self) -> None:
-        """Release the model."""
-        self._backbone.close()
-
-    def _extract(self, picture: Picture) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """One picture's regions (regions, img_dim) and boxes (regions, 4)."""
+    def _extract(self, picture: Picture) -> Features:
         made, frame = resize(picture, self.spec.resizing[BACKBONE])
-        return self.pool(self.run(made), frame)
+        regions, boxes = self.pool(self.run(made), frame)
+        return Features(regions[None], boxes[None], None)
 
     def run(self, made: Picture) -> NDArray[np.float32]:
         """The backbone's output for a resized picture, as the model gives it."""
-        model = self.spec.models[BACKBONE]
-        numbers = model_input(made, self.spec.pixels[BACKBONE])
-        (found,) = self._backbone.run(model.input, numbers, model.outputs)
+        (found,) = self._run(BACKBONE, made)
         return found
 
     def pool(
@@ -75,9 +38,7 @@ class GridExtractor:
         resizing, pixels = self.spec.resizing[BACKBONE], self.spec.pixels[BACKBONE]
         name = self.spec.models[BACKBONE].file
         cells = cells_of(output, pixels, resizing, self.spec.skip, name)
-        rows = cells.reshape(-1, cells.shape[-1])
-        if self._projection is not None:
-            rows = self._projection(rows)
+        rows = self._projected(cells.reshape(-1, cells.shape[-1]))
         return rows, cell_boxes(cells.shape[:2], resizing, frame)
 
 

@@ -98,7 +98,7 @@ def extract_photos(
             unread(first + place, reasons[place])
     results = [result for result in tried if result is not None]
     return Extracted(
-        _joined([found for _, found, _ in results] or [extractor.extract([])]),
+        Features.joined([found for _, found, _ in results] or [extractor.extract([])]),
         np.array([size for *_, size in results], np.int64).reshape(-1, 2),
         np.array([place for place, *_ in results], np.int64),
     )
@@ -116,16 +116,6 @@ def _in_threads(one: Callable[[int], Result], count: int) -> list[Result]:
         except BaseException:
             threads.shutdown(wait=True, cancel_futures=True)
             raise
-
-
-def _joined(features: Sequence[Features]) -> Features:
-    """Features of some pictures after others, of which there is one at least."""
-    confidence = [each.confidence for each in features if each.confidence is not None]
-    return Features(
-        np.concatenate([each.regions for each in features]),
-        np.concatenate([each.boxes for each in features]),
-        np.concatenate(confidence) if len(confidence) == len(features) else None,
-    )
 
 
 def extract_picture(extractor: RegionExtractor, picture: Picture, name: str | Path) -> Features:
