@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from sgraf_deploy.errors import DataError
-from sgraf_deploy.features.base import Features, RegionExtractor
+from sgraf_deploy.features.base import Features, Picture, RegionExtractor
 from sgraf_deploy.features.decode import MAX_PIXELS, decode_photo
 from sgraf_deploy.features.parts import PART, Part, Stored, done_parts
 from sgraf_deploy.features.paths import Photo
@@ -98,15 +98,16 @@ class Extraction:
             if self._stopped:
                 return
             try:
-                features, size = self._extract(photo)
-            except _UnreadableError as error:
+                picture = self._decode(photo)
+            except DataError as error:
                 if self.options.on_error == "stop":
-                    raise error.reason.at(photo.path) from error.reason
-                skipped.append(Skipped.of(photo.id, error.reason))
+                    raise error.at(photo.path) from error
+                skipped.append(Skipped.of(photo.id, error))
             else:
                 rows.append(number * PART + place)
-                found.append(features)
-                sizes.append(size)
+                found.append(self._extract(photo, picture))
+                height, width = picture.shape[:2]
+                sizes.append((width, height))
             self._report()
         begin = self.clock()
         part = Part.of(self.extractor, self.options.dtype, rows, found, sizes, skipped)
@@ -114,39 +115,29 @@ class Extraction:
         self._add("write", begin)
         self.step("part")
 
-    def _extract(self, photo: Photo) -> tuple[Features, tuple[int, int]]:
-        """The features of one photograph, and its width and height."""
+    def _decode(self, photo: Photo) -> Picture:
         begin, decoding = self.clock(), self.extractor.spec.decoding
-        try:
-            picture = decode_photo(photo.path, decoding, self.options.max_pixels, "photograph")
-        except DataError as error:
-            raise _UnreadableError(error) from error
-        begin = self._add("decode", begin)
+        picture = decode_photo(photo.path, decoding, self.options.max_pixels, "photograph")
+        self._add("decode", begin)
+        return picture
+
+    def _extract(self, photo: Photo, picture: Picture) -> Features:
+        begin = self.clock()
         features = extract_picture(self.extractor, picture, photo.path)
         self._add("extract", begin)
         _check_values(features, photo, self.options.dtype)
-        height, width = picture.shape[:2]
-        return features, (width, height)
+        return features
 
-    def _add(self, stage: str, since: float) -> float:
-        """Add the time since then to a stage; returns the time now."""
+    def _add(self, stage: str, since: float) -> None:
+        """Add the time since then to a stage."""
         now = self.clock()
         with self._lock:
             self.seconds[stage] += now - since
-        return now
 
     def _report(self) -> None:
         with self._lock:
             self._done += 1
             self.progress(self._done, self._total)
-
-
-class _UnreadableError(Exception):
-    """Wraps the error of a photograph that cannot be decoded."""
-
-    def __init__(self, reason: DataError) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 def _check_values(features: Features, photo: Photo, dtype: Stored) -> None:
