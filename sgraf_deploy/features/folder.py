@@ -169,12 +169,12 @@ def _finished(folder: Path, split: str, plan: Plan) -> Report | None:
     kept = [id_ for id_ in planned if id_ not in left_out]
     found = read_lines(folder / f"{split}{NAMES}", "ids")
     dtype = open_regions(path, (plan.recipe.regions, plan.recipe.img_dim)).dtype
-    for what, expected, got in (
-        ("photographs", f"{len(found):,}, the first {found[0]}", f"{len(kept):,}"),
-        ("dtype", dtype, plan.dtype),
+    same = found == kept and left_out <= set(planned)
+    for what, holds, expected, got in (
+        ("photographs", same, f"{len(found):,}, the first {found[0]}", f"{len(kept):,}"),
+        ("dtype", dtype == plan.dtype, dtype, plan.dtype),
     ):
-        same = found == kept and left_out <= set(planned) if what == "photographs" else dtype == got
-        if not same:
+        if not holds:
             raise InputError(
                 f"split {split} of {folder} is there, with other {what}",
                 expected=expected,
