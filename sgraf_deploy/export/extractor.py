@@ -15,8 +15,8 @@ from sgraf_deploy.bundle.manifest import EXTRACTOR_FOLDER, ExtractorFiles
 from sgraf_deploy.errors import BundleError, InputError
 from sgraf_deploy.export.options import ExportOptions
 from sgraf_deploy.features.models import MODEL_HINT
-from sgraf_deploy.features.recipe import FILE, Recipe, read_recipe, write_recipe
-from sgraf_deploy.features.spec import PROJECTION, Parts, open_parts, parts_of, read_parts
+from sgraf_deploy.features.recipe import FILE, PROJECTION, Recipe, read_recipe, write_recipe
+from sgraf_deploy.features.spec import Parts, open_parts, parts_of, read_parts
 from sgraf_deploy.features.trained import (
     Trained,
     check_fits,

@@ -23,12 +23,11 @@ def bundle_recipe(bundle: Bundle) -> tuple[Recipe, dict[str, Path]]:
         raise BundleError(f"{place} cannot be used", got=error) from error
     manifest = bundle.manifest
     said = "" if manifest.extractor is None else manifest.extractor.identity
-    named = {*recipe.models, *(() if recipe.projection is None else ("projection",))}
     for what, expected, got in (
         ("identity", said, recipe.sha256),
         ("regions", manifest.regions, recipe.regions),
         ("img_dim", manifest.img_dim, recipe.img_dim),
-        ("files", ", ".join(sorted(files)), ", ".join(sorted(named))),
+        ("files", ", ".join(sorted(files)), ", ".join(sorted(recipe.files))),
     ):
         if expected != got:
             raise BundleError(f"{place}: {what} by its {FILE}", expected=expected, got=got)

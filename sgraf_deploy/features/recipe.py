@@ -20,7 +20,7 @@ Kind = Literal["grid", "boxes"]
 
 SCHEMA_VERSION: Literal[1] = 1
 FILE = "extractor.json"
-BACKBONE, DETECTOR = "backbone", "detector"
+BACKBONE, DETECTOR, PROJECTION = "backbone", "detector", "projection"
 MODELS: Mapping[Kind, tuple[str, ...]] = {"grid": (BACKBONE,), "boxes": (DETECTOR, BACKBONE)}
 """The names of the models of each kind."""
 
@@ -183,6 +183,12 @@ class Recipe:
         if self.reference is not None:
             made, said = (self.regions, self.img_dim), self.reference.shape
             _check(made == said and min(made) > 0, "reference.shape", made, said)
+
+    @property
+    def files(self) -> dict[str, ModelFile | Projection]:
+        """The files that the recipe names: its models by name, and the `PROJECTION` if any."""
+        found: dict[str, ModelFile | Projection] = {**self.models}
+        return found if self.projection is None else {**found, PROJECTION: self.projection}
 
     @property
     def sha256(self) -> str:

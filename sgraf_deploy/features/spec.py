@@ -43,6 +43,7 @@ from sgraf_deploy.features.recipe import (
     BACKBONE,
     DETECTOR,
     MOST_OUTPUTS,
+    PROJECTION,
     SCHEMA_VERSION,
     Kind,
     Projection,
@@ -53,7 +54,6 @@ from sgraf_deploy.features.reference import check_reference, expected_reference
 from sgraf_deploy.features.session import Session
 
 GRAMMAR = "grid:MODEL.onnx[,NAME=VALUE…], boxes:DETECTOR.onnx+MODEL.onnx[,…], a JSON or a bundle"
-PROJECTION = "projection"
 Opens = Callable[[Recipe, Mapping[str, Session], Linear | None], RegionExtractor]
 EXTRACTORS: Mapping[Kind, Opens] = {"grid": GridExtractor, "boxes": BoxExtractor}
 """What opens each kind, from its recipe, its models by name, and its projection."""
@@ -96,10 +96,9 @@ def read_parts(spec: str) -> Parts:
     path = Path(spec)
     if path.suffix == ".json":
         recipe = read_recipe(path)
-        files = {name: path.parent / model.file for name, model in recipe.models.items()}
-        if recipe.projection is not None:
-            files[PROJECTION] = path.parent / recipe.projection.file
-        return parts_of(recipe, files)
+        return parts_of(
+            recipe, {name: path.parent / one.file for name, one in recipe.files.items()}
+        )
     if is_address(spec) or (path / MANIFEST).is_file():
         return parts_of(*bundle_recipe(Bundle.open(spec)))
     raise InputError("extractor", expected=GRAMMAR, got=spec)
@@ -117,7 +116,7 @@ def bundle_extractor(bundle: Bundle, *, threads: int = 1, device: str = "cpu") -
 
 
 def parts_of(recipe: Recipe, files: Mapping[str, Path]) -> Parts:
-    """Read the files of a recipe, by the names of its models and `PROJECTION`.
+    """Read the files of a recipe, by the names that `Recipe.files` gives them.
 
     Raises DataError for a file that has not the recipe's hash, and as `read_model` does.
     """
