@@ -16,6 +16,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,17 @@ from sgraf_deploy.features.decode import decode_photo
 from sgraf_deploy.features.grid import GridExtractor
 from sgraf_deploy.features.recipe import BACKBONE
 from sgraf_deploy.features.resize import resize
-from sgraf_deploy.features.spec import open_extractor, versions
+from sgraf_deploy.features.spec import open_extractor
 from sgraf_deploy.files.writer import staged_array, write_json
 from sgraf_deploy.runtime.scorer import load
 from sgraf_deploy.versions import tool_versions
 
-MACHINE = {"processor": processor(), "versions": tool_versions(), "photographs": versions()}
+PACKAGES = (("Pillow", "pillow"), ("ONNX Runtime", "onnxruntime"))
+MACHINE = {
+    "processor": processor(),
+    "versions": tool_versions(),
+    "photographs": [f"{name} {version(package)}" for name, package in PACKAGES],
+}
 MOST_GROWTH = 50_000_000
 CAPTION = "two dogs play in the snow near a fence"
 WARM = 20

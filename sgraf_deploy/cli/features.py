@@ -261,8 +261,7 @@ def _check_extractor(bundle: Bundle, extractor: RegionExtractor) -> None:
         return
     recipe, _ = bundle_recipe(bundle)
     if recipe.reference is not None:
-        key = (extractor.spec.sha256, recipe.reference.regions)
-        check_reference(extractor, recipe.reference, key)
+        check_reference(extractor, recipe.reference)
 
 
 def _check_like(bundle: Bundle, folder: Path, split: str, per_image: int) -> None:

@@ -207,7 +207,7 @@ def _begin(
 def _check_reference(extractor: RegionExtractor, kept: Recipe) -> None:
     """Raise GateError unless the reference picture has the regions that the same recipe says."""
     if kept.reference is not None and kept.sha256 == extractor.spec.sha256:
-        check_reference(extractor, kept.reference, (kept.sha256, kept.reference.regions))
+        check_reference(extractor, kept.reference)
 
 
 def _publish(extraction: Extraction, recipe: Recipe, folder: Path, split: str) -> None:

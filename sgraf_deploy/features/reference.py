@@ -26,7 +26,8 @@ LEAST_COSINE = 0.999
 _SIDE = 384
 _WIDTH = 480
 
-_checked: set[tuple[str, ...]] = set()
+_checked: set[tuple[str, str]] = set()
+"""Recipes and references that passed."""
 _lock = Lock()
 
 
@@ -90,18 +91,16 @@ def expected_reference(extractor: RegionExtractor) -> Reference:
     return Reference(VERSION, shape, base64.b64encode(content).decode("ascii"))
 
 
-def check_reference(
-    extractor: RegionExtractor, expected: Reference, key: tuple[str, ...]
-) -> float | None:
-    """The mean cosine of a picture's regions with those expected; None for a key that passed once.
+def check_reference(extractor: RegionExtractor, expected: Reference) -> None:
+    """Raise GateError where the picture's regions have a mean cosine below `LEAST_COSINE`.
 
-    Raises GateError where it is below `LEAST_COSINE`, and DataError for a reference that cannot be
-    read. `key` names all on which the regions depend; what passed is remembered in this process.
+    Raises DataError for a reference that cannot be read. A recipe that passed is remembered in this
+    process, in which nothing else changes the regions.
     """
-    key = (*key, sha256(repr(expected).encode()).hexdigest())
+    key = extractor.spec.sha256, sha256(repr(expected).encode()).hexdigest()
     with _lock:
         if key in _checked:
-            return None
+            return
     wanted = _read(expected)
     found = extractor.extract([reference_picture()]).regions[0]
     if found.shape != wanted.shape:
@@ -111,7 +110,6 @@ def check_reference(
         raise _differs(f"a mean cosine of at least {LEAST_COSINE}", f"{cosine:.4f}")
     with _lock:
         _checked.add(key)
-    return cosine
 
 
 def cosines(x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float64]:

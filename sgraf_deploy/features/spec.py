@@ -16,7 +16,6 @@ from pathlib import Path
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.bundle.hub import is_address
 from sgraf_deploy.bundle.manifest import MANIFEST
-from sgraf_deploy.engines.onnx_runtime import import_onnxruntime
 from sgraf_deploy.errors import DataError, InputError
 from sgraf_deploy.features.base import RegionExtractor
 from sgraf_deploy.features.boxes import BoxExtractor
@@ -32,7 +31,6 @@ from sgraf_deploy.features.options import (
     model_resizing,
     parse_options,
 )
-from sgraf_deploy.features.pillow import import_pillow
 from sgraf_deploy.features.projection import (
     Linear,
     content_sha256,
@@ -150,15 +148,8 @@ def open_parts(parts: Parts, *, threads: int = 1, device: str = "cpu") -> Region
         recipe = replace(recipe, regions=regions, img_dim=img_dim, reference=made)
         return opens(recipe, sessions, linear)
     extractor = opens(recipe, sessions, linear)
-    key = (recipe.sha256, *versions(), device)
-    check_reference(extractor, recipe.reference, key)
+    check_reference(extractor, recipe.reference)
     return extractor
-
-
-def versions() -> tuple[str, ...]:
-    """The versions of what decodes, resizes and runs models."""
-    pillow, runtime = import_pillow(), import_onnxruntime()
-    return f"Pillow {pillow.__version__}", f"ONNX Runtime {runtime.__version__}"
 
 
 def _from_options(kind: Kind, rest: str) -> Parts:
