@@ -27,7 +27,13 @@ class Channels:
 class ChannelSums:
     """Sums over the channels of regions, which are added chunk by chunk, in float64."""
 
+    images: int
+    """How many images were added."""
+    filled: int
+    """How many of their regions are not all zero."""
+
     def __init__(self, img_dim: int) -> None:
+        self.images = self.filled = 0
         self._sums, self._squares = np.zeros(img_dim), np.zeros(img_dim)
         rows = max(1, _BLOCK_BYTES // (8 * img_dim))
         self._block = np.empty((rows, img_dim))
@@ -49,6 +55,8 @@ class ChannelSums:
                 np.square(block, out=block)
                 self._squares += block.sum(axis=0)
                 np.sum(block, axis=1, out=squares[start : start + len(part)])
+        self.images += len(chunk)
+        self.filled += int(np.count_nonzero(squares))
         return squares.reshape(chunk.shape[:2])
 
     @property
@@ -56,9 +64,10 @@ class ChannelSums:
         """The sum of all values."""
         return float(self._sums.sum())
 
-    def channels(self, images: int, regions: int) -> Channels:
-        """The statistics over `regions`, the number of those that are not all zero."""
-        count = max(1, regions)
+    @property
+    def channels(self) -> Channels:
+        """The statistics over what was added."""
+        count = max(1, self.filled)
         mean = self._sums / count
         std = np.sqrt(np.maximum(0.0, self._squares / count - mean * mean))
-        return Channels(images, tuple(mean.tolist()), tuple(std.tolist()))
+        return Channels(self.images, tuple(mean.tolist()), tuple(std.tolist()))

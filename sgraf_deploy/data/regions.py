@@ -136,21 +136,19 @@ def check_regions(
     value that is not finite in float32.
     """
     check_layout(regions, (config_regions, config_img_dim), name).check_filled(name)
-    zero_regions = zero_images = 0
+    zero_images = 0
     norms = 0.0
     sums = ChannelSums(regions.shape[2])
     for start, stored in _chunks(regions):
         squares = sums.add(readable(stored))  # (images, regions)
         if not np.isfinite(squares).all():
             raise not_finite(stored, start, name)
-        zero = squares == 0
-        zero_regions += int(zero.sum())
-        zero_images += int(zero.all(axis=1).sum())
+        zero_images += int((squares == 0).all(axis=1).sum())
         norms += float(np.sqrt(squares).sum())
     count = regions.shape[0] * regions.shape[1]
-    mean = norms / (count - zero_regions) if zero_regions < count else 0.0
-    channels = sums.channels(len(regions), count - zero_regions)
-    return RegionSurvey(len(regions), count, zero_regions, zero_images, mean, channels)
+    mean = norms / max(1, sums.filled)
+    zero_regions = count - sums.filled
+    return RegionSurvey(len(regions), count, zero_regions, zero_images, mean, sums.channels)
 
 
 def check_layout(regions: NDArray[Any], model: Dimensions, name: str) -> Layout:
@@ -184,7 +182,6 @@ def region_statistics(regions: NDArray[Any], limit: int = 1000) -> dict[str, Any
     """
     rows = spread(len(regions), limit)
     count = norms = squares = 0.0
-    filled = 0
     sums = ChannelSums(regions.shape[2])
     low, high = np.inf, -np.inf
     for _, picked in _chunks(rows, row_bytes=regions[0].size * 8):
@@ -197,17 +194,16 @@ def region_statistics(regions: NDArray[Any], limit: int = 1000) -> dict[str, Any
         count += chunk.size
         squares += float(square.sum())
         norms += float(np.sqrt(square).sum())
-        filled += int(np.count_nonzero(square))
         low, high = min(low, float(chunk.min())), max(high, float(chunk.max()))
     mean = sums.total / count
     return {
         "images": len(rows),
         "mean": mean,
         "std": max(0.0, squares / count - mean * mean) ** 0.5,
-        "mean_norm": norms / max(1, filled),
+        "mean_norm": norms / max(1, sums.filled),
         "min": low,
         "max": high,
-        **statistics_of(sums.channels(len(rows), filled)),
+        **statistics_of(sums.channels),
     }
 
 

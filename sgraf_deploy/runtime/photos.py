@@ -55,21 +55,18 @@ class ForeignWatch:
     def __init__(self, manifest: Manifest) -> None:
         self._statistics = manifest.region_statistics
         self._sums = ChannelSums(manifest.img_dim)
-        self._images = self._filled = 0
         self._told = False
 
     def add(self, regions: NDArray[Any]) -> NDArray[Any]:
         """Look at regions (images, regions, img_dim), which are returned."""
-        self._filled += int(np.count_nonzero(self._sums.add(regions)))
-        self._images += len(regions)
+        self._sums.add(regions)
         return regions
 
     def warn(self) -> None:
         """Give a RegionsWarning if what was added is of another kind; nothing the second time."""
-        if self._told or not self._images:
+        if self._told or not self._sums.images:
             return
-        channels = self._sums.channels(self._images, self._filled)
-        for finding in channel_findings(channels, self._statistics):
+        for finding in channel_findings(self._sums.channels, self._statistics):
             self._told = True
             warnings.warn(finding.message, RegionsWarning, stacklevel=callers_level())
 
