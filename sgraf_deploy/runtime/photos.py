@@ -18,7 +18,6 @@ from sgraf_deploy.errors import RegionsWarning
 from sgraf_deploy.features.base import RegionExtractor
 from sgraf_deploy.features.decode import Source
 from sgraf_deploy.features.photographs import Unread, extract_photos
-from sgraf_deploy.features.spec import bundle_extractor
 from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime.tokens import callers_level
 
@@ -33,6 +32,8 @@ class LazyExtractor:
 
     def get(self) -> RegionExtractor:
         """The extractor; BundleError, and others of `bundle_extractor`, where it cannot be had."""
+        from sgraf_deploy.features.spec import bundle_extractor
+
         with self._lock:
             if self._opened is None:
                 self._opened = bundle_extractor(self._bundle)
