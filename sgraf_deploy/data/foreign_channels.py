@@ -54,17 +54,24 @@ def channel_findings(
     exported = read_statistics(statistics, len(channels.mean))
     if exported is None:
         return ()
-    chance = 1 / channels.images + 1 / max(1, exported.images)
-    found = []
-    if channels.images >= STD_IMAGES and not _std_fits(channels, exported, chance):
-        found.append("standard deviations")
-    if channels.images >= MEAN_IMAGES and not _mean_fits(channels, exported, chance):
-        found.append("means")
-    if not found:
-        return ()
+    chance = 1 / channels.images + 1 / exported.images
+    std = np.array(exported.std)
+    found = {}
+    if channels.images >= STD_IMAGES:
+        unit = float(std.mean()) ** 2
+        found["standard deviations"] = _too_low(
+            channels.std, exported.std, unit, chance, LEAST_STD_CORRELATION
+        )
+    if channels.images >= MEAN_IMAGES:
+        unit = float(np.square(std).mean())
+        found["means"] = _too_low(
+            channels.mean, exported.mean, unit, chance, LEAST_MEAN_CORRELATION
+        )
     correlations = " and ".join(
-        f"{_correlation(*_values(what, channels, exported)):.2f} for their {what}" for what in found
+        f"{low:.2f} for their {what}" for what, low in found.items() if low is not None
     )
+    if not correlations:
+        return ()
     return (
         Finding(
             "foreign-channels",
@@ -109,37 +116,20 @@ def read_statistics(
     return Channels(images, found["channel_mean"], found["channel_std"])
 
 
-def _std_fits(channels: Channels, exported: Channels, chance: float) -> bool:
-    std = np.array(exported.std)
-    mean = float(std.mean())
-    spread = float(std.var()) / mean**2 if mean else 0.0
-    return _fits("standard deviations", channels, exported, spread, chance, LEAST_STD_CORRELATION)
+def _too_low(
+    ours: tuple[float, ...], theirs: tuple[float, ...], unit: float, chance: float, least: float
+) -> float | None:
+    """The correlation with the bundle's values (channels,), None if it is high enough.
 
-
-def _mean_fits(channels: Channels, exported: Channels, chance: float) -> bool:
-    within = float(np.square(exported.std).mean())
-    spread = float(np.var(exported.mean)) / within if within else 0.0
-    return _fits("means", channels, exported, spread, chance, LEAST_MEAN_CORRELATION)
-
-
-def _fits(
-    what: str, channels: Channels, exported: Channels, spread: float, chance: float, least: float
-) -> bool:
-    """Whether a correlation is high enough, or could be as low by chance.
-
-    `spread` is the variance over the bundle's channels, and `chance` what sampling adds to it at
-    most, in the same unit: features of one kind correlate by √(spread / (spread + chance)) or more.
+    So it is where features of one kind could be as low by chance: `chance` is the variance, in
+    `unit`, that sampling adds at most to the variance over the bundle's channels, `spread`; they
+    correlate by √(spread / (spread + chance)) or more.
     """
+    spread = float(np.var(theirs)) / unit if unit else 0.0
     if spread == 0 or math.sqrt(spread / (spread + chance)) < least:
-        return True
-    return _correlation(*_values(what, channels, exported)) >= least
-
-
-def _values(
-    what: str, channels: Channels, exported: Channels
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    name = "std" if what == "standard deviations" else "mean"
-    return np.array(getattr(channels, name)), np.array(getattr(exported, name))
+        return None
+    found = _correlation(np.array(ours), np.array(theirs))
+    return None if found >= least else found
 
 
 def _correlation(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
