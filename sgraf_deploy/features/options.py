@@ -23,16 +23,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Literal, TypeVar, get_args
+from typing import TypeVar, get_args
 
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.features.models import Model, Tensor
-from sgraf_deploy.features.recipe import Detections, Filter, Fit, ModelFile, Pixels, Resizing
+from sgraf_deploy.features.recipe import (
+    BoxOrder,
+    Detections,
+    Filter,
+    Fit,
+    Layout,
+    ModelFile,
+    Order,
+    Pixels,
+    Resizing,
+    Unit,
+)
 
-Layout = Literal["NCHW", "NHWC"]
-Order = Literal["RGB", "BGR"]
-BoxOrder = Literal["xyxy", "yxyx", "cxcywh"]
-Unit = Literal["pixels", "fraction"]
 Choice = TypeVar("Choice", bound=str)
 Three = tuple[float, float, float]
 
@@ -173,10 +180,9 @@ def model_file(model: Model, options: Options, outputs: int = 1) -> ModelFile:
 
 def model_pixels(tensor: Tensor, options: Options) -> Pixels:
     """How grey levels become the numbers of an input."""
-    first: tuple[Layout, ...] = get_args(Layout)
     has = {"NCHW": tensor.axes[1], "NHWC": tensor.axes[3]}
     likely: Layout = "NHWC" if has["NHWC"] == 3 and has["NCHW"] != 3 else "NCHW"
-    layout = options.choice("layout", first, likely)
+    layout = options.choice("layout", get_args(Layout), likely)
     if has[layout] not in (None, 3):
         raise InputError(
             f"extractor: channels of input {tensor.name}, {layout}", expected=3, got=tensor

@@ -17,6 +17,10 @@ from sgraf_deploy.schema import Document, check_version, decode, encode, join, p
 Filter = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 Fit = Literal["squash", "crop", "pad"]
 Kind = Literal["grid", "boxes"]
+Order = Literal["RGB", "BGR"]
+Layout = Literal["NCHW", "NHWC"]
+BoxOrder = Literal["xyxy", "yxyx", "cxcywh"]
+Unit = Literal["pixels", "fraction"]
 
 SCHEMA_VERSION: Literal[1] = 1
 FILE = "extractor.json"
@@ -77,8 +81,8 @@ class Pixels:
     `mean` and `scale` are in grey levels and in the order of the channels.
     """
 
-    order: Literal["RGB", "BGR"]
-    layout: Literal["NCHW", "NHWC"]
+    order: Order
+    layout: Layout
     mean: tuple[float, float, float]
     scale: tuple[float, float, float]
 
@@ -125,8 +129,8 @@ class Detections:
     confident one counts, of whatever class.
     """
 
-    order: Literal["xyxy", "yxyx", "cxcywh"]
-    unit: Literal["pixels", "fraction"]
+    order: BoxOrder
+    unit: Unit
     overlap: float
 
     def __post_init__(self) -> None:
