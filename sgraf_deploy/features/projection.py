@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sgraf_deploy.data.files import read_bytes
 from sgraf_deploy.errors import DataError
 
 MOST_BYTES = 1 << 30
@@ -85,11 +86,7 @@ def read_projection(content: bytes, name: str) -> Linear:
 
 def read_content(path: Path) -> bytes:
     """The content of a projection's file; DataError for one that cannot be read or is too large."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise DataError(f"projection {path} cannot be read", got=error, hint=_HINT) from error
+    content = read_bytes(path, "projection", at_most=MOST_BYTES)
     if len(content) > MOST_BYTES:
         raise DataError(f"projection {path} is too large", expected=f"at most {MOST_BYTES} bytes")
     return content

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sgraf_deploy.data.files import read_bytes
 from sgraf_deploy.errors import DataError
 from sgraf_deploy.features.paths import Photo
 from sgraf_deploy.features.photographs import Unread, extract_photos
@@ -115,11 +116,7 @@ class PhotoImages(Items):
 
     def source(self, row: int) -> bytes:
         """Of the file's content, and of the extractor's recipe."""
-        try:
-            content = self._photos[row].path.read_bytes()
-        except OSError as error:
-            what = f"photograph {self._photos[row].path} cannot be read"
-            raise DataError(what, got=error.strerror) from error
+        content = read_bytes(self._photos[row].path, "photograph")
         return source_of([self._recipe, content])
 
     def changed(self, row: int, source: bytes) -> bool:
