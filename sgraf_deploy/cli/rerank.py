@@ -45,6 +45,11 @@ class Split:
     limit_images: int | None
     captions_per_image: int
 
+    @property
+    def given(self) -> dict[str, object]:
+        """The options that name a split, by name; None for one that is not given."""
+        return {"--data": self.data, "--split": self.split, "--limit-images": self.limit_images}
+
     def open(self, bundle: Bundle, *, captions: bool) -> PrecompSplit:
         """Open the split, with or without its captions; InputError if it is not named."""
         from sgraf_deploy.data.precomp import open_images, open_precomp
@@ -148,7 +153,7 @@ def _check_source(query: Query, stored: Stored, split: Split) -> None:
         if stored.images is not None:
             _check_photos(query, split)
     else:
-        unfit = {"--data": split.data, "--split": split.split, "--limit-images": split.limit_images}
+        unfit = split.given
         expected = "none together with --gallery"
     for option, value in unfit.items():
         if value is not None:
@@ -162,8 +167,7 @@ def _check_photos(query: Query, split: Split) -> None:
     if query.caption is None:
         hint = "beside --gallery, a gallery of captions, --images is the gallery of --image"
         raise InputError("--images", expected="--caption TEXT", got=query.option, hint=hint)
-    others = {"--data": split.data, "--split": split.split, "--limit-images": split.limit_images}
-    for option, value in others.items():
+    for option, value in split.given.items():
         if value is not None:
             raise InputError(option, expected="none together with --images", got=value)
 
