@@ -60,12 +60,18 @@ class SharingOptions:
     actors: int | None
     job: Path | None
 
-    def check(self) -> None:
-        """Raise InputError for options that need another one."""
+    def check_actors(self) -> None:
+        """Raise InputError for --actors without --ray."""
         from sgraf_deploy.errors import InputError
 
         if self.ray is None and self.actors is not None:
             raise InputError("--actors", expected="--ray together with it")
+
+    def check(self) -> None:
+        """Raise InputError for options that need another one."""
+        from sgraf_deploy.errors import InputError
+
+        self.check_actors()
         if self.ray is not None and self.job is None:
             hint = "name a folder on a file system that every node of the cluster sees"
             raise InputError("--ray", expected="--job DIR together with it", hint=hint)

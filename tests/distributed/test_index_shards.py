@@ -103,6 +103,7 @@ def test_suspicious_data_are_told_once(exported: Bundle, data: Path, tmp_path: P
     ("more", "named"),
     [
         (("--ray",), "--ray"),
+        (("--actors", 2), "--actors"),
         (("--shards", 2, "--actors", 2), "--actors"),
     ],
 )
