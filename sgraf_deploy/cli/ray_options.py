@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sgraf_deploy.cli.common import PATH
+from sgraf_deploy.cli.common import PATH, F, count
 from sgraf_deploy.cli.terminal import echo
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 P = TypeVar("P")
 D = TypeVar("D")
-F = TypeVar("F", bound=Callable[..., Any])
 
 HERE = "local"
 
@@ -139,8 +138,8 @@ def bundle_address(bundle: Path | str) -> str:
 
 def show_progressed(progressed: Progressed, job: Job) -> None:
     """Print what a run did, and what it found done."""
-    workers = len(progressed.workers())
+    workers = count(len(progressed.workers()), "worker")
     echo(
-        f"job {job.folder}: {progressed.done:,} pieces done by {workers} "
-        f"worker{'' if workers == 1 else 's'}, {progressed.found:,} were there already"
+        f"job {job.folder}: {progressed.done:,} pieces done by {workers}, "
+        f"{progressed.found:,} were there already"
     )
