@@ -102,7 +102,8 @@ class IndexWorker:
 
     def close(self) -> None:
         """Release the scorer."""
-        self._scorer.close()
+        if "_scorer" in vars(self):
+            self._scorer.close()
 
     @cached_property
     def _scorer(self) -> Scorer:
