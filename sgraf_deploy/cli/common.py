@@ -369,18 +369,14 @@ def encoded_texts(
     scorer: Scorer, captions: list[str]
 ) -> tuple[list[NDArray[np.int32]], CaptionStats]:
     """Captions as token ids, with a warning for whatever is suspicious about them."""
-    from sgraf_deploy.data.captions import encode_captions
-    from sgraf_deploy.data.checks import caption_findings, word_findings
+    from sgraf_deploy.data.checks import check_captions
     from sgraf_deploy.data.vocabulary import Vocabulary
     from sgraf_deploy.runtime.tokens import bundle_tokenizer
 
     vocabulary = Vocabulary.load(scorer.bundle.vocabulary_path())
     tokenizer = bundle_tokenizer(scorer.bundle, vocabulary, scorer.max_words)
-    token_ids, words = encode_captions(captions, tokenizer, vocabulary)
-    for finding in (
-        *caption_findings(captions),
-        *word_findings(captions, token_ids, words, vocabulary),
-    ):
+    token_ids, words, findings = check_captions(captions, tokenizer, vocabulary)
+    for finding in findings:
         show_finding(finding)
     return token_ids, words
 

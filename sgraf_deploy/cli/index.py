@@ -137,6 +137,8 @@ def index(
     given = {"--photos": photos, "--from-npz": from_npz, "--data": data, "--split": split}
     check_sources(given, ids, caption_ids, captions=captions)
     check_on_error(on_error, "--photos DIR", photos)
+    sharing = SharingOptions(ray, actors, None)
+    sharing.check_actors()
     left_out = LeftOut(on_error)
     kind: Kind = "captions" if captions else "images"
     names = caption_ids if captions else ids
@@ -157,8 +159,7 @@ def index(
             _index_here(scorer, items, kind, new, bars)
         left_out.end()
         return
-    sharing = SharingOptions(ray, actors, None)
-    _check_shards(shards, sharing, {"--photos": photos, "--from-npz": from_npz})
+    _check_shards(shards, {"--photos": photos, "--from-npz": from_npz})
     settings = scorer_settings(sharing, **scorer_arguments)
     _index_shards(sharing, (bundle_address(bundle), source, settings), shards or 1, new)
 
@@ -205,17 +206,13 @@ def _index_shards(
         )
 
 
-def _check_shards(
-    shards: int | None, sharing: SharingOptions, others: Mapping[str, Path | None]
-) -> None:
+def _check_shards(shards: int | None, others: Mapping[str, Path | None]) -> None:
     """Raise InputError for what goes with one gallery alone."""
     from sgraf_deploy.errors import InputError
 
     if shards is None:
         hint = "at least as many as there are actors, each of which writes one at a time"
         raise InputError("--ray", expected="--shards N together with it", hint=hint)
-    if sharing.ray is None and sharing.actors is not None:
-        raise InputError("--actors", expected="--ray together with it")
     for option, value in others.items():
         if value is not None:
             raise InputError("--shards", expected="--data DIR and --split NAME", got=option)

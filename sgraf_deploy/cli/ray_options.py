@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sgraf_deploy.cli.common import PATH
+from sgraf_deploy.cli.common import PATH, F, count
 from sgraf_deploy.cli.terminal import echo
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 P = TypeVar("P")
 D = TypeVar("D")
-F = TypeVar("F", bound=Callable[..., Any])
 
 HERE = "local"
 
@@ -60,12 +59,18 @@ class SharingOptions:
     actors: int | None
     job: Path | None
 
-    def check(self) -> None:
-        """Raise InputError for options that need another one."""
+    def check_actors(self) -> None:
+        """Raise InputError for --actors without --ray."""
         from sgraf_deploy.errors import InputError
 
         if self.ray is None and self.actors is not None:
             raise InputError("--actors", expected="--ray together with it")
+
+    def check(self) -> None:
+        """Raise InputError for options that need another one."""
+        from sgraf_deploy.errors import InputError
+
+        self.check_actors()
         if self.ray is not None and self.job is None:
             hint = "name a folder on a file system that every node of the cluster sees"
             raise InputError("--ray", expected="--job DIR together with it", hint=hint)
@@ -133,8 +138,8 @@ def bundle_address(bundle: Path | str) -> str:
 
 def show_progressed(progressed: Progressed, job: Job) -> None:
     """Print what a run did, and what it found done."""
-    workers = len(progressed.workers())
+    workers = count(len(progressed.workers()), "worker")
     echo(
-        f"job {job.folder}: {progressed.done:,} pieces done by {workers} "
-        f"worker{'' if workers == 1 else 's'}, {progressed.found:,} were there already"
+        f"job {job.folder}: {progressed.done:,} pieces done by {workers}, "
+        f"{progressed.found:,} were there already"
     )

@@ -141,4 +141,5 @@ def _spec(
         resident=resident,
         limits=limits,
         watchdog_s=options.watchdog_s,
+        prune=not given["no_prune"],
     )

@@ -142,14 +142,21 @@ def check_split(
     for a caption without words.
     """
     survey = check_regions(split.regions, *dimensions, f"regions of split {split.name}")
-    token_ids, words = encode_captions(split.captions, tokenizer, vocabulary)
-    findings = (
-        *split.findings,
-        *region_findings(survey, statistics),
-        *caption_findings(split.captions),
-        *word_findings(split.captions, token_ids, words, vocabulary),
-    )
+    token_ids, words, found = check_captions(split.captions, tokenizer, vocabulary)
+    findings = (*split.findings, *region_findings(survey, statistics), *found)
     return CheckedSplit(token_ids, words, findings)
+
+
+def check_captions(
+    captions: Sequence[str], tokenizer: Tokenizer, vocabulary: Vocabulary
+) -> tuple[list[NDArray[np.int32]], CaptionStats, tuple[Finding, ...]]:
+    """Captions as token ids (words,) each, their words counted, and what is suspicious of them.
+
+    Raises DataError for a caption without words.
+    """
+    token_ids, words = encode_captions(captions, tokenizer, vocabulary)
+    unknown = word_findings(captions, token_ids, words, vocabulary)
+    return token_ids, words, (*caption_findings(captions), *unknown)
 
 
 def region_findings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,3 +29,7 @@ class Finding:
     code: Code
     message: str
     is_warning: bool = True
+
+
+Tell = Callable[[Finding], None]
+"""Told each finding about the data before the long stages begin."""

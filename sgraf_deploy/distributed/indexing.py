@@ -9,7 +9,7 @@ An id is in the shard that `shard_of` says. A shard goes on after its last batch
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgraf_deploy.bundle.bundle import Bundle
-from sgraf_deploy.data.findings import Finding
+from sgraf_deploy.data.findings import Finding, Tell
 from sgraf_deploy.distributed.actors import Runner
 from sgraf_deploy.distributed.parts import ScorerSettings
 from sgraf_deploy.distributed.shards import shard_of
@@ -102,7 +102,8 @@ class IndexWorker:
 
     def close(self) -> None:
         """Release the scorer."""
-        self._scorer.close()
+        if "_scorer" in vars(self):
+            self._scorer.close()
 
     @cached_property
     def _scorer(self) -> Scorer:
@@ -125,7 +126,7 @@ class IndexWorker:
 def index_shards(
     runner: Runner[int, IndexedShard],
     request: IndexRequest,
-    tell: Callable[[Finding], None],
+    tell: Tell,
     progress: Progress | None = None,
 ) -> list[IndexedShard]:
     """Encode all shards that a runner is to do; in their order, what was written of each."""

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.config import Direction
+from sgraf_deploy.data.findings import Tell
 from sgraf_deploy.distributed.actors import Runner
 from sgraf_deploy.distributed.parts import Job, Kind, Piece, Plan
 from sgraf_deploy.distributed.worker import Done
@@ -25,7 +26,6 @@ from sgraf_deploy.evaluation.evaluate import (
     Announce,
     EvalOptions,
     Evaluation,
-    Tell,
     describe_run,
     rank_reports,
     ranks_by_model,

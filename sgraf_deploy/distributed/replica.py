@@ -36,11 +36,17 @@ class ScorerSpec:
     resident: int | Literal["all"] = 0
     limits: BatchLimits = field(default_factory=BatchLimits)
     watchdog_s: float = 60.0
+    prune: bool = True
 
     def load(self) -> Scorer:
         """The scorer."""
         return load(
-            self.bundle, self.engine, self.precision, options=self.options, max_words=self.max_words
+            self.bundle,
+            self.engine,
+            self.precision,
+            options=self.options,
+            max_words=self.max_words,
+            prune=self.prune,
         )
 
 

@@ -12,10 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from sgraf_deploy.bundle.bundle import Bundle
-from sgraf_deploy.data.captions import encode_captions
 from sgraf_deploy.data.findings import Finding
 from sgraf_deploy.data.precomp import PrecompSplit
-from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.distributed.parts import Job, Piece, Request, piece_range
 from sgraf_deploy.distributed.planning import make_plan
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
@@ -24,7 +22,6 @@ from sgraf_deploy.runtime.part import check_same
 from sgraf_deploy.runtime.saved_encodings import SavedRows, save_gallery
 from sgraf_deploy.runtime.scorer import Scorer
 from sgraf_deploy.runtime.thresholds import RankThresholds
-from sgraf_deploy.runtime.tokens import bundle_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +54,7 @@ class JobWorker:
         """
         identity = self._request.identity(self._bundle, self._split)
         if not self._job.is_planned:
-            make_plan(self._job, identity, self._loaded, self._split)
+            make_plan(self._job, identity, self._scorer, self._split)
         self._job.check(identity)
         return self._job.plan.findings
 
@@ -80,8 +77,8 @@ class JobWorker:
 
     def close(self) -> None:
         """Release the scorer."""
-        if "_loaded" in vars(self):
-            self._loaded.close()
+        if "_scorer" in vars(self):
+            self._scorer.close()
 
     @cached_property
     def _bundle(self) -> Bundle:
@@ -92,12 +89,8 @@ class JobWorker:
         return self._request.source.open(self._bundle)
 
     @cached_property
-    def _loaded(self) -> Scorer:
-        return self._request.settings.load(self._bundle)
-
-    @property
     def _scorer(self) -> Scorer:
-        return self._loaded
+        return self._request.settings.load(self._bundle)
 
     def _images_piece(self, piece: Piece) -> None:
         rows = piece_range(self._job.plan.images, piece.number)
@@ -106,15 +99,12 @@ class JobWorker:
 
     def _captions_piece(self, piece: Piece) -> None:
         """Encode batches of captions, each by itself, as all are encoded together."""
-        plan, scorer = self._job.plan, self._scorer
-        vocabulary = Vocabulary.load(self._bundle.vocabulary_path())
-        tokenizer = bundle_tokenizer(self._bundle, vocabulary, scorer.max_words)
-        encoded = []
+        plan, encoded = self._job.plan, []
         for batch in piece_range(plan.captions, piece.number):
             places = piece_range(plan.batches, batch)
             rows = self._job.tiling.order[places.start : places.stop].tolist()
             texts = [self._split.captions[row] for row in rows]
-            encoded.append(scorer.encode_captions(encode_captions(texts, tokenizer, vocabulary)[0]))
+            encoded.append(self._scorer.encode_captions(texts))
         save_gallery(EncodedCaptions.concatenate(encoded), self._job.file(piece))
 
     def _truths_piece(self, piece: Piece) -> None:

@@ -13,9 +13,10 @@ from typing import Any, BinaryIO, get_args
 import numpy as np
 
 from sgraf_deploy.config import Direction
+from sgraf_deploy.data.findings import Tell
 from sgraf_deploy.data.precomp import PrecompSplit
 from sgraf_deploy.errors import DataError, InputError
-from sgraf_deploy.evaluation.evaluate import Tell, check_for
+from sgraf_deploy.evaluation.evaluate import check_for
 from sgraf_deploy.files.disk import PathLike
 from sgraf_deploy.files.writer import staged_file
 from sgraf_deploy.progress import Stage

@@ -15,7 +15,7 @@ from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.data.bound import MAX_WORDS
 from sgraf_deploy.data.captions import CaptionStats
 from sgraf_deploy.data.checks import CheckedSplit, check_split
-from sgraf_deploy.data.findings import Finding
+from sgraf_deploy.data.findings import Finding, Tell
 from sgraf_deploy.data.precomp import PrecompSplit
 from sgraf_deploy.data.vocabulary import Vocabulary
 from sgraf_deploy.engines.ensemble import similarities, with_ensemble
@@ -39,9 +39,6 @@ from sgraf_deploy.runtime.part import Execution
 from sgraf_deploy.runtime.scorer import Scorer
 from sgraf_deploy.runtime.tokens import bundle_tokenizer
 from sgraf_deploy.versions import tool_versions
-
-Tell = Callable[[Finding], None]
-"""Told each finding about the data before the long stages begin."""
 
 Announce = Callable[[Cost], None]
 """Told the estimated cost before anything is encoded."""

@@ -9,11 +9,12 @@ from typing import Any
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.config import Precision
 from sgraf_deploy.data.bound import MAX_WORDS
+from sgraf_deploy.data.findings import Tell
 from sgraf_deploy.data.precomp import PrecompSplit
 from sgraf_deploy.engines.base import EngineOptions
 from sgraf_deploy.errors import GateError
 from sgraf_deploy.evaluation.chance import chance_findings
-from sgraf_deploy.evaluation.evaluate import Evaluation, Tell, evaluate_split
+from sgraf_deploy.evaluation.evaluate import Evaluation, evaluate_split
 from sgraf_deploy.evaluation.workload import (
     Reference,
     Workload,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sgraf_deploy.data.captions import encode_captions, read_captions
-from sgraf_deploy.data.checks import caption_findings, region_findings, word_findings
-from sgraf_deploy.data.findings import Finding
+from sgraf_deploy.data.captions import read_captions
+from sgraf_deploy.data.checks import check_captions, region_findings
+from sgraf_deploy.data.findings import Tell
 from sgraf_deploy.data.precomp import PrecompSplit, open_images
 from sgraf_deploy.data.regions import check_regions
 from sgraf_deploy.data.split_files import CAPTIONS, find_split
@@ -22,8 +21,6 @@ from sgraf_deploy.gallery.store import Gallery
 from sgraf_deploy.runtime.encoding import Kind
 from sgraf_deploy.runtime.scorer import Scorer
 from sgraf_deploy.runtime.tokens import bundle_tokenizer
-
-Tell = Callable[[Finding], None]
 
 
 @dataclass(frozen=True)
@@ -86,12 +83,9 @@ class SplitToIndex:
             texts, ids = texts[:end], ids[:end]
         vocabulary = Vocabulary.load(scorer.bundle.vocabulary_path())
         tokenizer = bundle_tokenizer(scorer.bundle, vocabulary, scorer.max_words)
-        token_ids, words = encode_captions(texts, tokenizer, vocabulary)
-        for finding in (
-            *caption_findings(texts),
-            *word_findings(texts, token_ids, words, vocabulary),
-        ):
-            if tell is not None:
+        token_ids, _, findings = check_captions(texts, tokenizer, vocabulary)
+        if tell is not None:
+            for finding in findings:
                 tell(finding)
         return SplitCaptions(scorer, ids, texts, token_ids)
 

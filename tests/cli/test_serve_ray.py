@@ -1,16 +1,18 @@
-"""`sgraf-deploy serve --ray`: what it refuses before any cluster is asked."""
+"""`sgraf-deploy serve --ray`: what it refuses before any cluster is asked, and what it asks."""
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from importlib import util
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.cli_world import run
+from support.cli_world import done, run
 from support.refusals import check_error, naming
 
-from sgraf_deploy.distributed import cluster
+from sgraf_deploy.distributed import cluster, online
+from sgraf_deploy.engines.base import EngineOptions
 from sgraf_deploy.errors import InputError, UnavailableError
 
 GOOD = "bundle: b.sgraf\ngalleries: [one.gallery]\n"
@@ -72,6 +74,26 @@ def test_what_does_not_go_together_is_refused(
     assert result.exit_code == 2
     assert isinstance(result.error, InputError)
     check_error(result.error, *names)
+
+
+def test_replicas_load_a_bundle_as_is_asked_for(
+    ray: None, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployed: list[online.Online] = []
+
+    def deploy(wanted: online.Online) -> str:
+        deployed.append(wanted)
+        return "http://127.0.0.1:8000"
+
+    monkeypatch.setattr(cluster, "connected", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(online, "deploy", deploy)
+    done("serve", "--ray", config, "--engine", "native", "--engine-dir", "plans")
+    done("serve", "--ray", config, "--no-prune", "--max-caption-words", 0)
+
+    usual, other = (wanted.spec for wanted in deployed)
+    assert (usual.bundle, usual.engine, usual.prune) == ("b.sgraf", "native", True)
+    assert usual.options == EngineOptions(threads=1, engine_dir=Path("plans"))
+    assert (other.engine, other.prune, other.max_words) == ("auto", False, None)
 
 
 @pytest.mark.parametrize("option", ["--stop", "--allow-downtime"])

@@ -14,6 +14,7 @@ from support.small_models import SGR, random_regions
 import sgraf_deploy
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.data.precomp import open_precomp
+from sgraf_deploy.distributed.parts import ScorerSettings
 from sgraf_deploy.distributed.shards import shard_of
 from sgraf_deploy.errors import DataError, InputError
 from sgraf_deploy.gallery import Gallery
@@ -99,10 +100,25 @@ def test_suspicious_data_are_told_once(exported: Bundle, data: Path, tmp_path: P
     assert (result.exit_code, result.warned) == (0, ["zero-images"])
 
 
+def test_a_bundle_that_cannot_be_loaded_is_tried_once(
+    exported: Bundle, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[Bundle] = []
+
+    def load(_: ScorerSettings, bundle: Bundle) -> Any:
+        tried.append(bundle)
+        raise DataError("the bundle")
+
+    monkeypatch.setattr(ScorerSettings, "load", load)
+    refused_line(index(exported, data, "--shards", SHARDS), DataError, "the bundle")
+    assert len(tried) == 1
+
+
 @pytest.mark.parametrize(
     ("more", "named"),
     [
         (("--ray",), "--ray"),
+        (("--actors", 2), "--actors"),
         (("--shards", 2, "--actors", 2), "--actors"),
     ],
 )
