@@ -126,15 +126,24 @@ class _Search:
 
     def run(self) -> Logits:
         """Score what the lists need; returns the logits."""
-        places, size = np.arange(len(self._level)), 1
-        while len(places):
-            for level in np.unique(self._level[places]).tolist():
-                self._score(places[self._level[places] == level], level)
-            places = np.unique(np.concatenate([self._next(each, size) for each in self._lists]))
-            if not len(places):
-                places = self._damaged(np.flatnonzero(self._level < len(self._members)))
+        self._score(np.arange(len(self._level)), 0)
+        size = 1
+        while len(places := self._wanted(size)):
+            levels = self._level[places]
+            for level in range(1, len(self._members)):
+                chosen = places[levels == level]
+                if len(chosen):
+                    self._score(chosen, level)
             size *= GROWTH
         return self._logits
+
+    def _wanted(self, size: int) -> NDArray[np.int64]:
+        """The pairs that are scored next, rising; none if the lists are complete."""
+        found = [self._next(each, size) for each in self._lists]
+        places = np.unique(np.concatenate(found)) if len(found) > 1 else np.sort(found[0])
+        if not len(places):
+            places = self._damaged(np.flatnonzero(self._level < len(self._members)))
+        return places
 
     def _score(self, places: NDArray[np.int64], level: int) -> None:
         """Have the next member score pairs, of which so many members are known."""
