@@ -3,7 +3,8 @@
 The cheapest member scores all pairs. From its logits follows the most that the ensemble's can be
 (`engines.bounds`); in that order the next members score the pairs, in batches of growing size,
 until no other pair can reach the k-th best of its list. Batches follow from logits and numbers of
-pairs alone, never from time.
+pairs alone, never from time. Lists like those that have gained nothing are mostly scored whole at
+once; see `trials`.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from sgraf_deploy.engines.ensemble import Logits, combine_logits, ensemble_logit
 from sgraf_deploy.runtime import pairs
 from sgraf_deploy.runtime.context import Context
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
-from sgraf_deploy.runtime.matrix import member_matrix
+from sgraf_deploy.runtime.matrix import ensemble_matrix, member_matrix
 from sgraf_deploy.runtime.pruning import WHOLE
 from sgraf_deploy.runtime.share import Share
 
 LEAST = 16
 """The fewest pairs of a list that are scored at a time: as many as fill the compiled kernels."""
+
+Places = NDArray[np.int64] | slice
+"""Pairs by their places, or all of them."""
 
 GROWTH = 4
 """How many times as many pairs each batch of a list holds as the one before."""
@@ -50,6 +54,13 @@ class PairList:
         """Whether some pairs are not wanted."""
         return self.top_k is not None and self.top_k < len(self.pairs)
 
+    @property
+    def share(self) -> float:
+        """The share of the pairs that is wanted; 1 if asking one member first cannot gain."""
+        if self.top_k is None or len(self.pairs) <= max(LEAST, self.top_k):
+            return 1.0
+        return self.top_k / len(self.pairs)
+
 
 def cut_lists(places: NDArray[np.int64], sizes: Sequence[tuple[int, int | None]]) -> list[PairList]:
     """Cut places of pairs into lists that follow each other, by their lengths and `top_k`.
@@ -68,13 +79,13 @@ def cut_lists(places: NDArray[np.int64], sizes: Sequence[tuple[int, int | None]]
 def best_of_all(
     context: Context, images: EncodedImages, captions: EncodedCaptions, top_k: int
 ) -> Logits:
-    """The logits (images · captions,) of all pairs, as far as one list needs; see `best_logits`.
-
-    The context prunes.
-    """
+    """The logits (images · captions,) of all pairs, as far as one list needs; see `best_logits`."""
     rows = np.arange(len(images) * len(captions))
+    lists = [PairList(rows, top_k)]
+    if not _is_tried(context, lists):
+        return ensemble_matrix(context, images, captions).reshape(-1)
     image_rows, caption_rows = np.divmod(rows.astype(np.int32), max(1, len(captions)))
-    index, lists = (image_rows, caption_rows), [PairList(rows, top_k)]
+    index = image_rows, caption_rows
     return _Search(context, images, captions, index, lists, is_matrix=True).run()
 
 
@@ -93,10 +104,20 @@ def best_logits(
     the ensemble's own bits, those that tie with the last of a list's best included. Raises as
     `pairs.pair_logits`, for the logits that are computed.
     """
-    if not context.prunes or not any(each.is_cut for each in lists):
+    if not _is_tried(context, lists):
         found = pairs.pair_logits(context, images, captions, image_rows, caption_rows)
         return ensemble_logits(found)
     return _Search(context, images, captions, (image_rows, caption_rows), lists).run()
+
+
+def _is_tried(context: Context, lists: Sequence[PairList]) -> bool:
+    """Whether to ask one member first."""
+    share = _least_share(lists)
+    return context.prunes and share < 1 and context.trials.is_due(share)
+
+
+def _least_share(lists: Sequence[PairList]) -> float:
+    return min((each.share for each in lists), default=1.0)
 
 
 class _Search:
@@ -126,7 +147,12 @@ class _Search:
 
     def run(self) -> Logits:
         """Score what the lists need; returns the logits."""
-        self._score(np.arange(len(self._level)), 0)
+        everything = slice(None)
+        self._score(everything, 0)
+        if all(self._stays_whole(each) for each in self._lists):
+            self._score(everything, 1)
+        else:
+            self._bound(everything, 0)
         size = 1
         while len(places := self._wanted(size)):
             levels = self._level[places]
@@ -135,17 +161,34 @@ class _Search:
                 if len(chosen):
                     self._score(chosen, level)
             size *= GROWTH
+        whole = np.count_nonzero(self._level == len(self._members)) >= WHOLE * len(self._level)
+        self._context.trials.add(_least_share(self._lists), gained=not whole)
         return self._logits
+
+    def _stays_whole(self, wanted: PairList) -> bool:
+        """Whether `_next` would have all of a list scored, told by the first member's logits.
+
+        The bound rises with its logit, so that of one pair tells how many can reach the best.
+        """
+        places, k = wanted.pairs, wanted.top_k
+        if k is None or wanted.share == 1:
+            return True
+        ranks = int((1 - WHOLE) * len(places)), len(places) - k
+        low, high = np.partition(self._found[self._members[0]][places], ranks)[list(ranks)]
+        return bool(self._rests[0].upper([low[None]])[0] >= high)
 
     def _wanted(self, size: int) -> NDArray[np.int64]:
         """The pairs that are scored next, rising; none if the lists are complete."""
+        unknown = np.flatnonzero(self._level < len(self._members))
+        if not len(unknown):
+            return unknown
         found = [self._next(each, size) for each in self._lists]
         places = np.unique(np.concatenate(found)) if len(found) > 1 else np.sort(found[0])
         if not len(places):
-            places = self._damaged(np.flatnonzero(self._level < len(self._members)))
+            places = self._damaged(unknown)
         return places
 
-    def _score(self, places: NDArray[np.int64], level: int) -> None:
+    def _score(self, places: Places, level: int) -> None:
         """Have the next member score pairs, of which so many members are known."""
         name = self._members[level]
         self._found[name][places] = self._logits_of(places, name)
@@ -154,14 +197,19 @@ class _Search:
             # In the bundle's order, in which sums of several members are rounded.
             members = (self._found[each][places] for each in self._context.configs)
             self._logits[places] = combine_logits(*members)
-            return
+        elif level:
+            self._bound(places, level)
+
+    def _bound(self, places: Places, level: int) -> None:
+        """Note the most that the ensemble's logits can be, known the members up to a level."""
         known = [self._found[each][places] for each in self._members[: level + 1]]
         self._upper[places] = self._rests[level].upper(known)
 
-    def _logits_of(self, places: NDArray[np.int64], name: str) -> Logits:
+    def _logits_of(self, places: Places, name: str) -> Logits:
         """A member's logits of pairs; of nearly all of a matrix by tiles, which take less time."""
         sides = self._context, self._images, self._captions
-        if self._is_matrix and len(places) >= WHOLE * len(self._level):
+        number = len(self._level[places])
+        if self._is_matrix and number >= WHOLE * len(self._level):
             if self._share is None:
                 lengths = self._captions.lengths
                 self._share = Share.whole(self._context.tiling(len(self._images), lengths))

@@ -20,6 +20,7 @@ from sgraf_deploy.runtime.origin import Origin
 from sgraf_deploy.runtime.retry import OutOfMemoryRetry, W
 from sgraf_deploy.runtime.tiles import TileLimits, TileShape, Tiling
 from sgraf_deploy.runtime.tiling import make_tiling
+from sgraf_deploy.runtime.trials import Trials
 from sgraf_deploy.runtime.workers import SharedWork, WorkerPool
 
 WORK: dict[GraphName, str] = {
@@ -70,6 +71,11 @@ class Context:
     def scored(self) -> ScoredPairs:
         """How many pairs each member has scored since the bundle was opened."""
         return ScoredPairs(self.configs)
+
+    @cached_property
+    def trials(self) -> Trials:
+        """What short lists have gained from leaving members out."""
+        return Trials()
 
     @property
     def prunes(self) -> bool:

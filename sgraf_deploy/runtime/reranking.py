@@ -67,7 +67,7 @@ class Reranking(Exchange):
             sides = self._checked(wanted, candidates)
             names = check_ids(ids, len(sides[1]))
         encoded = self._encoded(*sides, queries=direction == "text_to_image")
-        if top_k is not None and self._context.prunes:
+        if top_k is not None:
             logits = best_of_all(self._context, *encoded, int(top_k))
         else:
             logits = matrix.ensemble_matrix(self._context, *encoded)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from support.table_engine import Tables, table_scorer
 
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.errors import DataError
-from sgraf_deploy.runtime import PairList, RerankCall, RerankResult, Scorer
+from sgraf_deploy.runtime import PairList, RerankCall, RerankResult, Scorer, best, trials
 
 
 def check_equal(found: RerankResult, expected: RerankResult) -> None:
@@ -35,8 +36,18 @@ def answers(bundle: Bundle, tables: Tables, k: int, *, prune: bool, ranges: Any 
     return found, scorer
 
 
+@contextmanager
+def every_list_tried(least: int = 1) -> Iterator[None]:
+    """Have one member asked first whatever the lists before gained, and in lists this short."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(best, "LEAST", least)
+        patch.setattr(trials, "AGAIN", 1)
+        yield
+
+
 def check_same(bundle: Bundle, tables: Tables, k: int, ranges: Any = None) -> None:
-    found, _ = answers(bundle, tables, k, prune=True, ranges=ranges)
+    with every_list_tried():
+        found, _ = answers(bundle, tables, k, prune=True, ranges=ranges)
     expected, _ = answers(bundle, tables, k, prune=False)
     for one, other in zip(found, expected, strict=True):
         check_equal(one, other)
@@ -69,8 +80,14 @@ def calls_of(captions: Any, images: int, seed: int) -> list[RerankCall]:
     return calls
 
 
+@pytest.mark.parametrize("least", [1, 4, best.LEAST])
 @pytest.mark.parametrize("seed", range(8))
-def test_of_many_calls_at_once(exported: Bundle, three: Bundle, seed: int) -> None:
+def test_of_many_calls_at_once(exported: Bundle, three: Bundle, seed: int, least: int) -> None:
+    with every_list_tried(least):
+        check_many(exported, three, seed)
+
+
+def check_many(exported: Bundle, three: Bundle, seed: int) -> None:
     for bundle, members in (exported, 2), (three, 3):
         tables, found = trained_like(members=members), []
         for prune in (True, False):
@@ -82,6 +99,18 @@ def test_of_many_calls_at_once(exported: Bundle, three: Bundle, seed: int) -> No
                 check_equal(result, alone)
         for one, other in zip(*found, strict=True):
             check_equal(one, other)
+
+
+def test_lists_after_one_that_gained_nothing_are_scored_whole(exported: Bundle) -> None:
+    level = np.zeros_like(trained_like()["saf"])
+    tables = {"sgr": confident()["sgr"], "saf": level}
+    scorer, images, captions = table_scorer(exported, tables)
+    whole, *_ = table_scorer(exported, tables, prune=False)
+    for row in range(3 * trials.AGAIN):
+        caption = captions[row % len(captions)]
+        check_equal(scorer.rerank(caption, images, 3), whole.rerank(caption, images, 3))
+    scored = scorer.scored_pairs()
+    assert scored["sgr"] == scored["saf"] == 3 * trials.AGAIN * len(images)
 
 
 def saved(bundle: Bundle, tables: Tables, k: int) -> float:
