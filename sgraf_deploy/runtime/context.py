@@ -35,15 +35,22 @@ WORK: dict[GraphName, str] = {
 class ScoredPairs:
     """How many pairs each member has scored; threads may share it."""
 
-    def __init__(self, members: Iterable[str]) -> None:
+    def __init__(self, members: Iterable[str], within: ScoredPairs | None = None) -> None:
+        """Begin at 0; what is added here is added to `within` too."""
         self._counts = dict.fromkeys(members, 0)
-        self._lock = Lock()
+        self._within, self._lock = within, Lock()
+
+    def begin(self) -> ScoredPairs:
+        """Count one piece of work by itself, and here too."""
+        return ScoredPairs(self._counts, self)
 
     def add(self, pairs: Mapping[str, int]) -> None:
         """Count so many more pairs, by member."""
         with self._lock:
             for member, number in pairs.items():
                 self._counts[member] += number
+        if self._within is not None:
+            self._within.add(pairs)
 
     def counts(self) -> dict[str, int]:
         """The pairs so far, by member."""

@@ -20,7 +20,7 @@ from sgraf_deploy.engines.ensemble import Logits, ensemble_logits, not_a_number,
 from sgraf_deploy.engines.ranks import RankCounter
 from sgraf_deploy.errors import EngineMemoryError
 from sgraf_deploy.progress import Progress
-from sgraf_deploy.runtime.context import Context
+from sgraf_deploy.runtime.context import Context, ScoredPairs
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
 from sgraf_deploy.runtime.share import Share
 from sgraf_deploy.runtime.tiles import Tile
@@ -80,7 +80,7 @@ def member_matrix(
     result = np.empty((len(images), len(captions)), np.float32)
     graphs = {member: context.engine.open(member, "scorer")}
     results = Results(members={member: result})
-    WholeTiles(context, images, captions, share, graphs, results).run(None)
+    WholeTiles(context, images, captions, share, graphs, context.scored, results).run(None)
     return result
 
 
@@ -136,7 +136,7 @@ def score_tiles(
 ) -> None:
     """Score the whole matrix; see `score_share`."""
     share = Share.whole(context.tiling(len(images), captions.lengths))
-    score_share(context, images, captions, results, share, progress)
+    score_share(context, images, captions, results, share, context.scored, progress)
 
 
 def score_share(
@@ -145,6 +145,7 @@ def score_share(
     captions: EncodedCaptions,
     results: Results,
     share: Share,
+    scored: ScoredPairs,
     progress: Progress | None = None,
 ) -> None:
     """Score tiles one by one, by as many threads as the engine wants.
@@ -154,7 +155,7 @@ def score_share(
     even one pair fits, and DataError for a logit that is NaN.
     """
     graphs = context.graphs("scorer")
-    WholeTiles(context, images, captions, share, graphs, results).run(progress)
+    WholeTiles(context, images, captions, share, graphs, scored, results).run(progress)
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,6 +167,8 @@ class TileScoring(ABC):
     captions: EncodedCaptions
     share: Share
     graphs: Mapping[str, Graph]
+    scored: ScoredPairs
+    """Where the pairs that each member scores are counted."""
 
     def run(self, progress: Progress | None) -> None:
         """Score all tiles of the share, by as many threads as the engine wants."""
@@ -216,7 +219,7 @@ class WholeTiles(TileScoring):
             logits[name] = graph.run(self.inputs(tile, name) | texts[name])["logits"]
         columns = self.share.tiling.order[tile.captions]
         self.results.add(self.context.engine, tile.images, columns, logits)
-        self.context.scored.add(dict.fromkeys(logits, tile.units))
+        self.scored.add(dict.fromkeys(logits, tile.units))
 
 
 def _check_numbers(logits: Logits, first_image: int, columns: NDArray[np.integer[Any]]) -> None:

@@ -51,11 +51,16 @@ class Whole(Execution):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Part:
-    """The result of some tiles; `tiles` (tiles,) int64 are their numbers, rising."""
+    """The result of some tiles; `tiles` (tiles,) int64 are their numbers, rising.
+
+    `scored` says how many of their pairs each member has scored. That is how the result was come
+    by, and no part of it: two parts of equal digests may differ there.
+    """
 
     verb: ClassVar[str] = "scored"
     whole: Whole
     tiles: NDArray[np.int64]
+    scored: dict[str, int]
 
     @property
     def missing(self) -> NDArray[np.int64]:
@@ -111,3 +116,18 @@ def join_tiles(parts: Sequence[Part]) -> NDArray[np.int64]:
         hint = "give every part once, and share out every tile once"
         raise InputError(what, expected="in one part", got=f"in {times.max()}", hint=hint)
     return tiles
+
+
+def add_scored(parts: Sequence[Part]) -> dict[str, int]:
+    """The pairs that each member has scored of all parts' tiles.
+
+    Raises InputError for parts that name different members.
+    """
+    scored = dict(parts[0].scored)
+    for part in parts[1:]:
+        expected, got = (", ".join(sorted(each)) for each in (scored, part.scored))
+        if expected != got:
+            raise InputError("parts to merge: members that scored", expected=expected, got=got)
+        for member, pairs in part.scored.items():
+            scored[member] += pairs
+    return scored

@@ -114,6 +114,13 @@ class Filed:
             raise self.wrong(name, f"rising numbers 0 … {below - 1}", "others")
         return rows
 
+    def check_scored(self, scored: Mapping[str, int], pairs: int) -> None:
+        """Raise DataError unless members scored 0 to `pairs` pairs each, and one of them some."""
+        counts = scored.values()
+        if not 0 <= min(counts, default=0) <= max(counts, default=0) <= pairs or not any(counts):
+            expected = f"numbers of pairs 0 … {pairs} by member, one of them above 0"
+            raise self.wrong("scored", expected, shown(dict(scored)))
+
     def end(self) -> None:
         """Raise DataError if an array is left."""
         for name in self._left:

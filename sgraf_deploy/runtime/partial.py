@@ -18,7 +18,7 @@ from sgraf_deploy.engines.ranks import RankCounts, settle
 from sgraf_deploy.engines.tallies import ModelTally, Tally, Touched, add_models, union, unpack
 from sgraf_deploy.errors import DataError, InputError
 from sgraf_deploy.files.disk import PathLike
-from sgraf_deploy.runtime.part import Part, Whole, join_tiles
+from sgraf_deploy.runtime.part import Part, Whole, add_scored, join_tiles
 from sgraf_deploy.runtime.part_file import Filed, contents_of, read_arrays, write_arrays
 from sgraf_deploy.runtime.thresholds import RankThresholds
 
@@ -40,6 +40,7 @@ class _Header:
     format: Literal[1]
     kind: Literal["partial ranks"]
     whole: RankedWhole
+    scored: dict[str, int]
     models: tuple[str, ...]
     contents: str
 
@@ -57,6 +58,8 @@ class PartialRanks(Part):
         >>> part = scorer.count_tiles(images[:2], captions, thresholds, [0])
         >>> part, part.missing.tolist()
         (PartialRanks(1 of 1 tiles, native, fp32), [])
+        >>> part.scored
+        {'sgr': 4, 'saf': 4}
         >>> part.save("part.npz")
         >>> sgraf_deploy.PartialRanks.load("part.npz").digest == part.digest
         True
@@ -101,7 +104,7 @@ class PartialRanks(Part):
             *(union([getattr(part.touched, side) for part in parts]) for side in sides)
         )
         models = add_models(touched, [(part.touched, part.models) for part in parts])
-        return PartialRanks(first.whole, tiles, touched, models)
+        return PartialRanks(first.whole, tiles, add_scored(parts), touched, models)
 
     def counts(self, thresholds: RankThresholds) -> dict[str, RankCounts]:
         """The ranks' counts by model, as `Scorer.count_ranks` gives them, once no tile is missing.
@@ -130,7 +133,8 @@ class PartialRanks(Part):
 
         `step` is called with the name of each step of writing: see `files.writer.FILE_STEPS`.
         """
-        header = _Header(1, "partial ranks", self.whole, tuple(self.models), self.digest)
+        models = tuple(self.models)
+        header = _Header(1, "partial ranks", self.whole, self.scored, models, self.digest)
         write_arrays(path, _WHAT, header, dict(self._arrays()), step)
 
     @classmethod
@@ -148,7 +152,11 @@ class PartialRanks(Part):
         filed.end()
         if not models:
             raise filed.wrong("models", "at least one", "none")
-        return cls(whole, tiles, touched, models)
+        filed.check_scored(header.scored, len(touched.images) * len(touched.captions))
+        members = sorted(header.models[:-1] or header.scored)  # Of the ensemble alone: not known.
+        if sorted(header.scored) != members:
+            raise filed.wrong("scored", ", ".join(members), ", ".join(header.scored))
+        return cls(whole, tiles, header.scored, touched, models)
 
     def _arrays(self) -> Iterator[tuple[str, NDArray[Any]]]:
         yield "tiles", self.tiles

@@ -21,7 +21,7 @@ from sgraf_deploy.engines.buffers import Buffer
 from sgraf_deploy.engines.ensemble import Logits, combine_logits
 from sgraf_deploy.engines.ranks import HostRankCounter, Thresholds, check_finite
 from sgraf_deploy.progress import Progress
-from sgraf_deploy.runtime.context import Context
+from sgraf_deploy.runtime.context import Context, ScoredPairs
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
 from sgraf_deploy.runtime.matrix import TileScoring
 from sgraf_deploy.runtime.share import Share
@@ -38,6 +38,7 @@ def count_pruned(
     captions: EncodedCaptions,
     thresholds: Thresholds,
     share: Share,
+    scored: ScoredPairs,
     progress: Progress | None = None,
 ) -> HostRankCounter:
     """Count what some tiles hold of the ensemble, whose thresholds alone are given.
@@ -48,7 +49,7 @@ def count_pruned(
     """
     counter = HostRankCounter(context.engine.fetch, thresholds)
     scorers, listed = context.graphs("scorer"), context.graphs("pair_scorer")
-    inputs = context, images, captions, share, scorers
+    inputs = context, images, captions, share, scorers, scored
     (model,) = thresholds.captions
     _PrunedTiles(*inputs, listed, context.rests(), counter, model).run(progress)
     return counter
@@ -84,7 +85,7 @@ class _PrunedTiles(TileScoring):
         # In the bundle's order, in which sums of several members are rounded.
         lower[needed] = combine_logits(*(found[name][needed] for name in self.graphs))
         self.counter.count(tile.first_image, columns, {self.model: lower})
-        self.context.scored.add(scored)
+        self.scored.add(scored)
 
     def _score(
         self, tile: Tile, name: str, texts: dict[str, Buffer], needed: NDArray[np.bool_]

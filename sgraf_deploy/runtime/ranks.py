@@ -103,18 +103,22 @@ def count_share(  # noqa: PLR0913  # what is counted, where, and who is told
     found, expected = ((each.images, each.captions) for each in (thresholds, tiling))
     if found != expected:
         raise InputError("images, captions of the thresholds", expected=expected, got=found)
+    scored = context.scored.begin()
     models = thresholds.models[-1:] if ensemble_only else thresholds.models
     if ensemble_only and out is None and context.prunes:
         values = thresholds.values.only(*models)
-        counter: RankCounter = count_pruned(context, images, captions, values, share, progress)
+        counter: RankCounter = count_pruned(
+            context, images, captions, values, share, scored, progress
+        )
     else:
         counter = context.engine.rank_counter(thresholds.values)
         results = Results(similarities=out, ranks=counter)
-        score_share(context, images, captions, results, share, progress)
+        score_share(context, images, captions, results, share, scored, progress)
     touched = share.touched(thresholds.values.captions_per_image)
     tallies = counter.tallies(touched)
     whole = RankedWhole(**_whole(execution, tiling), thresholds=thresholds.digest)
-    return PartialRanks(whole, share.numbers, touched, {name: tallies[name] for name in models})
+    found = {name: tallies[name] for name in models}
+    return PartialRanks(whole, share.numbers, scored.counts(), touched, found)
 
 
 def find_best(
@@ -129,11 +133,12 @@ def find_best(
 
     Raises DataError for a logit that is NaN.
     """
-    tiling, touched = share.tiling, share.touched()
+    tiling, touched, scored = share.tiling, share.touched(), context.scored.begin()
     finder = BestFinder(touched, tiling.images, tiling.captions, k)
-    score_share(context, images, captions, Results(best=finder), share, progress)
+    score_share(context, images, captions, Results(best=finder), share, scored, progress)
     whole = ListedWhole(**_whole(Execution.of(context), tiling), k=k)
-    return PartialTopK(whole, share.numbers, touched.images, touched.captions, *finder.found())
+    sides = touched.images, touched.captions
+    return PartialTopK(whole, share.numbers, scored.counts(), *sides, *finder.found())
 
 
 def _whole(execution: Execution, tiling: Tiling) -> dict[str, Any]:

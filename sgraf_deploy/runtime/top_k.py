@@ -15,7 +15,7 @@ from sgraf_deploy.config import Direction
 from sgraf_deploy.engines.ensemble import Logits, similarities
 from sgraf_deploy.engines.tallies import Touched, union
 from sgraf_deploy.files.disk import PathLike
-from sgraf_deploy.runtime.part import Part, Whole, join_tiles
+from sgraf_deploy.runtime.part import Part, Whole, add_scored, join_tiles
 from sgraf_deploy.runtime.part_file import Filed, contents_of, read_arrays, write_arrays
 
 Keys = NDArray[np.uint64]
@@ -43,6 +43,7 @@ class _Header:
     format: Literal[1]
     kind: Literal["partial top k"]
     whole: ListedWhole
+    scored: dict[str, int]
     contents: str
 
 
@@ -77,6 +78,8 @@ class PartialTopK(Part):
         >>> part = scorer.top_k_tiles(images, captions, 2, [0])
         >>> part
         PartialTopK(1 of 1 tiles, native, fp32)
+        >>> part.scored
+        {'sgr': 12, 'saf': 12}
         >>> part.save("part.npz")
         >>> again = sgraf_deploy.PartialTopK.load("part.npz")
         >>> sgraf_deploy.PartialTopK.merge([again]).digest == part.digest
@@ -107,7 +110,8 @@ class PartialTopK(Part):
         )
         by_image = _merge(images, [(part.images, part.image_keys) for part in parts])
         by_caption = _merge(captions, [(part.captions, part.caption_keys) for part in parts])
-        return PartialTopK(first.whole, tiles, images, captions, by_image, by_caption)
+        scored = add_scored(parts)
+        return PartialTopK(first.whole, tiles, scored, images, captions, by_image, by_caption)
 
     def result(self) -> dict[Direction, TopK]:
         """The best candidates by direction; InputError if tiles are missing, it says how many."""
@@ -121,7 +125,7 @@ class PartialTopK(Part):
 
     def save(self, path: PathLike, *, step: Callable[[str], None] | None = None) -> None:
         """Write the part to one file, whole or not at all; as `PartialRanks.save`."""
-        header = _Header(1, "partial top k", self.whole, self.digest)
+        header = _Header(1, "partial top k", self.whole, self.scored, self.digest)
         write_arrays(path, _WHAT, header, dict(self._arrays()), step)
 
     @classmethod
@@ -135,7 +139,8 @@ class PartialTopK(Part):
         by_image = _keys(filed, "image_keys", len(images), whole.captions, whole.k)
         by_caption = _keys(filed, "caption_keys", len(captions), whole.images, whole.k)
         filed.end()
-        return cls(whole, tiles, images, captions, by_image, by_caption)
+        filed.check_scored(header.scored, len(images) * len(captions))
+        return cls(whole, tiles, header.scored, images, captions, by_image, by_caption)
 
     def _arrays(self) -> Iterator[tuple[str, NDArray[Any]]]:
         yield "tiles", self.tiles

@@ -78,9 +78,10 @@ def test_a_saved_part_is_loaded_equal(
     part = scorer.count_tiles(*encoded, again, [1, 4, 7])
     read = PartialRanks.load(files["ranks"])
     assert (read.digest, read.whole, read.tiles.tolist()) == (part.digest, part.whole, [1, 4, 7])
+    assert read.scored == part.scored
     best = scorer.top_k_tiles(*encoded, 3, [1, 4, 7])
     found = PartialTopK.load(files["top_k"])
-    assert (found.digest, found.whole) == (best.digest, best.whole)
+    assert (found.digest, found.whole, found.scored) == (best.digest, best.whole, best.scored)
 
 
 def test_a_saved_tiling_has_the_same_tiles(
@@ -191,6 +192,10 @@ def remove(name: str) -> Change:
     return lambda header, arrays: arrays.pop(name)
 
 
+def remove_field(name: str) -> Change:
+    return lambda header, arrays: header.pop(name)
+
+
 def test_other_contents_than_the_header_says_are_refused(files: dict[str, Path]) -> None:
     rewrite(files["ranks"], put("sgr.images.better", lambda each: each + 1), hashed=False)
     with refused(DataError, files["ranks"], "contents", expected=naming(), got=naming()):
@@ -220,6 +225,16 @@ def test_other_contents_than_the_header_says_are_refused(files: dict[str, Path])
         ("ranks", set_field("tiling", 3, "whole"), "whole.tiling"),
         ("ranks", set_field("format", 2), "format"),
         ("ranks", set_field("more", 2), "more"),
+        ("ranks", remove_field("scored"), "scored"),
+        ("ranks", set_field("scored", {}), "scored"),
+        ("ranks", set_field("scored", {"sgr": 36}), "scored"),
+        ("ranks", set_field("scored", {"sgr": 36, "saf": 36, "sgr-2": 36}), "scored"),
+        ("ranks", set_field("scored", {"sgr": 0, "saf": 0}), "scored"),
+        ("ranks", set_field("scored", {"sgr": 36, "saf": -1}), "scored"),
+        ("ranks", set_field("scored", {"sgr": 36, "saf": 7 * 35 + 1}), "scored"),
+        ("ranks", set_field("scored", {"sgr": 36, "saf": "36"}), "scored.saf"),
+        ("top_k", set_field("scored", {"sgr": 36, "saf": -1}), "scored"),
+        ("top_k", remove_field("scored"), "scored"),
         ("thresholds", set_field("captions_per_image", 0), "sgr"),
         ("thresholds", set_field("captions_per_image", 4), "sgr"),
         ("thresholds", set_field("slack", -1.0), "slack"),

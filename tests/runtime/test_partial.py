@@ -181,7 +181,7 @@ def test_every_counters_parts_add_up_to_the_matrix(
                 known.update(new)
         held = Touched(*(np.array(sorted(each), np.int64) for each in touched))
         found = counter.tallies(held)
-        parts.append(PartialRanks(whole, np.array(tiles), held, found))
+        parts.append(PartialRanks(whole, np.array(tiles), {"sgr": 1}, held, found))
 
     counts = merge(parts, split[2]).counts(fixed)
     for name, matrix in every.items():
@@ -289,6 +289,30 @@ def test_a_part_that_lacks_a_model_is_refused(
     ours, theirs = (native.count_tiles(*encoded, thresholds, [tile]) for tile in (0, 1))
     with refused(InputError, "models", expected=naming("sgraf"), got="sgr"):
         PartialRanks.merge([ours, replace(theirs, models={"sgr": theirs.models["sgr"]})])
+
+
+def test_pairs_are_counted_part_by_part(
+    native: Scorer, encoded: tuple[Any, Any], thresholds: RankThresholds
+) -> None:
+    """Apart from all others that the scorer scores, and added up where parts are."""
+    tiling = native.tiling(*encoded)
+    before = native.scored_pairs()
+    parts = [native.count_tiles(*encoded, thresholds, tiles) for tiles in tiling.split(4)]
+    sizes = [sum(tile.units for tile in tiling.select(part.tiles.tolist())) for part in parts]
+    assert [part.scored for part in parts] == [dict.fromkeys(native.members, n) for n in sizes]
+    every = PartialRanks.merge(parts[::-1]).scored
+    assert every == dict.fromkeys(native.members, tiling.pairs)
+    after = native.scored_pairs()
+    assert {member: pairs - before[member] for member, pairs in after.items()} == every
+
+
+def test_parts_by_other_members_are_refused(
+    native: Scorer, encoded: tuple[Any, Any], thresholds: RankThresholds
+) -> None:
+    ours, theirs = (native.count_tiles(*encoded, thresholds, [tile]) for tile in (0, 1))
+    theirs = replace(theirs, scored={"sgr": 1, "saf-2": 1})
+    with refused(InputError, "members", expected=naming("saf"), got=naming("saf-2")):
+        PartialRanks.merge([ours, theirs])
 
 
 def test_parts_of_other_scorers_and_tilings_are_refused(

@@ -51,12 +51,15 @@ def check_same(
 def _check_same(bundle: Bundle, tables: Tables, per_image: int, ranges: Any) -> float:
     whole, thresholds, full = partial(bundle, tables, per_image, prune=False)
     pruned, _, scorer = partial(bundle, tables, per_image, prune=True, ranges=ranges)
-    assert pruned.digest == whole.digest
+    assert pruned.digest == whole.digest, "of the result alone"
     name = ensemble_name(list(tables))
     assert list(pruned.models) == [name]
     check(pruned.counts(thresholds)[name], ensemble_logits(tables), per_image)
     scored, every = scorer.scored_pairs(), full.scored_pairs()
     assert max(scored.values()) == max(every.values()) == min(every.values())
+    truths = tables["saf"].shape[1]
+    assert pruned.scored == {member: pairs - truths for member, pairs in scored.items()}
+    assert whole.scored == dict.fromkeys(tables, tables["saf"].size)
     return 1 - sum(scored.values()) / sum(every.values())
 
 
@@ -191,7 +194,10 @@ def test_parts_that_several_count_add_up(exported: Bundle) -> None:
         for tiles in tiling.split(4)
     ]
     whole, _, _ = partial(exported, tables, 5, prune=False)
-    assert PartialRanks.merge(parts[::-1]).digest == whole.digest
+    merged = PartialRanks.merge(parts[::-1])
+    assert merged.digest == whole.digest
+    pruned, _, _ = partial(exported, tables, 5, prune=True)
+    assert merged.scored == pruned.scored
     members = scorer.count_tiles(images, captions, thresholds, range(1))
     with refused(InputError, "models"):
         PartialRanks.merge([members, parts[1]])

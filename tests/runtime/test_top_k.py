@@ -85,7 +85,7 @@ def test_awkward_logits_are_listed_as_in_the_matrix(matrix: Any, k: int, owners:
         finder = BestFinder(Touched(rows, columns, columns[:0]), 4, 6, k)
         for first, places in (tiles[tile] for tile in numbers):
             finder.add(first, places, matrix[first : first + 2][:, places])
-        parts.append(PartialTopK(whole, numbers, rows, columns, *finder.found()))
+        parts.append(PartialTopK(whole, numbers, {"sgr": 1}, rows, columns, *finder.found()))
     best = PartialTopK.merge(parts).result()
     assert_best(best["image_to_text"], matrix, min(k, 6))
     assert_best(best["text_to_image"], matrix.T, min(k, 4))
@@ -101,7 +101,7 @@ def test_long_lists_are_in_order() -> None:
         finder = BestFinder(Touched(np.arange(2), np.sort(columns), columns[:0]), 2, captions, k)
         finder.add(0, columns, matrix[:, columns])
         own = np.arange(2), np.sort(columns)
-        parts.append(PartialTopK(whole, np.array([number]), *own, *finder.found()))
+        parts.append(PartialTopK(whole, np.array([number]), {"sgr": 1}, *own, *finder.found()))
     best = PartialTopK.merge(parts).result()
     assert_best(best["image_to_text"], matrix, k)
     assert_best(best["text_to_image"], matrix.T, 2)
