@@ -118,8 +118,8 @@ class Filed:
         """Raise DataError unless members scored 0 to `pairs` pairs each, and one of them some."""
         counts = scored.values()
         if not 0 <= min(counts, default=0) <= max(counts, default=0) <= pairs or not any(counts):
-            expected = f"numbers of pairs 0 … {pairs} by member, one of them above 0"
-            raise self.wrong("scored", expected, shown(dict(scored)))
+            among = f"0 … {pairs} pairs of each member, and of one more than 0"
+            raise self.wrong("scored", among, shown(dict(scored)))
 
     def end(self) -> None:
         """Raise DataError if an array is left."""

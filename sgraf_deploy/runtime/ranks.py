@@ -117,8 +117,8 @@ def count_share(  # noqa: PLR0913  # what is counted, where, and who is told
     touched = share.touched(thresholds.values.captions_per_image)
     tallies = counter.tallies(touched)
     whole = RankedWhole(**_whole(execution, tiling), thresholds=thresholds.digest)
-    found = {name: tallies[name] for name in models}
-    return PartialRanks(whole, share.numbers, scored.counts(), touched, found)
+    counted = {name: tallies[name] for name in models}
+    return PartialRanks(whole, share.numbers, scored.counts(), touched, counted)
 
 
 def find_best(
