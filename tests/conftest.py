@@ -174,6 +174,30 @@ def exported(
 
 
 @pytest.fixture(scope="session")
+def spread(
+    checkpoint_files: dict[str, Path], vocabulary_file: Path, built_once: BuiltOnce
+) -> Bundle:
+    """The same in fp32, with logits so far apart that members can be left out of many pairs."""
+    import torch
+
+    from sgraf_deploy.export.exporter import ExportOptions, export_bundle
+
+    def build(target: Path) -> None:
+        files = []
+        for member, file in checkpoint_files.items():
+            payload = torch.load(file, weights_only=False)
+            similarity = payload["model"][2]
+            similarity["sim_eval_w.weight"] *= 100
+            similarity["sim_eval_w.bias"].mul_(100).add_(4)
+            files.append(target.with_name(f"spread_{member}.pth.tar"))
+            torch.save(payload, files[-1])
+        options = ExportOptions(vocabulary=vocabulary_file, precisions=("fp32",))
+        export_bundle(files, target, options)
+
+    return Bundle.open(built_once("spread.sgraf", build))
+
+
+@pytest.fixture(scope="session")
 def backbone_file(built_once: BuiltOnce) -> Path:
     """A backbone that makes the regions that the small models take; see `tiny_backbone`."""
     from support.small_models import SGR

@@ -181,7 +181,12 @@ def evaluate(
         else:
             _check_shareable(options, results.saved)
             settings = scorer_settings(sharing, **scorer_arguments)
-            request = Request(bundle_address(bundle), source.absolute(), settings)
+            request = Request(
+                bundle_address(bundle),
+                source.absolute(),
+                settings,
+                ensemble_only=options.ensemble_only,
+            )
             _evaluate_shared(found, sharing, request, opened)
         results.write(found[0])
     finally:
@@ -242,7 +247,6 @@ def _check_shareable(options: EvalOptions, saved: Path | None) -> None:
         "--ties authors": options.ties == "authors",
         "--folds": options.folds is not None,
         "--save-similarities": saved is not None,
-        "--models": options.ensemble_only,
     }
     for option, given in wanted.items():
         if given:

@@ -127,7 +127,11 @@ def scorer_settings(sharing: SharingOptions, **arguments: Any) -> ScorerSettings
         arguments["allow_unverified"],
     )
     return ScorerSettings(
-        arguments["engine"], arguments["precision"], options, arguments["max_caption_words"]
+        arguments["engine"],
+        arguments["precision"],
+        options,
+        arguments["max_caption_words"],
+        prune=not arguments.get("no_prune", False),
     )
 
 

@@ -29,6 +29,7 @@ from sgraf_deploy.evaluation.evaluate import (
     describe_run,
     rank_reports,
     ranks_by_model,
+    scored_shares,
 )
 from sgraf_deploy.progress import Stage
 from sgraf_deploy.runtime.partial import PartialRanks
@@ -110,13 +111,19 @@ def run_pieces(runner: JobRunner, job: Job, hooks: Hooks = Hooks()) -> Progresse
 
 
 def count_ranks(job: Job) -> dict[str, RankCounts]:
-    """Merge the parts of a finished job that counts ranks.
+    """Merge the parts of a finished job that counts ranks; raises as `merged_ranks`."""
+    merged, thresholds = merged_ranks(job)
+    return merged.counts(thresholds)
+
+
+def merged_ranks(job: Job) -> tuple[PartialRanks, RankThresholds]:
+    """All parts of a finished job that counts ranks, merged, and what they are counted against.
 
     Raises DataError for a file that is damaged, and InputError for one of another job.
     """
     truths = [RankThresholds.load(job.file(piece)) for piece in job.plan.pieces("truths")]
-    thresholds = RankThresholds.concatenate(truths)
-    return _merged(job, PartialRanks.load, PartialRanks.merge).counts(thresholds)
+    merged = _merged(job, PartialRanks.load, PartialRanks.merge)
+    return merged, RankThresholds.concatenate(truths)
 
 
 def best_candidates(job: Job) -> dict[Direction, TopK]:
@@ -138,10 +145,17 @@ def _merged(job: Job, load: Callable[[Path], M], merge: Callable[[Sequence[M]], 
 def evaluate_job(
     runner: JobRunner, job: Job, bundle: Bundle, split_name: str, hooks: Hooks = Hooks()
 ) -> tuple[Evaluation, Progressed]:
-    """Evaluate a bundle on a split as `evaluate_split` does, in pieces that a runner does."""
+    """Evaluate a bundle on a split as `evaluate_split` does, in pieces that a runner does.
+
+    The shares of the pairs that members scored are those of all pieces, whoever did them.
+    """
     with job.only_driver():
         progressed = run_pieces(runner, job, hooks)
-        ranks = ranks_by_model(count_ranks(job))
+        merged, thresholds = merged_ranks(job)
+    ranks = ranks_by_model(merged.counts(thresholds))
+    # Every member scores the ground truths besides.
+    members, truths = bundle.manifest.members, thresholds.captions
+    scored = {member: merged.scored[member] + truths for member in members}
     plan, seconds = job.plan, progressed.seconds
     identity, execution = plan.identity, plan.execution
     result = Evaluation(
@@ -163,7 +177,7 @@ def evaluate_job(
         )
         | {
             "ranks_from": EvalOptions().ranks_from,
-            "scored_share": dict.fromkeys(bundle.manifest.members, 1.0),  # Of all models: all.
+            "scored_share": scored_shares(scored),
             "workers": runner.workers,
         },
         of_the_data=plan.findings,

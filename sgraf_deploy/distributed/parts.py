@@ -51,6 +51,7 @@ class ScorerSettings:
     options: EngineOptions = field(default_factory=EngineOptions)
     max_words: int | None = None
     tile: TileShape | None = None
+    prune: bool = True
 
     def load(self, bundle: Bundle) -> Scorer:
         """Load a bundle; raises as `runtime.load`."""
@@ -62,6 +63,7 @@ class ScorerSettings:
             tile=self.tile,
             max_words=self.max_words,
             caption_cache=0,
+            prune=self.prune,
         )
 
 
@@ -96,7 +98,8 @@ class SplitSource:
 class Request:
     """What a job is to find out; it can be sent to other processes.
 
-    `k` is how many of the best candidates each query gets; None counts ranks.
+    `k` is how many of the best candidates each query gets; None counts ranks, and with
+    `ensemble_only` those of the ensemble alone.
     """
 
     bundle: str
@@ -104,6 +107,7 @@ class Request:
     source: SplitSource
     settings: ScorerSettings = ScorerSettings()
     k: int | None = None
+    ensemble_only: bool = False
 
     def identity(self, bundle: Bundle, split: PrecompSplit) -> Identity:
         """Say what the job is of, where this bundle and this split are opened."""
@@ -121,6 +125,7 @@ class Request:
             precision=self.settings.precision,
             max_words=self.settings.max_words,
             k=self.k,
+            models="ensemble" if self.ensemble_only else "all",
         )
 
 
@@ -141,6 +146,8 @@ class Identity:
     precision: Precision | None
     max_words: int | None
     k: int | None
+    models: Literal["all", "ensemble"]
+    """Whose ranks are counted."""
 
 
 @dataclass(frozen=True)

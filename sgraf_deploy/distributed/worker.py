@@ -19,9 +19,11 @@ from sgraf_deploy.distributed.planning import make_plan
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
 from sgraf_deploy.runtime.encoding import Kind
 from sgraf_deploy.runtime.part import check_same
+from sgraf_deploy.runtime.partial import PartialRanks
 from sgraf_deploy.runtime.saved_encodings import SavedRows, save_gallery
 from sgraf_deploy.runtime.scorer import Scorer
 from sgraf_deploy.runtime.thresholds import RankThresholds
+from sgraf_deploy.runtime.top_k import PartialTopK
 
 log = logging.getLogger(__name__)
 
@@ -126,17 +128,23 @@ class JobWorker:
         )
         images = self._load_images(shards)
         first = piece_range(plan.images, shards.start).start
-        count, find = self._scorer.count_tiles, self._scorer.top_k_tiles
-        if plan.identity.k is None:
-            thresholds = self._thresholds
-            ranks = count(
-                images, self._captions, thresholds, tiles, tiling=tiling, first_image=first
+        scorer, captions, identity = self._scorer, self._captions, plan.identity
+        part: PartialRanks | PartialTopK
+        if identity.k is None:
+            part = scorer.count_tiles(
+                images,
+                captions,
+                self._thresholds,
+                tiles,
+                tiling=tiling,
+                first_image=first,
+                ensemble_only=identity.models == "ensemble",
             )
-            ranks.save(self._job.file(piece))
         else:
-            k = plan.identity.k
-            best = find(images, self._captions, k, tiles, tiling=tiling, first_image=first)
-            best.save(self._job.file(piece))
+            part = scorer.top_k_tiles(
+                images, captions, identity.k, tiles, tiling=tiling, first_image=first
+            )
+        part.save(self._job.file(piece))
 
     @cached_property
     def _thresholds(self) -> RankThresholds:

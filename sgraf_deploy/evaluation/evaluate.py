@@ -159,7 +159,10 @@ def evaluate_split(  # noqa: PLR0913  # four of them are callbacks
         seconds={"encode": times[1] - times[0], "score": scored.done - times[1]},
         logits=scored.logits,
         run=describe_scored(scorer, split)
-        | {"ranks_from": options.ranks_from, "scored_share": _shares(before, scorer)},
+        | {
+            "ranks_from": options.ranks_from,
+            "scored_share": scored_shares(_scored_since(before, scorer)),
+        },
         of_the_data=checked.findings,
         of_the_ranks=chance_findings(rank_reports(scored.ranks)),
     )
@@ -225,11 +228,14 @@ def rank_reports(ranks: Mapping[str, Ranks]) -> dict[str, RecallReport]:
     return {name: RecallReport.of(each) for name, each in ranks.items()}
 
 
-def _shares(before: Mapping[str, int], scorer: Scorer) -> dict[str, float]:
-    """The share of all pairs that each member has scored since then."""
-    scored = {name: pairs - before[name] for name, pairs in scorer.scored_pairs().items()}
+def scored_shares(scored: Mapping[str, int]) -> dict[str, float]:
+    """The share of all pairs that each member has scored, given how many of them."""
     most = max(1, *scored.values())  # The first member scores every pair.
     return {name: pairs / most for name, pairs in scored.items()}
+
+
+def _scored_since(before: Mapping[str, int], scorer: Scorer) -> dict[str, int]:
+    return {name: pairs - before[name] for name, pairs in scorer.scored_pairs().items()}
 
 
 def _by_tiles(

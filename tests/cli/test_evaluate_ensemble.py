@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from support.cli_world import World, done, recall_rows, refused_line, run
 from support.refusals import holds, naming
 
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.cli.evaluate import shares_line
 from sgraf_deploy.errors import InputError
 
@@ -34,6 +36,26 @@ def test_the_ensembles_rows_are_those_among_all(world: World, more: tuple[object
     assert shares["saf"] == 1.0
     assert shares["sgr"] == 1.0 or not more
     assert set(whole["run"]["scored_share"].values()) == {1.0}
+
+
+def test_members_are_left_out_of_work_that_is_shared_out(world: World, spread: Bundle) -> None:
+    spread_world = replace(world, bundle=spread.path)
+    ensemble = ("--models", "sgraf")
+    stdout, one = evaluate(spread_world, *ensemble)
+    shared, two = evaluate(spread_world, *ensemble, "--job", "job")
+    _, full = evaluate(spread_world, *ensemble, "--job", "full", "--no-prune")
+
+    assert two["reports"] == one["reports"] == full["reports"]
+    shares = two["run"]["scored_share"]
+    assert shares == one["run"]["scored_share"]
+    assert shares["sgr"] < shares["saf"] == 1.0
+    assert full["run"]["scored_share"] == {"sgr": 1.0, "saf": 1.0}
+    line = shares_line(shares, ["SGRAF"])
+    assert line in stdout
+    assert line in shared
+    arguments = ("--data", world.data, "--split", "dev", "--engine", "native", "--job", "job")
+    result = run("eval", spread.path, *arguments)
+    refused_line(result, InputError, "models", expected="all", got=naming("ensemble"))
 
 
 def test_the_shares_are_shown() -> None:

@@ -164,8 +164,9 @@ def test_what_needs_the_matrix_is_not_shared_out(world: World, option: tuple[str
     assert not Path("job").exists()
 
 
-def test_pieces_give_the_report_of_one_process(world: World) -> None:
-    source = ("eval", world.bundle, "--data", world.data, "--split", "dev", "--json")
+@pytest.mark.parametrize("more", [(), ("--models", "sgraf")])
+def test_pieces_give_the_report_of_one_process(world: World, more: tuple[str, ...]) -> None:
+    source = ("eval", world.bundle, "--data", world.data, "--split", "dev", *more, "--json")
     done(*source, "one.json")
     line_naming(done(*source, "two.json", "--job", "job").stdout, "job", 1, 0)
     one, two = (json.loads(Path(f"{name}.json").read_text()) for name in ("one", "two"))

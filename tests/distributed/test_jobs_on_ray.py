@@ -127,7 +127,7 @@ def test_a_node_that_is_removed_half_way(cluster: Any, small: Request, tmp_path:
 @pytest.mark.parametrize("step", ["captions-00000", "part-00002"])
 def test_a_driver_that_is_killed(cluster: Any, small: Request, tmp_path: Path, step: str) -> None:
     folder = tmp_path / "job"
-    status = run_killed(Path(small.bundle), small.source.folder, folder, step, cluster.address)
+    status = run_killed(small, folder, step, cluster.address)
     assert status == -signal.SIGKILL
     before = files_of(folder)
     assert f"{step}.npz" in before
@@ -138,6 +138,25 @@ def test_a_driver_that_is_killed(cluster: Any, small: Request, tmp_path: Path, s
     assert len(before) <= ran.found < len(after)
     assert ran.found + ran.done == len(after)
     check_equal(count_ranks(Job(folder)), of_one_process(small))
+
+
+def test_members_are_left_out_of_the_demos_pairs(
+    cluster: Any, demo: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    split = ("--data", demo.source.folder, "--split", "test", "--limit-images", 60)
+    models = ("--models", "sgraf", "--engine", "native", "--json")
+    done("eval", demo.bundle, *split, *models, "one.json")
+    ray = ("--ray", cluster.address, "--actors", 2, "--job")
+    done("eval", demo.bundle, *split, *models, "two.json", *ray, "pruned")
+    done("eval", demo.bundle, *split, *models, "three.json", *ray, "whole", "--no-prune")
+    one, two, three = (
+        json.loads(Path(f"{name}.json").read_text()) for name in ("one", "two", "three")
+    )
+    assert three["reports"] == two["reports"] == one["reports"]
+    assert two["run"] == {**one["run"], "workers": 2}
+    assert two["run"]["scored_share"]["sgr"] < 0.9
+    assert three["run"]["scored_share"] == {"sgr": 1.0, "saf": 1.0}
 
 
 def test_the_command_line(

@@ -1,7 +1,8 @@
 """Jobs on a small split that has ties, and a process that is killed while it drives one.
 
-Run as a script, `jobs.py BUNDLE DATA FOLDER STEP [ADDRESS]` counts ranks in pieces, by itself or on
-the cluster at an address, and is killed at a step.
+Run as a script, `jobs.py BUNDLE DATA MODELS FOLDER STEP [ADDRESS]` counts the ranks of `all`
+models, or of the `ensemble` alone, in pieces, by itself or on the cluster at an address, and is
+killed at a step.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -89,7 +91,8 @@ def of_one_process(wanted: Request) -> dict[str, RankCounts]:
     """The ranks that one scorer counts."""
     with wanted.settings.load(Bundle.open(wanted.bundle)) as scorer:
         split = wanted.source.open(scorer.bundle)
-        return scorer.count_ranks(split.regions, split.captions)
+        only = wanted.ensemble_only
+        return scorer.count_ranks(split.regions, split.captions, ensemble_only=only)
 
 
 def check_equal(found: Mapping[str, RankCounts], expected: Mapping[str, RankCounts]) -> None:
@@ -105,9 +108,11 @@ def files_of(folder: Path) -> dict[str, int]:
     return {file.name: file.stat().st_mtime_ns for file in folder.glob("*.npz")}
 
 
-def run_killed(bundle: Path, data: Path, folder: Path, step: str, *address: str) -> int:
+def run_killed(wanted: Request, folder: Path, step: str, *address: str) -> int:
     """Run this file as a script; its exit status."""
-    command = [sys.executable, __file__, *map(str, (bundle, data, folder)), step, *address]
+    models = "ensemble" if wanted.ensemble_only else "all"
+    given = (wanted.bundle, str(wanted.source.folder), models, str(folder), step, *address)
+    command = [sys.executable, __file__, *given]
     path = os.pathsep.join(map(str, PATHS))
     return subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False).returncode
 
@@ -118,10 +123,11 @@ def _die(last: str, name: str) -> None:
 
 
 if __name__ == "__main__":
-    _bundle, _data, _folder = map(Path, sys.argv[1:4])
-    _kill = partial(_die, sys.argv[4])
-    if len(sys.argv) == 5:
-        drive(request(_bundle, _data), _folder, _kill)
+    _bundle, _data, _folder = map(Path, (*sys.argv[1:3], sys.argv[4]))
+    _wanted = replace(request(_bundle, _data), ensemble_only=sys.argv[3] == "ensemble")
+    _kill, _address = partial(_die, sys.argv[5]), sys.argv[6:]
+    if not _address:
+        drive(_wanted, _folder, _kill)
     else:
-        with shared(request(_bundle, _data), _folder, 2, sys.argv[5]) as _runner:
+        with shared(_wanted, _folder, 2, *_address) as _runner:
             drive_with(_runner, _folder, _kill)
