@@ -167,11 +167,11 @@ def whole(
     reports = {name: report.to_json() for name, report in found.reports.items()}
     means: dict[str, Any] = {}
     different: list[str] = []
-    for name, report in reports.items():
+    for name, ours in reports.items():
         for direction in DIRECTIONS:
             what, theirs = f"{name} {direction}", wanted[name][direction]
             means[what] = mean_ranks(counts[name], direction) | {"expected": theirs["mean_rank"]}
-            different += differences(what, report[direction], theirs, means[what])
+            different += differences(what, ours[direction], theirs, means[what])
     report = {
         "reports": reports,
         "mean_ranks": means,
@@ -197,11 +197,12 @@ def differences(
 ) -> Iterator[str]:
     """Where figures are not those of the authors' code."""
     for key, value in theirs.items():
-        least, most = ours[key], ours[key]
         if key == "mean_rank":
             least, most = means["ties_first"], means["ties_last"]
-        if not least - TOLERANCE <= value <= most + TOLERANCE:
-            yield f"{what} {key}: {least} to {most}, which is not {value}"
+            if not least - TOLERANCE <= value <= most + TOLERANCE:
+                yield f"{what} {key}: {least} to {most}, which leaves out {value}"
+        elif abs(ours[key] - value) > TOLERANCE:
+            yield f"{what} {key}: {ours[key]}, not {value}"
 
 
 @main.command()
