@@ -105,10 +105,11 @@ def test_lists_after_one_that_gained_nothing_are_scored_whole(exported: Bundle) 
     level = np.zeros_like(trained_like()["saf"])
     tables = {"sgr": confident()["sgr"], "saf": level}
     scorer, images, captions = table_scorer(exported, tables)
-    whole, *_ = table_scorer(exported, tables, prune=False)
+    whole, gallery, queries = table_scorer(exported, tables, prune=False)
     for row in range(3 * trials.AGAIN):
-        caption = captions[row % len(captions)]
-        check_equal(scorer.rerank(caption, images, 3), whole.rerank(caption, images, 3))
+        place = row % len(captions)
+        expected = whole.rerank(queries[place], gallery, 3)
+        check_equal(scorer.rerank(captions[place], images, 3), expected)
     scored = scorer.scored_pairs()
     assert scored["sgr"] == scored["saf"] == 3 * trials.AGAIN * len(images)
 
