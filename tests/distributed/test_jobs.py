@@ -33,18 +33,11 @@ from support.small_models import SGR
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.distributed import planning, worker
 from sgraf_deploy.distributed.actors import Slots
-from sgraf_deploy.distributed.offline import (
-    Progressed,
-    best_candidates,
-    count_ranks,
-    evaluate_job,
-    run_pieces,
-)
+from sgraf_deploy.distributed.offline import best_candidates, count_ranks, run_pieces
 from sgraf_deploy.distributed.parts import Job, Piece, Request
 from sgraf_deploy.engines.base import EngineOptions
 from sgraf_deploy.errors import DataError, InputError
-from sgraf_deploy.evaluation.evaluate import EvalOptions, Evaluation, evaluate_split
-from sgraf_deploy.runtime import PartialRanks, Scorer, encode
+from sgraf_deploy.runtime import Scorer, encode
 
 
 @pytest.fixture(scope="module")
@@ -126,73 +119,6 @@ def test_a_killed_driver_goes_on(wanted: Request, tmp_path: Path, step: str) -> 
     assert {name: after[name] for name in before} == before
     assert ran.done == len(after) - len(before) > 0
     check_equal(count_ranks(Job(folder)), of_one_process(wanted))
-
-
-@pytest.fixture
-def ensemble(spread: Bundle, data: Path) -> Request:
-    """Of a bundle whose members can be left out of many pairs."""
-    return replace(request(spread.path, data), ensemble_only=True)
-
-
-def evaluated(wanted: Request, folder: Path) -> tuple[Evaluation, Progressed]:
-    """An evaluation in pieces, in this process."""
-    with local(wanted, folder) as runner:
-        return evaluate_job(runner, Job(folder), Bundle.open(wanted.bundle), wanted.source.name)
-
-
-def shares_of_one_process(wanted: Request) -> dict[str, float]:
-    """What one scorer reports."""
-    with wanted.settings.load(Bundle.open(wanted.bundle)) as scorer:
-        split = wanted.source.open(scorer.bundle)
-        options = EvalOptions(ensemble_only=wanted.ensemble_only)
-        shares: dict[str, float] = evaluate_split(scorer, split, options).run["scored_share"]
-        return shares
-
-
-@pytest.mark.parametrize("engine", ["native", "ort"])
-def test_members_are_left_out_as_in_one_process(
-    ensemble: Request, tmp_path: Path, engine: str
-) -> None:
-    """Where the engine lets them be; the ranks are those of every member's every pair."""
-    wanted = replace(ensemble, settings=replace(ensemble.settings, engine=engine))
-    found, _ = evaluated(wanted, tmp_path / "job")
-    counts = count_ranks(Job(tmp_path / "job"))
-    check_equal(counts, of_one_process(wanted))
-    every = of_one_process(replace(wanted, ensemble_only=False))
-    check_equal(counts, {"sgraf": every["sgraf"]})
-    assert list(found.reports) == ["SGRAF"]
-    shares = found.run["scored_share"]
-    assert shares == shares_of_one_process(wanted)
-    assert shares["saf"] == 1.0
-    assert (shares["sgr"] < 0.9) == (engine == "native")
-
-
-def test_the_shares_of_pieces_that_were_there(ensemble: Request, tmp_path: Path) -> None:
-    folder = tmp_path / "job"
-    assert run_killed(ensemble, folder, "part-00002") == -signal.SIGKILL
-    found, ran = evaluated(ensemble, folder)
-    assert ran.found
-    assert ran.workers("part")
-    assert found.run["scored_share"] == shares_of_one_process(ensemble)
-    again, ran = evaluated(ensemble, folder)
-    assert not ran.done
-    assert again.run["scored_share"] == found.run["scored_share"]
-
-
-def test_whoever_prunes_or_not_works_on_one_job(ensemble: Request, tmp_path: Path) -> None:
-    """The parts are the same, apart from how many pairs members scored for them."""
-    pruned, _ = evaluated(ensemble, tmp_path / "job")
-    parts = sorted((tmp_path / "job").glob("part*.npz"))
-    before = [PartialRanks.load(part).digest for part in parts]
-    for part in parts[::2]:
-        part.unlink()
-    whole = replace(ensemble, settings=replace(ensemble.settings, prune=False))
-    mixed, _ = evaluated(whole, tmp_path / "job")
-    assert [PartialRanks.load(part).digest for part in parts] == before
-    full, _ = evaluated(whole, tmp_path / "other")
-    assert full.run["scored_share"] == {"sgr": 1.0, "saf": 1.0}
-    shares = [each.run["scored_share"]["sgr"] for each in (pruned, mixed, full)]
-    assert shares == sorted(set(shares))
 
 
 def test_captions_are_encoded_as_if_together(finished: Path, wanted: Request) -> None:

@@ -291,30 +291,6 @@ def test_a_part_that_lacks_a_model_is_refused(
         PartialRanks.merge([ours, replace(theirs, models={"sgr": theirs.models["sgr"]})])
 
 
-def test_pairs_are_counted_part_by_part(
-    native: Scorer, encoded: tuple[Any, Any], thresholds: RankThresholds
-) -> None:
-    """Apart from all others that the scorer scores, and added up where parts are."""
-    tiling = native.tiling(*encoded)
-    before = native.scored_pairs()
-    parts = [native.count_tiles(*encoded, thresholds, tiles) for tiles in tiling.split(4)]
-    sizes = [sum(tile.units for tile in tiling.select(part.tiles.tolist())) for part in parts]
-    assert [part.scored for part in parts] == [dict.fromkeys(native.members, n) for n in sizes]
-    every = PartialRanks.merge(parts[::-1]).scored
-    assert every == dict.fromkeys(native.members, tiling.pairs)
-    after = native.scored_pairs()
-    assert {member: pairs - before[member] for member, pairs in after.items()} == every
-
-
-def test_parts_by_other_members_are_refused(
-    native: Scorer, encoded: tuple[Any, Any], thresholds: RankThresholds
-) -> None:
-    ours, theirs = (native.count_tiles(*encoded, thresholds, [tile]) for tile in (0, 1))
-    theirs = replace(theirs, scored={"sgr": 1, "saf-2": 1})
-    with refused(InputError, "members", expected=naming("saf"), got=naming("saf-2")):
-        PartialRanks.merge([ours, theirs])
-
-
 def test_parts_of_other_scorers_and_tilings_are_refused(
     exported: Bundle, three: Bundle, native: Scorer, encoded: tuple[Any, Any]
 ) -> None:
