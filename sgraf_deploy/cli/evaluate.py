@@ -299,12 +299,11 @@ def _lines(result: Evaluation) -> Iterator[str]:
     run, words = result.run, result.words
     yield f"{words.unknown:,} of {count(words.tokens, 'word')} unknown ({words.unknown_rate:.1%})"
     pairs = run["images"] * run["captions"]
-    rate = pairs / result.seconds["score"]
     *others, last = (name.upper() for name in run["members"])
     models = f"{', '.join(others)} and {last}" if others else last
     yield (
-        f"encoded in {result.seconds['encode']:.1f} s, scored {count(pairs, 'pair')} by {models} "
-        f"in {result.seconds['score']:.1f} s ({rate:,.0f} pairs/s)"
+        f"encoded {_took(result.seconds['encode'])}, scored {count(pairs, 'pair')} by {models} "
+        f"{_took(result.seconds['score'], pairs)}"
     )
     if others:
         yield shares_line(run["scored_share"], result.reports)
@@ -340,6 +339,13 @@ def shares_line(shares: dict[str, float], reports: Collection[str]) -> str:
     if len(reports) > 1:
         return "every member scored every pair, as its own ranks need"
     return "every member scored every pair"
+
+
+def _took(seconds: float | None, pairs: int | None = None) -> str:
+    """Wall time, and pairs a second; of what an earlier run of a job began neither is known."""
+    if seconds is None:
+        return "(not all in this run)"
+    return f"in {seconds:.1f} s" + (f" ({pairs / seconds:,.0f} pairs/s)" if pairs else "")
 
 
 def recall_table(reports: dict[str, RecallReport]) -> list[str]:

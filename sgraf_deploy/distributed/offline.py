@@ -58,13 +58,18 @@ class Progressed:
     found: int = 0
     by_worker: Counter[tuple[str, Kind]] = field(default_factory=Counter)
     """The pieces of a kind that a worker did."""
-    seconds: dict[str, float] = field(default_factory=dict)
-    """Wall time by stage."""
+    seconds: dict[str, float | None] = field(default_factory=dict)
+    """Wall time by stage; None where an earlier run did a piece of it."""
 
     @property
     def done(self) -> int:
         """The pieces that this run did."""
         return self.by_worker.total()
+
+    def took(self, *stages: str) -> float | None:
+        """Wall time of stages together; None where an earlier run did a piece of them."""
+        known = [found for stage in stages if (found := self.seconds[stage]) is not None]
+        return sum(known) if len(known) == len(stages) else None
 
     def workers(self, kind: Kind | None = None) -> set[str]:
         """Who did pieces, or pieces of one kind."""
@@ -105,7 +110,8 @@ def run_pieces(runner: JobRunner, job: Job, hooks: Hooks = Hooks()) -> Progresse
                 progressed.by_worker[each.worker, each.piece.kind] += 1
                 hooks.step(each.piece.name)
                 progress(done, len(missing))
-        progressed.seconds[name] = hooks.clock() - start
+        whole = len(missing) == len(pieces)
+        progressed.seconds[name] = hooks.clock() - start if whole else None
     hooks.step("finished")
     return progressed
 
@@ -156,7 +162,7 @@ def evaluate_job(
     # Every member scores the ground truths besides.
     members, truths = bundle.manifest.members, thresholds.captions
     scored = {member: merged.scored[member] + truths for member in members}
-    plan, seconds = job.plan, progressed.seconds
+    plan = job.plan
     identity, execution = plan.identity, plan.execution
     result = Evaluation(
         ranks=ranks,
@@ -164,8 +170,8 @@ def evaluate_job(
         words=plan.words,
         memory=_memory(plan),
         seconds={
-            "encode": seconds["encoding"],
-            "score": seconds["scoring ground truths"] + seconds["scoring"],
+            "encode": progressed.took("encoding"),
+            "score": progressed.took("scoring ground truths", "scoring"),
         },
         logits={},
         run=describe_run(

@@ -77,14 +77,14 @@ class Evaluation:
     """Ranks by model (see `by_model`), and what is needed to compare two runs.
 
     `logits` is empty where ranks were counted by tiles. `seconds` is wall time by stage, end to
-    end.
+    end; None for a stage of which earlier runs of a job did pieces.
     """
 
     ranks: dict[str, Ranks]
     fold_reports: dict[str, FoldReport]
     words: CaptionStats
     memory: Memory
-    seconds: dict[str, float]
+    seconds: Mapping[str, float | None]
     logits: dict[str, NDArray[np.float32]]
     run: dict[str, Any] = field(default_factory=dict)
     of_the_data: tuple[Finding, ...] = ()

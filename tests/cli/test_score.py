@@ -173,6 +173,11 @@ def test_pieces_give_the_report_of_one_process(world: World, more: tuple[str, ..
     assert two["run"] == {**one["run"], "workers": 1}
     for name in ("reports", "folds", "words", "memory_bytes", "warnings", "notes"):
         assert two[name] == one[name]
+    stdout = done(*source, "three.json", "--job", "job").stdout
+    three = json.loads(Path("three.json").read_text())
+    assert three["seconds"] == {"encode": None, "score": None}
+    assert three["reports"] == one["reports"]
+    assert "pairs/s" not in stdout
 
 
 @pytest.mark.parametrize("command", ["eval", "score", "index"])

@@ -68,6 +68,24 @@ def test_the_shares_of_pieces_that_were_there(ensemble: Request, tmp_path: Path)
     assert again.run["scored_share"] == found.run["scored_share"]
 
 
+def test_the_times_of_stages_that_this_run_did(ensemble: Request, tmp_path: Path) -> None:
+    """Those that an earlier run did, wholly or in part, are not known."""
+    folder = tmp_path / "job"
+    whole, _ = evaluated(ensemble, folder)
+    assert all(seconds is not None and seconds > 0 for seconds in whole.seconds.values())
+    for lost in ("part-00001", "images-00000", "part-*"):
+        for file in folder.glob(f"{lost}.npz"):
+            file.unlink()
+        found, ran = evaluated(ensemble, folder)
+        assert ran.done
+        assert dict(found.seconds) == {"encode": None, "score": None}
+    for file in (*folder.glob("part-*.npz"), *folder.glob("truths-*.npz")):
+        file.unlink()
+    found, _ = evaluated(ensemble, folder)
+    assert found.seconds["encode"] is None
+    assert found.seconds["score"] is not None
+
+
 def test_whoever_prunes_or_not_works_on_one_job(ensemble: Request, tmp_path: Path) -> None:
     """The parts are the same, apart from how many pairs members scored for them."""
     pruned, _ = evaluated(ensemble, tmp_path / "job")
