@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ from support.served import Client, client_of
 from support.small_galleries import IMAGE_IDS, REGIONS
 
 from sgraf_deploy.distributed.config import OnlineConfig
-from sgraf_deploy.distributed.online import NAME, Online, front_app
+from sgraf_deploy.distributed.online import NAME, Online, front_app, shard_queue
 from sgraf_deploy.distributed.replica import Found, ScorerSpec, answer_calls
 from sgraf_deploy.distributed.shards import shard_of
 from sgraf_deploy.engines.base import EngineOptions
@@ -26,6 +26,7 @@ from sgraf_deploy.gallery.store import Gallery
 from sgraf_deploy.runtime import Scorer
 from sgraf_deploy.serve.calls import Call
 from sgraf_deploy.serve.keys import Keys
+from sgraf_deploy.serve.metrics import Metrics
 from sgraf_deploy.serve.server import ServerOptions
 from sgraf_deploy.serve.settings import Settings
 from sgraf_deploy.serve.worker import Outcomes, Run
@@ -81,17 +82,16 @@ class RayServer:
         conversation: Callable[[Client], Coroutine[Any, Any, _T]],
         settings: Settings | None = None,
     ) -> _T:
-        """Run a test's requests; of the client there is `http` alone."""
+        """Run a test's requests; of the client there is `http`, and with settings `batcher`."""
 
         async def held() -> _T:
             if settings is None:
                 async with httpx.AsyncClient(base_url=self.url, timeout=LONGEST_S) as http:
                     return await conversation(_client(http))
-            from dataclasses import replace
-
-            app = front_app(replace(self.online, settings=settings), self.found, self.handles())
-            async with client_of(app) as http:
-                return await conversation(_client(http))
+            online = replace(self.online, settings=settings)
+            queue, metrics = shard_queue(online, self.handles()), Metrics()
+            async with client_of(front_app(online, self.found, queue, metrics)) as http:
+                return await conversation(_client(http, queue))
 
         return asyncio.run(held())
 
@@ -103,9 +103,9 @@ class RayServer:
         return [serve.get_deployment_handle(f"scorer-{shard}", NAME) for shard in range(count)]
 
 
-def _client(http: httpx.AsyncClient) -> Client:
+def _client(http: httpx.AsyncClient, queue: Any = None) -> Client:
     nothing: Any = None
-    return Client(http, nothing, nothing, nothing, [])
+    return Client(http, queue, nothing, nothing, [])
 
 
 @dataclass(frozen=True)
