@@ -1,12 +1,17 @@
-"""The replicas of a deployment by Ray Serve's handle."""
+"""The replicas of a deployment by Ray Serve's handle: one of them answers, or each tells."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Sequence
 from typing import Any
 
 from sgraf_deploy.distributed.front import NoReplicaError, ReplicaLostError
+from sgraf_deploy.distributed.metrics import Told
 from sgraf_deploy.serve.calls import Answer, Call, FailedError, RequestError
+
+log = logging.getLogger(__name__)
 
 
 class HandleShard:
@@ -53,3 +58,37 @@ async def _answered(response: Any, taken_s: float) -> Any:
         raise FailedError(what, got=type(error.cause).__name__) from error
     except RayError as error:
         raise ReplicaLostError(type(error).__name__) from error
+
+
+class HandleProcesses:
+    """The replicas of a deployment, each of which tells its metrics, by Ray Serve's handle."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    async def told(self, timeout_s: float) -> Sequence[Told | None]:
+        """What each replica tells; nothing where none is there."""
+        from ray.serve.exceptions import RayServeException
+
+        end = asyncio.get_running_loop().time() + timeout_s
+        try:
+            async with asyncio.timeout_at(end):
+                asked = await self._handle.broadcast("told")._fetch_replica_results_async()
+        except (RayServeException, TimeoutError):
+            return []
+        return await asyncio.gather(*(_told(each, end) for each in asked))
+
+
+async def _told(asked: Any, end: float) -> Told | None:
+    """What a replica tells before the loop's time `end`."""
+    from ray.exceptions import RayError
+
+    try:
+        async with asyncio.timeout_at(end):
+            found: Told = await asked.get_async()
+            return found
+    except TimeoutError:
+        asked.cancel()
+    except RayError as error:
+        log.info("a replica tells no metrics: %s", type(error).__name__)
+    return None

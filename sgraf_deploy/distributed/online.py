@@ -12,7 +12,8 @@ from typing import Any
 
 from sgraf_deploy.distributed.config import OnlineConfig
 from sgraf_deploy.distributed.front import Patience, ShardImages, ShardQueue
-from sgraf_deploy.distributed.handles import HandleShard
+from sgraf_deploy.distributed.handles import HandleProcesses, HandleShard
+from sgraf_deploy.distributed.metrics import FrontMetrics, Told
 from sgraf_deploy.distributed.replica import (
     Found,
     MakeRun,
@@ -20,13 +21,14 @@ from sgraf_deploy.distributed.replica import (
     ScorerSpec,
     answer_calls,
     listen_at_the_node,
+    replica_id,
     try_out,
 )
 from sgraf_deploy.errors import BundleError, InputError, SgrafDeployError, UnavailableError
 from sgraf_deploy.serve.app import App, build_front
 from sgraf_deploy.serve.documents import Reader
 from sgraf_deploy.serve.keys import Keys
-from sgraf_deploy.serve.metrics import Metrics
+from sgraf_deploy.serve.metrics import RequestMetrics
 from sgraf_deploy.serve.server import ServerOptions
 from sgraf_deploy.serve.settings import Settings
 
@@ -73,8 +75,17 @@ class Front:
     """A process that reads requests, and has the replicas of the shards answer them."""
 
     def __init__(self, online: Online, found: Found, *handles: Any) -> None:
+        from ray import serve
+
         listen_at_the_node()
-        self.asgi = front_app(online, found, shard_queue(online, handles), Metrics())
+        fronts = HandleProcesses(serve.get_deployment_handle(FRONT, NAME, _check_exists=False))
+        shards = [HandleProcesses(handle) for handle in handles]
+        self._metrics = FrontMetrics(replica_id(), fronts, shards)
+        self.asgi = front_app(online, found, shard_queue(online, handles), self._metrics)
+
+    async def told(self) -> Told:
+        """What this front has counted and timed."""
+        return self._metrics.told()
 
 
 def shard_queue(online: Online, handles: Sequence[Any]) -> ShardQueue:
@@ -82,7 +93,7 @@ def shard_queue(online: Online, handles: Sequence[Any]) -> ShardQueue:
     return ShardQueue([HandleShard(each) for each in handles], Patience(online.config.down_s))
 
 
-def front_app(online: Online, found: Found, queue: ShardQueue, metrics: Metrics) -> App:
+def front_app(online: Online, found: Found, queue: ShardQueue, metrics: RequestMetrics) -> App:
     """The service's application over the shards of a queue."""
     return build_front(
         queue,

@@ -24,6 +24,7 @@ from sgraf_deploy.engines.base import EngineOptions
 from sgraf_deploy.gallery.rows import Batch
 from sgraf_deploy.gallery.store import Gallery
 from sgraf_deploy.runtime import Scorer
+from sgraf_deploy.serve.answering import Timings
 from sgraf_deploy.serve.calls import Call
 from sgraf_deploy.serve.keys import Keys
 from sgraf_deploy.serve.metrics import Metrics
@@ -124,11 +125,11 @@ class Held:
         (folder / "answering").mkdir()
         return cls(folder)
 
-    def __call__(self, scorer: Scorer, gallery: Gallery) -> Run:
+    def __call__(self, scorer: Scorer, gallery: Gallery, timings: Timings) -> Run:
         """Answer as the service does, once the gate is open."""
         with (self.folder / "door").open("rb") as door:
             fcntl.flock(door, fcntl.LOCK_SH)
-        answer = answer_calls(scorer, gallery)
+        answer = answer_calls(scorer, gallery, timings)
 
         def run(calls: Sequence[Call]) -> Outcomes:
             with (self.folder / "gate").open("rb") as gate:
@@ -173,6 +174,6 @@ class Held:
 class Broken:
     """A `make_run` of a replica that cannot be made."""
 
-    def __call__(self, scorer: Scorer, gallery: Gallery) -> Run:
+    def __call__(self, scorer: Scorer, gallery: Gallery, timings: Timings) -> Run:
         """Fail."""
         raise RuntimeError("this replica cannot be made")
