@@ -92,3 +92,19 @@ async def _told(asked: Any, end: float) -> Told | None:
     except RayError as error:
         log.info("a replica tells no metrics: %s", type(error).__name__)
     return None
+
+
+def answering(handle: Any, timeout_s: float) -> int:
+    """How many of a deployment's replicas answer within so many seconds, from without the cluster.
+
+    One that fails answers, too.
+    """
+    from ray.exceptions import RayTaskError
+    from ray.serve.exceptions import RayServeException
+
+    asked = handle.broadcast("told")
+    try:
+        found = asked.results(timeout_s=timeout_s, return_exceptions=True)
+    except (RayServeException, TimeoutError):
+        return 0
+    return sum(isinstance(each, Told | RayTaskError) for each in found)

@@ -6,13 +6,15 @@ the gallery. Whatever is run again replaces what runs, one replica after the oth
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sgraf_deploy.distributed.config import OnlineConfig
 from sgraf_deploy.distributed.front import Patience, ShardImages, ShardQueue
-from sgraf_deploy.distributed.handles import HandleProcesses, HandleShard
+from sgraf_deploy.distributed.handles import HandleProcesses, HandleShard, answering
 from sgraf_deploy.distributed.metrics import FrontMetrics, Told
 from sgraf_deploy.distributed.replica import (
     Found,
@@ -40,8 +42,13 @@ MOST_AT_ONCE = 10_000
 """The most calls that a replica has at a time: its own queue says what is too much, in pairs."""
 CONSTRUCTOR_ATTEMPTS = 2
 HEALTH_S = 2.0
-"""Seconds between looks at each replica: an update that comes before a dead one is noticed could
-stop the last that is left."""
+"""Seconds between Ray's looks at each replica."""
+NOTICED_S = 5 * HEALTH_S
+"""Seconds in which Ray should have noticed a replica that ended."""
+LOOK_S = 0.2
+"""Seconds between two looks whether it has."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -235,6 +242,7 @@ def run(built: Any) -> None:
     """
     from ray import serve
 
+    _until_noticed()
     try:
         serve.run(built, name=NAME, route_prefix="/")
     except RuntimeError as error:
@@ -244,6 +252,32 @@ def run(built: Any) -> None:
             hint="those of before go on, as far as they are left: `sgraf-deploy serve --ray` with "
             "the former file makes them complete again",
         ) from error
+
+
+def _until_noticed() -> None:
+    """Wait until Ray counts no replica as running that has ended, unless that takes too long.
+
+    Ray would stop another one, which may be the last, before it starts a successor.
+    """
+    from ray import serve
+
+    end = time.monotonic() + NOTICED_S
+    while (left := end - time.monotonic()) > 0:
+        running = _running()
+        handles = {name: serve.get_deployment_handle(name, NAME) for name in running}
+        if all(answering(handles[name], left) >= count for name, count in running.items()):
+            return
+        time.sleep(LOOK_S)
+    log.warning("a replica that counts as running does not answer; the update goes on without it")
+
+
+def _running() -> dict[str, int]:
+    """How many replicas of each of the application's deployments count as running."""
+    from ray import serve
+
+    found = serve.status().applications.get(NAME)
+    deployments = {} if found is None else found.deployments
+    return {name: each.replica_states.get("RUNNING", 0) for name, each in deployments.items()}
 
 
 def stop() -> None:
