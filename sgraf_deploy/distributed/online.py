@@ -268,7 +268,7 @@ def _until_noticed() -> None:
         if all(answering(handles[name], left) >= count for name, count in running.items()):
             return
         time.sleep(LOOK_S)
-    log.warning("a replica that counts as running does not answer; the update goes on without it")
+    log.warning("a replica that counts as running does not answer; the update goes on")
 
 
 def _running() -> dict[str, int]:

@@ -19,6 +19,7 @@ from sgraf_deploy.serve.answering import Answerer, Timings
 from sgraf_deploy.serve.batcher import Batcher
 from sgraf_deploy.serve.calls import Answer, Call, RequestError
 from sgraf_deploy.serve.documents import Reader
+from sgraf_deploy.serve.health import probe_call
 from sgraf_deploy.serve.images import Images
 from sgraf_deploy.serve.metrics import BatchMetrics
 from sgraf_deploy.serve.queue import BatchLimits
@@ -115,11 +116,12 @@ def replica_id() -> str:
 class ScorerReplica:
     """A process that scores with a bundle and a gallery.
 
-    It is made in the event loop that its methods are called in.
+    It is made in the event loop that its methods are called in, and has scored a pair before it is
+    there: engines load what they need upon their first call, for which clients would wait.
 
     Raises:
         SgrafDeployError: the bundle cannot be loaded or is not the one that is expected; or the
-            gallery is not one of its.
+            gallery is not one of its; or no pair can be scored.
     """
 
     async def __init__(  # type: ignore[misc]  # Ray awaits it
@@ -139,6 +141,8 @@ class ScorerReplica:
         self._images = Images(scorer, opened, reader)
         self._metrics.watch(scorer, opened)
         self._batcher = await Batcher(run, spec.limits, observer=self._metrics).__aenter__()
+        probe = probe_call(manifest.regions, manifest.img_dim)
+        await self._batcher.submit(probe, spec.watchdog_s, urgent=True)
 
     def _load(
         self, spec: ScorerSpec, gallery: str, make_run: MakeRun

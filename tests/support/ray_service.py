@@ -139,7 +139,9 @@ class Held:
                     with (self.folder / "began").open("ab", buffering=0) as began:
                         began.write(f"{os.getpid()}\n".encode())
                     fcntl.flock(gate, fcntl.LOCK_SH)
-            (self.folder / "answering" / f"{os.getpid()} {gallery.path.name}").touch()
+            told = self.folder / "answering" / f"{os.getpid()} {gallery.path.name}"
+            with told.open("ab", buffering=0) as file:
+                file.write(b".")
             return answer(calls)
 
         return run
@@ -152,11 +154,12 @@ class Held:
             yield
 
     def answering(self) -> set[int]:
-        """The process ids of all replicas that have ever answered a call."""
-        return {int(path.name.split()[0]) for path in (self.folder / "answering").iterdir()}
+        """The process ids of all replicas that ever answered more than their own first call."""
+        told = (self.folder / "answering").iterdir()
+        return {int(path.name.split()[0]) for path in told if path.stat().st_size > 1}
 
     def answering_for(self, gallery: str) -> set[int]:
-        """Those of them with a gallery of this name."""
+        """Those of all that have ever begun with a gallery of this name."""
         return {int(path.name.split()[0]) for path in self.folder.glob(f"answering/* {gallery}")}
 
     @contextmanager
