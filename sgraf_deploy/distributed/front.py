@@ -1,4 +1,4 @@
-"""What the front asks of the replicas that score: one more replica where one ends.
+"""What the front asks of the replicas that score: one more replica where one ends, or is not there.
 
 Nothing here knows of Ray: a `Shard` is whatever sends a call to one of its replicas.
 """
@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 from sgraf_deploy.distributed.shards import join, shard_of, split
 from sgraf_deploy.serve.batcher import State
@@ -22,40 +23,109 @@ from sgraf_deploy.serve.calls import (
 )
 
 ATTEMPTS = 2
-"""How many replicas a call is sent to: scoring it twice changes nothing."""
+"""How many replicas may end with a call that they took: scoring it twice changes nothing, but a
+call that ends whatever takes it must not end them all."""
+AGAIN_S = 0.1
+"""Seconds after which a replica is looked for again."""
 DETAILS_S = 30.0
 """Seconds in which a shard tells what is kept beside an image."""
 
+_T = TypeVar("_T")
+
 
 class ReplicaLostError(Exception):
-    """A replica ended before it answered."""
+    """A replica ended after it took a call and before it answered."""
+
+
+class NoReplicaError(Exception):
+    """There is no replica that takes a call now."""
 
 
 class Shard(Protocol):
     """Replicas that have the same part of the gallery."""
 
-    async def answer(self, call: Call, timeout_s: float, urgent: bool) -> Answer | RequestError:
-        """Have one replica answer a call.
+    async def answer(
+        self, call: Call, timeout_s: float, urgent: bool, taken_s: float
+    ) -> Answer | RequestError:
+        """Have one replica answer a call, which it takes within `taken_s` seconds.
 
         Raises:
-            ReplicaLostError: the replica ended first.
-            RequestError: there is no replica.
+            ReplicaLostError: the replica took it and ended.
+            NoReplicaError: none took it.
+            RequestError: it cannot be answered.
         """
 
-    async def details(self, id_: str) -> dict[str, Any] | RequestError:
+    async def details(self, id_: str, taken_s: float) -> dict[str, Any] | RequestError:
         """Have one replica tell what is kept beside an image; raises as `answer`."""
 
 
-class ShardQueue:
-    """The `CallQueue` of a front: asks each shard for its share of a call, within the deadline.
+@dataclass(frozen=True)
+class Patience:
+    """How long replicas are looked for.
 
-    A call whose replica ends is sent to one more. What a replica refuses is not asked again.
+    What a replica took and ended with is sent to one more. Where none is there, one is looked for
+    until `down_s` seconds are over, as one may just be starting. What is refused is not sent again.
     """
 
-    def __init__(
-        self, shards: Sequence[Shard], *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._shards, self._clock = shards, clock
+    down_s: float
+    clock: Callable[[], float] = time.monotonic
+
+    async def ask(
+        self,
+        shard: int,
+        deadline: float,
+        act: Callable[[float, float], Awaitable[_T | RequestError]],
+    ) -> _T | RequestError:
+        """What a replica of a shard answers, or why none does.
+
+        `act` sends a call to one: it is given the seconds until the deadline, and those in which a
+        replica has to take it.
+        """
+        try:
+            for _ in range(ATTEMPTS):
+                try:
+                    return await self._once(shard, deadline, act)
+                except ReplicaLostError:
+                    continue
+        except RequestError as error:
+            return error
+        except TimeoutError:
+            return TimedOutError("the request's time is over")
+        what = "the replicas that were asked ended before they answered"
+        return FailedError(what, got=f"{ATTEMPTS} of them", hint="try again", retry_after_s=1.0)
+
+    async def _once(
+        self,
+        shard: int,
+        deadline: float,
+        act: Callable[[float, float], Awaitable[_T | RequestError]],
+    ) -> _T | RequestError:
+        """What the first replica that is there answers."""
+        down = self.clock() + self.down_s
+        while True:
+            now = self.clock()
+            left = deadline - now
+            if left <= 0:
+                raise TimeoutError
+            try:
+                async with asyncio.timeout(left):
+                    return await act(left, min(left, max(down - now, 0.0)))
+            except NoReplicaError as error:
+                if self.clock() + AGAIN_S > down:
+                    raise _down(shard) from error
+            await asyncio.sleep(AGAIN_S)
+
+
+def _down(shard: int) -> FailedError:
+    what = f"shard {shard} of the gallery does not answer"
+    return FailedError(what, hint="try again later", code="shard_down", retry_after_s=1.0)
+
+
+class ShardQueue:
+    """The `CallQueue` of a front: asks each shard for its share of a call, within the deadline."""
+
+    def __init__(self, shards: Sequence[Shard], patience: Patience) -> None:
+        self.shards, self.patience = shards, patience
         self._turn = self._under_way = 0
 
     @property
@@ -69,59 +139,45 @@ class ShardQueue:
         Raises:
             RequestError: as `Batcher.submit`; FailedError if a shard has no replica that answers.
         """
-        deadline = self._clock() + timeout_s
-        self._turn = (self._turn + 1) % len(self._shards)
+        deadline = self.patience.clock() + timeout_s
+        self._turn = (self._turn + 1) % len(self.shards)
         self._under_way += 1
         try:
             if urgent:
-                every = [self._ask(shard, call, deadline, urgent) for shard in self._shards]
+                places = range(len(self.shards))
+                every = [self._ask(shard, call, deadline, urgent) for shard in places]
                 return _first(await asyncio.gather(*every))
-            shares = split(call, len(self._shards), self._turn)
-            asked = [
-                self._ask(self._shards[share.shard], share.call, deadline, urgent)
-                for share in shares
-            ]
+            shares = split(call, len(self.shards), self._turn)
+            asked = [self._ask(each.shard, each.call, deadline, urgent) for each in shares]
             return join(call, shares, await asyncio.gather(*asked))
         finally:
             self._under_way -= 1
 
     async def _ask(
-        self, shard: Shard, call: Call, deadline: float, urgent: bool
+        self, shard: int, call: Call, deadline: float, urgent: bool
     ) -> Answer | RequestError:
         """What a shard answers, or why it does not."""
-        for _ in range(ATTEMPTS):
-            left = deadline - self._clock()
-            if left <= 0:
-                break
-            try:
-                async with asyncio.timeout(left):
-                    return await shard.answer(call, left, urgent)
-            except ReplicaLostError:
-                continue
-            except RequestError as error:
-                return error
-            except TimeoutError:
-                break
-        else:
-            what = "the replicas that were asked ended before they answered"
-            return FailedError(what, got=f"{ATTEMPTS} of them", hint="try again", retry_after_s=1.0)
-        return TimedOutError("the request's time is over")
+
+        async def act(left_s: float, taken_s: float) -> Answer | RequestError:
+            return await self.shards[shard].answer(call, left_s, urgent, taken_s)
+
+        return await self.patience.ask(shard, deadline, act)
 
 
 class ShardImages:
     """The images of a gallery that are read in its shards, and changed elsewhere."""
 
-    def __init__(self, shards: Sequence[Shard]) -> None:
-        self._shards = shards
+    def __init__(self, shards: Sequence[Shard], patience: Patience) -> None:
+        self._shards, self._patience = shards, patience
 
     async def get(self, id_: str) -> dict[str, Any]:
         """What is kept beside an image's regions; NotFoundError for an unknown id."""
-        shard = self._shards[shard_of(id_, len(self._shards))]
-        try:
-            async with asyncio.timeout(DETAILS_S):
-                found = await shard.details(id_)
-        except (ReplicaLostError, TimeoutError) as error:
-            raise FailedError("the image could not be read", retry_after_s=1.0) from error
+        shard = shard_of(id_, len(self._shards))
+
+        async def act(_: float, taken_s: float) -> dict[str, Any] | RequestError:
+            return await self._shards[shard].details(id_, taken_s)
+
+        found = await self._patience.ask(shard, self._patience.clock() + DETAILS_S, act)
         if isinstance(found, RequestError):
             raise found
         return found

@@ -6,13 +6,16 @@ the gallery. Whatever is run again replaces what runs, one replica after the oth
 
 from __future__ import annotations
 
-import asyncio
+import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sgraf_deploy.distributed.config import OnlineConfig
-from sgraf_deploy.distributed.front import ReplicaLostError, ShardImages, ShardQueue
+from sgraf_deploy.distributed.front import Patience, ShardImages, ShardQueue
+from sgraf_deploy.distributed.handles import HandleProcesses, HandleShard, answering
+from sgraf_deploy.distributed.metrics import FrontMetrics, Told
 from sgraf_deploy.distributed.replica import (
     Found,
     MakeRun,
@@ -20,25 +23,32 @@ from sgraf_deploy.distributed.replica import (
     ScorerSpec,
     answer_calls,
     listen_at_the_node,
+    replica_id,
     try_out,
 )
 from sgraf_deploy.errors import BundleError, InputError, SgrafDeployError, UnavailableError
 from sgraf_deploy.serve.app import App, build_front
-from sgraf_deploy.serve.calls import Answer, Call, FailedError, RequestError
 from sgraf_deploy.serve.documents import Reader
 from sgraf_deploy.serve.keys import Keys
-from sgraf_deploy.serve.metrics import Metrics
+from sgraf_deploy.serve.metrics import RequestMetrics
 from sgraf_deploy.serve.server import ServerOptions
 from sgraf_deploy.serve.settings import Settings
 
 NAME = "sgraf-deploy"
 """The application's name on the cluster."""
+FRONT = "front"
+"""The name of the fronts' deployment."""
 MOST_AT_ONCE = 10_000
 """The most calls that a replica has at a time: its own queue says what is too much, in pairs."""
 CONSTRUCTOR_ATTEMPTS = 2
 HEALTH_S = 2.0
-"""Seconds between looks at each replica: an update that comes before a dead one is noticed could
-stop the last that is left."""
+"""Seconds between Ray's looks at each replica."""
+NOTICED_S = 5 * HEALTH_S
+"""Seconds in which Ray should have noticed a replica that ended."""
+LOOK_S = 0.2
+"""Seconds between two looks whether it has."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,52 +60,6 @@ class Online:
     settings: Settings
     options: ServerOptions
     keys: Keys | None = None
-
-
-class HandleShard:
-    """The replicas of a shard, by Ray Serve's handle."""
-
-    def __init__(self, handle: Any, shard: int, down_s: float) -> None:
-        self._handle, self._shard, self._down_s = handle, shard, down_s
-
-    async def answer(self, call: Call, timeout_s: float, urgent: bool) -> Answer | RequestError:
-        """Have one replica answer a call."""
-        found: Answer | RequestError
-        found = await self._ask(self._handle.answer.remote(call, timeout_s, urgent))
-        return found
-
-    async def details(self, id_: str) -> dict[str, Any] | RequestError:
-        """Have one replica tell what is kept beside an image."""
-        found: dict[str, Any] | RequestError = await self._ask(self._handle.details.remote(id_))
-        return found
-
-    async def _ask(self, response: Any) -> Any:
-        """Wait until a replica takes a call, which one that is there does at once; then for it."""
-        from ray.exceptions import RayError, RayTaskError
-        from ray.serve.exceptions import RayServeException
-
-        try:
-            try:
-                async with asyncio.timeout(self._down_s):
-                    await response._to_object_ref()
-            except TimeoutError as error:
-                response.cancel()
-                raise self._down() from error
-            return await response
-        except asyncio.CancelledError:
-            response.cancel()
-            raise
-        except RayServeException as error:
-            raise self._down() from error
-        except RayTaskError as error:
-            what = "the replica failed on this request"
-            raise FailedError(what, got=type(error.cause).__name__) from error
-        except RayError as error:
-            raise ReplicaLostError(type(error).__name__) from error
-
-    def _down(self) -> FailedError:
-        what = f"shard {self._shard} of the gallery does not answer"
-        return FailedError(what, hint="try again later", code="shard_down", retry_after_s=1.0)
 
 
 class Entrance:
@@ -118,20 +82,32 @@ class Front:
     """A process that reads requests, and has the replicas of the shards answer them."""
 
     def __init__(self, online: Online, found: Found, *handles: Any) -> None:
+        from ray import serve
+
         listen_at_the_node()
-        self.asgi = front_app(online, found, handles)
+        fronts = HandleProcesses(serve.get_deployment_handle(FRONT, NAME, _check_exists=False))
+        shards = [HandleProcesses(handle) for handle in handles]
+        self._metrics = FrontMetrics(replica_id(), fronts, shards)
+        self.asgi = front_app(online, found, shard_queue(online, handles), self._metrics)
+
+    async def told(self) -> Told:
+        """What this front has counted and timed."""
+        return self._metrics.told()
 
 
-def front_app(online: Online, found: Found, handles: Sequence[Any]) -> App:
-    """The service's application over the handles of the shards, in their order."""
-    down_s = online.config.down_s
-    shards = [HandleShard(handle, shard, down_s) for shard, handle in enumerate(handles)]
+def shard_queue(online: Online, handles: Sequence[Any]) -> ShardQueue:
+    """The queue over the handles of the shards, in their order."""
+    return ShardQueue([HandleShard(each) for each in handles], Patience(online.config.down_s))
+
+
+def front_app(online: Online, found: Found, queue: ShardQueue, metrics: RequestMetrics) -> App:
+    """The service's application over the shards of a queue."""
     return build_front(
-        ShardQueue(shards),
-        ShardImages(shards),
+        queue,
+        ShardImages(queue.shards, queue.patience),
         Reader(online.settings, found.regions, found.img_dim),
         keys=online.keys,
-        metrics=Metrics(),
+        metrics=metrics,
         read_only=True,
     )
 
@@ -162,7 +138,7 @@ def application(online: Online, found: Found, make_run: MakeRun = answer_calls) 
     ]
     front = serve.deployment(
         serve.ingress(Entrance())(Front),
-        name="front",
+        name=FRONT,
         num_replicas=config.fronts,
         ray_actor_options={"num_cpus": 0},
         **common,
@@ -266,6 +242,7 @@ def run(built: Any) -> None:
     """
     from ray import serve
 
+    _until_noticed()
     try:
         serve.run(built, name=NAME, route_prefix="/")
     except RuntimeError as error:
@@ -275,6 +252,32 @@ def run(built: Any) -> None:
             hint="those of before go on, as far as they are left: `sgraf-deploy serve --ray` with "
             "the former file makes them complete again",
         ) from error
+
+
+def _until_noticed() -> None:
+    """Wait until Ray counts no replica as running that has ended, unless that takes too long.
+
+    Ray would stop another one, which may be the last, before it starts a successor.
+    """
+    from ray import serve
+
+    end = time.monotonic() + NOTICED_S
+    while (left := end - time.monotonic()) > 0:
+        running = _running()
+        handles = {name: serve.get_deployment_handle(name, NAME) for name in running}
+        if all(answering(handles[name], left) >= count for name, count in running.items()):
+            return
+        time.sleep(LOOK_S)
+    log.warning("a replica that counts as running does not answer; the update goes on")
+
+
+def _running() -> dict[str, int]:
+    """How many replicas of each of the application's deployments count as running."""
+    from ray import serve
+
+    found = serve.status().applications.get(NAME)
+    deployments = {} if found is None else found.deployments
+    return {name: each.replica_states.get("RUNNING", 0) for name, each in deployments.items()}
 
 
 def stop() -> None:

@@ -10,15 +10,18 @@ from typing import Any, Literal
 
 from sgraf_deploy.config import Precision
 from sgraf_deploy.data.bound import MAX_WORDS
+from sgraf_deploy.distributed.metrics import Told
 from sgraf_deploy.engines.base import EngineOptions
 from sgraf_deploy.errors import BundleError, SgrafDeployError, UnavailableError
 from sgraf_deploy.gallery.store import Gallery
 from sgraf_deploy.runtime.scorer import Scorer, load
-from sgraf_deploy.serve.answering import Answerer
+from sgraf_deploy.serve.answering import Answerer, Timings
 from sgraf_deploy.serve.batcher import Batcher
 from sgraf_deploy.serve.calls import Answer, Call, RequestError
 from sgraf_deploy.serve.documents import Reader
+from sgraf_deploy.serve.health import probe_call
 from sgraf_deploy.serve.images import Images
+from sgraf_deploy.serve.metrics import BatchMetrics
 from sgraf_deploy.serve.queue import BatchLimits
 from sgraf_deploy.serve.settings import Settings
 from sgraf_deploy.serve.worker import Run
@@ -59,13 +62,13 @@ class Found:
     img_dim: int
 
 
-MakeRun = Callable[[Scorer, Gallery], Run]
+MakeRun = Callable[[Scorer, Gallery, Timings], Run]
 """What answers the calls of a replica."""
 
 
-def answer_calls(scorer: Scorer, gallery: Gallery) -> Run:
+def answer_calls(scorer: Scorer, gallery: Gallery, timings: Timings | None = None) -> Run:
     """Answer calls as the service does."""
-    return Answerer(scorer, gallery).answer_many
+    return Answerer(scorer, gallery, timings=timings).answer_many
 
 
 def try_out(spec: ScorerSpec, path: str) -> Found | SgrafDeployError:
@@ -103,14 +106,22 @@ def listen_at_the_node() -> None:
     replica.add_port_to_grpc_server = add_here
 
 
+def replica_id() -> str:
+    """The id of this process's replica, as Ray's own metrics name it."""
+    from ray import serve
+
+    return str(serve.get_replica_context().replica_id.unique_id)
+
+
 class ScorerReplica:
     """A process that scores with a bundle and a gallery.
 
-    It is made in the event loop that its methods are called in.
+    It is made in the event loop that its methods are called in, and has scored a pair before it is
+    there: engines load what they need upon their first call, for which clients would wait.
 
     Raises:
         SgrafDeployError: the bundle cannot be loaded or is not the one that is expected; or the
-            gallery is not one of its.
+            gallery is not one of its; or no pair can be scored.
     """
 
     async def __init__(  # type: ignore[misc]  # Ray awaits it
@@ -119,6 +130,7 @@ class ScorerReplica:
         listen_at_the_node()
         self._watchdog_s = spec.watchdog_s
         self._open = ExitStack()
+        self._replica, self._metrics = replica_id(), BatchMetrics()
         scorer, opened, run = await asyncio.to_thread(self._load, spec, gallery, make_run)
         if scorer.bundle.sha256 != sha256:
             raise BundleError(
@@ -127,14 +139,17 @@ class ScorerReplica:
         manifest = scorer.bundle.manifest
         reader = Reader(Settings(), manifest.regions, manifest.img_dim)
         self._images = Images(scorer, opened, reader)
-        self._batcher = await Batcher(run, spec.limits).__aenter__()
+        self._metrics.watch(scorer, opened)
+        self._batcher = await Batcher(run, spec.limits, observer=self._metrics).__aenter__()
+        probe = probe_call(manifest.regions, manifest.img_dim)
+        await self._batcher.submit(probe, spec.watchdog_s, urgent=True)
 
     def _load(
         self, spec: ScorerSpec, gallery: str, make_run: MakeRun
     ) -> tuple[Scorer, Gallery, Run]:
         opened = self._open.enter_context(Gallery.open(gallery, resident=spec.resident))
         scorer = self._open.enter_context(spec.load())
-        return scorer, opened, make_run(scorer, opened)
+        return scorer, opened, make_run(scorer, opened, self._metrics)
 
     async def answer(self, call: Call, timeout_s: float, urgent: bool) -> Answer | RequestError:
         """Answer a call; what it is refused with is returned, as Ray would log what is raised."""
@@ -149,6 +164,10 @@ class ScorerReplica:
             return await self._images.get(id_)
         except RequestError as error:
             return error
+
+    async def told(self) -> Told:
+        """What this replica has counted and timed."""
+        return Told.of(self._replica, self._metrics)
 
     def check_health(self) -> None:
         """Raise if the engine has ended or hangs; Ray then replaces this replica."""

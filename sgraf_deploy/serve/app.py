@@ -18,7 +18,7 @@ from sgraf_deploy.serve.errors import GONE, HANDLERS
 from sgraf_deploy.serve.health import CallQueue, Health, probe_call
 from sgraf_deploy.serve.images import Images, ImageStore
 from sgraf_deploy.serve.keys import Keys
-from sgraf_deploy.serve.metrics import Metrics, route_of
+from sgraf_deploy.serve.metrics import Metrics, RequestMetrics, route_of
 from sgraf_deploy.serve.openapi import description
 from sgraf_deploy.serve.routes import ROUTE_HANDLERS, Service
 from sgraf_deploy.serve.settings import Settings
@@ -61,7 +61,7 @@ def build_front(
     reader: Reader,
     *,
     keys: Keys | None,
-    metrics: Metrics,
+    metrics: RequestMetrics,
     read_only: bool = False,
 ) -> App:
     """The application that reads requests, and answers with what a queue and a store have.
@@ -108,7 +108,7 @@ async def _allowed(
 class _Observed:
     """An application whose requests are counted and timed, by route and status."""
 
-    def __init__(self, app: Litestar, metrics: Metrics) -> None:
+    def __init__(self, app: Litestar, metrics: RequestMetrics) -> None:
         self.app, self._metrics = app, metrics
 
     async def __call__(

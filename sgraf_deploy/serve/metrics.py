@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from prometheus_client import (
     CollectorRegistry,
@@ -38,27 +38,60 @@ _PAIRS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 _REQUESTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
-class Metrics:
-    """The metrics of one server, present from the beginning; no label comes from a request.
-
-    It is the observer of a `Batcher` and the timings of an `Answerer`. Threads may share it.
-
-    Example:
-        >>> metrics = Metrics()
-        >>> metrics.answered("/rerank", 200, 0.012)
-        >>> b'sgraf_requests_total{code="200",route="/rerank"} 1.0' in metrics.text()
-        True
-    """
+class Exported:
+    """Metrics that are exported together, those of the process among them."""
 
     def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
-        self._request = Histogram(
-            "sgraf_request_duration_seconds",
-            "From the first byte of a request to the last of its answer.",
-            ["route"],
-            buckets=_SECONDS,
-            registry=registry,
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+
+    def _seconds(self, what: str, text: str, labels: Sequence[str] = ()) -> Histogram:
+        name = f"sgraf_{what}_duration_seconds"
+        return Histogram(name, text, labels, buckets=_SECONDS, registry=self.registry)
+
+    def text(self) -> bytes:
+        """All of these metrics, in the format that `CONTENT_TYPE` names."""
+        return generate_latest(self.registry)
+
+    async def everything(self) -> bytes:
+        """What /metrics answers with: these, and those of other processes where there are any."""
+        return self.text()
+
+
+class RequestMetrics(Exported):
+    """The metrics of what reads requests and answers them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        text = "From the first byte of a request to the last of its answer."
+        self._request = self._seconds("request", text, ["route"])
+        self._codes = Counter(
+            "sgraf_requests",
+            "Requests that were answered.",
+            ["route", "code"],
+            registry=self.registry,
         )
+        self._of_route: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+        for route in (*ROUTES, OTHER):
+            self._request.labels(route)
+            self._codes.labels(route, "200" if route != OTHER else "404")
+
+    def answered(self, route: str, code: int, seconds: float) -> None:
+        """A request to a route (`route_of`) was answered with a status, after so long."""
+        found = self._of_route.get((route, code))
+        if found is None:
+            found = self._codes.labels(route, str(code)), self._request.labels(route)
+            self._of_route[route, code] = found
+        found[0].inc()
+        found[1].observe(seconds)
+
+
+class BatchMetrics(Exported):
+    """The metrics of what scores: the observer of a `Batcher` and the timings of an `Answerer`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        registry = self.registry
         self._queue = self._seconds("queue", "A request waits for the engine.")
         text = "A batch's captions are read and encoded, its images gathered or encoded."
         self._encode = self._seconds("encode", text)
@@ -70,27 +103,6 @@ class Metrics:
             "sgraf_batch_requests", "Requests of a batch.", buckets=_REQUESTS, registry=registry
         )
         self._waiting = Gauge("sgraf_queue_pairs", "Pairs that wait.", registry=registry)
-        self._codes = Counter(
-            "sgraf_requests", "Requests that were answered.", ["route", "code"], registry=registry
-        )
-        self._of_route: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
-        for route in (*ROUTES, OTHER):
-            self._request.labels(route)
-            self._codes.labels(route, "200" if route != OTHER else "404")
-        ProcessCollector(registry=registry)
-
-    def _seconds(self, what: str, text: str) -> Histogram:
-        name = f"sgraf_{what}_duration_seconds"
-        return Histogram(name, text, buckets=_SECONDS, registry=self.registry)
-
-    def answered(self, route: str, code: int, seconds: float) -> None:
-        """A request to a route (`route_of`) was answered with a status, after so long."""
-        found = self._of_route.get((route, code))
-        if found is None:
-            found = self._codes.labels(route, str(code)), self._request.labels(route)
-            self._of_route[route, code] = found
-        found[0].inc()
-        found[1].observe(seconds)
 
     def queued(self, seconds: float) -> None:
         """A request's first pairs reached the engine, so long after it came."""
@@ -117,9 +129,18 @@ class Metrics:
         """Have a gallery's sizes, and what was found in caches, read whenever metrics are."""
         self.registry.register(_StateCollector(scorer, gallery))
 
-    def text(self) -> bytes:
-        """All metrics, in the format that `CONTENT_TYPE` names."""
-        return generate_latest(self.registry)
+
+class Metrics(RequestMetrics, BatchMetrics):
+    """The metrics of one server, present from the beginning; no label comes from a request.
+
+    Threads may share it.
+
+    Example:
+        >>> metrics = Metrics()
+        >>> metrics.answered("/rerank", 200, 0.012)
+        >>> b'sgraf_requests_total{code="200",route="/rerank"} 1.0' in metrics.text()
+        True
+    """
 
 
 def route_of(path: str) -> str:

@@ -23,7 +23,7 @@ from sgraf_deploy.serve.health import CallQueue, Health
 from sgraf_deploy.serve.images import ImageStore
 from sgraf_deploy.serve.keys import Keys
 from sgraf_deploy.serve.limits import deadline, headers_of, read_body, takes_partial
-from sgraf_deploy.serve.metrics import CONTENT_TYPE, Metrics
+from sgraf_deploy.serve.metrics import CONTENT_TYPE, Exported
 from sgraf_deploy.serve.reading import Asked, read_request
 from sgraf_deploy.serve.settings import BUNDLE_HEADER, IS_PARTIAL_HEADER, Settings
 
@@ -46,7 +46,7 @@ class Service:
     settings: Settings
     images: ImageStore
     health: Health
-    metrics: Metrics
+    metrics: Exported
     keys: Keys | None
     description: dict[str, Any]
     started: int
@@ -151,7 +151,7 @@ async def readyz(request: AnyRequest) -> Response[bytes]:
 async def metrics(request: AnyRequest) -> Response[bytes]:
     """What was counted and timed, for Prometheus."""
     service: Service = request.app.state.service
-    return Response(service.metrics.text(), media_type=CONTENT_TYPE)
+    return Response(await service.metrics.everything(), media_type=CONTENT_TYPE)
 
 
 @get("/openapi.json", opt=READ)

@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Literal
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.serve.batcher import Batcher
@@ -160,6 +161,11 @@ def _config(app: App, options: ServerOptions) -> uvicorn.Config:
     return config
 
 
+def _is_unasked(connection: object) -> bool:
+    """Whether a connection has not sent the head of a request yet."""
+    return isinstance(connection, HttpToolsProtocol) and connection.cycle is None
+
+
 class _Server(uvicorn.Server):
     """A server whose signals are this program's: it drains, then exits with 0."""
 
@@ -232,7 +238,7 @@ class _Server(uvicorn.Server):
     async def _read_last(self) -> None:
         """Wait for the first request of connections that have sent none yet, for a while."""
         for _ in range(round((_READ_S - _TAKEN_S) / _LOOK_S)):
-            if all(getattr(each, "cycle", self) for each in self.server_state.connections):
+            if not any(map(_is_unasked, self.server_state.connections)):
                 return
             await asyncio.sleep(_LOOK_S)
 

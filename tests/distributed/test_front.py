@@ -1,4 +1,4 @@
-"""The queue of a front: one more replica within the deadline, every shard, no refusal twice."""
+"""The queue of a front: another replica within the deadline, every shard, no refusal twice."""
 
 from __future__ import annotations
 
@@ -7,10 +7,17 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import pytest
+from support import virtual_time
 from support.refusals import refused
 from support.small_galleries import IMAGE_IDS
 
-from sgraf_deploy.distributed.front import ReplicaLostError, ShardImages, ShardQueue
+from sgraf_deploy.distributed.front import (
+    NoReplicaError,
+    Patience,
+    ReplicaLostError,
+    ShardImages,
+    ShardQueue,
+)
 from sgraf_deploy.distributed.shards import shard_of
 from sgraf_deploy.serve.calls import (
     Answer,
@@ -32,36 +39,62 @@ Happens = Exception | None
 _T = TypeVar("_T")
 
 
+PATIENCE = Patience(5.0, virtual_time.clock)
+
+
 class FakeShard:
-    """A shard whose replicas do one after the other what they are told: raise, or answer."""
+    """A shard whose replicas do one after the other what they are told: raise, or answer.
 
-    def __init__(self, *happens: Happens, takes_s: float = 0.0) -> None:
+    Each takes `takes_s` seconds of virtual time. Before `there_s` there is none; if it `waits`, it
+    looks for one as long as it is given, as Ray's handle does.
+    """
+
+    def __init__(
+        self, *happens: Happens, takes_s: float = 0.0, there_s: float = 0.0, waits: bool = False
+    ) -> None:
         self.happens, self.takes_s = list(happens), takes_s
+        self.there_s, self.waits = there_s, waits
         self.asked: list[tuple[Call, float, bool]] = []
-        self.now = 0.0
 
-    async def answer(self, call: Call, timeout_s: float, urgent: bool) -> Answer | RequestError:
+    async def answer(
+        self, call: Call, timeout_s: float, urgent: bool, taken_s: float
+    ) -> Answer | RequestError:
+        await self._taken(taken_s)
         self.asked.append((call, timeout_s, urgent))
-        self.now += self.takes_s
-        happens = self.happens.pop(0) if self.happens else None
-        if isinstance(happens, UnprocessableError):
-            return happens
-        if happens is not None:
-            raise happens
+        await asyncio.sleep(self.takes_s)
+        found = self._next()
+        if found is not None:
+            return found
         return Answer(tuple(Item(row, 0.5, -float(row)) for row in range(call.pairs)))
 
-    async def details(self, id_: str) -> dict[str, Any] | RequestError:
+    async def details(self, id_: str, taken_s: float) -> dict[str, Any] | RequestError:
+        await self._taken(taken_s)
+        return self._next() or {"id": id_}
+
+    async def _taken(self, taken_s: float) -> None:
+        assert taken_s >= 0
+        absent = self.there_s - virtual_time.clock()
+        if absent > 0:
+            if self.waits:
+                await asyncio.sleep(min(absent, taken_s))
+            if not self.waits or absent > taken_s:
+                raise NoReplicaError
+
+    def _next(self) -> RequestError | None:
+        """What a replica returns, as it does what it refuses for a reason of the request."""
         happens = self.happens.pop(0) if self.happens else None
-        if isinstance(happens, NotFoundError):
+        if isinstance(happens, UnprocessableError | NotFoundError):
             return happens
         if happens is not None:
             raise happens
-        return {"id": id_}
+        return None
 
 
-def submit(shards: Sequence[FakeShard], call: Call = CALL, **more: Any) -> Answer:
-    queue = ShardQueue(shards, clock=lambda: max(shard.now for shard in shards))
-    return asyncio.run(queue.submit(call, 10.0, **more))
+def submit(
+    shards: Sequence[FakeShard], call: Call = CALL, timeout_s: float = 10.0, **more: Any
+) -> Answer:
+    queue = ShardQueue(shards, PATIENCE)
+    return virtual_time.run(queue.submit(call, timeout_s, **more))
 
 
 def test_a_call_whose_replica_ends_is_sent_to_one_more_within_its_deadline() -> None:
@@ -85,6 +118,49 @@ def test_nothing_is_sent_again_once_the_time_is_over() -> None:
     assert len(shard.asked) == 1
 
 
+@pytest.mark.parametrize("waits", [True, False], ids=["waits for it", "refuses at once"])
+def test_a_replica_that_is_not_there_yet_is_waited_for(waits: bool) -> None:
+    shard = FakeShard(there_s=4.0, waits=waits)
+
+    assert len(submit([shard]).items) == CALL.pairs
+    assert len(shard.asked) == 1
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["waits for it", "refuses at once"])
+def test_a_shard_without_a_replica_is_down_after_a_while_and_no_later(waits: bool) -> None:
+    shard = FakeShard(there_s=5.5, waits=waits)
+
+    async def asked() -> float:
+        with refused(FailedError) as found:
+            await ShardQueue([shard], PATIENCE).submit(CALL, 10.0)
+        assert isinstance(found.error, FailedError)
+        assert found.error.code == "shard_down"
+        return virtual_time.clock()
+
+    assert 4.8 <= virtual_time.run(asked()) <= 5.0
+    assert shard.asked == []
+
+
+def test_a_replica_is_not_waited_for_beyond_the_deadline() -> None:
+    shard = FakeShard(there_s=3.0)
+    with refused(TimedOutError):
+        submit([shard], timeout_s=2.0)
+    assert shard.asked == []
+
+
+def test_after_a_replica_that_ends_the_next_is_waited_for_as_long() -> None:
+    """The first takes 4 s and ends; the next is there 4 s later."""
+
+    class Restarting(FakeShard):
+        async def answer(self, *given: Any) -> Answer | RequestError:
+            self.there_s = 8.0 if self.asked else 0.0
+            return await super().answer(*given)
+
+    shard = Restarting(ReplicaLostError(), takes_s=4.0)
+    assert len(submit([shard], timeout_s=20.0).items) == CALL.pairs
+    assert len(shard.asked) == 2
+
+
 @pytest.mark.parametrize("error", [UnprocessableError("query"), FailedError("no replica")])
 def test_what_is_refused_is_not_asked_again(error: RequestError) -> None:
     shard = FakeShard(error)
@@ -99,9 +175,9 @@ def test_a_replica_that_hangs_ends_with_the_deadline() -> None:
             await asyncio.Event().wait()
             raise AssertionError
 
-    queue = ShardQueue([Hanging()])
+    queue = ShardQueue([Hanging()], PATIENCE)
     with refused(TimedOutError):
-        asyncio.run(queue.submit(CALL, 0.001))
+        virtual_time.run(queue.submit(CALL, 10.0))
     assert queue.state.under_way == 0
 
 
@@ -133,15 +209,16 @@ def test_whether_a_server_is_ready_is_asked_of_every_shard() -> None:
 
 
 def images(shard: FakeShard, act: Callable[[ShardImages], Coroutine[Any, Any, _T]]) -> _T:
-    return asyncio.run(act(ShardImages([shard])))
+    return virtual_time.run(act(ShardImages([shard], PATIENCE)))
 
 
-def test_images_are_read_once_and_never_changed() -> None:
-    assert images(FakeShard(), lambda store: store.get("x")) == {"id": "x"}
+def test_images_are_read_and_never_changed() -> None:
+    for shard in (FakeShard(), FakeShard(ReplicaLostError()), FakeShard(there_s=4.0)):
+        assert images(shard, lambda store: store.get("x")) == {"id": "x"}
     with refused(NotFoundError):
         images(FakeShard(unknown_image("x")), lambda store: store.get("x"))
     with refused(FailedError):
-        images(FakeShard(ReplicaLostError()), lambda store: store.get("x"))
+        images(FakeShard(there_s=6.0), lambda store: store.get("x"))
     for act in (lambda store: store.put("x", b"{}"), lambda store: store.delete("x")):
         with refused(ConflictError) as found:
             images(FakeShard(), act)

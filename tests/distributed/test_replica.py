@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ from support.small_galleries import IMAGE_IDS, caption_gallery
 
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.distributed import replica
+from sgraf_deploy.distributed.metrics import Told
 from sgraf_deploy.distributed.replica import Found, ScorerReplica, ScorerSpec, try_out
 from sgraf_deploy.errors import BundleError, DataError, InputError
 from sgraf_deploy.runtime import load
@@ -22,10 +23,12 @@ from sgraf_deploy.serve.calls import (
     Answer,
     Call,
     CaptionText,
+    FailedError,
     NotFoundError,
     StoredId,
     UnprocessableError,
 )
+from sgraf_deploy.serve.worker import Outcomes, Run
 
 _T = TypeVar("_T")
 
@@ -44,6 +47,7 @@ def gallery(bundle: Bundle, tmp_path: Path) -> str:
 @pytest.fixture(autouse=True)
 def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replica, "listen_at_the_node", lambda: None)
+    monkeypatch.setattr(replica, "replica_id", lambda: "r1")
 
 
 def ask(act: Callable[[Any], Coroutine[Any, Any, _T]], *given: Any) -> _T:
@@ -51,11 +55,12 @@ def ask(act: Callable[[Any], Coroutine[Any, Any, _T]], *given: Any) -> _T:
 
     async def asked() -> _T:
         made: Any = ScorerReplica.__new__(ScorerReplica)
-        await made.__init__(*given)
         try:
+            await made.__init__(*given)
             return await act(made)
         finally:
-            await made._batcher.__aexit__(None, None, None)
+            if hasattr(made, "_batcher"):
+                await made._batcher.__aexit__(None, None, None)
             made._open.close()
 
     return asyncio.run(asked())
@@ -83,6 +88,52 @@ def test_it_answers_and_names_its_bundle(bundle: Bundle, spec: ScorerSpec, galle
     assert type(missing) is type(unknown) is NotFoundError
     assert type(refused_) is UnprocessableError
     assert details == {"id": "photo3.jpg"}
+
+
+def test_it_tells_what_it_has_scored(bundle: Bundle, spec: ScorerSpec, gallery: str) -> None:
+    call = Call(CaptionText("a dog"), tuple(StoredId(id_) for id_ in IMAGE_IDS))
+
+    async def act(made: Any) -> Told:
+        await made.answer(call, 30.0, False)
+        found: Told = await made.told()
+        return found
+
+    told = ask(act, spec, bundle.sha256, gallery)
+
+    found = {
+        (sample.name, *sample.labels.values()): sample.value
+        for metric in told.metrics
+        for sample in metric.samples
+    }
+    assert told.replica == "r1"
+    assert found["sgraf_gallery_images",] == len(IMAGE_IDS)
+    pairs = 1 + len(IMAGE_IDS)  # with the one that was scored before
+    assert found["sgraf_batch_pairs_sum",] == pairs
+    for name in ("queue", "encode", "score"):
+        assert found[f"sgraf_{name}_duration_seconds_count",] == 2
+    for member in bundle.manifest.members:
+        assert found["sgraf_scored_pairs_total", member] == pairs
+    assert not any(name.startswith("sgraf_request") for name, *_ in found)
+
+
+def test_one_that_cannot_score_is_never_there(
+    bundle: Bundle, spec: ScorerSpec, gallery: str
+) -> None:
+    calls: list[Call] = []
+
+    def broken(*_: Any) -> Run:
+        def run(given: Sequence[Call]) -> Outcomes:
+            calls.extend(given)
+            raise RuntimeError
+
+        return run
+
+    async def nothing(_: Any) -> None:
+        raise AssertionError
+
+    with refused(FailedError):
+        ask(nothing, spec, bundle.sha256, gallery, broken)
+    assert sum(call.pairs for call in calls) == 1
 
 
 def test_another_bundle_or_gallery_than_is_expected_is_refused(

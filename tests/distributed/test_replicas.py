@@ -27,6 +27,8 @@ from sgraf_deploy.runtime import load
 pytestmark = pytest.mark.ray
 
 CLIENTS = 12
+DOWN_S = 2.0
+"""Seconds in which a replica has to take a call: fewer than one takes to start."""
 CAPTION = "a dog runs on the beach"
 BODY = {"query": CAPTION, "documents": [f"image:{id_}" for id_ in IMAGE_IDS]}
 
@@ -57,7 +59,7 @@ def world(
         with load(each, engine="ort") as scorer:
             galleries = sharded_galleries(scorer, folder / each.path.stem, 1)
             found = scorer.rerank(CAPTION, REGIONS)
-        onlines.append(online_of(each.path, galleries, port=port))
+        onlines.append(online_of(each.path, galleries, port=port, down_s=DOWN_S))
         scores[each.sha256] = {item.index: item.similarity for item in found}
     try:
         first, second = onlines
@@ -162,3 +164,18 @@ def test_another_bundle_takes_over_without_a_failed_request(world: World) -> Non
     bundles = check(load.answers, world)
     assert bundles[0] == world.sha256[0]
     assert set(bundles[-CLIENTS:]) == {world.sha256[1]}
+
+
+def test_an_update_just_after_a_replica_ended_fails_no_request(world: World) -> None:
+    """Ray does not know of it yet, and would stop the other one."""
+    found = try_out(world.first.spec, world.first.config.galleries[0])
+    assert isinstance(found, Found)
+    with Load(world.url) as load:
+        load.wait_for(CLIENTS)
+        alive = [replica for replica in world.held.answering() if Path(f"/proc/{replica}").exists()]
+        os.kill(alive[0], signal.SIGKILL)
+        run(application(world.first, found, world.held))
+        load.wait_for(2 * CLIENTS)
+
+    bundles = check(load.answers, world)
+    assert set(bundles[-CLIENTS:]) == {world.sha256[0]}

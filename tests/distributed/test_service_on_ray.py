@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from serve.test_requests import check_refused
 from support.cli_world import done, run
 from support.ray_processes import listening_of
@@ -100,10 +102,44 @@ def test_the_gallery_is_read_and_not_changed(deployed: Deployed) -> None:
     assert "409" in described["delete"]["responses"]
 
 
-def test_it_is_ready_and_counts(deployed: Deployed) -> None:
+def test_it_is_ready(deployed: Deployed) -> None:
     assert deployed.http.get("/readyz").status_code == 200
     assert deployed.http.get("/healthz").status_code == 200
-    assert b"sgraf_requests_total" in deployed.http.get("/metrics").content
+
+
+def test_metrics_are_those_of_every_process_whichever_answers(deployed: Deployed) -> None:
+    body = {"query": "a dog", "documents": [f"image:{id_}" for id_ in IMAGE_IDS]}
+
+    def counted() -> dict[str, dict[str, float]]:
+        """The samples of some names, by the replica that they are of."""
+        found: dict[str, dict[str, float]] = defaultdict(dict)
+        text = deployed.http.get("/metrics").text
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                shard, replica = (sample.labels.get(name, "") for name in ("shard", "replica"))
+                if sample.labels.get("route", "/rerank") == "/rerank":
+                    found[sample.name][f"{shard}.{replica}"] = sample.value
+        return found
+
+    before = counted()
+    assert deployed.http.post("/rerank", json=body).status_code == 200
+    after = counted()
+
+    pairs, images = after["sgraf_batch_pairs_sum"], after["sgraf_gallery_images"]
+    assert set(pairs) == set(images) == set(after["sgraf_queue_pairs"])
+    assert sorted(name.split(".")[0] for name in pairs) == ["0", "0", "1", "1"]
+    assert sum(images.values()) == 2 * len(IMAGE_IDS)
+    for name, more in (
+        ("sgraf_batch_pairs_sum", len(IMAGE_IDS)),
+        ("sgraf_scored_pairs_total", len(IMAGE_IDS)),
+        ("sgraf_request_duration_seconds_count", 1),
+    ):
+        assert sum(after[name].values()) - sum(before[name].values()) == more
+    assert len(after["sgraf_request_duration_seconds_count"]) == 2
+    assert set(after["process_start_time_seconds"]) == {
+        *pairs,
+        *after["sgraf_request_duration_seconds_count"],
+    }
 
 
 def test_another_address_is_refused_while_it_serves(deployed: Deployed) -> None:

@@ -70,7 +70,7 @@ def test_sigterm_answers_what_was_accepted_and_exits_with_0() -> None:
 
 
 def test_a_connection_that_was_just_taken_is_read_and_answered() -> None:
-    with held(read_s=4.0) as asked:
+    with held(taken_s=0.0, read_s=4.0) as asked:
         asked.server.tell("go")
         address = (asked.url.host, asked.url.port or 0)
         with socket.create_connection(address, LONGEST_S) as client:

@@ -1,8 +1,8 @@
 """A server over an engine that works when it is told so, in a process of its own.
 
-`held_server.py OPTION=VALUE …`, of `ServerOptions`, and `read_s`. It prints its URL, then `batch N`
-when the engine begins with N pairs and `reload` on SIGHUP. Of standard input `go` lets the engine
-answer whatever comes, `fail` makes reloading fail, and `die` ends the engine's thread.
+`held_server.py OPTION=VALUE …`, of `ServerOptions`, `taken_s` and `read_s`. It prints its URL, then
+`batch N` when the engine begins with N pairs and `reload` on SIGHUP. Of standard input `go` lets
+the engine answer whatever comes, `fail` makes reloading fail, and `die` ends the engine's thread.
 """
 
 from __future__ import annotations
@@ -106,6 +106,7 @@ def main() -> None:
     for argument in sys.argv[1:]:
         name, _, value = argument.partition("=")
         given[name] = Path(value) if name in PATHS else float(value)
+    server._TAKEN_S = given.pop("taken_s", server._TAKEN_S)
     server._READ_S = given.pop("read_s", server._READ_S)
     threading.Thread(target=listen, daemon=True).start()
     batcher = Batcher(run)

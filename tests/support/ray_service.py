@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,15 +17,17 @@ from support.served import Client, client_of
 from support.small_galleries import IMAGE_IDS, REGIONS
 
 from sgraf_deploy.distributed.config import OnlineConfig
-from sgraf_deploy.distributed.online import NAME, Online, front_app
+from sgraf_deploy.distributed.online import NAME, Online, front_app, shard_queue
 from sgraf_deploy.distributed.replica import Found, ScorerSpec, answer_calls
 from sgraf_deploy.distributed.shards import shard_of
 from sgraf_deploy.engines.base import EngineOptions
 from sgraf_deploy.gallery.rows import Batch
 from sgraf_deploy.gallery.store import Gallery
 from sgraf_deploy.runtime import Scorer
+from sgraf_deploy.serve.answering import Timings
 from sgraf_deploy.serve.calls import Call
 from sgraf_deploy.serve.keys import Keys
+from sgraf_deploy.serve.metrics import Metrics
 from sgraf_deploy.serve.server import ServerOptions
 from sgraf_deploy.serve.settings import Settings
 from sgraf_deploy.serve.worker import Outcomes, Run
@@ -81,17 +83,16 @@ class RayServer:
         conversation: Callable[[Client], Coroutine[Any, Any, _T]],
         settings: Settings | None = None,
     ) -> _T:
-        """Run a test's requests; of the client there is `http` alone."""
+        """Run a test's requests; of the client there is `http`, and with settings `batcher`."""
 
         async def held() -> _T:
             if settings is None:
                 async with httpx.AsyncClient(base_url=self.url, timeout=LONGEST_S) as http:
                     return await conversation(_client(http))
-            from dataclasses import replace
-
-            app = front_app(replace(self.online, settings=settings), self.found, self.handles())
-            async with client_of(app) as http:
-                return await conversation(_client(http))
+            online = replace(self.online, settings=settings)
+            queue, metrics = shard_queue(online, self.handles()), Metrics()
+            async with client_of(front_app(online, self.found, queue, metrics)) as http:
+                return await conversation(_client(http, queue))
 
         return asyncio.run(held())
 
@@ -103,9 +104,9 @@ class RayServer:
         return [serve.get_deployment_handle(f"scorer-{shard}", NAME) for shard in range(count)]
 
 
-def _client(http: httpx.AsyncClient) -> Client:
+def _client(http: httpx.AsyncClient, queue: Any = None) -> Client:
     nothing: Any = None
-    return Client(http, nothing, nothing, nothing, [])
+    return Client(http, queue, nothing, nothing, [])
 
 
 @dataclass(frozen=True)
@@ -124,11 +125,11 @@ class Held:
         (folder / "answering").mkdir()
         return cls(folder)
 
-    def __call__(self, scorer: Scorer, gallery: Gallery) -> Run:
+    def __call__(self, scorer: Scorer, gallery: Gallery, timings: Timings) -> Run:
         """Answer as the service does, once the gate is open."""
         with (self.folder / "door").open("rb") as door:
             fcntl.flock(door, fcntl.LOCK_SH)
-        answer = answer_calls(scorer, gallery)
+        answer = answer_calls(scorer, gallery, timings)
 
         def run(calls: Sequence[Call]) -> Outcomes:
             with (self.folder / "gate").open("rb") as gate:
@@ -138,7 +139,9 @@ class Held:
                     with (self.folder / "began").open("ab", buffering=0) as began:
                         began.write(f"{os.getpid()}\n".encode())
                     fcntl.flock(gate, fcntl.LOCK_SH)
-            (self.folder / "answering" / f"{os.getpid()} {gallery.path.name}").touch()
+            told = self.folder / "answering" / f"{os.getpid()} {gallery.path.name}"
+            with told.open("ab", buffering=0) as file:
+                file.write(b".")
             return answer(calls)
 
         return run
@@ -151,11 +154,12 @@ class Held:
             yield
 
     def answering(self) -> set[int]:
-        """The process ids of all replicas that have ever answered a call."""
-        return {int(path.name.split()[0]) for path in (self.folder / "answering").iterdir()}
+        """The process ids of all replicas that ever answered more than their own first call."""
+        told = (self.folder / "answering").iterdir()
+        return {int(path.name.split()[0]) for path in told if path.stat().st_size > 1}
 
     def answering_for(self, gallery: str) -> set[int]:
-        """Those of them with a gallery of this name."""
+        """Those of all that have ever begun with a gallery of this name."""
         return {int(path.name.split()[0]) for path in self.folder.glob(f"answering/* {gallery}")}
 
     @contextmanager
@@ -173,6 +177,6 @@ class Held:
 class Broken:
     """A `make_run` of a replica that cannot be made."""
 
-    def __call__(self, scorer: Scorer, gallery: Gallery) -> Run:
+    def __call__(self, scorer: Scorer, gallery: Gallery, timings: Timings) -> Run:
         """Fail."""
         raise RuntimeError("this replica cannot be made")
