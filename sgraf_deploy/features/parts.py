@@ -99,14 +99,18 @@ class Plan:
 
     @classmethod
     def read(cls, work: Path) -> Plan | None:
-        """The plan of kept work, None where there is none."""
+        """The plan of kept work, None where there is none; InputError, which names a wrong file."""
+        path = work / PLAN
         try:
-            content = _DOCUMENT.read(work / PLAN)
-        except FileNotFoundError:
+            value = schema.parse(_DOCUMENT.read(path), _DOCUMENT)
+            schema.check_version(value, "schema_version", (1,), _DOCUMENT)
+            return schema.decode(cls, value, _DOCUMENT)
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        value = schema.parse(content, _DOCUMENT)
-        schema.check_version(value, "schema_version", (1,), _DOCUMENT)
-        return schema.decode(cls, value, _DOCUMENT)
+        except OSError as error:
+            raise InputError(f"{path} cannot be read", got=error.strerror) from error
+        except InputError as error:
+            raise error.at(path) from error
 
 
 def _planned(photo: Photo) -> PlannedPhoto:
