@@ -22,7 +22,14 @@ from sgraf_deploy.cli.common import (
     scorer_options,
     show_finding,
 )
-from sgraf_deploy.cli.photos import PHOTOS, LeftOut, check_on_error, on_error_option, photo_items
+from sgraf_deploy.cli.photos import (
+    MAX_PIXELS_OPTION,
+    PHOTOS,
+    LeftOut,
+    check_beside,
+    on_error_option,
+    photo_items,
+)
 from sgraf_deploy.cli.ray_options import (
     ACTORS,
     RAY,
@@ -53,6 +60,7 @@ if TYPE_CHECKING:
 @CAPTION_COUNT
 @PHOTOS
 @on_error_option("", "what is written stays", beside="--photos")
+@MAX_PIXELS_OPTION
 @click.option(
     "-o",
     "--output",
@@ -115,6 +123,7 @@ def index(
     captions_per_image: int,
     photos: Path | None,
     on_error: str | None,
+    max_pixels: int | None,
     path: Path,
     captions: bool,
     caption_ids: Path | None,
@@ -136,10 +145,10 @@ def index(
 
     given = {"--photos": photos, "--from-npz": from_npz, "--data": data, "--split": split}
     check_sources(given, ids, caption_ids, captions=captions)
-    check_on_error(on_error, "--photos DIR", photos)
+    check_beside({"--on-error": on_error, "--max-pixels": max_pixels}, "--photos DIR", photos)
     sharing = SharingOptions(ray, actors, None)
     sharing.check_actors()
-    left_out = LeftOut(on_error)
+    left_out = LeftOut(on_error, max_pixels)
     kind: Kind = "captions" if captions else "images"
     names = caption_ids if captions else ids
     source = SplitToIndex(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sgraf_deploy.config import MAX_PIXELS
 from sgraf_deploy.data.files import read_bytes
 from sgraf_deploy.errors import DataError
 from sgraf_deploy.features.paths import Photo
@@ -101,13 +102,18 @@ class SplitImages(Items):
 class PhotoImages(Items):
     """Photographs, through the extractor of the scorer's bundle; boxes and sizes are kept.
 
-    With `unread`, which is called with its number, one that cannot be read is left out.
+    With `unread`, which is called with its number, one that cannot be read is left out. One of more
+    than `max_pixels` is such.
     """
 
     most_per_batch = 64  # each may take a second
 
     def __init__(
-        self, scorer: Scorer, photos: Sequence[Photo], unread: Unread | None = None
+        self,
+        scorer: Scorer,
+        photos: Sequence[Photo],
+        unread: Unread | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         super().__init__([photo.id for photo in photos])
         self._scorer, self._photos, self._unread = scorer, photos, unread
@@ -115,6 +121,7 @@ class PhotoImages(Items):
         self._watch = ForeignWatch(scorer.bundle.manifest)
 
     def source(self, row: int) -> bytes:
+        self._max_pixels = max_pixels
         """Of the file's content, and of the extractor's recipe."""
         content = read_bytes(self._photos[row].path, "photograph")
         return source_of([self._recipe, content])
@@ -134,7 +141,9 @@ class PhotoImages(Items):
         unread = self._unread
         note = None if unread is None else lambda place, error: unread(int(rows[place]), error)
         paths = [self._photos[row].path for row in rows]
-        found = extract_photos(self._scorer.extractor, paths, unread=note)
+        found = extract_photos(
+            self._scorer.extractor, paths, unread=note, max_pixels=self._max_pixels
+        )
         rows = rows[found.rows]
         encoded = self._scorer.encode_images(self._watch.add(found.features.regions))
         self._watch.warn()
