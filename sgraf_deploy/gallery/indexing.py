@@ -36,10 +36,14 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Indexed:
-    """How many images or captions were written, and how many were there already."""
+    """How many images or captions were written, and how many were there already as they are.
+
+    `replaced` of those that were written were there with another content.
+    """
 
     written: int
     present: int
+    replaced: int = 0
 
 
 class Items(ABC):
@@ -117,11 +121,11 @@ class PhotoImages(Items):
     ) -> None:
         super().__init__([photo.id for photo in photos])
         self._scorer, self._photos, self._unread = scorer, photos, unread
+        self._max_pixels = max_pixels
         self._recipe = scorer.extractor.spec.sha256.encode()
         self._watch = ForeignWatch(scorer.bundle.manifest)
 
     def source(self, row: int) -> bytes:
-        self._max_pixels = max_pixels
         """Of the file's content, and of the extractor's recipe."""
         content = read_bytes(self._photos[row].path, "photograph")
         return source_of([self._recipe, content])
@@ -222,11 +226,14 @@ def add(
     items: Items,
     progress: Progress | None = None,
     step: Callable[[str], None] | None = None,
+    *,
+    replace: bool = False,
 ) -> Indexed:
     """Write what is not in the gallery yet, in batches that are committed one by one.
 
     Killed and called again, it goes on after the last batch. `step` is that of `Gallery.write`.
-    Raises DataError before anything is written if an id is there with another content.
+    With `replace`, what is there with another content is written anew, in its place of the order;
+    without it DataError is raised before anything is written.
     """
     wanted = []
     changed = []
@@ -235,15 +242,18 @@ def add(
             wanted.append(row)
         elif items.changed(row, source):
             changed.append(items.ids[row])
-    if changed:
+            wanted.append(row)
+    if changed and not replace:
         raise DataError(
             f"gallery {gallery.path} has {len(changed):,} of the ids with other contents",
             got=", ".join(map(repr, changed[:_SHOWN])) + (" …" if len(changed) > _SHOWN else ""),
-            hint="`sgraf-deploy gallery update` replaces them",
+            hint="`sgraf-deploy index --replace` encodes them anew and adds the others, "
+            "`sgraf-deploy gallery update` encodes anew alone",
         )
-    present = len(items.ids) - len(wanted)
-    written = _write(gallery, items, wanted, replace=False, progress=progress, step=step)
-    return Indexed(written, present)
+    before = len(gallery)
+    written = _write(gallery, items, wanted, replace=replace, progress=progress, step=step)
+    replaced = written - (len(gallery) - before) if changed else 0
+    return Indexed(written, len(items.ids) - len(wanted), replaced)
 
 
 def update(
@@ -265,7 +275,7 @@ def update(
         raise DataError(
             f"gallery {gallery.path} has no record of {len(unknown):,} of the ids",
             got=", ".join(map(repr, unknown[:_SHOWN])) + (" …" if len(unknown) > _SHOWN else ""),
-            hint="`sgraf-deploy index` adds them",
+            hint="`sgraf-deploy index --replace` adds them, and encodes anew what has changed",
         )
     rows = [places[id_] for id_ in wanted]
     written = _write(gallery, items, rows, replace=True, progress=progress, step=None)

@@ -303,3 +303,27 @@ def test_on_error_goes_with_a_folder_of_photographs(
     photographed: Bundle, given: tuple[str, ...]
 ) -> None:
     refused_line(on(photographed, given, "--on-error", "skip"), InputError, "--on-error")
+
+
+@pytest.mark.usefixtures("world")
+def test_a_folder_that_grows_and_changes_is_indexed_again(
+    photos: list[Path], photographed: Bundle
+) -> None:
+    ids = ["photo0.png", "photo1.png", "photo2.png", "trip/last.png"]
+    done(INDEX[0], photographed.path, *INDEX[1:])
+    photos[1].write_bytes(png(random_photo(77)))
+    new = photos[0].with_name("new.png")
+    new.write_bytes(png(random_photo(78)))
+    update = run("gallery", "update", "g", photographed.path, "--photos", "photos")
+    refused_line(update, DataError, "gallery g", 1, hint="index --replace")
+    refused_line(on(photographed, INDEX), DataError, "gallery g", 1, hint="index --replace")
+
+    result = done(INDEX[0], photographed.path, *INDEX[1:], "--replace")
+
+    line_naming(result.stdout, "gallery g", 1, PHOTOS - 1, PHOTOS + 1)
+    with sgraf_deploy.load(photographed) as scorer, Gallery.open("g") as gallery:
+        assert gallery.ids() == [*ids, "new.png"]
+        expected = scorer.score(scorer.encode_photos([*photos, new]), [CAPTION])
+        found = scorer.score(gallery.images(scorer, gallery.ids()), [CAPTION])
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    line_naming(on(photographed, INDEX).stdout, "gallery g", 0, PHOTOS + 1)
