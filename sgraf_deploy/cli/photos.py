@@ -112,9 +112,14 @@ def end_if_skipped(skipped: Sequence[Skipped]) -> None:
 
 def photo_items(scorer: Scorer, folder: Path, limit: int | None, left_out: LeftOut) -> Items:
     """The photographs of a folder, the first `limit` of them, as a gallery takes them."""
+    from sgraf_deploy.errors import InputError
     from sgraf_deploy.features.paths import find_photos
     from sgraf_deploy.gallery.indexing import PhotoImages
 
-    photos = find_photos([folder]).photos[:limit]
+    photos = find_photos([folder]).photos
+    if limit is not None and not 1 <= limit <= len(photos):
+        expected = f"1 … {len(photos)}, the number of photographs in {folder}"
+        raise InputError("--limit-images", expected=expected, got=limit)
+    photos = photos[:limit]
     unread = left_out.of([photo.id for photo in photos])
     return PhotoImages(scorer, photos, unread, left_out.max_pixels)

@@ -35,7 +35,7 @@ from sgraf_deploy.errors import DataError, SgrafDeployError
 from sgraf_deploy.features.base import Picture
 from sgraf_deploy.features.pillow import import_pillow
 from sgraf_deploy.features.recipe import Decoding
-from sgraf_deploy.formats import HEAD, recognise, shown
+from sgraf_deploy.formats import HEAD, PICTURES, recognise, shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,6 +50,9 @@ Source = str | os.PathLike[str] | bytes | NDArray[Any]
 _HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 _ANY_HEIF = {b"mif1", b"msf1"}
 """Brands that AVIF has as well, which then names itself among the compatible ones."""
+
+_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8")
+"""Of formats that are always read, if the rest is as it should be."""
 
 _ORIENTATION = 0x0112
 _COLOURS = {"1", "L", "RGB", "RGBX", "CMYK", "YCbCr", "P"}
@@ -140,13 +143,7 @@ def _translated(head: bytes, max_pixels: int) -> Iterator[None]:
     except SgrafDeployError:
         raise
     except pillow.UnidentifiedImageError as error:
-        found = recognise(head)
-        raise DataError(
-            "not a photograph that can be read",
-            expected=", ".join((*FORMATS, "or HEIC")),
-            got=shown(head) if found is None else found.name,
-            hint=None if found is None else found.hint,
-        ) from error
+        raise _unknown(head) from error
     except (pillow.DecompressionBombError, pillow.DecompressionBombWarning) as error:
         # The warning, at half as many, is one where the caller made errors of warnings.
         times = 2 if isinstance(error, pillow.DecompressionBombError) else 1
@@ -157,6 +154,18 @@ def _translated(head: bytes, max_pixels: int) -> Iterator[None]:
         raise DataError("it needs more memory than there is") from error
     except Exception as error:
         raise DataError("damaged or cut off", got=error) from error
+
+
+def _unknown(head: bytes) -> DataError:
+    """The error for a file that Pillow does not know, by its first bytes."""
+    found = recognise(head)
+    if head.startswith(_BEGINNINGS):
+        return DataError("damaged or cut off", got="the first bytes of a photograph alone")
+    got, hint = (shown(head), None) if found is None else (found.name, found.hint)
+    if found is None or found in PICTURES:
+        hint = "convert it to JPEG or PNG, if it is a picture"
+    expected = ", ".join((*FORMATS, "or HEIC"))
+    return DataError("not a photograph that can be read", expected=expected, got=got, hint=hint)
 
 
 def _heif(head: bytes) -> tuple[str, ...]:

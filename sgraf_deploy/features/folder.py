@@ -25,7 +25,6 @@ from sgraf_deploy.features.photographs import Skipped
 from sgraf_deploy.features.recipe import FILE, Recipe, differences, read_recipe, write_recipe
 from sgraf_deploy.features.reference import check_reference
 from sgraf_deploy.files.disk import PathLike
-from sgraf_deploy.files.locks import holder
 from sgraf_deploy.files.work import (
     begin_work,
     discard_work,
@@ -171,8 +170,7 @@ def _check_work(folder: Path, recipe: Recipe, split: str) -> None:
         found = [] if plan is None else differences(plan.recipe, recipe)
         if found:
             raise InputError(
-                f"split {other} of {folder} was begun by another recipe"
-                f"{holder(work_path(folder, other))}",
+                f"split {other} of {folder} was begun by another recipe",
                 expected="the same extractor for all splits of a folder",
                 got="; ".join(found),
                 hint=f"choose another folder with -o, or begin {other} anew with --force",

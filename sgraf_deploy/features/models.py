@@ -106,7 +106,8 @@ def _read(path: Path, name: str) -> bytes:
         _check_size(found.st_size, name)
         return path.read_bytes()
     except OSError as error:
-        raise InputError(f"model {name} cannot be read", got=error) from error
+        got = error.strerror or error
+        raise InputError(f"model {name} cannot be read", got=got) from error
 
 
 def _check_size(size: int, name: str) -> None:

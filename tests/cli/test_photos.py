@@ -187,6 +187,15 @@ def test_photos_are_the_only_source_of_an_index(
     assert not Path("g").exists()
 
 
+@pytest.mark.parametrize("limit", [-1, 0, PHOTOS + 1])
+@pytest.mark.usefixtures("photos")
+def test_a_limit_of_images_is_one_of_the_photographs(photographed: Bundle, limit: int) -> None:
+    result = on(photographed, INDEX, "--limit-images", limit)
+
+    refused_line(result, InputError, "--limit-images", expected=naming(PHOTOS), got=limit)
+    assert not Path("g").exists()
+
+
 RERANK = ("rerank", "--images", "photos", "--caption", CAPTION)
 INDEX = ("index", "--photos", "photos", "-o", "g")
 

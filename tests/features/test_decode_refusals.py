@@ -38,6 +38,9 @@ REFUSED: dict[str, tuple[Callable[[], bytes], object]] = {
     # Formats of Pillow's that are not read.
     "ppm": (lambda: picture_file(quarters(), "PPM"), ANY),
     "ico": (lambda: picture_file(quarters(), "ICO"), ANY),
+    "jpeg xl": (lambda: b"\xff\x0a" + bytes(50), naming("JPEG XL")),
+    "jpeg 2000": (lambda: picture_file(quarters(), "JPEG2000"), naming("JPEG 2000")),
+    "raw": (lambda: b"II*\0\x10\0\0\0CR\2\0" + bytes(50), naming("TIFF")),
     "svg": (lambda: b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', ANY),
 }
 
@@ -60,6 +63,12 @@ def test_what_is_no_whole_photograph_is_refused(name: str, tmp_path: Path) -> No
         decode_photo(path)
     with refused(DataError, "upload", got=got):
         decode_photo(make(), name="upload")
+
+
+def test_the_beginning_of_a_photograph_is_not_called_another_format() -> None:
+    for content in (photograph("astronaut").read_bytes(), picture_file(quarters())):
+        with refused(DataError, expected=None, hint=None):
+            decode_photo(content[:20])
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
