@@ -200,5 +200,6 @@ def _chosen(tensors: Sequence[Tensor], name: str | None, what: str) -> Tensor:
     found = [one for one in tensors if name in (None, one.name)]
     if not found:
         names = ", ".join(one.name for one in tensors) or "one"
-        raise InputError(what, expected=names, got=name or "none", hint=MODEL_HINT)
+        hint = MODEL_HINT if name is None else None
+        raise InputError(what, expected=names, got=name or "none", hint=hint)
     return found[0]
