@@ -52,7 +52,6 @@ _ANY_HEIF = {b"mif1", b"msf1"}
 """Brands that AVIF has as well, which then names itself among the compatible ones."""
 
 _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8")
-"""Of formats that are always read, if the rest is as it should be."""
 
 _ORIENTATION = 0x0112
 _COLOURS = {"1", "L", "RGB", "RGBX", "CMYK", "YCbCr", "P"}
@@ -159,13 +158,22 @@ def _translated(head: bytes, max_pixels: int) -> Iterator[None]:
 def _unknown(head: bytes) -> DataError:
     """The error for a file that Pillow does not know, by its first bytes."""
     found = recognise(head)
-    if head.startswith(_BEGINNINGS):
+    if _begins_well(head):
         return DataError("damaged or cut off", got="the first bytes of a photograph alone")
     got, hint = (shown(head), None) if found is None else (found.name, found.hint)
     if found is None or found in PICTURES:
         hint = "convert it to JPEG or PNG, if it is a picture"
     expected = ", ".join((*FORMATS, "or HEIC"))
     return DataError("not a photograph that can be read", expected=expected, got=got, hint=hint)
+
+
+def _begins_well(head: bytes) -> bool:
+    """Whether these are the first bytes of a format that is read, if the rest is as it should be.
+
+    TIFF is not among them: its first bytes are those of many cameras' raw files, too.
+    """
+    boxed = head[4:8] == b"ftyp" and (head[8:12] in _HEIC or b"avi" in head[8:32])
+    return head.startswith(_BEGINNINGS) or (head[:4] + head[8:12]) == b"RIFFWEBP" or boxed
 
 
 def _heif(head: bytes) -> tuple[str, ...]:

@@ -65,10 +65,12 @@ def test_what_is_no_whole_photograph_is_refused(name: str, tmp_path: Path) -> No
         decode_photo(make(), name="upload")
 
 
-def test_the_beginning_of_a_photograph_is_not_called_another_format() -> None:
-    for content in (photograph("astronaut").read_bytes(), picture_file(quarters())):
-        with refused(DataError, expected=None, hint=None):
-            decode_photo(content[:20])
+@pytest.mark.parametrize("size", [12, 35, 200])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "AVIF"])
+def test_the_beginning_of_a_photograph_is_not_called_another_format(kind: str, size: int) -> None:
+    content = picture_file(quarters(240, 320), kind)
+    with refused(DataError, expected=None, hint=None):
+        decode_photo(content[:size])
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
