@@ -80,7 +80,9 @@ def find_photos(paths: Sequence[PathLike], ids: PathLike | None = None) -> Found
             key=lambda photo: photo.id,
         )
     if not photos:
-        shown = ", ".join(map(os.fspath, paths[:_SHOWN])) + ", …" * (len(paths) > _SHOWN)
+        shown = ", ".join(str(Path(given)) for given in paths[:_SHOWN]) + ", …" * (
+            len(paths) > _SHOWN
+        )
         got = f"{left_out:,} other files" if left_out else "nothing"
         expected = "files, or folders with files of " + ", ".join(sorted(SUFFIXES))
         raise DataError(f"no photograph in {shown}", expected=expected, got=got)

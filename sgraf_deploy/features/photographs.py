@@ -126,8 +126,8 @@ def in_threads(
         try:
             wait(futures, return_when=FIRST_EXCEPTION)
         finally:
+            threads.shutdown(wait=False, cancel_futures=True)
             stop()
-            threads.shutdown(wait=True, cancel_futures=True)
     return [future.result() for future in futures]
 
 

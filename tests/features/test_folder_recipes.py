@@ -53,7 +53,7 @@ def test_of_two_recipes_at_once_the_second_is_refused(photos: Path) -> None:
 
 
 def test_work_of_another_recipe_is_not_mixed_with(photos: Path) -> None:
-    other = {"extractor": Cells(gain=2.0), "max_pixels": 1, "on_error": "stop"}
+    other: dict[str, Any] = {"extractor": Cells(gain=2.0), "max_pixels": 1, "on_error": "stop"}
     with refused(DataError):
         write(photos, "train", **other)
     with refused(InputError, "train", hint=["-o", "--force"]):
