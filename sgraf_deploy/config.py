@@ -30,6 +30,11 @@ EXPLAIN: Literal["explain"] = "explain"
 CAPTIONS_PER_IMAGE = 5
 """The number of captions per image in Flickr30K and MSCOCO, the usual evaluation data."""
 
+MAX_PIXELS = 50_000_000
+"""The pixels of a photograph that is decoded, unless more are allowed; they take 150 MB."""
+MOST_PIXELS = 178_956_970
+"""The most that can be allowed: Pillow refuses a larger photograph itself."""
+
 
 def member_names(modules: Iterable[Module]) -> list[str]:
     """The names of members of these modules, in the same order: `sgr`, `saf`, `sgr-2`, …"""

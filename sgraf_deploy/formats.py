@@ -58,15 +58,28 @@ _MAGIC = (
 )
 """The first bytes, the format, and the command that unpacks it."""
 
+_PICTURES = (
+    (b"\x89PNG", "a picture (PNG)", None),
+    (b"\xff\xd8\xff", "a picture (JPEG)", None),
+    (b"GIF8", "a picture (GIF)", None),
+    (b"II*\0", "a picture (TIFF), or a camera's raw one", None),
+    (b"MM\0*", "a picture (TIFF), or a camera's raw one", None),
+    (b"\0\0\0\x0cjP  \r\n", "a picture (JPEG 2000)", None),
+    (b"\0\0\0\x0cJXL \r\n", "a picture (JPEG XL)", None),
+    (b"\xff\x0a", "a picture (JPEG XL)", None),
+    (b"8BPS", "a picture (Photoshop)", None),
+)
+PICTURES = frozenset(Format(name) for _, name, _ in _PICTURES)
+"""What `recognise` gives for the beginnings of pictures."""
+
 _OTHERS = (
+    *_PICTURES,
     (b"\x93NUMPY", "a NumPy array (.npy)", None),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras, or MATLAB 7.3)", None),
     (b"MATLAB 5.0 MAT-file", "a MATLAB file", None),
     (b"GGUF", "a GGUF file", None),
     (b"ftrt", "a TensorRT plan", None),
     (b"%PDF", "a PDF document", _AGAIN),
-    (b"\x89PNG", "a picture (PNG)", None),
-    (b"\xff\xd8\xff", "a picture (JPEG)", None),
     (b"SQLite format 3\0", "an SQLite database", None),
 )
 _PACKED = (

@@ -6,13 +6,11 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import Any
-from unittest import mock
 
 import pytest
 from support.small_models import SGR, random_regions
@@ -22,7 +20,6 @@ import sgraf_deploy
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.engines.native import library
 from sgraf_deploy.export.exporter import ExportOptions, export_bundle
-from sgraf_deploy.features import extraction
 from sgraf_deploy.features.folder import write_features
 from sgraf_deploy.features.paths import find_photos
 from sgraf_deploy.features.spec import open_extractor
@@ -52,16 +49,6 @@ def function_of(name: str) -> Any:
                 found = getattr(found, part)
             return inspect.unwrap(found)
     raise AssertionError(f"no module holds {name}")
-
-
-class InThisThread(ThreadPoolExecutor):
-    """Runs what is submitted at once, so that the calls are this thread's."""
-
-    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """A future that is done."""
-        future: Future[Any] = Future()
-        future.set_result(fn(*args, **kwargs))
-        return future
 
 
 @contextmanager
@@ -115,7 +102,7 @@ def test_photographs_go_through_features_as_the_walk_says(
     backbone_file: Path, tmp_path: Path
 ) -> None:
     write_photos(tmp_path / "photos", [1])
-    with recorded() as calls, mock.patch.object(extraction, "ThreadPoolExecutor", InThisThread):
+    with recorded() as calls:
         photos = find_photos([tmp_path / "photos"]).photos
         extractor = open_extractor(spec_of(backbone_file))
         write_features(photos, extractor, tmp_path / "mine", "dev")

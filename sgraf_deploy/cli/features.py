@@ -20,8 +20,14 @@ from sgraf_deploy.cli.common import (
     show_finding,
 )
 from sgraf_deploy.cli.features_compare import Compared, compare_folders
-from sgraf_deploy.cli.photos import end_if_skipped, on_error_option, tell_skipped
+from sgraf_deploy.cli.photos import (
+    MAX_PIXELS_OPTION,
+    end_if_skipped,
+    on_error_option,
+    tell_skipped,
+)
 from sgraf_deploy.cli.terminal import duration, echo, progress_bars, warn
+from sgraf_deploy.config import MAX_PIXELS
 
 if TYPE_CHECKING:
     from sgraf_deploy.bundle.bundle import Bundle
@@ -45,15 +51,14 @@ class Source:
     resume: bool
     force: bool
     on_error: Any
-    max_pixels: int
+    max_pixels: int | None
 
     def options(self) -> FeatureOptions:
         """As the options of the writer."""
         from sgraf_deploy.features.extraction import FeatureOptions
 
-        return FeatureOptions(
-            self.dtype, self.jobs, self.on_error, self.max_pixels, self.resume, self.force
-        )
+        most = self.max_pixels or MAX_PIXELS
+        return FeatureOptions(self.dtype, self.jobs, self.on_error, most, self.resume, self.force)
 
 
 @click.command(short_help="Extract the regions of photographs, for the other commands.")
@@ -102,14 +107,7 @@ class Source:
     "not change a byte of the result.",
 )
 @on_error_option(" in SPLIT_skipped.txt", "no file appears")
-@click.option(
-    "--max-pixels",
-    type=click.IntRange(min=1),
-    default=50_000_000,
-    show_default=True,
-    metavar="N",
-    help="Photographs with more pixels count as such that cannot be read.",
-)
+@MAX_PIXELS_OPTION
 @click.option(
     "--resume",
     is_flag=True,

@@ -18,7 +18,14 @@ from sgraf_deploy.cli.common import (
     show_finding,
     split_options,
 )
-from sgraf_deploy.cli.photos import PHOTOS, LeftOut, check_on_error, on_error_option, photo_items
+from sgraf_deploy.cli.photos import (
+    MAX_PIXELS_OPTION,
+    PHOTOS,
+    LeftOut,
+    check_beside,
+    on_error_option,
+    photo_items,
+)
 from sgraf_deploy.cli.terminal import echo, echo_json, progress_bars, table, warn
 
 if TYPE_CHECKING:
@@ -134,6 +141,7 @@ def delete(*, path: Path, ids: tuple[str, ...], ids_file: Path | None) -> None:
 @split_options(required=False)
 @PHOTOS
 @on_error_option("", "what is written stays", beside="--photos")
+@MAX_PIXELS_OPTION
 @click.option("--captions", is_flag=True, help="The gallery holds captions.")
 @click.option(
     "--caption-ids",
@@ -152,6 +160,7 @@ def update(
     split: str | None,
     photos: Path | None,
     on_error: str | None,
+    max_pixels: int | None,
     limit_images: int | None,
     captions_per_image: int,
     captions: bool,
@@ -171,8 +180,8 @@ def update(
 
     given = {"--photos": photos, "--data": data, "--split": split}
     check_sources(given, None, caption_ids, captions=captions)
-    check_on_error(on_error, "--photos DIR", photos)
-    left_out = LeftOut(on_error)
+    check_beside({"--on-error": on_error, "--max-pixels": max_pixels}, "--photos DIR", photos)
+    left_out = LeftOut(on_error, max_pixels)
     if not path.exists():
         hint = "make one with `sgraf-deploy index`"
         raise InputError(f"gallery {path}", expected="a gallery", got="none", hint=hint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +18,20 @@ from sgraf_deploy.cli.common import (
     byte_count,
     count,
     describe_scorer,
+    gathered,
     load_scorer,
     megabytes,
     scorer_options,
     show_finding,
 )
-from sgraf_deploy.cli.photos import PHOTOS, LeftOut, check_on_error, on_error_option, photo_items
+from sgraf_deploy.cli.photos import (
+    MAX_PIXELS_OPTION,
+    PHOTOS,
+    LeftOut,
+    check_beside,
+    on_error_option,
+    photo_items,
+)
 from sgraf_deploy.cli.ray_options import (
     ACTORS,
     RAY,
@@ -34,10 +43,20 @@ from sgraf_deploy.cli.terminal import echo, progress_bars
 
 if TYPE_CHECKING:
     from sgraf_deploy.distributed.parts import ScorerSettings
-    from sgraf_deploy.gallery.indexing import Items
+    from sgraf_deploy.gallery.indexing import Indexed, Items
     from sgraf_deploy.gallery.sources import SplitToIndex
     from sgraf_deploy.runtime.encoding import Kind
     from sgraf_deploy.runtime.scorer import Scorer
+
+
+@dataclass(frozen=True)
+class Target:
+    """The gallery that is written; `dtype` and `max_size` are those of a new one."""
+
+    path: Path
+    dtype: Any
+    max_size: int | None
+    replace: bool
 
 
 @click.command(short_help="Encode a split's images or captions into a gallery on disk.")
@@ -53,6 +72,7 @@ if TYPE_CHECKING:
 @CAPTION_COUNT
 @PHOTOS
 @on_error_option("", "what is written stays", beside="--photos")
+@MAX_PIXELS_OPTION
 @click.option(
     "-o",
     "--output",
@@ -62,6 +82,12 @@ if TYPE_CHECKING:
     metavar="GALLERY",
     help="Folder of the gallery. One that exists is added to: what it has of the split already is "
     "not encoded again, so that a run that was stopped goes on.",
+)
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="Encode anew what the gallery has with another content, in place of an error: a folder "
+    "or a split that grows and changes is brought up to date. What it lacks now stays.",
 )
 @click.option("--captions", is_flag=True, help="Index the split's captions instead of its images.")
 @click.option(
@@ -106,6 +132,7 @@ if TYPE_CHECKING:
 @RAY
 @ACTORS
 @scorer_options
+@gathered(Target, "target")
 def index(
     *,
     bundle: Path | str,
@@ -115,16 +142,15 @@ def index(
     captions_per_image: int,
     photos: Path | None,
     on_error: str | None,
-    path: Path,
+    max_pixels: int | None,
     captions: bool,
     caption_ids: Path | None,
     from_npz: Path | None,
     ids: Path | None,
-    dtype: Any,
-    max_size: int | None,
     shards: int | None,
     ray: str | None,
     actors: int | None,
+    target: Target,
     **scorer_arguments: Any,
 ) -> None:
     """Encode a split's images, or its captions, into a gallery on disk, by their ids.
@@ -136,16 +162,15 @@ def index(
 
     given = {"--photos": photos, "--from-npz": from_npz, "--data": data, "--split": split}
     check_sources(given, ids, caption_ids, captions=captions)
-    check_on_error(on_error, "--photos DIR", photos)
+    check_beside({"--on-error": on_error, "--max-pixels": max_pixels}, "--photos DIR", photos)
     sharing = SharingOptions(ray, actors, None)
     sharing.check_actors()
-    left_out = LeftOut(on_error)
+    left_out = LeftOut(on_error, max_pixels)
     kind: Kind = "captions" if captions else "images"
     names = caption_ids if captions else ids
     source = SplitToIndex(
         data or Path(), split or "", kind, captions_per_image, limit_images, caption_ids
     )
-    new = (path, dtype, max_size)
     if shards is None and ray is None:
         with load_scorer(bundle, **scorer_arguments) as scorer, progress_bars() as bars:
             echo(describe_scorer(scorer))
@@ -156,54 +181,62 @@ def index(
                 items = saved_items(scorer, from_npz, kind, names)
             else:
                 items = source.open(scorer, show_finding)
-            _index_here(scorer, items, kind, new, bars)
+            _index_here(scorer, items, kind, target, bars)
         left_out.end()
         return
     _check_shards(shards, {"--photos": photos, "--from-npz": from_npz})
     settings = scorer_settings(sharing, **scorer_arguments)
-    _index_shards(sharing, (bundle_address(bundle), source, settings), shards or 1, new)
+    _index_shards(sharing, (bundle_address(bundle), source, settings), shards or 1, target)
 
 
-def _index_here(
-    scorer: Scorer, items: Items, kind: Kind, new: tuple[Path, Any, int | None], bars: Any
-) -> None:
-    """Write one gallery in this process; `new` are its path and the options of a new one."""
+def _index_here(scorer: Scorer, items: Items, kind: Kind, target: Target, bars: Any) -> None:
+    """Write one gallery in this process."""
     from sgraf_deploy.gallery.indexing import add
     from sgraf_deploy.gallery.sources import open_or_create
 
-    path, dtype, max_size = new
-    with open_or_create(path, scorer, kind, dtype, max_size) as gallery:
-        done = add(gallery, items, bars(f"indexing {kind}"))
-        one = kind.removesuffix("s")
-        echo(
-            f"gallery {path}: {count(done.written, one)} added, {done.present:,} were there "
-            f"already; it has {count(len(gallery), one)}, {megabytes(gallery.stats().file_bytes)}"
-        )
+    path = target.path
+    with open_or_create(path, scorer, kind, target.dtype, target.max_size) as gallery:
+        done = add(gallery, items, bars(f"indexing {kind}"), replace=target.replace)
+        size = f"{count(len(gallery), _one(kind))}, {megabytes(gallery.stats().file_bytes)}"
+        echo(f"gallery {path}: {_counts(done, kind)}; it has {size}")
+
+
+def _one(kind: Kind) -> str:
+    return kind.removesuffix("s")
+
+
+def _counts(done: Indexed, kind: Kind) -> str:
+    anew = f", {done.replaced:,} written anew" if done.replaced else ""
+    added = count(done.written - done.replaced, _one(kind))
+    return f"{added} added{anew}, {done.present:,} were there already"
 
 
 def _index_shards(
     sharing: SharingOptions,
     what: tuple[str, SplitToIndex, ScorerSettings],
     shards: int,
-    new: tuple[Path, Any, int | None],
+    target: Target,
 ) -> None:
     """Write a gallery of shards; `what` are the bundle, the source, and the scorers' settings."""
     from sgraf_deploy.distributed.indexing import IndexRequest, IndexWorker, index_shards
 
     bundle, source, settings = what
-    path, dtype, max_size = new
     request = IndexRequest(
-        bundle, source.absolute(), path.absolute(), shards, settings, dtype, max_size
+        bundle,
+        source.absolute(),
+        target.path.absolute(),
+        shards,
+        settings,
+        target.dtype,
+        target.max_size,
+        target.replace,
     )
     worker = partial(IndexWorker, request)
     with sharing.open(worker, settings.options) as runner, progress_bars() as bars:
         found = index_shards(runner, request, show_finding, bars(f"indexing {source.kind}"))
-    one = source.kind.removesuffix("s")
     for each in found:
-        echo(
-            f"gallery {request.path(each.shard)} on {each.host}: {count(each.written, one)} added, "
-            f"{each.present:,} were there already"
-        )
+        counts = _counts(each.done, source.kind)
+        echo(f"gallery {request.path(each.shard)} on {each.host}: {counts}")
 
 
 def _check_shards(shards: int | None, others: Mapping[str, Path | None]) -> None:

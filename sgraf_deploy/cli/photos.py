@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ import click
 
 from sgraf_deploy.cli.common import PATH, F
 from sgraf_deploy.cli.terminal import warn
+from sgraf_deploy.config import MAX_PIXELS, MOST_PIXELS
 
 if TYPE_CHECKING:
     from sgraf_deploy.errors import DataError
@@ -31,6 +32,14 @@ PHOTOS = click.option(
     "with the images.",
 )
 
+MAX_PIXELS_OPTION = click.option(
+    "--max-pixels",
+    type=click.IntRange(1, MOST_PIXELS),
+    metavar="N",
+    help=f"A photograph of more pixels counts as one that cannot be read. Default: {MAX_PIXELS}; "
+    f"at most {MOST_PIXELS}, Pillow's own limit.",
+)
+
 
 def on_error_option(skipping: str, stopping: str, *, beside: str | None = None) -> Callable[[F], F]:
     """A decorator that adds --on-error: what the program does, by its values `skip` and `stop`.
@@ -48,20 +57,25 @@ def on_error_option(skipping: str, stopping: str, *, beside: str | None = None) 
     )
 
 
-def check_on_error(on_error: str | None, beside: str, given: object) -> None:
-    """Raise InputError for --on-error without the option that it goes with."""
+def check_beside(options: Mapping[str, object], beside: str, given: object) -> None:
+    """Raise InputError for options, by name, that were given without what they go with."""
     from sgraf_deploy.errors import InputError
 
-    if on_error is not None and given is None:
-        raise InputError("--on-error", expected=f"{beside} together with it", got=on_error)
+    for option, value in options.items():
+        if value is not None and given is None:
+            raise InputError(option, expected=f"{beside} together with it", got=value)
 
 
 class LeftOut:
-    """Collects the photographs that cannot be read, unless the first one is to stop the command."""
+    """Collects the photographs that cannot be read, unless the first one is to stop the command.
 
-    def __init__(self, on_error: str | None) -> None:
-        """Take the value of --on-error, which is None where it was not given."""
+    Those of more than `max_pixels` are such.
+    """
+
+    def __init__(self, on_error: str | None, max_pixels: int | None) -> None:
+        """Take the values of --on-error and --max-pixels; None for one that was not given."""
         self._stops = on_error == "stop"
+        self.max_pixels = max_pixels or MAX_PIXELS
         self.skipped: list[Skipped] = []
         self.rows: set[int] = set()
 
@@ -98,8 +112,14 @@ def end_if_skipped(skipped: Sequence[Skipped]) -> None:
 
 def photo_items(scorer: Scorer, folder: Path, limit: int | None, left_out: LeftOut) -> Items:
     """The photographs of a folder, the first `limit` of them, as a gallery takes them."""
+    from sgraf_deploy.errors import InputError
     from sgraf_deploy.features.paths import find_photos
     from sgraf_deploy.gallery.indexing import PhotoImages
 
-    photos = find_photos([folder]).photos[:limit]
-    return PhotoImages(scorer, photos, left_out.of([photo.id for photo in photos]))
+    photos = find_photos([folder]).photos
+    if limit is not None and not 1 <= limit <= len(photos):
+        expected = f"1 … {len(photos)}, the number of photographs in {folder}"
+        raise InputError("--limit-images", expected=expected, got=limit)
+    photos = photos[:limit]
+    unread = left_out.of([photo.id for photo in photos])
+    return PhotoImages(scorer, photos, unread, left_out.max_pixels)

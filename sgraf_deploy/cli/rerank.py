@@ -23,7 +23,7 @@ from sgraf_deploy.cli.common import (
     show_finding,
     split_options,
 )
-from sgraf_deploy.cli.photos import LeftOut, check_on_error, on_error_option
+from sgraf_deploy.cli.photos import LeftOut, check_beside, on_error_option
 from sgraf_deploy.cli.rerank_gallery import Stored, gallery_options, rerank_gallery
 from sgraf_deploy.cli.rerank_query import Query, photo_regions, query_options, read_caption
 from sgraf_deploy.cli.terminal import echo, progress_bars, table
@@ -114,8 +114,10 @@ def rerank(
     query.check()
     _check_source(query, stored, split)
     folder = None if stored.gallery is not None else stored.images
-    check_on_error(on_error, "--images DIR, without --gallery,", folder)
-    left_out = LeftOut(on_error)
+    check_beside({"--on-error": on_error}, "--images DIR, without --gallery,", folder)
+    beside = "--photo FILE, or --images DIR without --gallery,"
+    check_beside({"--max-pixels": query.max_pixels}, beside, query.photo or folder)
+    left_out = LeftOut(on_error, query.max_pixels)
     opened = Bundle.open(bundle)
     if stored.gallery is not None:
         with load_scorer(opened, **scorer_arguments) as scorer:
@@ -185,14 +187,14 @@ def _of_photos(
     from sgraf_deploy.features.photographs import no_photograph
 
     if folder is None:
-        photo = query.photo or Path()
-        return _captions_of_photo(scorer, photo, split.captions(), query.top_k, stage)
+        return _captions_of_photo(scorer, query, split.captions(), stage)
     found = find_photos([folder]).photos
     token_ids, repeated = read_caption(scorer, query.caption or "")
     images = scorer.encode_photos(
         [photo.path for photo in found],
         progress=stage("encoding photographs"),
         unread=left_out.of([photo.id for photo in found]),
+        max_pixels=left_out.max_pixels,
     )
     photos = [photo for row, photo in enumerate(found) if row not in left_out.rows]
     if not photos:
@@ -206,15 +208,13 @@ def _of_photos(
     ]
 
 
-def _captions_of_photo(
-    scorer: Scorer, photo: Path, texts: list[str], top_k: int, stage: Stage
-) -> list[str]:
-    regions = photo_regions(scorer, photo)
+def _captions_of_photo(scorer: Scorer, query: Query, texts: list[str], stage: Stage) -> list[str]:
+    regions = photo_regions(scorer, query)
     token_ids, _ = encoded_texts(scorer, texts)
     captions = scorer.encode_captions(token_ids, progress=stage("encoding captions"))
-    result = scorer.rerank(regions, captions, top_k)
+    result = scorer.rerank(regions, captions, query.top_k)
     return [
-        f"photograph: {photo}",
+        f"photograph: {query.photo}",
         f"the best {len(result)} of {count(len(texts), 'caption')}",
         *_ranking(result, {"caption": [texts[row] for row in result.indices]}),
     ]

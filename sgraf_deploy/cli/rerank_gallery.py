@@ -152,7 +152,7 @@ def _read(scorer: Scorer, query: Query) -> tuple[Any, str]:
     if query.regions is not None:
         return _regions(scorer, query.regions), f"image: {query.regions}"
     if query.photo is not None:
-        return photo_regions(scorer, query.photo), f"photograph: {query.photo}"
+        return photo_regions(scorer, query), f"photograph: {query.photo}"
     return query.image, f"image: {query.image}"
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from sgraf_deploy.cli.common import PATH, F, count, encoded_texts
+from sgraf_deploy.cli.photos import MAX_PIXELS_OPTION
+from sgraf_deploy.config import MAX_PIXELS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +27,7 @@ class Query:
     image: str | None
     regions: Path | None
     photo: Path | None
+    max_pixels: int | None
     top_k: int
 
     @property
@@ -77,6 +80,7 @@ def query_options(command: F) -> F:
             help="Regions of the image to rank a gallery's captions for, an array (regions, "
             "img_dim) of float32 or float16.",
         ),
+        MAX_PIXELS_OPTION,
         click.option(
             "--photo",
             type=PATH,
@@ -102,9 +106,11 @@ def read_caption(scorer: Scorer, caption: str) -> tuple[NDArray[np.int32], str]:
     return token_ids, f"caption: {caption} ({known})"
 
 
-def photo_regions(scorer: Scorer, photo: Path) -> NDArray[np.float32]:
+def photo_regions(scorer: Scorer, query: Query) -> NDArray[np.float32]:
     """The regions (regions, img_dim) that the bundle's extractor finds in --photo."""
     from sgraf_deploy.features.photographs import extract_photos
 
-    regions: NDArray[np.float32] = extract_photos(scorer.extractor, [photo]).features.regions[0]
+    photos, most = [query.photo or Path()], query.max_pixels or MAX_PIXELS
+    found = extract_photos(scorer.extractor, photos, max_pixels=most)
+    regions: NDArray[np.float32] = found.features.regions[0]
     return regions

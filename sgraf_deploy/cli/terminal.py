@@ -34,6 +34,8 @@ _OBEYED = re.compile(
     "]"
 )
 
+_PILLOW = r"(PIL|pillow_heif)\b"
+"""The names of Pillow's modules and loggers, and of the package that reads HEIC for it."""
 
 _MINUTE = 60.0
 """Seconds between two lines of progress; work that takes less prints none."""
@@ -227,17 +229,22 @@ def _message(record: logging.LogRecord) -> str:
 
 @contextmanager
 def shown_messages(*, verbose: bool) -> Iterator[None]:
-    """Print log records, from warnings up or all of them, and Python's warnings, once each."""
+    """Print log records, from warnings up or all of them, and Python's warnings, once each.
+
+    Pillow's own are left out: of a photograph, an error says what is wrong, or it is read.
+    """
     root, handler = logging.getLogger(), _Messages()
-    level, show = root.level, warnings.showwarning
+    level = root.level
+    handler.addFilter(lambda record: not re.match(_PILLOW, record.name))
     root.addHandler(handler)
     root.setLevel(logging.DEBUG if verbose else logging.WARNING)
-    warnings.showwarning = lambda message, category, *_, **__: warn(
-        f"{category.__name__}: {message}"
-    )
-    try:
-        yield
-    finally:
-        warnings.showwarning = show
-        root.setLevel(level)
-        root.removeHandler(handler)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=_PILLOW)
+        warnings.showwarning = lambda message, category, *_, **__: warn(
+            f"{category.__name__}: {message}"
+        )
+        try:
+            yield
+        finally:
+            root.setLevel(level)
+            root.removeHandler(handler)

@@ -26,7 +26,7 @@ from sgraf_deploy.distributed.shards import shard_of
 from sgraf_deploy.errors import DataError, InputError
 from sgraf_deploy.files.disk import os_errors
 from sgraf_deploy.files.writer import write_json
-from sgraf_deploy.gallery.indexing import Items, add
+from sgraf_deploy.gallery.indexing import Indexed, Items, add
 from sgraf_deploy.gallery.rows import Batch
 from sgraf_deploy.gallery.sources import SplitToIndex, open_or_create
 from sgraf_deploy.progress import Progress
@@ -48,6 +48,8 @@ class IndexRequest:
     settings: ScorerSettings
     dtype: Literal["stored", "float16"] | None = None
     max_size: int | None = None
+    replace: bool = False
+    """Whether what is there with another content is written anew, and no error."""
 
     def path(self, shard: int) -> Path:
         """A shard's gallery."""
@@ -56,13 +58,12 @@ class IndexRequest:
 
 @dataclass(frozen=True)
 class IndexedShard:
-    """How many images or captions of a shard were written, and how many were there already."""
+    """What was done for a shard of a gallery."""
 
     shard: int
     host: str
     """The machine that has its gallery."""
-    written: int
-    present: int
+    done: Indexed
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,8 @@ class IndexWorker:
         rows = self._rows[shard]
         path, kind = request.path(shard), request.source.kind
         with open_or_create(path, self._scorer, kind, request.dtype, request.max_size) as gallery:
-            done = add(gallery, _SomeItems(items, rows))
-        return IndexedShard(shard, socket.gethostname(), done.written, done.present)
+            done = add(gallery, _SomeItems(items, rows), replace=request.replace)
+        return IndexedShard(shard, socket.gethostname(), done)
 
     def close(self) -> None:
         """Release the scorer."""

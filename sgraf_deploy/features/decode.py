@@ -29,18 +29,18 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from sgraf_deploy.config import MAX_PIXELS
 from sgraf_deploy.engines.registry import import_package, refusal
 from sgraf_deploy.errors import DataError, SgrafDeployError
 from sgraf_deploy.features.base import Picture
 from sgraf_deploy.features.pillow import import_pillow
 from sgraf_deploy.features.recipe import Decoding
-from sgraf_deploy.formats import HEAD, recognise, shown
+from sgraf_deploy.formats import HEAD, PICTURES, recognise, shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 RULES = Decoding(rules=1)
-MAX_PIXELS = 50_000_000
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
 """Pillow's names; other formats of Pillow's run other programs, or hold no photographs."""
 
@@ -50,6 +50,8 @@ Source = str | os.PathLike[str] | bytes | NDArray[Any]
 _HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 _ANY_HEIF = {b"mif1", b"msf1"}
 """Brands that AVIF has as well, which then names itself among the compatible ones."""
+
+_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8")
 
 _ORIENTATION = 0x0112
 _COLOURS = {"1", "L", "RGB", "RGBX", "CMYK", "YCbCr", "P"}
@@ -70,79 +72,111 @@ def decode_photo(
     Raises DataError for what is no photograph, is damaged or too large, and UnavailableError
     without Pillow.
     """
+    try:
+        return decode(source, decoding, max_pixels)
+    except DataError as error:
+        path = os.fspath(source) if isinstance(source, str | os.PathLike) else "photograph"
+        raise error.at(name or path) from error
+
+
+def decode(source: Source, decoding: Decoding = RULES, max_pixels: int = MAX_PIXELS) -> Picture:
+    """The same, with errors that say what is wrong and leave it to the caller to name where."""
     if decoding != RULES:
         raise DataError("decoding.rules", expected=RULES.rules, got=decoding.rules)
     if isinstance(source, np.ndarray):
-        return _checked(source, max_pixels, name or "picture")
+        return _checked(source, max_pixels)
     if isinstance(source, bytes):
-        return _decode(BytesIO(source), max_pixels, name or "photograph")
-    name = name or os.fspath(source)
+        return _decode(BytesIO(source), max_pixels)
     try:
-        # A named pipe would be waited for.
-        if not stat.S_ISREG(os.stat(source).st_mode):
-            raise DataError(f"{name} is no photograph", expected="a file")
+        mode = os.stat(source).st_mode
+        if not stat.S_ISREG(mode):  # a named pipe would be waited for
+            got = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+            raise DataError("not a photograph", expected="a file", got=got)
         with Path(source).open("rb") as file:
-            return _decode(file, max_pixels, name)
+            return _decode(file, max_pixels)
     except (OSError, ValueError) as error:
-        raise DataError(f"{name} cannot be read", got=error) from error
+        reason = getattr(error, "strerror", None) or error
+        raise DataError("the file cannot be read", got=reason) from error
 
 
-def _checked(picture: NDArray[Any], max_pixels: int, name: str) -> Picture:
+def _checked(picture: NDArray[Any], max_pixels: int) -> Picture:
     shape = picture.shape
     if picture.dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
         raise DataError(
-            name, expected="(height, width, 3) uint8, RGB", got=f"{shape} {picture.dtype}"
+            "an array that is no picture",
+            expected="(height, width, 3) uint8, RGB",
+            got=f"{shape} {picture.dtype}",
         )
-    _check_size(shape[1], shape[0], max_pixels, name)
+    _check_size(shape[1], shape[0], max_pixels)
     return picture
 
 
-def _check_size(width: int, height: int, max_pixels: int, name: str) -> None:
+def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
-        raise DataError(
-            f"{name} is too large",
-            expected=f"at most {max_pixels} pixels",
-            got=f"{width} × {height}",
-            hint="make it smaller; `sgraf-deploy features` takes larger ones with --max-pixels",
-        )
+        raise _too_large(max_pixels, f"{width} × {height}")
 
 
-def _decode(file: BinaryIO, max_pixels: int, name: str) -> Picture:
+def _too_large(max_pixels: int, got: str, *, raisable: bool = True) -> DataError:
+    more = ", or allow more: --max-pixels, in Python max_pixels" if raisable else ""
+    expected = f"at most {max_pixels} pixels"
+    return DataError("too large", expected=expected, got=got, hint=f"make it smaller{more}")
+
+
+def _decode(file: BinaryIO, max_pixels: int) -> Picture:
     """Decode an open file, in the caller's thread and with nothing of it left open."""
     pillow = import_pillow()
     head = file.read(HEAD)
     file.seek(0)
-    formats = (*FORMATS, *_heif(head, name))
-    with _translated(name, head), pillow.open(file, formats=formats) as image:
-        _check_size(image.width, image.height, max_pixels, name)
+    formats = (*FORMATS, *_heif(head))
+    with _translated(head, max_pixels), pillow.open(file, formats=formats) as image:
+        _check_size(image.width, image.height, max_pixels)
         image.load()
-        return _pixels(_upright(_rgb(image, name), _orientation(image)))
+        return _pixels(_upright(_rgb(image), _orientation(image)))
 
 
 @contextmanager
-def _translated(name: str, head: bytes) -> Iterator[None]:
+def _translated(head: bytes, max_pixels: int) -> Iterator[None]:
     pillow = import_pillow()
     try:
         yield
     except SgrafDeployError:
         raise
     except pillow.UnidentifiedImageError as error:
-        found = recognise(head)
-        raise DataError(
-            f"{name} is no photograph that can be read",
-            expected=", ".join((*FORMATS, "or HEIC")),
-            got=shown(head) if found is None else found.name,
-            hint=None if found is None else found.hint,
-        ) from error
+        raise _unknown(head) from error
     except (pillow.DecompressionBombError, pillow.DecompressionBombWarning) as error:
-        raise DataError(f"{name} is too large for Pillow", got=error) from error
+        # The warning, at half as many, is one where the caller made errors of warnings.
+        times = 2 if isinstance(error, pillow.DecompressionBombError) else 1
+        most = times * pillow.MAX_IMAGE_PIXELS
+        raisable, got = max_pixels < most, f"more than {most}"
+        raise _too_large(min(max_pixels, most), got, raisable=raisable) from error
     except MemoryError as error:
-        raise DataError(f"{name} needs more memory than there is") from error
+        raise DataError("it needs more memory than there is") from error
     except Exception as error:
-        raise DataError(f"{name} is damaged", expected="a whole photograph", got=error) from error
+        raise DataError("damaged or cut off", got=error) from error
 
 
-def _heif(head: bytes, name: str) -> tuple[str, ...]:
+def _unknown(head: bytes) -> DataError:
+    """The error for a file that Pillow does not know, by its first bytes."""
+    found = recognise(head)
+    if _begins_well(head):
+        return DataError("damaged or cut off", got="the first bytes of a photograph alone")
+    got, hint = (shown(head), None) if found is None else (found.name, found.hint)
+    if found is None or found in PICTURES:
+        hint = "convert it to JPEG or PNG, if it is a picture"
+    expected = ", ".join((*FORMATS, "or HEIC"))
+    return DataError("not a photograph that can be read", expected=expected, got=got, hint=hint)
+
+
+def _begins_well(head: bytes) -> bool:
+    """Whether these are the first bytes of a format that is read, if the rest is as it should be.
+
+    TIFF is not among them: its first bytes are those of many cameras' raw files, too.
+    """
+    boxed = head[4:8] == b"ftyp" and (head[8:12] in _HEIC or b"avi" in head[8:32])
+    return head.startswith(_BEGINNINGS) or (head[:4] + head[8:12]) == b"RIFFWEBP" or boxed
+
+
+def _heif(head: bytes) -> tuple[str, ...]:
     """The name of the format of a HEIC file, once Pillow can read it; DataError if it cannot."""
     brand, others = head[8:12], head[12:64]
     heic = brand in _HEIC or (brand in _ANY_HEIF and b"avif" not in others)
@@ -151,7 +185,7 @@ def _heif(head: bytes, name: str) -> tuple[str, ...]:
     missing = refusal(lambda: import_package("pillow_heif"))
     if missing is not None:
         raise DataError(
-            f"{name} is a HEIC file",
+            "a HEIC file",
             expected="package pillow-heif to read it",
             got=missing.what,
             hint="pip install pillow-heif, or convert the file to JPEG",
@@ -185,7 +219,7 @@ def _upright(image: Image, orientation: int) -> Image:
     return image.transpose(steps[orientation - 2])
 
 
-def _rgb(image: Image, name: str) -> Image:
+def _rgb(image: Image) -> Image:
     """The image in RGB, over white."""
     if image.mode in _DEEP:
         return _from_deep(image)
@@ -196,7 +230,7 @@ def _rgb(image: Image, name: str) -> Image:
         return over.convert("RGB")
     if image.mode not in _COLOURS:
         raise DataError(
-            f"{name} has pixels of an unusual kind",
+            "pixels of an unusual kind",
             expected="gray, RGB, a palette, CMYK or YCbCr, of 8 or 16 bits",
             got=f"Pillow's mode {image.mode}",
             hint="convert it to PNG of 8 bits",

@@ -5,19 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from sgraf_deploy.config import MAX_PIXELS
 from sgraf_deploy.errors import DataError
 from sgraf_deploy.features.base import Features, Picture, RegionExtractor
-from sgraf_deploy.features.decode import MAX_PIXELS, decode_photo
+from sgraf_deploy.features.decode import decode
 from sgraf_deploy.features.parts import PART, Part, Stored, done_parts
 from sgraf_deploy.features.paths import Photo
-from sgraf_deploy.features.photographs import Skipped, extract_picture
+from sgraf_deploy.features.photographs import Skipped, extract_picture, in_threads
 from sgraf_deploy.progress import Progress
 
 STAGES = ("decode", "extract", "write")
@@ -78,15 +78,10 @@ class Extraction:
         self._total = sum(map(len, map(self._photos, missing)))
         self.present = len(self.photos) - self._total
         self.progress(0, self._total)
-        with ThreadPoolExecutor(self.options.jobs, thread_name_prefix="features") as threads:
-            futures = [threads.submit(self._run_part, number) for number in missing]
-            try:
-                for future in as_completed(futures):
-                    future.result()
-            except BaseException:
-                self._stopped = True
-                threads.shutdown(wait=True, cancel_futures=True)
-                raise
+        in_threads(self._run_part, missing, self.options.jobs, self._stop)
+
+    def _stop(self) -> None:
+        self._stopped = True
 
     def _photos(self, number: int) -> Sequence[Photo]:
         return self.photos[number * PART : (number + 1) * PART]
@@ -117,7 +112,7 @@ class Extraction:
 
     def _decode(self, photo: Photo) -> Picture:
         begin, decoding = self.clock(), self.extractor.spec.decoding
-        picture = decode_photo(photo.path, decoding, self.options.max_pixels, "photograph")
+        picture = decode(photo.path, decoding, self.options.max_pixels)
         self._add("decode", begin)
         return picture
 

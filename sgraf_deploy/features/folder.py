@@ -25,7 +25,14 @@ from sgraf_deploy.features.photographs import Skipped
 from sgraf_deploy.features.recipe import FILE, Recipe, differences, read_recipe, write_recipe
 from sgraf_deploy.features.reference import check_reference
 from sgraf_deploy.files.disk import PathLike
-from sgraf_deploy.files.work import begin_work, discard_work, kept_work, publish_files, work_path
+from sgraf_deploy.files.work import (
+    begin_work,
+    discard_work,
+    kept_work,
+    publish_files,
+    work_path,
+    works,
+)
 from sgraf_deploy.progress import Progress
 
 STEPS = ("planned", "part", "gathered", "withdrawn", "published", "discarded")
@@ -73,7 +80,7 @@ def write_features(  # noqa: PLR0913  # three of them are callbacks
     Raises:
         InputError: the split is there already, or work on it that was begun with other photographs,
             another recipe or dtype; another process writes it; the folder holds features of another
-            recipe, or of none that is known.
+            recipe, or of none that is known, or work on them.
         DataError: no photograph can be read, or one of them with `on_error` `stop`; regions that
             are not finite, or too large for float16.
 
@@ -94,7 +101,7 @@ def write_features(  # noqa: PLR0913  # three of them are callbacks
         _check_not_begun(root, split, options)
         finished = None if options.force else _finished(root, split, plan)
         if finished is None:
-            plan = _begin(root, work, plan, extractor, options)
+            plan = _begin(root, split, plan, extractor, options)
             step("planned")
             extraction = Extraction(photos, extractor, options, work, progress, step, clock)
             extraction.run()
@@ -118,6 +125,7 @@ def check_target(folder: Path, split: str, recipe: Recipe, options: FeatureOptio
     splits = list_splits(folder, (IMAGES,))
     others = [name for name in splits if not (options.force and name == split)]
     _check_recipe(folder, recipe, others)
+    _check_work(folder, recipe, split)
     if split in splits and not (options.force or options.resume):
         raise InputError(
             f"split {split} of {folder} exists already",
@@ -155,6 +163,20 @@ def _check_recipe(folder: Path, recipe: Recipe, splits: Sequence[str]) -> None:
         )
 
 
+def _check_work(folder: Path, recipe: Recipe, split: str) -> None:
+    """Raise InputError unless all work on other splits is of the same recipe."""
+    for other in works(folder):
+        plan = Plan.read(work_path(folder, other)) if other != split else None
+        found = [] if plan is None else differences(plan.recipe, recipe)
+        if found:
+            raise InputError(
+                f"split {other} of {folder} was begun by another recipe",
+                expected="the same extractor for all splits of a folder",
+                got="; ".join(found),
+                hint=f"choose another folder with -o, or begin {other} anew with --force",
+            )
+
+
 def _finished(folder: Path, split: str, plan: Plan) -> Report | None:
     """The report of a split that an earlier run wrote by this plan; None where there is none.
 
@@ -185,23 +207,31 @@ def _finished(folder: Path, split: str, plan: Plan) -> Report | None:
 
 
 def _begin(
-    folder: Path, work: Path, plan: Plan, extractor: RegionExtractor, options: FeatureOptions
+    folder: Path, split: str, plan: Plan, extractor: RegionExtractor, options: FeatureOptions
 ) -> Plan:
     """Make the work's folder with its plan, or check that the kept one has the same; returns it.
 
     What is there already is of the same recipe; the reference picture says whether it becomes the
     same here and now, too, with what other versions of packages and another processor make of it.
     """
+    work = work_path(folder, split)
     kept = Plan.read(work) if options.resume else None
     if kept is not None:
         plan.check_same(kept, folder)
         _check_reference(extractor, kept.recipe)
     if (folder / FILE).exists() and list_splits(folder, (IMAGES,)):
         _check_reference(extractor, read_recipe(folder / FILE))
-    if kept is None:
-        begin_work(work)
-        plan.write(work)
-    return kept or plan
+    if kept is not None:
+        return kept
+    begin_work(work)
+    plan.write(work)
+    try:
+        # Of two runs that begin at once the one that looks last sees the plan of the other.
+        _check_work(folder, plan.recipe, split)
+    except InputError:
+        discard_work(work)
+        raise
+    return plan
 
 
 def _check_reference(extractor: RegionExtractor, kept: Recipe) -> None:

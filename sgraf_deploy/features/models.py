@@ -106,7 +106,8 @@ def _read(path: Path, name: str) -> bytes:
         _check_size(found.st_size, name)
         return path.read_bytes()
     except OSError as error:
-        raise InputError(f"model {name} cannot be read", got=error) from error
+        got = error.strerror or error
+        raise InputError(f"model {name} cannot be read", got=got) from error
 
 
 def _check_size(size: int, name: str) -> None:
@@ -199,5 +200,6 @@ def _chosen(tensors: Sequence[Tensor], name: str | None, what: str) -> Tensor:
     found = [one for one in tensors if name in (None, one.name)]
     if not found:
         names = ", ".join(one.name for one in tensors) or "one"
-        raise InputError(what, expected=names, got=name or "none", hint=MODEL_HINT)
+        hint = MODEL_HINT if name is None else None
+        raise InputError(what, expected=names, got=name or "none", hint=hint)
     return found[0]

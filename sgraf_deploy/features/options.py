@@ -137,7 +137,8 @@ class Options:
             numbers *= 3
         finite = all(abs(one) < 1e6 for one in numbers) and (name == "mean" or 0 not in numbers)
         if len(numbers) != 3 or not finite:
-            raise self.wrong(name, "a number, or three: RED/GREEN/BLUE")
+            not_zero = "" if name == "mean" else ", none of which is 0"
+            raise self.wrong(name, f"a number, or three: RED/GREEN/BLUE{not_zero}")
         return numbers[0], numbers[1], numbers[2]
 
     def wrong(self, name: str, expected: str) -> InputError:

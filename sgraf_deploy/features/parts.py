@@ -20,6 +20,7 @@ from sgraf_deploy.features.base import Features, RegionExtractor
 from sgraf_deploy.features.paths import Photo
 from sgraf_deploy.features.photographs import Skipped, no_photograph
 from sgraf_deploy.features.recipe import Recipe, differences
+from sgraf_deploy.files.work import discard_work
 from sgraf_deploy.files.writer import staged_file, write_file
 
 Stored = Literal["float16", "float32"]
@@ -99,14 +100,18 @@ class Plan:
 
     @classmethod
     def read(cls, work: Path) -> Plan | None:
-        """The plan of kept work, None where there is none."""
+        """The plan of kept work, None where there is none; InputError, which names a wrong file."""
+        path = work / PLAN
         try:
-            content = _DOCUMENT.read(work / PLAN)
-        except FileNotFoundError:
+            value = schema.parse(_DOCUMENT.read(path), _DOCUMENT)
+            schema.check_version(value, "schema_version", (1,), _DOCUMENT)
+            return schema.decode(cls, value, _DOCUMENT)
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        value = schema.parse(content, _DOCUMENT)
-        schema.check_version(value, "schema_version", (1,), _DOCUMENT)
-        return schema.decode(cls, value, _DOCUMENT)
+        except OSError as error:
+            raise InputError(f"{path} cannot be read", got=error.strerror) from error
+        except InputError as error:
+            raise error.at(path) from error
 
 
 def _planned(photo: Photo) -> PlannedPhoto:
@@ -202,11 +207,12 @@ def gather(parts: Parts, work: Path, split: str, ids: Sequence[str]) -> list[str
     """Write the files of a split from its parts into the work's folder; returns their names.
 
     The features' file comes last. `ids` are those of the plan. Raises DataError where no photograph
-    has regions.
+    has regions, and discards the work: there is nothing to go on with.
     """
     kept = [ids[row] for rows in parts.arrays("rows") for row in rows]
     skipped = parts.skipped()
     if not kept:
+        discard_work(work)
         raise no_photograph(skipped)
     names = [f"{split}{NAMES}"]
     write_file(work / names[0], "".join(f"{id_}\n" for id_ in kept), what="ids")

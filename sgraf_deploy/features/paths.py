@@ -80,9 +80,12 @@ def find_photos(paths: Sequence[PathLike], ids: PathLike | None = None) -> Found
             key=lambda photo: photo.id,
         )
     if not photos:
+        shown = ", ".join(str(Path(given)) for given in paths[:_SHOWN]) + ", …" * (
+            len(paths) > _SHOWN
+        )
         got = f"{left_out:,} other files" if left_out else "nothing"
         expected = "files, or folders with files of " + ", ".join(sorted(SUFFIXES))
-        raise DataError("there is no photograph", expected=expected, got=got)
+        raise DataError(f"no photograph in {shown}", expected=expected, got=got)
     _check_ids(photos)
     return Found(_chosen(photos, ids) if ids is not None else tuple(photos), left_out)
 

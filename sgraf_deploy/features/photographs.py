@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -12,15 +12,17 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from sgraf_deploy.config import MAX_PIXELS
 from sgraf_deploy.engines.ort import processors
 from sgraf_deploy.errors import DataError, InputError
 from sgraf_deploy.features.base import Features, Picture, RegionExtractor
-from sgraf_deploy.features.decode import Source, decode_photo
+from sgraf_deploy.features.decode import Source, decode
 
 MOST_JOBS = 8
 """A decoded photograph may take 150 MB, and each job has one."""
 
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 Unread = Callable[[int, DataError], object]
 """What is called with the number of a photograph that cannot be read, and the reason."""
@@ -64,13 +66,15 @@ def extract_photos(
     first: int = 0,
     done: Callable[[], object] = lambda: None,
     unread: Unread | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Extracted:
     """Decode photographs and extract their regions, in order; `done` is called after each.
 
     `first` is the number of the first one in messages about photographs without a name, and for
-    `unread`: a photograph that cannot be read is left out then. No more than `MOST_JOBS` are
-    decoded at a time. Raises DataError for one that cannot be read, without `unread`, and
-    InputError, which names it, for one in which the extractor finds no regions.
+    `unread`: a photograph that cannot be read, such as one of more than `max_pixels`, is left out
+    then, and its reason does not name it. No more than `MOST_JOBS` are decoded at a time. Raises
+    DataError for one that cannot be read, without `unread`, and InputError for one in which the
+    extractor finds no regions; both name it.
     """
 
     reasons: dict[int, DataError] = {}
@@ -79,11 +83,10 @@ def extract_photos(
         photo = photos[place]
         name = name_of(photo, first + place)
         try:
-            said = name if unread is None else "photograph"
-            picture = decode_photo(photo, extractor.spec.decoding, name=said)
+            picture = decode(photo, extractor.spec.decoding, max_pixels)
         except DataError as error:
             if unread is None:
-                raise
+                raise error.at(name) from error
             reasons[place] = error
             done()
             return None
@@ -92,7 +95,8 @@ def extract_photos(
         height, width = picture.shape[:2]
         return place, found, (width, height)
 
-    tried = _in_threads(one, len(photos))
+    jobs = min(MOST_JOBS, processors(), len(photos))
+    tried = in_threads(one, range(len(photos)), jobs)
     for place in sorted(reasons):
         if unread is not None:
             unread(first + place, reasons[place])
@@ -104,18 +108,27 @@ def extract_photos(
     )
 
 
-def _in_threads(one: Callable[[int], Result], count: int) -> list[Result]:
-    """What a function gives for 0 … count − 1, in order, by several threads where that helps."""
-    if count < 2:
-        return [one(place) for place in range(count)]
-    jobs = min(MOST_JOBS, processors(), count)
+def in_threads(
+    one: Callable[[Item], Result],
+    items: Sequence[Item],
+    jobs: int,
+    stop: Callable[[], object] = lambda: None,
+) -> list[Result]:
+    """What a function gives for each item, in order, by so many threads where that helps.
+
+    After an error no item is begun any more, and `stop` asks those that were to end; then the error
+    of the first item that has one is raised.
+    """
+    if jobs < 2:
+        return [one(item) for item in items]
     with ThreadPoolExecutor(jobs, thread_name_prefix="photographs") as threads:
-        futures = [threads.submit(one, place) for place in range(count)]
+        futures = [threads.submit(one, item) for item in items]
         try:
-            return [future.result() for future in futures]
-        except BaseException:
-            threads.shutdown(wait=True, cancel_futures=True)
-            raise
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+            stop()
+    return [future.result() for future in futures]
 
 
 def extract_picture(extractor: RegionExtractor, picture: Picture, name: str | Path) -> Features:

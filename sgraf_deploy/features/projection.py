@@ -107,9 +107,7 @@ def _arrays(content: bytes, name: str) -> dict[str, NDArray[Any]]:
         with np.load(BytesIO(content), allow_pickle=False) as arrays:
             return {key: arrays[key] for key in arrays.files}
     except (*_DAMAGED, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(
-            f"{name} is no projection", expected="an .npz file", got=error, hint=_HINT
-        ) from error
+        raise DataError(name, expected="an .npz file", got=error, hint=_HINT) from error
 
 
 def _numbers(array: NDArray[Any], what: str) -> NDArray[np.float64]:

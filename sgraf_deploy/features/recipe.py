@@ -206,7 +206,8 @@ def read_recipe(path: Path) -> Recipe:
     try:
         content = DOCUMENT.read(path)
     except OSError as error:
-        raise DataError(f"recipe {path} cannot be read", got=error, hint=DOCUMENT.hint) from error
+        got = error.strerror or error
+        raise DataError(f"recipe {path} cannot be read", got=got, hint=DOCUMENT.hint) from error
     try:
         value = parse(content, DOCUMENT)
         check_version(value, "schema_version", (SCHEMA_VERSION,), DOCUMENT)

@@ -94,12 +94,26 @@ def read_parts(spec: str) -> Parts:
     path = Path(spec)
     if path.suffix == ".json":
         recipe = read_recipe(path)
-        return parts_of(
-            recipe, {name: path.parent / one.file for name, one in recipe.files.items()}
-        )
+        files = {name: path.parent / one.file for name, one in recipe.files.items()}
+        _check_beside(path, recipe.kind, files)
+        return parts_of(recipe, files)
     if is_address(spec) or (path / MANIFEST).is_file():
         return parts_of(*bundle_recipe(Bundle.open(spec)))
     raise InputError("extractor", expected=GRAMMAR, got=spec)
+
+
+def _check_beside(recipe: Path, kind: Kind, files: Mapping[str, Path]) -> None:
+    """Raise InputError unless the files of a recipe lie beside it."""
+    missing = [file.name for file in files.values() if not file.exists()]
+    if missing:
+        models = "+".join(f"{name.upper()}.onnx" for name in files if name != PROJECTION)
+        more = ",projection=FILE.npz" * (PROJECTION in files)
+        raise InputError(
+            f"recipe {recipe}",
+            expected=f"{' and '.join(missing)} beside it",
+            got="none there",
+            hint=f"copy it there, or say where it is: {kind}:{models},recipe={recipe}{more}",
+        )
 
 
 def bundle_extractor(bundle: Bundle, *, threads: int = 1, device: str = "cpu") -> RegionExtractor:

@@ -25,6 +25,11 @@ def work_path(folder: Path, name: str) -> Path:
     return folder / f".{name}.work"
 
 
+def works(folder: Path) -> list[str]:
+    """The names of the work that is kept in a folder, whether somebody is at it or not."""
+    return sorted(path.name[1:-5] for path in folder.glob(".*.work"))
+
+
 @contextmanager
 def kept_work(
     folder: Path, name: str, *, error: type[SgrafDeployError] = InputError
@@ -67,7 +72,7 @@ def _make_folder(folder: Path, error: type[SgrafDeployError]) -> None:
                 got=f"no folder {parent_of(folder, parent / folder.name)}",
                 hint="create it first",
             )
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)  # another process may have made it meanwhile
 
 
 def begin_work(path: Path, *, error: type[SgrafDeployError] = InputError) -> None:

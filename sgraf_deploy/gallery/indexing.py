@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sgraf_deploy.config import MAX_PIXELS
 from sgraf_deploy.data.files import read_bytes
 from sgraf_deploy.errors import DataError
 from sgraf_deploy.features.paths import Photo
@@ -35,10 +36,14 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Indexed:
-    """How many images or captions were written, and how many were there already."""
+    """How many images or captions were written, and how many were there already as they are.
+
+    `replaced` of those that were written were there with another content.
+    """
 
     written: int
     present: int
+    replaced: int = 0
 
 
 class Items(ABC):
@@ -101,16 +106,22 @@ class SplitImages(Items):
 class PhotoImages(Items):
     """Photographs, through the extractor of the scorer's bundle; boxes and sizes are kept.
 
-    With `unread`, which is called with its number, one that cannot be read is left out.
+    With `unread`, which is called with its number, one that cannot be read is left out. One of more
+    than `max_pixels` is such.
     """
 
     most_per_batch = 64  # each may take a second
 
     def __init__(
-        self, scorer: Scorer, photos: Sequence[Photo], unread: Unread | None = None
+        self,
+        scorer: Scorer,
+        photos: Sequence[Photo],
+        unread: Unread | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         super().__init__([photo.id for photo in photos])
         self._scorer, self._photos, self._unread = scorer, photos, unread
+        self._max_pixels = max_pixels
         self._recipe = scorer.extractor.spec.sha256.encode()
         self._watch = ForeignWatch(scorer.bundle.manifest)
 
@@ -134,7 +145,9 @@ class PhotoImages(Items):
         unread = self._unread
         note = None if unread is None else lambda place, error: unread(int(rows[place]), error)
         paths = [self._photos[row].path for row in rows]
-        found = extract_photos(self._scorer.extractor, paths, unread=note)
+        found = extract_photos(
+            self._scorer.extractor, paths, unread=note, max_pixels=self._max_pixels
+        )
         rows = rows[found.rows]
         encoded = self._scorer.encode_images(self._watch.add(found.features.regions))
         self._watch.warn()
@@ -213,11 +226,14 @@ def add(
     items: Items,
     progress: Progress | None = None,
     step: Callable[[str], None] | None = None,
+    *,
+    replace: bool = False,
 ) -> Indexed:
     """Write what is not in the gallery yet, in batches that are committed one by one.
 
     Killed and called again, it goes on after the last batch. `step` is that of `Gallery.write`.
-    Raises DataError before anything is written if an id is there with another content.
+    With `replace`, what is there with another content is written anew, in its place of the order;
+    without it DataError is raised before anything is written.
     """
     wanted = []
     changed = []
@@ -226,15 +242,18 @@ def add(
             wanted.append(row)
         elif items.changed(row, source):
             changed.append(items.ids[row])
-    if changed:
+            wanted.append(row)
+    if changed and not replace:
         raise DataError(
             f"gallery {gallery.path} has {len(changed):,} of the ids with other contents",
             got=", ".join(map(repr, changed[:_SHOWN])) + (" …" if len(changed) > _SHOWN else ""),
-            hint="`sgraf-deploy gallery update` replaces them",
+            hint="`sgraf-deploy index --replace` encodes them anew and adds the others, "
+            "`sgraf-deploy gallery update` encodes anew alone",
         )
-    present = len(items.ids) - len(wanted)
-    written = _write(gallery, items, wanted, replace=False, progress=progress, step=step)
-    return Indexed(written, present)
+    before = len(gallery)
+    written = _write(gallery, items, wanted, replace=replace, progress=progress, step=step)
+    replaced = written - (len(gallery) - before) if changed else 0
+    return Indexed(written, len(items.ids) - len(wanted), replaced)
 
 
 def update(
@@ -256,7 +275,7 @@ def update(
         raise DataError(
             f"gallery {gallery.path} has no record of {len(unknown):,} of the ids",
             got=", ".join(map(repr, unknown[:_SHOWN])) + (" …" if len(unknown) > _SHOWN else ""),
-            hint="`sgraf-deploy index` adds them",
+            hint="`sgraf-deploy index --replace` adds them, and encodes anew what has changed",
         )
     rows = [places[id_] for id_ in wanted]
     written = _write(gallery, items, rows, replace=True, progress=progress, step=None)

@@ -130,7 +130,9 @@ class Opened:
             txn.put(_ID + key, _PAIR.pack(order, number))
             number += 1
         if known:
-            raise self._refused(known, "has already", "`sgraf-deploy gallery update` replaces them")
+            hint = "`sgraf-deploy index` goes on after what another process has written meanwhile"
+            replaces = "`sgraf-deploy gallery update` replaces them"
+            raise self._refused(known, "has already", f"{hint}, {replaces}")
         txn.put(_STATE, _PAIR.pack(number, count))
         return number - first
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgraf_deploy.bundle.bundle import Bundle
-from sgraf_deploy.config import Precision
+from sgraf_deploy.config import MAX_PIXELS, Precision
 from sgraf_deploy.data.bound import MAX_WORDS
 from sgraf_deploy.engines.base import Engine
 from sgraf_deploy.errors import DataError, InputError
@@ -159,11 +159,13 @@ class OpenedBundle:
         *,
         progress: Progress | None = None,
         unread: Unread | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> EncodedImages:
         """Encode photographs, as `encode_images` encodes the regions that `extractor` finds there.
 
         `photos` are paths of files, bytes of files, or pictures (height, width, 3) uint8 in RGB and
-        upright. They are decoded and extracted batch by batch, so that memory stays bounded.
+        upright. They are decoded and extracted batch by batch, so that memory stays bounded; one of
+        more than `max_pixels` pixels counts as one that cannot be read.
         `progress` is called with (done, total) photographs. Regions unlike those of the training,
         as far as the bundle knows them, are warned of, with RegionsWarning. With `unread` those
         that cannot be read are left out, and it is called for each, in order, with the photograph's
@@ -186,7 +188,7 @@ class OpenedBundle:
         watch = ForeignWatch(self.bundle.manifest)
         reasons: dict[int, DataError] = {}
         note = None if unread is None else reasons.__setitem__
-        read = reader_of(extractor, checked, progress, watch.add, note)
+        read = reader_of(extractor, checked, progress, watch.add, note, max_pixels)
         encoded = encode.encode_batches(self._context, len(checked), read)
         watch.warn()
         if unread is None or not reasons:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.bundle.manifest import Manifest
+from sgraf_deploy.config import MAX_PIXELS
 from sgraf_deploy.data.channels import ChannelSums
 from sgraf_deploy.data.foreign_channels import channel_findings
 from sgraf_deploy.errors import RegionsWarning
@@ -78,6 +79,7 @@ def reader_of(
     progress: Progress | None,
     look: Callable[[NDArray[Any]], NDArray[Any]] = lambda regions: regions,
     unread: Unread | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Callable[[slice], NDArray[Any]]:
     """What gives the regions of some of the photographs, and tells the progress over all of them.
 
@@ -100,7 +102,7 @@ def reader_of(
                     if progress is not None:
                         progress(told, len(photos))
 
-        found = extract_photos(extractor, chosen, rows.start, done, unread)
+        found = extract_photos(extractor, chosen, rows.start, done, unread, max_pixels)
         regions = look(found.features.regions)
         filled = np.zeros((len(chosen), *regions.shape[1:]), np.float32)
         filled[found.rows] = regions

@@ -247,7 +247,7 @@ def test_an_interrupt_says_how_to_go_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("sgraf_deploy.features.extraction.decode_photo", interrupt)
+        patched.setattr("sgraf_deploy.features.extraction.decode", interrupt)
         result = features()
     assert result.exit_code == 130
     line_naming(result.stderr, "--resume")

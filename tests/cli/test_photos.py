@@ -187,6 +187,15 @@ def test_photos_are_the_only_source_of_an_index(
     assert not Path("g").exists()
 
 
+@pytest.mark.parametrize("limit", [-1, 0, PHOTOS + 1])
+@pytest.mark.usefixtures("photos")
+def test_a_limit_of_images_is_one_of_the_photographs(photographed: Bundle, limit: int) -> None:
+    result = on(photographed, INDEX, "--limit-images", limit)
+
+    refused_line(result, InputError, "--limit-images", expected=naming(PHOTOS), got=limit)
+    assert not Path("g").exists()
+
+
 RERANK = ("rerank", "--images", "photos", "--caption", CAPTION)
 INDEX = ("index", "--photos", "photos", "-o", "g")
 
@@ -303,3 +312,27 @@ def test_on_error_goes_with_a_folder_of_photographs(
     photographed: Bundle, given: tuple[str, ...]
 ) -> None:
     refused_line(on(photographed, given, "--on-error", "skip"), InputError, "--on-error")
+
+
+@pytest.mark.usefixtures("world")
+def test_a_folder_that_grows_and_changes_is_indexed_again(
+    photos: list[Path], photographed: Bundle
+) -> None:
+    ids = ["photo0.png", "photo1.png", "photo2.png", "trip/last.png"]
+    done(INDEX[0], photographed.path, *INDEX[1:])
+    photos[1].write_bytes(png(random_photo(77)))
+    new = photos[0].with_name("new.png")
+    new.write_bytes(png(random_photo(78)))
+    update = run("gallery", "update", "g", photographed.path, "--photos", "photos")
+    refused_line(update, DataError, "gallery g", 1, hint="index --replace")
+    refused_line(on(photographed, INDEX), DataError, "gallery g", 1, hint="index --replace")
+
+    result = done(INDEX[0], photographed.path, *INDEX[1:], "--replace")
+
+    line_naming(result.stdout, "gallery g", 1, PHOTOS - 1, PHOTOS + 1)
+    with sgraf_deploy.load(photographed) as scorer, Gallery.open("g") as gallery:
+        assert gallery.ids() == [*ids, "new.png"]
+        expected = scorer.score(scorer.encode_photos([*photos, new]), [CAPTION])
+        found = scorer.score(gallery.images(scorer, gallery.ids()), [CAPTION])
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    line_naming(on(photographed, INDEX).stdout, "gallery g", 0, PHOTOS + 1)

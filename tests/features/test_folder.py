@@ -101,6 +101,7 @@ def test_a_folder_of_no_photographs_is_not_written(photos: Path) -> None:
         path.write_bytes(b"none")
     with refused(DataError, got=naming(5, "photo000.png")):
         write(photos)
+    assert names(photos) == []
 
 
 def test_a_limit_of_pixels_holds(photos: Path) -> None:

@@ -273,6 +273,15 @@ def test_a_recipe_opens_the_same_extractor_again(small: Path) -> None:
         assert found.boxes.tobytes() == expected.boxes.tobytes()
 
 
+def test_a_recipe_without_its_models_says_how_to_name_them(small: Path, tmp_path: Path) -> None:
+    """As `features` writes it, beside features and not beside models."""
+    path = tmp_path / "features" / FILE
+    path.parent.mkdir()
+    write_recipe(path.parent, open_extractor(f"grid:{small},preset=unit").spec)
+    with refused(InputError, path, expected=naming(small.name), hint=[f"recipe={path}", "grid:"]):
+        open_extractor(str(path))
+
+
 def test_a_recipe_is_not_changed_by_options(small: Path, tmp_path: Path) -> None:
     write_recipe(tmp_path, open_extractor(f"grid:{small},preset=unit").spec)
     with refused(InputError, got="order"):

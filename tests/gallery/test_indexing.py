@@ -96,6 +96,18 @@ def test_other_contents_under_known_ids_are_refused_before_anything_is_written(
     assert add(gallery, images_of(fake, other)).present == 4
 
 
+def test_other_contents_are_written_anew_and_new_ids_added(make: Make, fake: Scorer) -> None:
+    gallery, regions = make(), make_regions(IMAGES)
+    add(gallery, images_of(fake, regions[:4]))
+    regions[2] += 1
+    done = add(gallery, images_of(fake, regions), replace=True)
+    assert (done.written, done.replaced, done.present) == (IMAGES - 3, 1, 3)
+    assert gallery.ids() == NAMES
+    assert same(gallery, fake, regions)
+    again = add(gallery, images_of(fake, regions), replace=True)
+    assert (again.written, again.replaced, again.present) == (0, 0, IMAGES)
+
+
 def test_boxes_and_sizes_belong_to_the_content(make: Make, fake: Scorer) -> None:
     gallery, regions = make(), make_regions(3)
     boxes = np.arange(3 * 16, dtype=np.float64).reshape(3, 4, 4)

@@ -64,6 +64,13 @@ def png(header: tuple[int, ...], rows: bytes, more: bytes = b"", *, packed: bool
     return b"\x89PNG\r\n\x1a\n" + body
 
 
+def bomb(side: int = 30_000) -> bytes:
+    """A PNG of side × side black pixels, one bit each: 900 million of them in 110 KB."""
+    packer, row = zlib.compressobj(9), bytes(1 + side // 8)
+    rows = b"".join([*(packer.compress(row) for _ in range(side)), packer.flush()])
+    return png((side, side, 1, 0), rows, packed=True)
+
+
 def turned(made: Picture, orientation: int) -> Picture:
     """A picture as a camera stores it that states this EXIF orientation."""
     stored: dict[int, Callable[[Picture], Picture]] = {
