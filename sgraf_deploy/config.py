@@ -28,6 +28,8 @@ EXPLAIN: Literal["explain"] = "explain"
 """A member's graph that gives the values on the way to a logit; no scorer runs it."""
 
 CAPTIONS_PER_IMAGE = 5
+MOST_THREADS = 1024
+"""More than a machine has cores: libraries start as many threads as they are told, or try to."""
 """The number of captions per image in Flickr30K and MSCOCO, the usual evaluation data."""
 
 

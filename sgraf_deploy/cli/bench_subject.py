@@ -17,6 +17,7 @@ from sgraf_deploy.cli.common import (
     CHECKPOINTS,
     ENGINE_DIR,
     PATH,
+    THREADS,
     check_result_file,
     gathered,
 )
@@ -151,7 +152,7 @@ def subject_options(command: F) -> F:
         ),
         click.option(
             "--threads",
-            type=COUNT,
+            type=THREADS,
             metavar="N",
             help="Number of CPU threads of every engine. Default: PyTorch's number for `bench`, "
             "the engine's own choice for its subcommands.",

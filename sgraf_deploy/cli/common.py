@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from decimal import Decimal
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeVar
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeVar
 import click
 
 from sgraf_deploy.cli.terminal import echo, progress_bars, streams, warn
-from sgraf_deploy.config import CAPTIONS_PER_IMAGE, PRECISIONS, Precision
+from sgraf_deploy.config import CAPTIONS_PER_IMAGE, MOST_THREADS, PRECISIONS, Precision
 from sgraf_deploy.data.bound import MAX_WORDS
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
+THREADS = click.IntRange(1, MOST_THREADS)
 
 
 class _BundlePath(click.Path):
@@ -128,7 +130,7 @@ def scorer_options(command: F) -> F:
         ),
         click.option(
             "--threads",
-            type=click.IntRange(min=1),
+            type=THREADS,
             metavar="N",
             help="Number of CPU threads. Default: the engine's own choice.",
         ),
@@ -217,7 +219,7 @@ def image_row(split: PrecompSplit, name: str, option: str) -> int:
 
     if split.ids is not None and name in split.ids:
         return split.ids.index(name)
-    if name.isdecimal() and int(name) < split.images:
+    if re.fullmatch("[0-9]{1,18}", name) and int(name) < split.images:
         return int(name)
     names = "a name in its ids, or " if split.ids else ""
     expected = f"{names}a row from 0 to {split.images - 1}"
@@ -287,8 +289,10 @@ def describe_scorer(scorer: Scorer) -> str:
     return f"{name} ({scorer.bundle.manifest.module}: {members}), {engine}"
 
 
-_BYTES = re.compile(r"(\d+(?:\.\d+)?) ?([kMGT]B)?", re.IGNORECASE)
+_BYTES = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?) ?([kMGT]B)?", re.IGNORECASE)
 _SCALES = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_MOST_BYTES = 2**63 - 1
+"""What a file can have, and a library of the system is told in an integer."""
 
 
 def byte_count(_: click.Context, option: click.Parameter, value: str | None) -> int | None:
@@ -298,8 +302,8 @@ def byte_count(_: click.Context, option: click.Parameter, value: str | None) -> 
     match = None if value is None else _BYTES.fullmatch(value.strip())
     if value is None:
         return None
-    found = int(float(match[1]) * _SCALES.get((match[2] or "").lower(), 1)) if match else 0
-    if found < 1:
+    found = int(Decimal(match[1]) * _SCALES.get((match[2] or "").lower(), 1)) if match else 0
+    if not 1 <= found <= _MOST_BYTES:
         expected = "a number of bytes, such as 500000 or 20GB"
         raise InputError(option.opts[0], expected=expected, got=value)
     return found
