@@ -120,6 +120,10 @@ class TensorSpec:
     dtype: Literal["float32", "float16", "int32"]
     axes: tuple[str | int, ...]
 
+    def __str__(self) -> str:
+        """As in `regions float32 (images, 36, 2048)`."""
+        return f"{self.name} {self.dtype} ({', '.join(map(str, self.axes))})"
+
 
 @dataclass(frozen=True)
 class GraphSignature:

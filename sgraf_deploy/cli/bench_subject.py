@@ -17,10 +17,10 @@ from sgraf_deploy.cli.common import (
     CHECKPOINTS,
     ENGINE_DIR,
     PATH,
-    THREADS,
     check_result_file,
     gathered,
 )
+from sgraf_deploy.cli.option_types import THREADS
 from sgraf_deploy.cli.terminal import echo
 from sgraf_deploy.config import MODULES, PRECISIONS, Module, Precision
 

@@ -18,6 +18,7 @@ from sgraf_deploy.cli.common import (
     megabytes,
     show_finding,
 )
+from sgraf_deploy.cli.option_types import FiniteRange
 from sgraf_deploy.cli.terminal import echo, progress_bars, table, warn
 from sgraf_deploy.config import PRECISIONS, Precision
 
@@ -73,7 +74,7 @@ _COUNT = click.IntRange(min=1)
 )
 @click.option(
     "--workspace-gb",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     default=4.0,
     metavar="X",
     show_default=True,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sgraf_deploy.cli.common import PATH, F, count, encoded_texts
+from sgraf_deploy.cli.option_types import unicode_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,7 +90,12 @@ def query_options(command: F) -> F:
             help="Image to rank captions for: its name in the split, or its row there, counted "
             "from 0; or, for a gallery, its id in the gallery of --images.",
         ),
-        click.option("--caption", metavar="TEXT", help="Caption to rank images for."),
+        click.option(
+            "--caption",
+            metavar="TEXT",
+            callback=unicode_text,
+            help="Caption to rank images for.",
+        ),
     ):
         command = option(command)
     return command

@@ -13,10 +13,10 @@ from sgraf_deploy.cli.common import (
     CAPTION_COUNT,
     CAPTION_WORDS,
     PATH,
-    THREADS,
     count,
     show_finding,
 )
+from sgraf_deploy.cli.option_types import THREADS
 from sgraf_deploy.cli.terminal import echo, progress_bars, warn
 from sgraf_deploy.config import MODULES, Module
 

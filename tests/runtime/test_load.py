@@ -163,12 +163,25 @@ def test_the_largest_tiles_take_the_whole_budget(
     [
         ({"precision": "int8"}, "int8", naming("fp32", "fp16"), "int8"),
         ({"engine": "fastest"}, "engine", naming("ort", "native"), "fastest"),
+        ({"engine": "ort:fp31"}, "ort:fp31", naming("ort:fp32"), None),
+        ({"engine": "ort:fp32", "precision": "fp16"}, "precision", naming("ort:fp32"), "fp16"),
         ({"memory_budget": 0}, "memory_budget", naming(1), naming(0)),
         ({"engine": "ort", "options": EngineOptions(device="cuda")}, "device", "cpu", "cuda"),
         ({"engine": "native", "device": "cuda"}, "device", "cpu", "cuda"),
         ({"engine": "ort", "options": EngineOptions(threads=0)}, "threads", naming(1), naming(0)),
+        ({"engine": "native", "threads": 2**31}, "threads", naming(1024), naming(2**31)),
     ],
-    ids=["precision", "engine", "memory_budget", "ort-device", "native-device", "threads"],
+    ids=[
+        "precision",
+        "engine",
+        "other",
+        "both",
+        "memory_budget",
+        "ort-device",
+        "native-device",
+        "none",
+        "many",
+    ],
 )
 def test_what_is_not_there_is_refused(
     bundle: Bundle, wanted: Any, name: str, expected: Any, got: Any
@@ -373,3 +386,9 @@ def test_an_error_in_one_thread_is_its_own(scorer: Scorer, regions: NDArray[np.f
     assert np.array_equal(found[0], found[2])
     check_error(found[1], 0, got="''")
     check_error(found[3], 0, got=99)
+
+
+@pytest.mark.parametrize("precision", [None, "fp32"])
+def test_an_engine_may_name_its_precision(bundle: Bundle, precision: Any) -> None:
+    with load(bundle, "ort:fp32", precision) as scorer:
+        assert (scorer.engine_name, scorer.executed) == ("ort", "fp32")
