@@ -24,7 +24,7 @@ from sgraf_deploy.cli.terminal import echo, progress_bars, table
 if TYPE_CHECKING:
     from sgraf_deploy.bench.scaling import Point, ScalingReport, Size
 
-_SIZE = re.compile(r"([1-9][0-9]*)[x×]([1-9][0-9]*)")
+_SIZE = re.compile(r"([1-9][0-9]{0,8})[x×]([1-9][0-9]{0,8})")
 
 
 @click.command(short_help="Measure speed and memory as the matrix and the captions grow.")

@@ -10,6 +10,7 @@ from support.cli_world import World, run
 from support.refusals import ANY, check_error, naming, refused
 
 from sgraf_deploy import cli
+from sgraf_deploy.cli.bench_scaling import parse_sizes
 from sgraf_deploy.cli.option_types import THREADS, FiniteRange, byte_count
 from sgraf_deploy.config import MOST_THREADS
 from sgraf_deploy.errors import InputError
@@ -44,6 +45,16 @@ def test_bytes_that_no_file_has_are_refused(text: str) -> None:
 def test_only_finite_numbers_in_their_range_are_taken(text: str) -> None:
     with pytest.raises(click.BadParameter):
         FiniteRange(min=0).convert(text, OPTION, CONTEXT)
+
+
+@pytest.mark.parametrize("text", ["0x5", "5x0", "9" * 5000 + "x1", "1x" + "9" * 10])
+def test_sizes_that_no_matrix_has_are_refused(text: str) -> None:
+    with refused(InputError, "--size", expected=ANY, got=text):
+        parse_sizes([text])
+
+
+def test_plans_are_compiled_for_captions_of_a_word_at_least(world: World) -> None:
+    assert run("compile", world.bundle, "--max-words", 2).exit_code == InputError.exit_code
 
 
 def test_a_finite_number_is_taken() -> None:
