@@ -16,6 +16,7 @@ from sgraf_deploy.data.bound import MAX_WORDS
 from sgraf_deploy.engines.base import Engine, EngineOptions
 from sgraf_deploy.engines.ensemble import Logits, ensemble_logits, similarities
 from sgraf_deploy.engines.machine import Machine
+from sgraf_deploy.engines.native.instructions import VARIABLE as ISA
 from sgraf_deploy.engines.policy import AUTO, Choice, choose
 from sgraf_deploy.engines.ranks import RankCounts
 from sgraf_deploy.engines.registry import open_engine
@@ -121,6 +122,13 @@ def _say(asked: str, choice: Choice, bundle: Bundle) -> None:
         return
     name = bundle.path.name
     log.info("%s: engine %s, %s on %s", name, choice.engine, choice.precision, choice.device)
+    if choice.device == "cpu" and choice.engine != "native" and os.environ.get(ISA):
+        log.warning(
+            "%s asks for an instruction set of engine native, which does not work here: engine %s "
+            "is taken; `sgraf-deploy doctor` says why",
+            ISA,
+            choice.engine,
+        )
     if choice.device == "cpu" and "fp32" not in bundle.manifest.precisions:
         log.warning(
             "%s has no fp32 graphs, the only ones that engines native and ort run: engine %s "
