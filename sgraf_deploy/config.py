@@ -28,6 +28,8 @@ EXPLAIN: Literal["explain"] = "explain"
 """A member's graph that gives the values on the way to a logit; no scorer runs it."""
 
 CAPTIONS_PER_IMAGE = 5
+MOST_THREADS = 1024
+"""More than a machine has cores: libraries start as many threads as they are told, or try to."""
 """The number of captions per image in Flickr30K and MSCOCO, the usual evaluation data."""
 
 MAX_PIXELS = 50_000_000
@@ -122,6 +124,10 @@ class TensorSpec:
     name: str
     dtype: Literal["float32", "float16", "int32"]
     axes: tuple[str | int, ...]
+
+    def __str__(self) -> str:
+        """As in `regions float32 (images, 36, 2048)`."""
+        return f"{self.name} {self.dtype} ({', '.join(map(str, self.axes))})"
 
 
 @dataclass(frozen=True)

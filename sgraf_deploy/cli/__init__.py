@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import IO, Any
+from typing import IO, Any, TextIO
 
 import click
 
@@ -60,7 +60,14 @@ class _Failure(click.ClickException):
     exit_code = 2
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Print the message through `echo`, which escapes it."""
+        """Print the message through `echo`, which escapes it; the exit code says it, too."""
+        try:
+            self.tell()
+        except OSError:  # a full disk, or a pipe that nobody reads
+            _abandon(sys.stderr)
+
+    def tell(self) -> None:
+        """Print what `show` shows."""
         echo(f"Error: {self.message}", err=True)
 
 
@@ -77,14 +84,14 @@ class _Misused(_Failure):
         super().__init__(error.format_message())
         self._context = error.ctx
 
-    def show(self, file: IO[Any] | None = None) -> None:
+    def tell(self) -> None:
         """Print the usage, as click does, and the message."""
         if self._context is not None:
             for line in self._context.get_usage().splitlines():
                 echo(line, err=True)
             echo(f"Try '{self._context.command_path} -h' for help.", err=True)
             echo(err=True)
-        super().show(file)
+        super().tell()
 
 
 class _Group(click.Group):
@@ -136,7 +143,7 @@ def _in_one_line() -> Iterator[None]:
         raise click.exceptions.Exit(INTERRUPTED) from error
     except OSError as error:
         if not _can_print():
-            _abandon_output()
+            _abandon(sys.stdout)
         if error.errno == errno.EPIPE:
             raise click.exceptions.Exit(PIPE_CLOSED) from error
         raise _failure(error, _system_error(error)) from error
@@ -163,10 +170,10 @@ def _can_print() -> bool:
     return True
 
 
-def _abandon_output() -> None:
+def _abandon(stream: TextIO) -> None:
     """Send Python's last flush, at exit, to the null device: it would fail again."""
     with suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

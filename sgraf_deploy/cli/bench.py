@@ -28,7 +28,7 @@ from sgraf_deploy.cli.common import (
     LIMIT_IMAGES,
     PATH,
     check_dataset,
-    check_result_file,
+    check_result_files,
     dimensions,
     gathered,
     show_finding,
@@ -109,10 +109,9 @@ class Pictured:
     html: Path | None
     dataset: Dataset | None
 
-    def check(self) -> None:
-        """Raise InputError for a file that cannot be written."""
-        check_result_file(self.plot, "--plot")
-        check_result_file(self.html, "--html")
+    def check(self, json_file: Path | None) -> None:
+        """Raise InputError for a file that cannot be written, or that is the report's, too."""
+        check_result_files({"--json": json_file, "--plot": self.plot, "--html": self.html})
         check_dataset(self.dataset, self.html)
 
     def write(self, report: BenchReport) -> None:
@@ -207,7 +206,7 @@ def bench(*, subject: Subject, compared: Compared, rounds: Rounds, pictured: Pic
     """
     compared.check(subject)
     subject.check()
-    pictured.check()
+    pictured.check(subject.json_file)
     from sgraf_deploy.bench.run import run_bench
 
     with subject.opened() as (opened, demo), progress_bars() as bars:

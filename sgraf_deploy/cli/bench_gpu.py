@@ -21,6 +21,7 @@ from sgraf_deploy.cli.common import (
     dimensions,
     megabytes,
 )
+from sgraf_deploy.cli.option_types import FiniteRange
 from sgraf_deploy.cli.subcommands import CommandWithSubcommands
 from sgraf_deploy.cli.terminal import echo, table
 from sgraf_deploy.config import MODULES
@@ -84,7 +85,7 @@ _DEMO_IMAGES = 200
 @click.option("--again", is_flag=True, help="Run the steps that failed in an earlier run again.")
 @click.option(
     "--minutes",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     metavar="N",
     help="Start no step after this many minutes; a step that runs is not interrupted. Default: no "
     "limit.",

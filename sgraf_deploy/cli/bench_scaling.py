@@ -18,13 +18,13 @@ from sgraf_deploy.cli.bench_subject import (
     repeats,
     subject_options,
 )
-from sgraf_deploy.cli.common import PATH, check_result_file, megabytes
+from sgraf_deploy.cli.common import PATH, check_result_files, megabytes
 from sgraf_deploy.cli.terminal import echo, progress_bars, table
 
 if TYPE_CHECKING:
     from sgraf_deploy.bench.scaling import Point, ScalingReport, Size
 
-_SIZE = re.compile(r"([1-9][0-9]*)[x×]([1-9][0-9]*)")
+_SIZE = re.compile(r"([1-9][0-9]{0,8})[x×]([1-9][0-9]{0,8})")
 
 
 @click.command(short_help="Measure speed and memory as the matrix and the captions grow.")
@@ -71,7 +71,7 @@ def scaling(
     subject.check()
     from sgraf_deploy.bench.scaling import ScalingOptions, choose_sizes, measure_scaling
 
-    check_result_file(plot, "--plot")
+    check_result_files({"--json": subject.json_file, "--plot": plot})
     sizes = parse_sizes(texts) if texts else ScalingOptions.sizes
     choose_sizes(sizes, max_pairs)  # raises before the work
     with subject.opened() as (opened, _), progress_bars() as bars:

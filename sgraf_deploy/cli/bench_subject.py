@@ -20,6 +20,7 @@ from sgraf_deploy.cli.common import (
     check_result_file,
     gathered,
 )
+from sgraf_deploy.cli.option_types import THREADS
 from sgraf_deploy.cli.terminal import echo
 from sgraf_deploy.config import MODULES, PRECISIONS, Module, Precision
 
@@ -151,7 +152,7 @@ def subject_options(command: F) -> F:
         ),
         click.option(
             "--threads",
-            type=COUNT,
+            type=THREADS,
             metavar="N",
             help="Number of CPU threads of every engine. Default: PyTorch's number for `bench`, "
             "the engine's own choice for its subcommands.",

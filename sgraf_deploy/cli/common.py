@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import wraps
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeVar
 
 import click
 
+from sgraf_deploy.cli.option_types import THREADS, byte_count
 from sgraf_deploy.cli.terminal import echo, progress_bars, streams, warn
 from sgraf_deploy.config import CAPTIONS_PER_IMAGE, PRECISIONS, Precision
 from sgraf_deploy.data.bound import MAX_WORDS
@@ -128,7 +129,7 @@ def scorer_options(command: F) -> F:
         ),
         click.option(
             "--threads",
-            type=click.IntRange(min=1),
+            type=THREADS,
             metavar="N",
             help="Number of CPU threads. Default: the engine's own choice.",
         ),
@@ -142,7 +143,7 @@ def scorer_options(command: F) -> F:
             "--engine",
             default="auto",
             show_default=True,
-            metavar="NAME",
+            metavar="NAME[:PRECISION]",
             help="Engine that runs the model; `sgraf-deploy doctor` lists them, and auto takes the "
             "fastest that works here.",
         ),
@@ -217,7 +218,7 @@ def image_row(split: PrecompSplit, name: str, option: str) -> int:
 
     if split.ids is not None and name in split.ids:
         return split.ids.index(name)
-    if name.isdecimal() and int(name) < split.images:
+    if re.fullmatch("[0-9]{1,18}", name) and int(name) < split.images:
         return int(name)
     names = "a name in its ids, or " if split.ids else ""
     expected = f"{names}a row from 0 to {split.images - 1}"
@@ -287,24 +288,6 @@ def describe_scorer(scorer: Scorer) -> str:
     return f"{name} ({scorer.bundle.manifest.module}: {members}), {engine}"
 
 
-_BYTES = re.compile(r"(\d+(?:\.\d+)?) ?([kMGT]B)?", re.IGNORECASE)
-_SCALES = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
-
-
-def byte_count(_: click.Context, option: click.Parameter, value: str | None) -> int | None:
-    """A number of bytes, such as 500000 or 20GB; InputError for another text."""
-    from sgraf_deploy.errors import InputError
-
-    match = None if value is None else _BYTES.fullmatch(value.strip())
-    if value is None:
-        return None
-    found = int(float(match[1]) * _SCALES.get((match[2] or "").lower(), 1)) if match else 0
-    if found < 1:
-        expected = "a number of bytes, such as 500000 or 20GB"
-        raise InputError(option.opts[0], expected=expected, got=value)
-    return found
-
-
 def _resident(
     context: click.Context, option: click.Parameter, value: str | None
 ) -> int | Literal["all"]:
@@ -328,6 +311,9 @@ def check_result_file(path: Path | None, option: str) -> None:
 
     if path is None:
         return
+    if os.fspath(path) == "-":
+        hint = "choose a file name; what is printed goes to standard output anyway"
+        raise InputError(option, expected="a file", got="-", hint=hint)
     target, _ = check_file(path, what=option)
     for stream in streams():
         if _goes_to(stream, target):
@@ -337,6 +323,18 @@ def check_result_file(path: Path | None, option: str) -> None:
                 got="the file that this command's output is redirected to",
                 hint="choose another file name",
             )
+
+
+def check_result_files(files: Mapping[str, Path | None]) -> None:
+    """The same for each of several, by their options; also if two of them are one file."""
+    from sgraf_deploy.errors import InputError
+
+    taken: dict[str, str] = {}
+    for option, path in files.items():
+        check_result_file(path, option)
+        other = option if path is None else taken.setdefault(os.path.realpath(path), option)
+        if other != option:
+            raise InputError(f"{other} and {option}", expected="two different files", got=path)
 
 
 def _goes_to(stream: TextIO, path: Path) -> bool:

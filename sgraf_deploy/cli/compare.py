@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sgraf_deploy.cli.common import PATH, check_result_file
+from sgraf_deploy.cli.common import PATH, check_result_files
+from sgraf_deploy.cli.option_types import FiniteRange
 from sgraf_deploy.cli.terminal import echo
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def _pair(_: click.Context, option: click.Parameter, given: Sequence[str]) -> li
 @click.argument("after", type=PATH, metavar="AFTER.json")
 @click.option(
     "--max-drop-recall",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=0.5,
     show_default=True,
     metavar="POINTS",
@@ -47,7 +48,7 @@ def _pair(_: click.Context, option: click.Parameter, given: Sequence[str]) -> li
 )
 @click.option(
     "--max-slowdown",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=10.0,
     show_default=True,
     metavar="PERCENT",
@@ -105,8 +106,7 @@ def compare(
     from sgraf_deploy.bench.saved import read_report
     from sgraf_deploy.files.writer import write_file, write_json
 
-    check_result_file(json_file, "--json")
-    check_result_file(plot, "--plot")
+    check_result_files({"--json": json_file, "--plot": plot})
     reports = read_report(before), read_report(after)
     limits = Limits(max_drop_recall, max_slowdown)
     found = compare_reports(*reports, limits, pairs=pairs, model=model)

@@ -18,8 +18,10 @@ from sgraf_deploy.cli.common import (
     megabytes,
     show_finding,
 )
+from sgraf_deploy.cli.option_types import FiniteRange
 from sgraf_deploy.cli.terminal import echo, progress_bars, table, warn
 from sgraf_deploy.config import PRECISIONS, Precision
+from sgraf_deploy.data.bound import LEAST_WORDS
 
 if TYPE_CHECKING:
     from typing import Any
@@ -58,7 +60,7 @@ _COUNT = click.IntRange(min=1)
 )
 @click.option(
     "--max-words",
-    type=_COUNT,
+    type=click.IntRange(min=LEAST_WORDS),
     metavar="N",
     help="Maximum words per caption, <start> and <end> included. By default as many as the longest "
     "caption in --data has, or 40 without --data.",
@@ -73,7 +75,7 @@ _COUNT = click.IntRange(min=1)
 )
 @click.option(
     "--workspace-gb",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     default=4.0,
     metavar="X",
     show_default=True,

@@ -11,7 +11,7 @@ from sgraf_deploy.cli.common import (
     BUNDLE,
     HTML,
     PATH,
-    check_result_file,
+    check_result_files,
     data_options,
     describe_scorer,
     dimensions,
@@ -21,6 +21,7 @@ from sgraf_deploy.cli.common import (
     show_finding,
 )
 from sgraf_deploy.cli.explain_report import report_lines
+from sgraf_deploy.cli.option_types import unicode_text
 from sgraf_deploy.cli.terminal import echo
 
 if TYPE_CHECKING:
@@ -40,7 +41,13 @@ REPORT_SCHEMA = 1
     metavar="ID",
     help="Image to explain: its name in SPLIT_ids.txt, or its row, counted from 0.",
 )
-@click.option("--caption", required=True, metavar="TEXT", help="Caption to explain it with.")
+@click.option(
+    "--caption",
+    required=True,
+    metavar="TEXT",
+    callback=unicode_text,
+    help="Caption to explain it with.",
+)
 @click.option("--against", metavar="ID", help="Second image, shown beside the first.")
 @click.option("--json", "json_file", type=PATH, metavar="FILE", help="Also write all as JSON.")
 @HTML
@@ -82,9 +89,11 @@ def explain(
     """
     from sgraf_deploy.bundle.bundle import Bundle
     from sgraf_deploy.data.precomp import open_images
+    from sgraf_deploy.errors import InputError
 
-    for path, option in ((json_file, "--json"), (html, "--html")):
-        check_result_file(path, option)
+    check_result_files({"--json": json_file, "--html": html})
+    if pictures and html is None:
+        raise InputError("--picture", expected="--html FILE together with it", got="none")
     opened = Bundle.open(bundle)
     chosen = open_images(
         data,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -210,13 +211,18 @@ def _report(
         "bundle": {"name": scorer.bundle.path.name, "sha256": scorer.bundle.sha256},
         "engine": scorer.engine_name,
         "executed": scorer.executed,
-        "gallery": str(path),
+        "gallery": _shown(path),
         "direction": ranked.direction,
-        "query": {query.option.removeprefix("--"): str(query.given)},
+        "query": {query.option.removeprefix("--"): _shown(query.given)},
         "candidates": candidates,
         "missing": list(ranked.missing),
         "results": results,
     }
+
+
+def _shown(path: Path | str) -> str:
+    """A path for a file in UTF-8: bytes of a name that are none are escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _write(path: Path, report: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sgraf_deploy.cli.common import PATH, F, count, encoded_texts
+from sgraf_deploy.cli.option_types import unicode_text
 from sgraf_deploy.cli.photos import MAX_PIXELS_OPTION
 from sgraf_deploy.config import MAX_PIXELS
 
@@ -93,7 +94,12 @@ def query_options(command: F) -> F:
             help="Image to rank captions for: its name in the split, or its row there, counted "
             "from 0; or, for a gallery, its id in the gallery of --images.",
         ),
-        click.option("--caption", metavar="TEXT", help="Caption to rank images for."),
+        click.option(
+            "--caption",
+            metavar="TEXT",
+            callback=unicode_text,
+            help="Caption to rank images for.",
+        ),
     ):
         command = option(command)
     return command

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from sgraf_deploy.cli.common import PATH, F, byte_count
+from sgraf_deploy.cli.common import PATH, F
+from sgraf_deploy.cli.option_types import FiniteRange, byte_count
 from sgraf_deploy.cli.terminal import warn
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ def batch_options(command: F) -> F:
     for option in (
         click.option(
             "--max-wait-ms",
-            type=click.FloatRange(min=0),
+            type=FiniteRange(min=0),
             default=0.0,
             show_default=True,
             metavar="MS",
@@ -223,7 +224,7 @@ def listen_options(command: F) -> F:
         ),
         click.option(
             "--drain-delay-s",
-            type=click.FloatRange(min=0),
+            type=FiniteRange(min=0),
             default=0.0,
             show_default=True,
             metavar="S",
@@ -255,7 +256,7 @@ def _number(name: str, default: int, text: str) -> Any:
 
 
 def _seconds(name: str, default: float, text: str) -> Any:
-    kind = click.FloatRange(min=0, min_open=True)
+    kind = FiniteRange(min=0, min_open=True)
     return click.option(name, type=kind, default=default, show_default=True, metavar="S", help=text)
 
 

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sgraf_deploy.cli.common import CAPTION_COUNT, CAPTION_WORDS, PATH, count, show_finding
+from sgraf_deploy.cli.common import (
+    CAPTION_COUNT,
+    CAPTION_WORDS,
+    PATH,
+    count,
+    show_finding,
+)
+from sgraf_deploy.cli.option_types import THREADS
 from sgraf_deploy.cli.terminal import echo, progress_bars, warn
 from sgraf_deploy.config import MODULES, Module
 
@@ -124,7 +131,7 @@ def _schedule_options(command: F) -> F:
 @_schedule_options
 @click.option(
     "--threads",
-    type=_COUNT,
+    type=THREADS,
     metavar="N",
     help="Number of CPU threads. Default: PyTorch's own choice.",
 )

@@ -10,6 +10,7 @@ import click
 
 from sgraf_deploy.cli.common import BUNDLE, CHECKPOINTS
 from sgraf_deploy.cli.export import parity_lines
+from sgraf_deploy.cli.option_types import FiniteRange
 from sgraf_deploy.cli.terminal import echo, table, warn
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--layer-bound",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=2.0,
     show_default=True,
     metavar="PERCENT",

@@ -22,7 +22,7 @@ from sgraf_deploy.data.foreign_channels import channel_findings
 from sgraf_deploy.data.precomp import PrecompSplit
 from sgraf_deploy.data.regions import RegionSurvey, check_regions
 from sgraf_deploy.data.tokenizer import Tokenizer
-from sgraf_deploy.data.vocabulary import UNKNOWN, Vocabulary
+from sgraf_deploy.data.vocabulary import SPECIAL_WORDS, UNKNOWN, Vocabulary
 from sgraf_deploy.errors import BundleError
 
 UNKNOWN_SHARE = 0.05
@@ -289,6 +289,20 @@ def vocabulary_findings(path: Path, data_names: Sequence[str | None]) -> tuple[F
             f"vocabulary {path} is not named {' or '.join(expected)}, which the checkpoint's data "
             "name suggests: is it the vocabulary that the model was trained with? The same words "
             "in another order would pass the gate",
+        ),
+    )
+
+
+def special_word_findings(path: Path, vocabulary: Vocabulary) -> tuple[Finding, ...]:
+    """A finding about special words that do not have the ids of the authors' code."""
+    if vocabulary.words[: len(SPECIAL_WORDS)] == SPECIAL_WORDS:
+        return ()
+    ids = ", ".join(f"{word} {vocabulary.id(word)}" for word in SPECIAL_WORDS)
+    return (
+        Finding(
+            "special-words",
+            f"vocabulary {path} has {ids}, where the authors' code gives them 0 to 3: are its "
+            "words in the order of the training?",
         ),
     )
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sgraf_deploy.data.mapped import map_array
+from sgraf_deploy.data.npy import MAGIC, read_header
 from sgraf_deploy.errors import DataError
+
+_WRITE = "write it with numpy.save"
 
 
 def open_boxes(path: Path, images: int, regions: int) -> NDArray[Any]:
@@ -26,17 +31,17 @@ def open_sizes(path: Path, images: int) -> NDArray[Any]:
 
 def _open(path: Path, name: str, shape: tuple[int, ...], kinds: str) -> NDArray[Any]:
     try:
-        stored = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(
-            f"{name} cannot be read", got=error, hint="write it with numpy.save"
-        ) from error
-    if (
-        not isinstance(stored, np.ndarray)
-        or stored.shape != shape
-        or stored.dtype.kind not in kinds
-    ):
-        got = getattr(stored, "shape", "an archive"), getattr(stored, "dtype", "")
-        numbers = "integers" if "f" not in kinds else "numbers"
-        raise DataError(name, expected=f"{numbers} of shape {shape}", got=f"{got[1]} {got[0]}")
-    return stored
+        with path.open("rb") as file:
+            begin = file.read(len(MAGIC))
+            if begin != MAGIC:
+                got = f"a file that begins with {begin!r}"
+                raise DataError(name, expected="a .npy file", got=got, hint=_WRITE)
+            header = read_header(file, name)
+        if header.shape != shape or not re.fullmatch(rf"[<>|=]?[{kinds}]\d+", header.dtype):
+            numbers = "integers" if "f" not in kinds else "numbers"
+            got = f"{header.kind} ({header.dtype}) of shape {header.shape}"
+            raise DataError(name, expected=f"{numbers} of shape {shape}", got=got, hint=_WRITE)
+        return map_array(path, header, name, np.memmap)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise DataError(f"{name} cannot be read", got=reason) from error

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from sgraf_deploy.data.findings import Finding
 from sgraf_deploy.data.foreign_channels import statistics_of
 from sgraf_deploy.data.foreign_regions import in_file, no_regions
 from sgraf_deploy.data.layout import Dimensions, Layout, of_array
+from sgraf_deploy.data.mapped import end_of, map_array
 from sgraf_deploy.data.npy import MAGIC, read_header
 from sgraf_deploy.errors import DataError
 from sgraf_deploy.files.disk import PathLike
@@ -48,19 +49,9 @@ def open_regions(path: PathLike, model: Dimensions | None = None) -> StoredRegio
         layout = Layout(header.shape, header.dtype)
         layout.check(name, model, in_file(file))
         layout.check_filled(name)
-        dtype = np.dtype(header.dtype)
-        needed = header.offset + math.prod(header.shape) * dtype.itemsize
-        size = file.stat().st_size
-        if size < needed:
-            raise DataError(
-                f"{name} is truncated",
-                expected=f"{needed} bytes for {header.shape}",
-                got=size,
-                hint="copy or download it again",
-            )
-        _check_alone(file, needed, name)
-        order: Literal["F", "C"] = "F" if header.fortran_order else "C"
-        return StoredRegions(file, dtype, "r", header.offset, header.shape, order)
+        mapped = map_array(file, header, name, StoredRegions)
+        _check_alone(file, end_of(header, mapped.dtype), name)
+        return mapped
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise DataError(f"{name} cannot be read", got=reason) from error

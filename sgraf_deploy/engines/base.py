@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
-from sgraf_deploy.config import GraphName, GraphSignature, Precision
+from sgraf_deploy.config import MOST_THREADS, GraphName, GraphSignature, Precision
 from sgraf_deploy.engines.bounds import ANY, Range
 from sgraf_deploy.engines.buffers import HOST, Array, Buffer, BufferKind, InputCheck, Sizes
 from sgraf_deploy.engines.ranks import HostRankCounter, RankCounter, Thresholds
@@ -211,11 +211,11 @@ class Engine(ABC):
     def __init__(self, bundle: Bundle, precision: Precision, options: EngineOptions) -> None:
         """Take the graphs of `bundle` in `precision`; nothing is opened yet.
 
-        Raises InputError for fewer than one thread.
+        Raises InputError for fewer than one thread, or more than MOST_THREADS.
         """
-        if options.threads is not None and options.threads < 1:
+        if options.threads is not None and not 1 <= options.threads <= MOST_THREADS:
             what = f"engine {self.name}: threads"
-            raise InputError(what, expected="at least 1", got=options.threads)
+            raise InputError(what, expected=f"1 … {MOST_THREADS}", got=options.threads)
         self._bundle, self._precision, self._options = bundle, precision, options
         self._graphs: dict[tuple[str, str], Graph] = {}
         self._opening = Lock()

@@ -82,12 +82,11 @@ def parse_request(text: str, precision: Precision | None, device: str | None) ->
     name, colon, own = text.partition(":")
     if not colon:
         return Request(name, precision, device)
-    for known in PRECISIONS:
-        if known == own:
-            return Request(name, known, device)
-    raise InputError(
-        f"engine {text}", expected=" or ".join(f"{name}:{each}" for each in PRECISIONS)
-    )
+    found = next((known for known in PRECISIONS if known == own), None)
+    if found is None:
+        expected = " or ".join(f"{name}:{each}" for each in PRECISIONS)
+        raise InputError(f"engine {text}", expected=expected)
+    return Request(name, found, device)
 
 
 def choose(request: Request, facts: Facts) -> Choice:
@@ -105,7 +104,8 @@ def choose(request: Request, facts: Facts) -> Choice:
     """
     device = None if request.device is None else _parse_device(request.device)
     if request.engine != AUTO and request.engine not in ENGINES:
-        raise InputError("engine", expected=[AUTO, *ENGINES], got=request.engine)
+        expected = " or ".join((AUTO, *ENGINES))
+        raise InputError("engine", expected=expected, got=request.engine)
     if request.precision is not None and request.precision not in facts.precisions:
         raise InputError(
             f"{facts.name} has no {request.precision} graphs",

@@ -32,8 +32,18 @@ class Picture:
 
 
 def read_picture(path: Path) -> Picture:
-    """Read a JPEG or PNG file; DataError for another file, or one that ends before its size."""
+    """Read a JPEG or PNG file.
+
+    DataError for another file, for one of more than MOST_BYTES, and one that ends before its size.
+    """
     content = read_bytes(path, "picture", at_most=MOST_BYTES)
+    if len(content) > MOST_BYTES:
+        raise DataError(
+            f"picture {path}",
+            expected=f"at most {MOST_BYTES} bytes",
+            got="more",
+            hint="scale it down, for example with ImageMagick: magick FILE -resize 50% picture.jpg",
+        )
     try:
         if content.startswith(_PNG):
             kind, (width, height) = "png", struct.unpack(">II", content[16:24])

@@ -79,16 +79,16 @@ def boxes_of(
     boxes that leave the picture.
     """
     name, stored = f"boxes {path}", open_boxes(path, *shape)
-    boxes = np.asarray(stored[row], dtype=np.float32)
+    with np.errstate(over="ignore"):
+        boxes = np.asarray(stored[row], dtype=np.float32)
+    if not np.isfinite(boxes).all():
+        region = int(np.argmin(np.isfinite(boxes).all(axis=1)))
+        got = stored[row, region].tolist()
+        raise DataError(f"{name}, image {row}, region {region}", expected="finite numbers", got=got)
     right, lower = boxes[:, 2:].max(axis=0).tolist()
     width, height = size or (max(1, int(np.ceil(right))), max(1, int(np.ceil(lower))))
     ordered = (boxes[:, :2] >= -_SLACK).all() and (boxes[:, 2:] >= boxes[:, :2]).all()
-    if (
-        not np.isfinite(boxes).all()
-        or not ordered
-        or right > width + _SLACK
-        or lower > height + _SLACK
-    ):
+    if not ordered or right > width + _SLACK or lower > height + _SLACK:
         raise DataError(
             f"{name}, image {row}",
             expected=f"x1, y1, x2, y2 within a picture of {width}×{height} pixels",

@@ -9,7 +9,12 @@ from typing import Any
 
 from sgraf_deploy.bundle.manifest import unshared
 from sgraf_deploy.config import MODULES, ModelConfig, member_names
-from sgraf_deploy.data.checks import check_split, member_findings, vocabulary_findings
+from sgraf_deploy.data.checks import (
+    check_split,
+    member_findings,
+    special_word_findings,
+    vocabulary_findings,
+)
 from sgraf_deploy.data.findings import Finding
 from sgraf_deploy.data.layout import Dimensions
 from sgraf_deploy.data.precomp import PrecompSplit, list_splits, open_precomp
@@ -130,6 +135,8 @@ def _read_vocabulary(
         for checkpoint in checkpoints.values()
         if checkpoint.options.get("vocab_sha256") is None
     ]
+    if unhashed:
+        findings += special_word_findings(path, vocabulary)
     return vocabulary, findings + vocabulary_findings(path, unhashed)
 
 

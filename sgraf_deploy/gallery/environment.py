@@ -39,9 +39,11 @@ class Environment:
         lmdb = store_library()
         writable = create or (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
         self._folder = folder
+        if not create and not path.stat().st_size:
+            raise _cut_off(path, folder, "a file with records", 0)  # LMDB would make a new one
         with translated(folder):
             self._env: Any = lmdb.open(
-                os.fspath(path),
+                _name(path),
                 map_size=max_size + -max_size % _GRAIN,
                 subdir=False,
                 readonly=not writable,
@@ -78,7 +80,7 @@ class Environment:
     def copy(self, path: Path) -> None:
         """Write a compacted copy, which is not yet synced to the disk."""
         with translated(self._folder):
-            self._env.copy(os.fspath(path), compact=True)
+            self._env.copy(_name(path), compact=True)
 
     def close(self) -> None:
         """Close it at once: nobody may be reading."""
@@ -121,6 +123,11 @@ def lock_file(path: Path) -> Path:
     return path.with_name(f"{path.name}-lock")
 
 
+def _name(path: Path) -> str | bytes:
+    """A path as LMDB takes it: of a str it would make UTF-8, which not every name is."""
+    return os.fspath(path) if os.name == "nt" else os.fsencode(path)
+
+
 def _key(path: Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_dev, status.st_ino
@@ -131,12 +138,16 @@ def _check_size(path: Path, folder: Path, env: Any) -> None:
     expected = (int(env.info()["last_pgno"]) + 1) * int(env.stat()["psize"])
     size = path.stat().st_size
     if size < expected:
-        raise DataError(
-            f"gallery {folder} is damaged: {path.name} was cut off",
-            expected=f"at least {expected} bytes",
-            got=size,
-            hint="make it again with `sgraf-deploy index`",
-        )
+        raise _cut_off(path, folder, f"at least {expected} bytes", size)
+
+
+def _cut_off(path: Path, folder: Path, expected: str, size: int) -> DataError:
+    return DataError(
+        f"gallery {folder} is damaged: {path.name} was cut off",
+        expected=expected,
+        got=size,
+        hint="make it again with `sgraf-deploy index`",
+    )
 
 
 def _after_fork() -> None:

@@ -11,8 +11,10 @@ from typing import Any, get_args
 import numpy as np
 
 from sgraf_deploy.bundle.bundle import Bundle
+from sgraf_deploy.config import Precision
 from sgraf_deploy.data.bound import CaptionBound
 from sgraf_deploy.engines.base import EngineOptions, Specialisation
+from sgraf_deploy.engines.policy import Request, parse_request
 from sgraf_deploy.errors import InputError
 from sgraf_deploy.runtime.tiles import TileShape
 
@@ -45,6 +47,14 @@ def check_load(  # noqa: PLR0913, PLR0917  # what `load` takes
     if tile is not None and not isinstance(tile, TileShape):
         raise _wrong("tile", "a TileShape, or None", tile)
     CaptionBound(max_words)  # raises
+
+
+def request_of(engine: str, precision: Precision | None, device: str | None) -> Request:
+    """What is asked of the policy; InputError where `NAME:PRECISION` contradicts `precision`."""
+    request = parse_request(engine, precision, device)
+    if precision not in (None, request.precision):
+        raise InputError("precision", expected=f"that of engine {engine}, or none", got=precision)
+    return request
 
 
 def merge_options(

@@ -16,13 +16,14 @@ from sgraf_deploy.data.bound import MAX_WORDS
 from sgraf_deploy.engines.base import Engine, EngineOptions
 from sgraf_deploy.engines.ensemble import Logits, ensemble_logits, similarities
 from sgraf_deploy.engines.machine import Machine
-from sgraf_deploy.engines.policy import AUTO, Choice, Request, choose
+from sgraf_deploy.engines.native.instructions import VARIABLE as ISA
+from sgraf_deploy.engines.policy import AUTO, Choice, choose
 from sgraf_deploy.engines.ranks import RankCounts
 from sgraf_deploy.engines.registry import open_engine
 from sgraf_deploy.gate.engines import gate_engine
 from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime import matrix, pairs, ranks
-from sgraf_deploy.runtime.arguments import check_kept, check_load, merge_options
+from sgraf_deploy.runtime.arguments import check_kept, check_load, merge_options, request_of
 from sgraf_deploy.runtime.caption_cache import DEFAULT_CACHE_BYTES
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
 from sgraf_deploy.runtime.opened import Captions, Images
@@ -55,7 +56,7 @@ def load(  # noqa: PLR0913  # what it takes is the public face of a dozen module
 
     Args:
         bundle: A `Bundle`, its folder, or its address on the Hub, `hf://OWNER/NAME[@REVISION]`.
-        engine: `auto`, or one of the names that `sgraf-deploy doctor` lists.
+        engine: `auto`, or one of the names that `sgraf-deploy doctor` lists; or `NAME:PRECISION`.
         precision: `fp32`, `fp16` or `fp8`; None for the one that the engine prefers.
         device: `cpu`, `cuda` or `cuda:N`; None for the one that the engine prefers.
         threads: CPU threads that score; None for the number that the engine prefers.
@@ -82,8 +83,9 @@ def load(  # noqa: PLR0913  # what it takes is the public face of a dozen module
     check_kept(caption_cache, prune)
     wanted = merge_options(options, device=device, threads=threads)
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    choice = choose(Request(engine, precision, wanted.device), Machine(opened, wanted))
-    running = _open(opened, choice, wanted, engine)
+    request = request_of(engine, precision, wanted.device)
+    choice = choose(request, Machine(opened, wanted))
+    running = _open(opened, choice, wanted, request.engine)
     return Scorer(
         opened,
         running,
@@ -120,6 +122,13 @@ def _say(asked: str, choice: Choice, bundle: Bundle) -> None:
         return
     name = bundle.path.name
     log.info("%s: engine %s, %s on %s", name, choice.engine, choice.precision, choice.device)
+    if choice.device == "cpu" and choice.engine != "native" and os.environ.get(ISA):
+        log.warning(
+            "%s asks for an instruction set of engine native, which does not work here: engine %s "
+            "is taken; `sgraf-deploy doctor` says why",
+            ISA,
+            choice.engine,
+        )
     if choice.device == "cpu" and "fp32" not in bundle.manifest.precisions:
         log.warning(
             "%s has no fp32 graphs, the only ones that engines native and ort run: engine %s "

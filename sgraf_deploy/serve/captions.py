@@ -14,6 +14,7 @@ from sgraf_deploy.runtime.scorer import Scorer
 from sgraf_deploy.runtime.tokens import CaptionReader
 from sgraf_deploy.serve.calls import UnprocessableError
 
+NO_WORDS = "send at least one word"
 HINT = "shorten it, or start the server with --truncate, which cuts such captions"
 
 
@@ -46,7 +47,7 @@ class CaptionTexts:
             except DataError as error:
                 cut = self._cut(text) if truncate else None
                 if cut is None:
-                    raise self._refusal(name, error) from error
+                    raise self._refusal(name, text, error) from error
                 found.append(cut)
                 warnings.append(f"{name} was cut to {self._most} words")
         return ReadCaptions(tuple(found), tuple(warnings))
@@ -67,7 +68,7 @@ class CaptionTexts:
             return ids
         return np.concatenate([ids[: self._most - 1], ids[-1:]])
 
-    def _refusal(self, name: str, error: DataError) -> UnprocessableError:
+    def _refusal(self, name: str, text: str, error: DataError) -> UnprocessableError:
         expected = "a caption of at least one word"
         if self._most is not None:
             expected += f" and at most {self._most}, <start> and <end> included"
@@ -75,7 +76,7 @@ class CaptionTexts:
             name,
             expected=expected,
             got=str(error.got)[:80],
-            hint=HINT,
+            hint=HINT if text.strip() else NO_WORDS,
             param=name,
             code="invalid_caption",
         )

@@ -32,6 +32,10 @@ SEND = (
 """The hint of every request that cannot be scored."""
 
 _DTYPES: dict[str | None, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
+MOST_VALUE = 1e15
+"""The largest size of a region's value: sums of products of larger ones may overflow float32 in
+the model, whose logits are then no numbers. Features that anybody extracts are below 1e4."""
+
 _ADDRESS = re.compile(r"\s*(?:[a-zA-Z][a-zA-Z0-9+.-]*://\S+|data:[^\s,]*,.*)\s*", re.DOTALL)
 _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 """Control characters, and halves of surrogate pairs, which are no text."""
@@ -198,8 +202,9 @@ class Reader:
         if len(decoded) != size:
             raise _no_regions(name, f"{size} bytes", str(len(decoded)))
         array = np.frombuffer(decoded, dtype).reshape(wanted)  # (regions, img_dim)
-        if not np.isfinite(array).all():
-            raise _no_regions(name, "finite numbers", "NaN or infinities")
+        if not (np.abs(array) <= np.float32(MOST_VALUE)).all():  # NaN is not either
+            expected = f"finite numbers from -{MOST_VALUE:g} to {MOST_VALUE:g}"
+            raise _no_regions(name, expected, "NaN, infinities or larger ones")
         return array
 
     def _stored(self, id_: str, name: str) -> StoredId:

@@ -129,9 +129,10 @@ def _addresses(host: str, port: int) -> list[tuple[int, int, int, str, tuple[str
         return socket.getaddrinfo(  # type: ignore[return-value]
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # a name that no domain can have is the second
         expected = "the name or the number of an address"
-        raise InputError(f"host {host!r}", expected=expected, got=error.strerror) from error
+        got = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(f"host {host!r}", expected=expected, got=got) from error
 
 
 def _config(app: App, options: ServerOptions) -> uvicorn.Config:

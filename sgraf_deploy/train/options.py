@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from math import inf
 
 from sgraf_deploy.config import ModelConfig, Module
 from sgraf_deploy.errors import InputError
@@ -63,6 +64,9 @@ class TrainOptions:
             _check(name, getattr(self, name), getattr(self, name) >= least, f"at least {least}")
         for name in ("learning_rate", "margin", "grad_clip"):
             _check(name, getattr(self, name), getattr(self, name) > 0, "a number above 0")
+        for name in ("learning_rate", "margin"):
+            _check(name, getattr(self, name), getattr(self, name) < inf, "a finite number")
+        _check("seed", self.seed, -(2**63) <= self.seed < 2**63, "an integer of 64 bits")
         _check("warmup_epochs", self.warmup_epochs, self.warmup_epochs >= 0, "at least 0")
 
     def hardest_in(self, epoch: int) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from sgraf_deploy.engines.torch.memory import memory_errors
 from sgraf_deploy.errors import DataError
 from sgraf_deploy.evaluation.recall import RecallReport, evaluate
 from sgraf_deploy.model.checkpoint import Checkpoint
@@ -69,14 +70,15 @@ def train(
 
     The same options, data, device and number of threads give the same weights. Raises DataError
     for data that fill no batch or do not fit together, and the error of `not_finite` for a loss or
-    a gradient that is not finite.
+    a gradient that is not finite; EngineMemoryError for a model or a batch that is too large.
     """
-    model = new_model(options, vocab_size, training)
-    _check_data(options, model, training, validation)
-    trainer = _Trainer(options, model.to(device), training, validation, hooks)
-    best = trainer.run(0, None)
-    for epoch in range(1, options.epochs):
-        best = trainer.run(epoch, best)
+    with memory_errors("take smaller dimensions, or a smaller --batch-size"):
+        model = new_model(options, vocab_size, training)
+        _check_data(options, model, training, validation)
+        trainer = _Trainer(options, model.to(device), training, validation, hooks)
+        best = trainer.run(0, None)
+        for epoch in range(1, options.epochs):
+            best = trainer.run(epoch, best)
     return best
 
 

@@ -381,7 +381,7 @@ def test_graphs_from_before_there_was_a_gram_matrix_are_read_but_not_mixed() -> 
     raw = manifest().to_json()
     graphs = raw["members"]["sgr"]["graphs"]["fp32"]
     assert graphs["image_encoder"]["outputs"].pop()["name"] == "region_gram"
-    error = error_of(raw, expected=None, got=naming("'region_gram'"))
+    error = error_of(raw, expected=None, got=naming("region_gram"))
     assert place(error) == "members.sgr.graphs.fp32.scorer.inputs.5"
     assert graphs["scorer"]["inputs"].pop()["name"] == "region_gram"
     assert place(error_of(raw)) == PAIR_GRAM

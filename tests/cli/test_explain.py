@@ -99,6 +99,9 @@ def test_the_page_draws_what_is_known_of_places(world: World, place: str) -> Non
     assert (read.tags["use"] > 0) == (place != "numbers")
 
 
+PAGE = ("--html", "why.html")
+
+
 @pytest.mark.parametrize(
     ("more", "error", "names"),
     [
@@ -109,8 +112,8 @@ def test_the_page_draws_what_is_known_of_places(world: World, place: str) -> Non
         (("--grid", "2x2"), InputError, ("--grid",)),
         (("--caption", " "), DataError, ()),
         (("--split", "test"), DataError, ("test",)),
-        (("--picture", "none.jpg", "--grid", f"1x{SGR.regions}"), DataError, ("none.jpg",)),
-        (("--picture", "a.jpg", "--picture", "b.jpg"), InputError, ("--picture",)),
+        ((*PAGE, "--picture", "none.jpg", "--grid", f"1x{SGR.regions}"), DataError, ("none.jpg",)),
+        ((*PAGE, "--picture", "a.jpg", "--picture", "b.jpg"), InputError, ("--picture",)),
         (("--html", "no/folder/it.html"), InputError, ("--html",)),
     ],
 )
@@ -124,6 +127,6 @@ def test_what_is_wrong_is_named(
 
 
 def test_a_picture_without_places_is_refused(world: World) -> None:
-    result = run(*arguments(world, "--picture", world.write("picture.png", PNG)))
+    result = run(*arguments(world, *PAGE, "--picture", world.write("picture.png", PNG)))
 
     refused_line(result, InputError, "--picture", expected=naming("--grid"), hint=naming("--grid"))

@@ -93,6 +93,19 @@ def test_output_to_a_full_disk_is_one_line(world: World, arguments: list[str]) -
     assert finished.returncode == 2
 
 
+@pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(
+    ("command", "code"), [("inspect none.sgraf", 2), ("inspect --nothing", 2), ("gallery none", 2)]
+)
+def test_an_error_that_cannot_be_printed_keeps_its_exit_code(
+    world: World, command: str, code: int
+) -> None:
+    with FULL.open("w") as full:
+        finished = start(*command.split(), stderr=full)
+
+    assert finished.returncode == code
+
+
 @pytest.mark.parametrize("command", ["bench scaling --help", "verify BUNDLE"])
 def test_a_terminal_without_a_character_shows_its_number(world: World, command: str) -> None:
     words = [world.bundle if word == "BUNDLE" else word for word in command.split()]

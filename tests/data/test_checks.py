@@ -19,6 +19,7 @@ from sgraf_deploy.data.checks import (
     check_split,
     member_findings,
     region_findings,
+    special_word_findings,
     vocabulary_findings,
     word_findings,
 )
@@ -302,3 +303,17 @@ def test_real_captions_are_innocent(shared: Path, name: str) -> None:
         ["unknown-captions"],
     )
     assert stats.unknown_rate < 0.02
+
+
+@pytest.mark.parametrize(
+    ("words", "codes_"),
+    [
+        ((*SPECIAL_WORDS, "a"), []),
+        (("a", *SPECIAL_WORDS), ["special-words"]),
+        ((*SPECIAL_WORDS[1:], SPECIAL_WORDS[0]), ["special-words"]),
+    ],
+)
+def test_special_words_with_other_ids_are_warned_of(
+    words: tuple[str, ...], codes_: list[str]
+) -> None:
+    assert codes(special_word_findings(Path("v.json"), Vocabulary(words))) == codes_

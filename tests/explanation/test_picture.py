@@ -7,9 +7,10 @@ from base64 import b64decode
 from pathlib import Path
 
 import pytest
-from support.refusals import ANY, refused
+from support.refusals import ANY, naming, refused
 
 from sgraf_deploy.errors import DataError
+from sgraf_deploy.explanation import picture
 from sgraf_deploy.explanation.picture import read_picture
 
 
@@ -87,3 +88,16 @@ def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes) -> None:
 def test_a_picture_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with refused(DataError, got=ANY):
         read_picture(tmp_path / "none.jpg")
+
+
+def test_a_picture_that_is_too_large_is_refused_and_not_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "picture"
+    path.write_bytes(png(640, 480))
+    size = path.stat().st_size
+    monkeypatch.setattr(picture, "MOST_BYTES", size)
+    assert read_picture(path).width == 640
+    monkeypatch.setattr(picture, "MOST_BYTES", size - 1)
+    with refused(DataError, path, expected=naming(size - 1), got=ANY, hint=ANY):
+        read_picture(path)

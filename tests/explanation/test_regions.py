@@ -77,7 +77,34 @@ def test_boxes_that_do_not_fit_are_refused(tmp_path: Path, wrong: NDArray[Any]) 
         boxes_of(stored(tmp_path, wrong), 0, (2, 3), (30, 40))
 
 
-@pytest.mark.parametrize("content", [b"", b"nothing", b"\x93NUMPY\x01\x00"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
+def test_boxes_that_are_not_finite_are_refused_without_a_picture_too(
+    tmp_path: Path, value: float
+) -> None:
+    boxes = np.arange(24, dtype=np.float64).reshape(2, 3, 4)
+    boxes[1, 2, 3] = value
+    path = stored(tmp_path, boxes)
+    assert boxes_of(path, 0, (2, 3)).boxes is not None
+    with refused(DataError, path, "image 1", "region 2", expected=ANY, got=boxes[1, 2].tolist()):
+        boxes_of(path, 1, (2, 3))
+
+
+def header(text: str) -> bytes:
+    """A .npy file of version 1.0 with this header and no data."""
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"nothing", b"\x93NUMPY\x01\x00", b"PK\x03\x04nothing", b"\x80\x04N."),
+        header("((("),
+        header(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({10**40}, 3, 4)}}"),
+        header("{'descr': '<f3', 'fortran_order': False, 'shape': (2, 3, 4)}"),
+        header("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3, 4)}"),
+    ],
+    ids=["empty", "text", "cut", "zip", "pickle", "syntax", "huge", "dtype", "no-data"],
+)
 def test_a_file_that_holds_no_boxes_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "dev_boxes.npy"
     path.write_bytes(content)

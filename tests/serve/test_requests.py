@@ -44,6 +44,7 @@ def refusal(server: Server, body: Any, settings: Settings | None = None) -> http
 ID = {"image_id": "photo1.jpg"}
 REGIONS_SENT = regions_of(REGIONS[1])
 HALF = regions_of(REGIONS[1].astype(np.float16))
+TOO_LARGE = regions_of(np.full_like(REGIONS[1], np.finfo(np.float32).max))
 
 
 @pytest.mark.parametrize("query", [CAPTION, {"text": CAPTION}], ids=["string", "object"])
@@ -142,6 +143,7 @@ def test_an_empty_prefix_is_for_documents_alone(server: Server) -> None:
         ({"query": ID, "documents": ["a cat", " "]}, "invalid_caption", "documents[1]"),
         ({"query": ID, "documents": ["dog " * 600]}, "invalid_caption", "documents[0]"),
         ({"query": ID, "texts": ["a", "dog " * 600]}, "invalid_caption", "texts[1]"),
+        ({"query": CAPTION, "documents": [NAMED[0], TOO_LARGE]}, "invalid_regions", "documents[1]"),
         ({**GOOD, "top_n": -1}, "invalid_field", "top_n"),
         ({**GOOD, "top_n": "3"}, "invalid_field", "top_n"),
         ({**GOOD, "top_n": True}, "invalid_field", "top_n"),

@@ -209,7 +209,7 @@ def test_a_port_that_is_taken_is_refused() -> None:
             listen(ServerOptions(port=port))
 
 
-@pytest.mark.parametrize("host", ["", "no such name"])
+@pytest.mark.parametrize("host", ["", "no such name", "a" * 70, "a..b"])
 def test_a_name_without_an_address_is_refused(host: str) -> None:
     with refused(InputError, repr(host)):
         is_loopback(host)

@@ -11,9 +11,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from support.closeness import assert_close, logits_depth
-from support.refusals import holds, naming, refused
+from support.refusals import ANY, holds, naming, refused
 
-from sgraf_deploy.errors import DataError, InputError
+from sgraf_deploy.errors import DataError, EngineMemoryError, InputError
 from sgraf_deploy.evaluation.recall import evaluate
 from sgraf_deploy.model import reference
 from sgraf_deploy.model.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
@@ -162,11 +162,20 @@ def test_regions_of_other_shapes_are_refused(data: tuple[TrainingData, TrainingD
         train(SMALL, 4 + THINGS, data[0], other)
 
 
+def test_a_model_that_does_not_fit_into_memory_says_so(
+    data: tuple[TrainingData, TrainingData],
+) -> None:
+    huge = replace(SMALL, model=replace(SMALL.model, embed=10**11))
+    with refused(EngineMemoryError, got=ANY, hint="--batch-size"):
+        train(huge, 4 + THINGS, *data)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
         *(("epochs", 0), ("batch_size", 1), ("lr_update", 0), ("learning_rate", 0.0)),
         *(("margin", -0.1), ("grad_clip", float("nan")), ("warmup_epochs", -1)),
+        *(("learning_rate", float("inf")), ("margin", float("inf")), ("seed", 2**63)),
     ],
 )
 def test_a_schedule_that_makes_no_training_is_refused(field: str, value: float) -> None:

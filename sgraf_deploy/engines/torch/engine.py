@@ -25,9 +25,10 @@ from sgraf_deploy.engines.base import CACHED_TILES, Engine, Graph, TileAdvice, g
 from sgraf_deploy.engines.buffers import HOST, Array, BufferKind, Extremes, Sizes, host_extremes
 from sgraf_deploy.engines.ranks import RankCounter, Thresholds
 from sgraf_deploy.engines.torch.members import member_weights
+from sgraf_deploy.engines.torch.memory import memory_errors
 from sgraf_deploy.engines.torch.ranks import TorchRankCounter
 from sgraf_deploy.engines.torch.transfer import download, upload
-from sgraf_deploy.errors import EngineMemoryError, InputError, UnavailableError
+from sgraf_deploy.errors import InputError, UnavailableError
 from sgraf_deploy.model.exact import exactly
 from sgraf_deploy.model.folded import Encoded
 from sgraf_deploy.model.folding import fold
@@ -63,14 +64,8 @@ class TorchGraph(Graph):
         self, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor], sizes: Sizes
     ) -> dict[str, Tensor]:
         arguments = [inputs[spec.name] for spec in self.signature.inputs]
-        try:
+        with memory_errors():
             results = self._function(*arguments)
-        except (torch.cuda.OutOfMemoryError, MemoryError) as error:
-            raise EngineMemoryError("PyTorch ran out of memory", got=error) from error
-        except RuntimeError as error:
-            if "DefaultCPUAllocator" not in str(error):
-                raise
-            raise EngineMemoryError("PyTorch ran out of memory", got=error) from error
         # The encoder also makes a Gram matrix, which older bundles have no output for.
         return self._named(results[: len(self.signature.outputs)], outputs)
 
