@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeVar
 
 import click
 
-from sgraf_deploy.cli.option_types import THREADS
-from sgraf_deploy.cli.option_types import byte_count as byte_count
+from sgraf_deploy.cli.option_types import THREADS, byte_count
 from sgraf_deploy.cli.terminal import echo, progress_bars, streams, warn
 from sgraf_deploy.config import CAPTIONS_PER_IMAGE, PRECISIONS, Precision
 from sgraf_deploy.data.bound import MAX_WORDS

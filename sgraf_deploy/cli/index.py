@@ -14,7 +14,6 @@ from sgraf_deploy.cli.common import (
     CAPTION_COUNT,
     LIMIT_IMAGES,
     PATH,
-    byte_count,
     count,
     describe_scorer,
     load_scorer,
@@ -22,6 +21,7 @@ from sgraf_deploy.cli.common import (
     scorer_options,
     show_finding,
 )
+from sgraf_deploy.cli.option_types import byte_count
 from sgraf_deploy.cli.photos import PHOTOS, LeftOut, check_on_error, on_error_option, photo_items
 from sgraf_deploy.cli.ray_options import (
     ACTORS,
