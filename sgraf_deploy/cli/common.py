@@ -216,8 +216,12 @@ def image_row(split: PrecompSplit, name: str, option: str) -> int:
     """The row of an image; a name goes before a number that is also one."""
     from sgraf_deploy.errors import InputError
 
-    if split.ids is not None and name in split.ids:
-        return split.ids.index(name)
+    named = [] if split.ids is None else [row for row, id_ in enumerate(split.ids) if id_ == name]
+    if len(named) > 1:
+        got = f"{name}, which {len(named)} of them have: rows {named[0]}, {named[1]}, …"
+        raise InputError(option, expected="a name that one image has, or a row", got=got)
+    if named:
+        return named[0]
     if re.fullmatch("[0-9]{1,18}", name) and int(name) < split.images:
         return int(name)
     names = "a name in its ids, or " if split.ids else ""

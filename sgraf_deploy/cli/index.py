@@ -15,7 +15,6 @@ from sgraf_deploy.cli.common import (
     CAPTION_COUNT,
     LIMIT_IMAGES,
     PATH,
-    byte_count,
     count,
     describe_scorer,
     gathered,
@@ -24,6 +23,7 @@ from sgraf_deploy.cli.common import (
     scorer_options,
     show_finding,
 )
+from sgraf_deploy.cli.option_types import byte_count
 from sgraf_deploy.cli.photos import (
     MAX_PIXELS_OPTION,
     PHOTOS,

@@ -8,6 +8,7 @@ from typing import Literal
 
 Code = Literal[
     "vocabulary-name",
+    "special-words",
     "members-of-other-data",
     "unknown-words",
     "unknown-captions",

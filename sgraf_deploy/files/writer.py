@@ -210,20 +210,16 @@ def check_file(
     named = f"{what} {os.fspath(path)}"
     with os_errors(named, error):
         try:
-            target = Path(os.path.realpath(path))
-            mode = os.stat(path).st_mode
-        except (FileNotFoundError, NotADirectoryError):
-            if target.parent.is_dir():
-                mode = None
-            else:
-                raise error(
-                    f"{named} cannot be written",
-                    expected="a file in a folder that exists",
-                    got=f"no folder {parent_of(path, target)}",
-                    hint="create it first",
-                ) from None
+            target, mode = Path(os.path.realpath(path)), _mode_of(path)
         except ValueError as caught:
             raise error(f"{what} {os.fspath(path)!r} cannot be written", got=caught) from caught
+        if mode is None and not target.parent.is_dir():
+            raise error(
+                f"{named} cannot be written",
+                expected="a file in a folder that exists",
+                got=f"no folder {parent_of(path, target)}",
+                hint="create it first",
+            )
     if mode is not None and not stat.S_ISREG(mode):
         got, hint = kind_of(mode), "choose another name"
         raise error(f"{named} cannot be written", expected="a file", got=got, hint=hint)
@@ -237,6 +233,14 @@ def check_file(
                 hint="check its permissions or choose another name",
             )
     return target, None if mode is None else mode & 0o777
+
+
+def _mode_of(path: PathLike) -> int | None:
+    """The `st_mode` of what is at a path, links followed; None for nothing."""
+    try:
+        return os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 @contextmanager

@@ -41,7 +41,7 @@ class Environment:
         self._folder = folder
         if not create and not path.stat().st_size:
             raise _cut_off(path, folder, "a file with records", 0)  # LMDB would make a new one
-        with translated(folder):
+        with translated(folder, lock=None if writable else lock_file(path)):
             self._env: Any = lmdb.open(
                 _name(path),
                 map_size=max_size + -max_size % _GRAIN,

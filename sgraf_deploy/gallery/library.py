@@ -5,6 +5,7 @@ The only module that imports them, and inside functions.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,12 +48,20 @@ def check_installed() -> None:
 
 
 @contextmanager
-def translated(path: Path) -> Iterator[None]:
-    """Turn an error of LMDB about the gallery at `path` into a DataError."""
+def translated(path: Path, *, lock: Path | None = None) -> Iterator[None]:
+    """Turn an error of LMDB about the gallery at `path` into a DataError.
+
+    `lock` is the lock file of one that is opened to be read alone, which readers write, too.
+    """
     lmdb = store_library()
     try:
         yield
     except lmdb.Error as error:
+        if lock is not None and isinstance(error, lmdb.ReadonlyError):
+            expected = f"permission to read, and to write {lock.name}, in which readers are noted"
+            hint = f"give it to this user, for example: chmod a+w {shlex.quote(str(lock))}"
+            what = f"gallery {path} cannot be read"
+            raise DataError(what, expected=expected, got=error, hint=hint) from error
         raise _refusal(path, error) from error
 
 

@@ -17,7 +17,7 @@ from sgraf_deploy.engines.base import Engine, EngineOptions
 from sgraf_deploy.engines.ensemble import Logits, ensemble_logits, similarities
 from sgraf_deploy.engines.machine import Machine
 from sgraf_deploy.engines.native.instructions import VARIABLE as ISA
-from sgraf_deploy.engines.policy import AUTO, Choice, choose
+from sgraf_deploy.engines.policy import AUTO, Choice, Request, choose
 from sgraf_deploy.engines.ranks import RankCounts
 from sgraf_deploy.engines.registry import open_engine
 from sgraf_deploy.gate.engines import gate_engine
@@ -84,8 +84,7 @@ def load(  # noqa: PLR0913  # what it takes is the public face of a dozen module
     wanted = merge_options(options, device=device, threads=threads)
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     request = request_of(engine, precision, wanted.device)
-    choice = choose(request, Machine(opened, wanted))
-    running = _open(opened, choice, wanted, request.engine)
+    running, choice = _open(opened, request, wanted)
     return Scorer(
         opened,
         running,
@@ -98,9 +97,10 @@ def load(  # noqa: PLR0913  # what it takes is the public face of a dozen module
     )
 
 
-def _open(bundle: Bundle, choice: Choice, options: EngineOptions, asked: str) -> Engine:
-    """Open the chosen engine and all graphs; compare plans that were never compared before."""
-    _say(asked, choice, bundle)
+def _open(bundle: Bundle, request: Request, options: EngineOptions) -> tuple[Engine, Choice]:
+    """Choose an engine and open all graphs; compare plans that were never compared before."""
+    choice = choose(request, Machine(bundle, options))
+    _say(request.engine, choice, bundle)
     options = replace(options, device=choice.device)
     running = open_engine(choice.engine, bundle, choice.precision, options)
     try:
@@ -113,7 +113,7 @@ def _open(bundle: Bundle, choice: Choice, options: EngineOptions, asked: str) ->
     except BaseException:
         running.close()
         raise
-    return running
+    return running, choice
 
 
 def _say(asked: str, choice: Choice, bundle: Bundle) -> None:

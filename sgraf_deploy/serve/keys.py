@@ -10,6 +10,7 @@ digest: `openssl rand -hex 32` makes such a key.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import hmac
 import re
@@ -98,7 +99,8 @@ def _read(path: Path) -> tuple[Key, ...]:
     if len(text) > MOST_BYTES:
         raise InputError(f"keys {path}", expected=f"at most {MOST_BYTES} bytes", got="more")
     keys: dict[str, Key] = {}
-    for number, line in enumerate(text.decode("utf-8", "replace").splitlines(), start=1):
+    lines = text.removeprefix(codecs.BOM_UTF8).decode("utf-8", "replace").splitlines()
+    for number, line in enumerate(lines, start=1):
         stripped = line.partition("#")[0].strip()
         if stripped:
             key = _key(stripped, f"keys {path}, line {number}")

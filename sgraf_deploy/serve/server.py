@@ -154,8 +154,9 @@ def _config(app: App, options: ServerOptions) -> uvicorn.Config:
     try:
         config.load()
     except (OSError, ssl.SSLError) as error:
+        key = "" if options.private_key is None else f", private key {options.private_key}"
         raise InputError(
-            f"certificate {options.certificate}, private key {options.private_key}",
+            f"certificate {options.certificate}{key}",
             expected="a certificate in PEM and its key",
             got=error.strerror or type(error).__name__,
         ) from error

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 import pytest
-from support.cli_world import World, run
+from support.cli_world import IMAGES, World, run
 from support.refusals import ANY, check_error, naming, refused
 
 from sgraf_deploy import cli
@@ -72,7 +72,7 @@ def test_threads_are_bounded_everywhere() -> None:
     assert len(found) > 5
     assert all(each.type is THREADS for each in found)
     with pytest.raises(click.BadParameter):
-        THREADS.convert(str(MOST_THREADS + 1), OPTION, CONTEXT)
+        THREADS.convert(MOST_THREADS + 1, OPTION, CONTEXT)
 
 
 @pytest.mark.parametrize("row", ["9" * 5000, "٣", "²", "1_0", "6"])
@@ -120,3 +120,13 @@ def test_a_picture_needs_the_page_that_it_is_for(world: World) -> None:
     found = run("explain", world.bundle, *asked, "--picture", "photo.jpg")
     assert found.error is not None
     check_error(found.error, "--picture", expected=naming("--html"))
+
+
+def test_a_name_that_several_images_have_is_refused(world: World) -> None:
+    data = world.precomp()
+    (data / "dev_ids.txt").write_text("a\nb\n" + "twice\n" * (IMAGES - 2), encoding="utf-8")
+    asked = ("rerank", world.bundle, "--data", data, "--split", "dev", "--image")
+    assert run(*asked, "b").exit_code == 0
+    found = run(*asked, "twice")
+    assert found.error is not None
+    check_error(found.error, "--image", got=naming("twice", 2, 3))

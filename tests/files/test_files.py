@@ -330,6 +330,17 @@ def test_a_path_that_is_none_is_refused(tmp_path: Path) -> None:
         write_file(tmp_path / "a\0b", b"new")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps a folder that a process is in")
+def test_a_working_folder_that_is_gone_is_an_error_of_the_file(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    with chdir(gone):
+        gone.rmdir()
+        with refused(InputError, "report.json", got=os.strerror(errno.ENOENT)):
+            check_file("report.json")
+        os.chdir(tmp_path)
+
+
 def test_text_that_is_no_unicode_is_refused(target: Path) -> None:
     with refused(InputError, target) as found:
         write_file(target, "\udcff")

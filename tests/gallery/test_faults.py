@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 from gallery.conftest import Make
 from support.galleries import IDS, LAST, ask, batch_of, hear, run, start, versions
-from support.refusals import naming, refused
+from support.refusals import ANY, naming, refused
 
 from sgraf_deploy.errors import DataError, InputError
 from sgraf_deploy.gallery import Details, Gallery, environment, library
@@ -254,3 +255,27 @@ def test_a_forked_process_opens_its_own(make: Make) -> None:
     assert gallery.ids() == [*IDS, "forked"]
     gallery.write(batch_of(gallery.header, ["parent"]))
     assert len(gallery) == len(IDS) + 2
+
+
+def test_a_reader_who_may_not_write_the_lock_is_told_of_it(make: Make) -> None:
+    gallery = make()
+    lmdb = library.store_library()
+    lock = environment.lock_file(gallery.path / gallery.header.data)
+    with (
+        refused(DataError, gallery.path, expected=naming(lock.name), got=ANY, hint=str(lock)),
+        library.translated(gallery.path, lock=lock),
+    ):
+        raise lmdb.ReadonlyError("Permission denied")
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are Unicode there")
+def test_a_gallery_may_lie_in_a_folder_whose_name_is_no_unicode(make: Make) -> None:
+    gallery = make()
+    gallery.write(batch_of(gallery.header, IDS))
+    ids = gallery.ids()
+    gallery.close()
+    path = gallery.path.rename(gallery.path.with_name(os.fsdecode(b"g\xff")))
+    with Gallery.open(path) as moved:
+        assert moved.ids() == ids
+        moved.compact()
+        assert moved.ids() == ids

@@ -27,7 +27,6 @@ import sgraf_deploy
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.config import Precision
 from sgraf_deploy.engines.base import LARGEST_TILES
-from sgraf_deploy.engines.native.instructions import VARIABLE
 from sgraf_deploy.engines.registry import ENGINES, EngineEntry
 from sgraf_deploy.errors import BundleError, InputError, SgrafDeployError
 from sgraf_deploy.runtime import EngineOptions, Scorer, TileShape, load
@@ -387,22 +386,3 @@ def test_an_error_in_one_thread_is_its_own(scorer: Scorer, regions: NDArray[np.f
     assert np.array_equal(found[0], found[2])
     check_error(found[1], 0, got="''")
     check_error(found[3], 0, got=99)
-
-
-@pytest.mark.parametrize("precision", [None, "fp32"])
-def test_an_engine_may_name_its_precision(bundle: Bundle, precision: Any) -> None:
-    with load(bundle, "ort:fp32", precision) as scorer:
-        assert (scorer.engine_name, scorer.executed) == ("ort", "fp32")
-
-
-def test_auto_says_that_it_does_not_take_the_engine_that_a_variable_is_for(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setenv(VARIABLE, "sse9")
-    with load(bundle) as scorer:
-        assert scorer.engine_name == "ort"
-    (told,) = [each for each in caplog.records if each.levelname == "WARNING"]
-    assert VARIABLE in told.getMessage()
-    caplog.clear()
-    with load(bundle, "ort"):
-        assert not caplog.records

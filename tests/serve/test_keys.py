@@ -185,3 +185,9 @@ def test_neither_keys_nor_payloads_are_logged(
     logged = "\n".join(record.getMessage() for record in ours)
     for name in (READER, WRITER, "secret", hash_key(READER)):
         assert name not in logged
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_bytes(f"\ufeffone read {hash_key('a')}\r\ntwo write {hash_key('b')}\r\n".encode())
+    assert len(Keys(path)) == 2
