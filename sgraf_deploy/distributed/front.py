@@ -27,6 +27,9 @@ ATTEMPTS = 2
 call that ends whatever takes it must not end them all."""
 AGAIN_S = 0.1
 """Seconds after which a replica is looked for again."""
+TRIES = 4
+"""Into how many tries `down_s` is cut where no replica takes a call: if one that hangs is given it
+first, another is asked next."""
 DETAILS_S = 30.0
 """Seconds in which a shard tells what is kept beside an image."""
 
@@ -63,8 +66,9 @@ class Shard(Protocol):
 class Patience:
     """How long replicas are looked for.
 
-    What a replica took and ended with is sent to one more. Where none is there, one is looked for
-    until `down_s` seconds are over, as one may just be starting. What is refused is not sent again.
+    What a replica took and ended with is sent to one more. Where none takes it, one is looked for
+    until `down_s` seconds are over, as one may hang and another just be starting. What is refused
+    is not sent again.
     """
 
     down_s: float
@@ -109,7 +113,7 @@ class Patience:
                 raise TimeoutError
             try:
                 async with asyncio.timeout(left):
-                    return await act(left, min(left, max(down - now, 0.0)))
+                    return await act(left, min(max(down - now, 0.0), self.down_s / TRIES))
             except NoReplicaError as error:
                 if self.clock() + AGAIN_S > down:
                     raise _down(shard) from error

@@ -126,6 +126,20 @@ def test_a_replica_that_is_not_there_yet_is_waited_for(waits: bool) -> None:
     assert len(shard.asked) == 1
 
 
+def test_a_call_that_a_replica_hangs_before_taking_is_given_to_another() -> None:
+    class Hanging(FakeShard):
+        async def _taken(self, taken_s: float) -> None:
+            if not self.happens:
+                return
+            self.happens.clear()
+            await asyncio.sleep(taken_s)
+            raise NoReplicaError
+
+    shard = Hanging(NoReplicaError())
+    assert len(submit([shard], timeout_s=2.0).items) == CALL.pairs
+    assert len(shard.asked) == 1
+
+
 @pytest.mark.parametrize("waits", [True, False], ids=["waits for it", "refuses at once"])
 def test_a_shard_without_a_replica_is_down_after_a_while_and_no_later(waits: bool) -> None:
     shard = FakeShard(there_s=5.5, waits=waits)
