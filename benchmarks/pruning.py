@@ -1,10 +1,11 @@
 """Members that are left out against every member's every pair: seconds, interleaved in one run.
 
-Whole evaluations of the ensemble's ranks (encoding included), and short lists of one query after
-the other. At the paper's dimensions there are no trained checkpoints: two random ones of these
-dimensions do all of their work, and each logit that they compute is then replaced by the one that
-the Flickr8k checkpoints give to the pair of the same image and caption, so that logits are spread
-as theirs. Its captions have 8 to 20 words. Results are compared in the first round: they are equal.
+Whole evaluations of the ensemble's ranks (encoding included); short lists of one query after the
+other; and those of all images and captions at once, as `score` finds them. At the paper's
+dimensions there are no trained checkpoints: two random ones of these dimensions do all of their
+work, and each logit that they compute is then replaced by the one that the Flickr8k checkpoints
+give to the pair of the same image and caption, so that logits are spread as theirs. Its captions
+have 8 to 20 words. Results are compared in the first round: they are equal.
 
     python benchmarks/pruning.py --f8k f8k.sgraf --data f8k_precomp \
         --json benchmarks/results/pruning.json
@@ -41,7 +42,8 @@ from sgraf_deploy.runtime.tiles import TileLimits
 from sgraf_deploy.versions import tool_versions
 
 BOUNDS = {"eval f8k": 1.5, "eval paper": 1.5, "best 5 f8k": 1.8, "best 10 demo": 0.97}
-"""At least so many times as fast."""
+"""At least so many times as fast. Lists of all have no bound: what they gain has to be above the
+k-th best of both an image and a caption."""
 
 QUERIES = 20
 PER_IMAGE = 5
@@ -76,6 +78,8 @@ def main(
             "eval paper": _at_papers_size(bundle, part, Path(folder), rounds),
             "best 5 f8k": _lists(bundle, split, 5, rounds),
             "best 10 demo": _lists(demo, demo_split(), 10, rounds),
+            "best 10 of all f8k": _all_lists(bundle, split, 10, rounds),
+            "best 10 of all demo": _all_lists(demo, demo_split(), 10, rounds),
         }
     report = {
         "command": f"python benchmarks/pruning.py --images {split.images} "
@@ -88,7 +92,9 @@ def main(
         "rounds": rounds,
         "bounds": BOUNDS,
         "cases": found,
-        "missed": [name for name, case in found.items() if case["times_as_fast"] < BOUNDS[name]],
+        "missed": [
+            name for name, case in found.items() if case["times_as_fast"] < BOUNDS.get(name, 0)
+        ],
     }
     click.echo(json.dumps(report, indent=1))
     if json_file is not None:
@@ -117,12 +123,29 @@ def _lists(bundle: Bundle, split: PrecompSplit, k: int, rounds: int) -> dict[str
         found = [scorer.rerank(caption, images, k) for caption in captions]
         return [(each.indices.tolist(), each.logits.tolist()) for each in found]
 
-    works, scorers = [], []
     places = np.linspace(0, len(split.captions) - 1, QUERIES).astype(int).tolist()
+    captions = [split.captions[place] for place in places]
+    return _encoded_once(bundle, split, captions, work, rounds)
+
+
+def _all_lists(bundle: Bundle, split: PrecompSplit, k: int, rounds: int) -> dict[str, Any]:
+    """The best k of every image and every caption at once."""
+
+    def work(scorer: Scorer, images: Any, captions: Any) -> Any:
+        return scorer.top_k_tiles(images, captions, k).digest
+
+    return _encoded_once(bundle, split, list(split.captions), work, rounds)
+
+
+def _encoded_once(
+    bundle: Bundle, split: PrecompSplit, texts: list[str], work: Callable[..., Any], rounds: int
+) -> dict[str, Any]:
+    """Compare work on images and captions, without encoding them."""
+    works, scorers = [], []
     for prune in (True, False):
         scorer = load(bundle, engine="native", prune=prune)
         images = scorer.encode_images(np.asarray(split.regions))
-        captions = scorer.encode_captions([split.captions[place] for place in places])
+        captions = scorer.encode_captions(texts)
         scorers.append(scorer)
         works.append(partial(work, scorer, images, captions))
     found = _compare(scorers[0], *works, rounds)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from support.parts import check_ranks
+from support.parts import assert_best, check_ranks
 
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.data.precomp import PrecompSplit, open_precomp
@@ -19,6 +19,7 @@ from sgraf_deploy.runtime import (
     EncodedCaptions,
     EncodedImages,
     PartialRanks,
+    PartialTopK,
     RerankCall,
     RerankResult,
     Scorer,
@@ -93,6 +94,22 @@ def check_best(found: RerankResult, logits: NDArray[np.float32], k: int) -> None
     indices, best = best_of(logits, k)
     np.testing.assert_array_equal(found.indices, indices)
     np.testing.assert_array_equal(found.logits.view(np.int32), best.view(np.int32))
+
+
+@pytest.mark.parametrize(("k", "parts"), [(1, 1), (10, 7), (100, 1)])
+def test_the_best_of_all_are_those_of_the_matrix(world: World, k: int, parts: int) -> None:
+    scorer, sides = world.scorer, (world.images, world.captions)
+    found = PartialTopK.merge(
+        [
+            scorer.top_k_tiles(*sides, k, tiles, tiling=scorer.tiling(*sides))
+            for tiles in reversed(scorer.tiling(*sides).split(parts))
+        ]
+    )
+    assert_best(found.result()["image_to_text"], world.logits, k)
+    assert_best(found.result()["text_to_image"], world.logits.T, k)
+    assert found.scored["saf"] == world.logits.size
+    if k == 1 and parts == 1:
+        assert found.scored["sgr"] < 0.4 * world.logits.size
 
 
 @pytest.mark.parametrize("k", [1, 5, 10, 100])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,7 @@ from sgraf_deploy.cli.ray_options import (
     sharing_options,
     show_progressed,
 )
+from sgraf_deploy.cli.shares import shares_line
 from sgraf_deploy.cli.terminal import duration, echo, progress_bars, table
 
 if TYPE_CHECKING:
@@ -306,7 +307,8 @@ def _lines(result: Evaluation) -> Iterator[str]:
         f"{_took(result.seconds['score'], pairs)}"
     )
     if others:
-        yield shares_line(run["scored_share"], result.reports)
+        line = shares_line(run["scored_share"], f"change a rank of {next(iter(result.reports))}")
+        yield f"{line}, as its own ranks need" if len(result.reports) > 1 else line
     yield ""
     ties = {
         "last": "a tied ground truth ranks last",
@@ -328,17 +330,6 @@ def _lines(result: Evaluation) -> Iterator[str]:
     ]
     queries = run["images"] + run["captions"]
     yield f"queries with a tied ground truth, of {queries:,}: {', '.join(tied)}"
-
-
-def shares_line(shares: dict[str, float], reports: Collection[str]) -> str:
-    """Which share of the pairs each member scored, and why."""
-    if min(shares.values()) < 1.0:
-        falling = sorted(shares.items(), key=lambda each: -each[1])
-        each = ", ".join(f"{name.upper()} {share:.1%}" for name, share in falling)
-        return f"pairs scored: {each}; the others cannot change a rank of {next(iter(reports))}"
-    if len(reports) > 1:
-        return "every member scored every pair, as its own ranks need"
-    return "every member scored every pair"
 
 
 def _took(seconds: float | None, pairs: int | None = None) -> str:

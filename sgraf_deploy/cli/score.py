@@ -9,6 +9,7 @@ import click
 
 from sgraf_deploy.cli.common import (
     BUNDLE,
+    NO_PRUNE,
     PATH,
     check_result_file,
     count,
@@ -26,14 +27,14 @@ from sgraf_deploy.cli.ray_options import (
     sharing_options,
     show_progressed,
 )
+from sgraf_deploy.cli.shares import shares_line
 from sgraf_deploy.cli.terminal import echo, progress_bars
 
 if TYPE_CHECKING:
     from sgraf_deploy.bundle.bundle import Bundle
-    from sgraf_deploy.config import Direction
     from sgraf_deploy.data.precomp import PrecompSplit
     from sgraf_deploy.distributed.parts import Request
-    from sgraf_deploy.runtime.top_k import TopK
+    from sgraf_deploy.runtime.top_k import PartialTopK
 
 
 @click.command(short_help="Write the best candidates of every query of a split to a file.")
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
 )
 @sharing_options
 @scorer_options
+@NO_PRUNE
 @gathered(SharingOptions, "sharing")
 def score(
     *,
@@ -83,13 +85,15 @@ def score(
 ) -> None:
     """Write the best K candidates of every query of a split to a file.
 
-    All pairs are scored, tile by tile, and no matrix is held. Equal candidates are in the order of
-    the split. Images have the names in SPLIT_ids.txt, or else their rows, counted from 0; captions
-    have the numbers of their lines, counted from 1.
+    Pairs are scored tile by tile, and no matrix is held. Costly members of an ensemble are left out
+    of pairs that cannot be among the best K of their image or of their caption. Equal candidates
+    are in the order of the split. Images have the names in SPLIT_ids.txt, or else their rows,
+    counted from 0; captions have the numbers of their lines, counted from 1.
     """
     from sgraf_deploy.bundle.bundle import Bundle
     from sgraf_deploy.distributed.parts import Request, SplitSource
     from sgraf_deploy.evaluation.candidates import DIRECTIONS, Candidates, check_format
+    from sgraf_deploy.evaluation.evaluate import scored_shares
     from sgraf_deploy.gallery.splits import given_ids, image_ids
 
     wanted = DIRECTIONS if direction == "both" else (direction,)
@@ -109,14 +113,17 @@ def score(
         settings = scorer_settings(sharing, **scorer_arguments)
         request = Request(bundle_address(bundle), source.absolute(), settings, k)
         found = _shared(sharing, request)
-    best = {each: found[each] for each in wanted}
+    if len(found.scored) > 1:
+        echo(shares_line(scored_shares(found.scored), f"be among the best {k}"))
+    every = found.result()
+    best = {each: every[each] for each in wanted}
     Candidates(best, images, captions).write(output)
     echo(f"wrote {output}")
 
 
 def _here(
     bundle: Bundle, split: PrecompSplit, k: int, scorer_arguments: dict[str, Any]
-) -> dict[Direction, TopK]:
+) -> PartialTopK:
     from sgraf_deploy.evaluation.candidates import best_candidates
 
     with load_scorer(bundle, **scorer_arguments) as scorer, progress_bars() as bars:
@@ -124,7 +131,7 @@ def _here(
         return best_candidates(scorer, split, k, stage=bars, tell=show_finding)
 
 
-def _shared(sharing: SharingOptions, request: Request) -> dict[Direction, TopK]:
+def _shared(sharing: SharingOptions, request: Request) -> PartialTopK:
     from sgraf_deploy.distributed.offline import Hooks, find_best
 
     with sharing.open_job(request) as (runner, job), progress_bars() as bars:

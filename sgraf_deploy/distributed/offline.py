@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from sgraf_deploy.bundle.bundle import Bundle
-from sgraf_deploy.config import Direction
 from sgraf_deploy.data.findings import Tell
 from sgraf_deploy.distributed.actors import Runner
 from sgraf_deploy.distributed.parts import Job, Kind, Piece, Plan
@@ -34,7 +33,7 @@ from sgraf_deploy.evaluation.evaluate import (
 from sgraf_deploy.progress import Stage
 from sgraf_deploy.runtime.partial import PartialRanks
 from sgraf_deploy.runtime.thresholds import RankThresholds
-from sgraf_deploy.runtime.top_k import PartialTopK, TopK
+from sgraf_deploy.runtime.top_k import PartialTopK
 
 STAGES: tuple[tuple[str, tuple[Kind, ...]], ...] = (
     ("encoding", ("images", "captions")),
@@ -132,9 +131,9 @@ def merged_ranks(job: Job) -> tuple[PartialRanks, RankThresholds]:
     return merged, RankThresholds.concatenate(truths)
 
 
-def best_candidates(job: Job) -> dict[Direction, TopK]:
+def best_candidates(job: Job) -> PartialTopK:
     """Merge the parts of a finished job that finds the best candidates; raises as `count_ranks`."""
-    return _merged(job, PartialTopK.load, PartialTopK.merge).result()
+    return _merged(job, PartialTopK.load, PartialTopK.merge)
 
 
 def _merged(job: Job, load: Callable[[Path], M], merge: Callable[[Sequence[M]], M]) -> M:
@@ -194,7 +193,7 @@ def evaluate_job(
 
 def find_best(
     runner: JobRunner, job: Job, hooks: Hooks = Hooks()
-) -> tuple[dict[Direction, TopK], Progressed]:
+) -> tuple[PartialTopK, Progressed]:
     """Find the best candidates of every query, in pieces that a runner does."""
     with job.only_driver():
         progressed = run_pieces(runner, job, hooks)

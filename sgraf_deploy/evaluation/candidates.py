@@ -21,7 +21,7 @@ from sgraf_deploy.files.disk import PathLike
 from sgraf_deploy.files.writer import staged_file
 from sgraf_deploy.progress import Stage
 from sgraf_deploy.runtime.scorer import Scorer
-from sgraf_deploy.runtime.top_k import TopK
+from sgraf_deploy.runtime.top_k import PartialTopK, TopK
 
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
@@ -36,14 +36,17 @@ def best_candidates(
     *,
     stage: Stage = lambda name: None,
     tell: Tell = lambda finding: None,
-) -> dict[Direction, TopK]:
-    """Score a split, and keep the best `k` candidates of every query; raises as `check_for`."""
+) -> PartialTopK:
+    """Score a split, and keep the best `k` candidates of every query; raises as `check_for`.
+
+    What is returned holds all tiles.
+    """
     checked = check_for(scorer.bundle, split, scorer.max_words)
     for finding in checked.findings:
         tell(finding)
     images = scorer.encode_images(split.regions, progress=stage("encoding images"))
     captions = scorer.encode_captions(checked.token_ids, progress=stage("encoding captions"))
-    return scorer.top_k_tiles(images, captions, k, progress=stage("scoring")).result()
+    return scorer.top_k_tiles(images, captions, k, progress=stage("scoring"))
 
 
 @dataclass(frozen=True, eq=False)

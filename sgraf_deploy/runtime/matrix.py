@@ -114,7 +114,7 @@ class Results:
         if any(each is not None for each in on_host):
             logits = {name: engine.fetch(buffer) for name, buffer in buffers.items()}
             for tile in logits.values():
-                _check_numbers(tile, rows.start, columns)
+                check_numbers(tile, rows.start, columns)
             if self.similarities is not None:
                 self.similarities[rows, columns] = similarities(ensemble_logits(logits))
             if self.ensemble is not None:
@@ -222,7 +222,7 @@ class WholeTiles(TileScoring):
         self.scored.add(dict.fromkeys(logits, tile.units))
 
 
-def _check_numbers(logits: Logits, first_image: int, columns: NDArray[np.integer[Any]]) -> None:
+def check_numbers(logits: Logits, first_image: int, columns: NDArray[np.integer[Any]]) -> None:
     """Raise DataError, which names the pair, for a tile with a logit that is NaN."""
     wrong = np.isnan(logits)
     if wrong.any():

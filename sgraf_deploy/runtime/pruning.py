@@ -51,18 +51,41 @@ def count_pruned(
     scorers, listed = context.graphs("scorer"), context.graphs("pair_scorer")
     inputs = context, images, captions, share, scorers, scored
     (model,) = thresholds.captions
-    _PrunedTiles(*inputs, listed, context.rests(), counter, model).run(progress)
+    _RankedTiles(*inputs, listed, context.rests(), counter, model).run(progress)
     return counter
 
 
 @dataclass(frozen=True, eq=False)
-class _PrunedTiles(TileScoring):
-    """Tiles of which each member scores the pairs that those before it left open."""
+class PrunedTiles(TileScoring):
+    """Tiles of which members score those pairs alone that are needed."""
 
     listed: Mapping[str, Graph]
     """The members' pair scorers."""
     rests: Sequence[Rest]
     """The members that come after the first, after the first two, …"""
+
+    def score_needed(
+        self, tile: Tile, name: str, texts: dict[str, Buffer], needed: NDArray[np.bool_]
+    ) -> tuple[Logits, int]:
+        """A member's logits (images, captions), 0 where they are not needed; how many it scored."""
+        if not needed.any():
+            return np.zeros(needed.shape, np.float32), 0
+        engine, inputs = self.context.engine, self.inputs(tile, name) | texts
+        if np.count_nonzero(needed) >= WHOLE * needed.size:
+            return engine.fetch(self.graphs[name].run(inputs)["logits"]), needed.size
+        logits = np.zeros(needed.shape, np.float32)
+        caption_index, image_index = (each.astype(np.int32) for each in np.nonzero(needed.T))
+        index = {"image_index": image_index, "caption_index": caption_index}
+        index = {axis: engine.put(rows) for axis, rows in index.items()}
+        listed = self.listed[name].run(inputs | index)["logits"]
+        logits[image_index, caption_index] = engine.fetch(listed)
+        return logits, len(image_index)
+
+
+@dataclass(frozen=True, eq=False)
+class _RankedTiles(PrunedTiles):
+    """Tiles of which each member scores the pairs whose ranks those before it left open."""
+
     counter: HostRankCounter
     model: str
     """The ensemble's name."""
@@ -75,7 +98,7 @@ class _PrunedTiles(TileScoring):
         found: dict[str, Logits] = {}
         scored: dict[str, int] = {}
         for name, rest in zip(self.context.by_cost, [*self.rests, None], strict=True):
-            found[name], scored[name] = self._score(tile, name, texts[name], needed)
+            found[name], scored[name] = self.score_needed(tile, name, texts[name], needed)
             check_finite(found[name], tile.first_image, columns)
             if rest is None:
                 break
@@ -86,19 +109,3 @@ class _PrunedTiles(TileScoring):
         lower[needed] = combine_logits(*(found[name][needed] for name in self.graphs))
         self.counter.count(tile.first_image, columns, {self.model: lower})
         self.scored.add(scored)
-
-    def _score(
-        self, tile: Tile, name: str, texts: dict[str, Buffer], needed: NDArray[np.bool_]
-    ) -> tuple[Logits, int]:
-        """A member's logits (images, captions), 0 where they are not needed; how many it scored."""
-        engine, inputs = self.context.engine, self.inputs(tile, name) | texts
-        if np.count_nonzero(needed) >= WHOLE * needed.size:
-            return engine.fetch(self.graphs[name].run(inputs)["logits"]), needed.size
-        logits = np.zeros(needed.shape, np.float32)
-        caption_index, image_index = (each.astype(np.int32) for each in np.nonzero(needed.T))
-        if len(image_index):
-            index = {"image_index": image_index, "caption_index": caption_index}
-            index = {axis: engine.put(rows) for axis, rows in index.items()}
-            listed = self.listed[name].run(inputs | index)["logits"]
-            logits[image_index, caption_index] = engine.fetch(listed)
-        return logits, len(image_index)

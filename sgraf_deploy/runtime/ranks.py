@@ -20,6 +20,7 @@ from sgraf_deploy.errors import InputError
 from sgraf_deploy.progress import Progress
 from sgraf_deploy.runtime import pairs
 from sgraf_deploy.runtime.arguments import check_count
+from sgraf_deploy.runtime.best_tiles import may_gain, search_best
 from sgraf_deploy.runtime.context import Context
 from sgraf_deploy.runtime.encoded import EncodedCaptions, EncodedImages
 from sgraf_deploy.runtime.matrix import Matrix, Results, score_share
@@ -131,11 +132,14 @@ def find_best(
 ) -> PartialTopK:
     """Find the best `k` candidates in some tiles, of all members combined.
 
-    Raises DataError for a logit that is NaN.
+    Raises DataError for a logit that is NaN, among those that are computed.
     """
     tiling, touched, scored = share.tiling, share.touched(), context.scored.begin()
     finder = BestFinder(touched, tiling.images, tiling.captions, k)
-    score_share(context, images, captions, Results(best=finder), share, scored, progress)
+    if context.prunes and may_gain(k, touched):
+        search_best(context, images, captions, share, scored, finder, progress)
+    else:
+        score_share(context, images, captions, Results(best=finder), share, scored, progress)
     whole = ListedWhole(**_whole(Execution.of(context), tiling), k=k)
     sides = touched.images, touched.captions
     return PartialTopK(whole, share.numbers, scored.counts(), *sides, *finder.found())

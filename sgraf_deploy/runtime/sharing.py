@@ -148,7 +148,9 @@ class Sharing(Reranking):
         """Find the best `k` captions of every image, and images of every caption, in some tiles.
 
         The best are those of all members combined, as in `rerank`; equal ones rank by their row.
-        The other arguments are those of `count_tiles`.
+        The other arguments are those of `count_tiles`. The most costly members score only the pairs
+        that can be among the best, where the engine allows that (see `load`); the result is the
+        same.
 
         Raises:
             InputError: a `k` below 1; else as `count_tiles`.

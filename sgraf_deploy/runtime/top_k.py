@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgraf_deploy.config import Direction
+from sgraf_deploy.engines.bounds import Rest
 from sgraf_deploy.engines.ensemble import Logits, similarities
 from sgraf_deploy.engines.tallies import Touched, union
 from sgraf_deploy.files.disk import PathLike
@@ -148,6 +150,41 @@ class PartialTopK(Part):
             yield name, getattr(self, name)
 
 
+@dataclass(frozen=True, eq=False)
+class LastBest:
+    """The last best candidate's logit of some queries: what others have to reach.
+
+    `by_image` (images,) and `by_caption` (captions,) float32 are those of the rising rows `images`
+    and `captions`; -inf where there are fewer than k candidates yet, or where it is not finite.
+    """
+
+    images: NDArray[np.int64]
+    captions: NDArray[np.int64]
+    by_image: Logits
+    by_caption: Logits
+
+    def reached(
+        self, first_image: int, columns: NDArray[np.int64], logits: Logits
+    ) -> NDArray[np.bool_]:
+        """Which logits (images, captions) reach their image's last best, or their caption's."""
+        rows = np.searchsorted(self.images, first_image + np.arange(len(logits)))
+        places = np.searchsorted(self.captions, columns)
+        return logits >= np.minimum(self.by_image[rows, None], self.by_caption[places])
+
+    def upper(self, rest: Rest) -> LastBest:
+        """The most that the ensemble's logits can be, if these are of the member that is known."""
+        return self._of(lambda logits: np.where(logits > -np.inf, rest.upper([logits]), logits))
+
+    def halfway(self, other: LastBest) -> LastBest:
+        """Halfway between these and others."""
+        return self._of(lambda one, two: one / 2 + two / 2, other)
+
+    def _of(self, function: Callable[..., Logits], *others: LastBest) -> LastBest:
+        sides = ("by_image", "by_caption")
+        found = (function(*(getattr(each, side) for each in (self, *others))) for side in sides)
+        return LastBest(self.images, self.captions, *found)
+
+
 class BestFinder:
     """Keeps the best candidates of the queries of some tiles; several threads may add tiles."""
 
@@ -158,16 +195,42 @@ class BestFinder:
         self._by_caption = np.full((len(self.columns), min(k, images)), _NONE)
         self._lock = threading.Lock()
 
-    def add(self, first_image: int, columns: NDArray[np.int64], logits: Logits) -> None:
-        """Take a tile's logits (images, captions): its rows are images from `first_image` on."""
+    def begin(self) -> BestFinder:
+        """Begin again, for the same queries."""
+        other = copy(self)
+        kept = self._by_image, self._by_caption
+        other._by_image, other._by_caption = (np.full_like(each, _NONE) for each in kept)
+        other._lock = threading.Lock()
+        return other
+
+    def add(
+        self,
+        first_image: int,
+        columns: NDArray[np.int64],
+        logits: Logits,
+        known: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """Take a tile's logits (images, captions): its rows are images from `first_image` on.
+
+        Only those that are `known` (images, captions) are candidates; by default all of them. A
+        pair is taken once.
+        """
         rows = first_image + np.arange(len(logits))
-        by_image = _best(_pack(logits, columns), self._by_image.shape[1])
-        by_caption = _best(_pack(logits.T, rows), self._by_caption.shape[1])
+        image_keys, caption_keys = _pack(logits, columns), _pack(logits.T, rows)
+        if known is not None:
+            image_keys[~known], caption_keys[~known.T] = _NONE, _NONE
+        by_image = _best(image_keys, self._by_image.shape[1])
+        by_caption = _best(caption_keys, self._by_caption.shape[1])
         row_places = np.searchsorted(self.rows, rows)
         column_places = np.searchsorted(self.columns, columns)
         with self._lock:
             _improve(self._by_image, row_places, by_image)
             _improve(self._by_caption, column_places, by_caption)
+
+    def last(self) -> LastBest:
+        """What others have to reach by now; no thread may add tiles meanwhile."""
+        kept = self._by_image, self._by_caption
+        return LastBest(self.rows, self.columns, *map(_last, kept))
 
     def found(self) -> tuple[Keys, Keys]:
         """The best of every image (images, k) and of every caption (captions, k), rising."""
@@ -181,9 +244,20 @@ def _pack(logits: Logits, rows: NDArray[np.int64]) -> Keys:
     return (~rising).astype(np.uint64) << _ROW_BITS | rows.astype(np.uint64)
 
 
-def _list(keys: Keys) -> TopK:
+def _logits(keys: Keys) -> Logits:
+    """The logits of candidates; NaN for none."""
     rising = ~(keys >> _ROW_BITS).astype(np.uint32)
-    logits = np.where(rising & _SIGN, rising ^ _SIGN, ~rising).view(np.float32)
+    return np.where(rising & _SIGN, rising ^ _SIGN, ~rising).view(np.float32)
+
+
+def _last(keys: Keys) -> Logits:
+    """The lowest logit of each row of keys (queries, k), -inf if it is not finite or missing."""
+    logits = _logits(keys.max(axis=1))
+    return np.where(np.isfinite(logits), logits, np.float32(-np.inf))
+
+
+def _list(keys: Keys) -> TopK:
+    logits = _logits(keys)
     indices = (keys & np.uint64(2**32 - 1)).astype(np.int64)
     return TopK(indices, logits, similarities(logits))
 

@@ -12,7 +12,7 @@ from support.cli_world import World, done, recall_rows, refused_line, run
 from support.refusals import holds, naming
 
 from sgraf_deploy.bundle.bundle import Bundle
-from sgraf_deploy.cli.evaluate import shares_line
+from sgraf_deploy.cli.shares import shares_line
 from sgraf_deploy.errors import InputError
 
 
@@ -50,7 +50,7 @@ def test_members_are_left_out_of_work_that_is_shared_out(world: World, spread: B
     assert shares == one["run"]["scored_share"]
     assert shares["sgr"] < shares["saf"] == 1.0
     assert full["run"]["scored_share"] == {"sgr": 1.0, "saf": 1.0}
-    line = shares_line(shares, ["SGRAF"])
+    line = shares_line(shares, "change a rank of SGRAF")
     assert line in stdout
     assert line in shared
     arguments = ("--data", world.data, "--split", "dev", "--engine", "native", "--job", "job")
@@ -59,11 +59,10 @@ def test_members_are_left_out_of_work_that_is_shared_out(world: World, spread: B
 
 
 def test_the_shares_are_shown() -> None:
-    line = shares_line({"sgr": 0.25, "saf": 1.0}, ["SGRAF"])
+    line = shares_line({"sgr": 0.25, "saf": 1.0}, "change a rank of SGRAF")
     assert all(holds(line, name) for name in ("SAF 100.0%", "SGR 25.0%", "SGRAF"))
     assert line.index("SAF") < line.index("SGR 25"), "the first member first"
-    every = {"sgr": 1.0, "saf": 1.0}
-    assert shares_line(every, ["SGRAF"]) != shares_line(every, ["SGR", "SAF", "SGRAF"])
+    assert not holds(shares_line({"sgr": 1.0, "saf": 1.0}, "change a rank of SGRAF"), "SGRAF")
 
 
 def test_similarities_that_are_written_are_of_every_pair(world: World) -> None:

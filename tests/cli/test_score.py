@@ -5,15 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from support.cli_world import IMAGES, Ran, World, done, line_naming, refused_line, run
-from support.refusals import naming
+from support.refusals import holds, naming
 
 import sgraf_deploy
+from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.data.precomp import open_precomp
 from sgraf_deploy.distributed.cluster import INSTALL
 from sgraf_deploy.errors import DataError, InputError, UnavailableError
@@ -131,6 +133,22 @@ def test_pieces_give_the_same_file_and_are_not_done_twice(world: World) -> None:
     result = score(world, "four.csv", "--job", "job", "--top-k", K + 1)
     refused_line(result, InputError, "job", "k", expected=K + 1, got=str(K))
     assert not Path("four.csv").exists()
+
+
+def test_members_are_left_out_and_the_shares_are_shown(world: World, spread: Bundle) -> None:
+    spread_world = replace(world, bundle=spread.path)
+    native = ("--engine", "native", "--top-k", 1)
+    pruned = scored(spread_world, "pruned.csv", *native)
+    every = scored(spread_world, "every.csv", *native, "--no-prune")
+    shared = scored(spread_world, "shared.csv", *native, "--job", "job")
+    unpruned = scored(spread_world, "unpruned.csv", *native, "--job", "all", "--no-prune")
+
+    first, *others = (Path(f"{name}.csv") for name in ("pruned", "every", "shared", "unpruned"))
+    for other in others:
+        assert other.read_bytes() == first.read_bytes()
+    line_naming(pruned, "SAF 100.0%", "SGR")
+    line_naming(shared, "SAF 100.0%", "SGR")
+    assert not any(holds(text, "100.0%") for text in (every, unpruned))
 
 
 @pytest.mark.parametrize("output", ["best", "best.txt", "best.npy"])

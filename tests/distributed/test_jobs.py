@@ -71,7 +71,7 @@ def test_ranks_are_those_of_one_process(finished: Path, wanted: Request) -> None
 
 def test_the_best_candidates_are_those_of_one_process(wanted: Request, tmp_path: Path) -> None:
     drive(replace(wanted, k=4), tmp_path / "job")
-    found = best_candidates(Job(tmp_path / "job"))
+    found = best_candidates(Job(tmp_path / "job")).result()
     with wanted.settings.load(Bundle.open(wanted.bundle)) as scorer:
         split = wanted.source.open(scorer.bundle)
         expected = scorer.top_k_tiles(split.regions, split.captions, 4).result()

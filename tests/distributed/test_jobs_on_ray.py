@@ -175,7 +175,7 @@ def test_the_command_line(
     done("score", demo.bundle, *split, *more, "one.csv")
     done("score", demo.bundle, *split, *more, "two.csv", *ray, "--job", "best")
     assert Path("two.csv").read_text() == Path("one.csv").read_text()
-    assert len(best_candidates(Job(Path("best")))["text_to_image"].indices) == 300
+    assert len(best_candidates(Job(Path("best"))).result()["text_to_image"].indices) == 300
 
 
 def test_an_error_in_an_actor_is_the_commands(

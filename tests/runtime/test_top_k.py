@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from support.parts import IMAGES, PER_IMAGE, TILE, tied_inputs
+from support.parts import IMAGES, PER_IMAGE, TILE, assert_best, tied_inputs
 from support.refusals import naming, refused
 
 from sgraf_deploy.bundle.bundle import Bundle
-from sgraf_deploy.engines.ensemble import ensemble_logits, similarities
+from sgraf_deploy.engines.ensemble import ensemble_logits
 from sgraf_deploy.engines.tallies import Touched
 from sgraf_deploy.errors import InputError
-from sgraf_deploy.runtime import PartialTopK, Scorer, TopK, load
+from sgraf_deploy.runtime import PartialTopK, Scorer, load
 from sgraf_deploy.runtime.top_k import BestFinder, ListedWhole
 
 CAPTIONS = IMAGES * PER_IMAGE
@@ -30,16 +30,6 @@ AWKWARD = np.array([-np.inf, -3.5, -1e-30, -0.0, 0.0, 1e-30, 1, 1 + 2**-23, np.i
 def scorer(request: pytest.FixtureRequest, exported: Bundle) -> Iterator[Scorer]:
     with load(exported, engine=request.param, tile=TILE) as made:
         yield made
-
-
-def assert_best(found: TopK, matrix: Any, k: int) -> None:
-    """`found` are the best `k` of each row of logits, equal ones in the order of their columns."""
-    order = np.argsort(-matrix, axis=1, kind="stable")[:, :k]
-    logits = np.take_along_axis(matrix, order, axis=1)
-    np.testing.assert_array_equal(found.indices, order)
-    np.testing.assert_array_equal(found.logits, logits)
-    np.testing.assert_array_equal(found.similarities, similarities(logits))
-    assert (found.indices.dtype.name, found.logits.dtype.name) == ("int64", "float32")
 
 
 @pytest.mark.parametrize("k", [1, 3, 7, 1000])

@@ -17,9 +17,10 @@ import numpy as np
 from support.small_models import SGR, random_captions, random_regions
 
 import sgraf_deploy
+from sgraf_deploy.engines.ensemble import similarities
 from sgraf_deploy.engines.ranks import RankCounts
 from sgraf_deploy.evaluation.recall import rank_matrix
-from sgraf_deploy.runtime import PartialRanks, RankThresholds, Scorer, TileShape, Tiling, load
+from sgraf_deploy.runtime import PartialRanks, RankThresholds, Scorer, TileShape, Tiling, TopK, load
 
 IMAGES, PER_IMAGE, PARTS, KILLED = 7, 5, 5, 2
 TILE = TileShape(3, 4)
@@ -88,6 +89,16 @@ def check_ranks(found: RankCounts, matrix: Any, per_image: int = PER_IMAGE) -> N
         np.testing.assert_array_equal(getattr(found, direction), getattr(ranks, direction))
     assert np.count_nonzero(found.level_image_to_text) == ranks.tied_image_to_text
     assert np.count_nonzero(found.level_text_to_image) == ranks.tied_text_to_image
+
+
+def assert_best(found: TopK, matrix: Any, k: int) -> None:
+    """`found` are the best `k` of each row of logits, equal ones in the order of their columns."""
+    order = np.argsort(-matrix, axis=1, kind="stable")[:, :k]
+    logits = np.take_along_axis(matrix, order, axis=1)
+    np.testing.assert_array_equal(found.indices, order)
+    np.testing.assert_array_equal(found.logits, logits)
+    np.testing.assert_array_equal(found.similarities, similarities(logits))
+    assert (found.indices.dtype.name, found.logits.dtype.name) == ("int64", "float32")
 
 
 if __name__ == "__main__":

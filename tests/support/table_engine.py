@@ -14,6 +14,7 @@ from sgraf_deploy.data.vocabulary import SPECIAL_WORDS
 from sgraf_deploy.engines.base import Engine, EngineOptions, Graph
 from sgraf_deploy.engines.bounds import ANY, Range
 from sgraf_deploy.engines.buffers import Array, Sizes
+from sgraf_deploy.errors import EngineMemoryError
 from sgraf_deploy.runtime import EncodedCaptions, EncodedImages, Scorer, TileShape
 from sgraf_deploy.runtime.tiles import TileLimits
 
@@ -40,6 +41,8 @@ class TableEngine(Engine):
         super().__init__(bundle, "fp32", EngineOptions())
         self.tables, self.ranges = tables, ranges or {}
         self.runs: list[tuple[str, GraphName, int]] = []
+        self.memory: int | None = None
+        """The most pairs of a run; None for any number."""
 
     @classmethod
     def check_available(cls, device: str) -> None:
@@ -74,6 +77,8 @@ class _TableGraph(Graph):
             logits = table[np.ix_(rows, columns)]
         else:
             logits = table[rows[inputs["image_index"]], columns[inputs["caption_index"]]]
+        if self._engine.memory is not None and logits.size > self._engine.memory:
+            raise EngineMemoryError("no room")
         self._engine.runs.append((self._member, self._name, logits.size))
         return self._named([logits], outputs)
 
