@@ -12,9 +12,9 @@ import errno
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import IO, Any, TextIO
+from typing import IO, Any
 
 import click
 
@@ -64,7 +64,7 @@ class _Failure(click.ClickException):
         try:
             self.tell()
         except OSError:  # a full disk, or a pipe that nobody reads
-            _abandon(sys.stderr)
+            _abandon(sys.stderr.fileno)
 
     def tell(self) -> None:
         """Print what `show` shows."""
@@ -143,7 +143,7 @@ def _in_one_line() -> Iterator[None]:
         raise click.exceptions.Exit(INTERRUPTED) from error
     except OSError as error:
         if not _can_print():
-            _abandon(sys.stdout)
+            _abandon(sys.stdout.fileno)
         if error.errno == errno.EPIPE:
             raise click.exceptions.Exit(PIPE_CLOSED) from error
         raise _failure(error, _system_error(error)) from error
@@ -170,10 +170,10 @@ def _can_print() -> bool:
     return True
 
 
-def _abandon(stream: TextIO) -> None:
-    """Send Python's last flush, at exit, to the null device: it would fail again."""
+def _abandon(descriptor: Callable[[], int]) -> None:
+    """Send Python's last flush of a stream, at exit, to the null device: it would fail again."""
     with suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor())
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
