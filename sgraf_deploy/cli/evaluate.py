@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from sgraf_deploy.cli.common import (
     NO_PRUNE,
     PATH,
     check_dataset,
-    check_result_file,
+    check_result_files,
     count,
     data_options,
     describe_scorer,
@@ -69,15 +68,8 @@ class Results:
 
     def check(self) -> None:
         """Raise InputError for a file that cannot be written, or that two results would be in."""
-        from sgraf_deploy.errors import InputError
-
         check_dataset(self.dataset, self.html)
-        taken: dict[str, str] = {}
-        for option, path in self.files.items():
-            check_result_file(path, option)
-            other = option if path is None else taken.setdefault(os.path.realpath(path), option)
-            if other != option:
-                raise InputError(f"{other} and {option}", expected="two different files", got=path)
+        check_result_files(self.files)
 
     def write(self, result: Evaluation) -> None:
         """Write the reports; similarities are written while they are scored."""
