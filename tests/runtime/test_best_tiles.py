@@ -18,6 +18,7 @@ from support.trt_world import TrtWorld
 
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.engines import bounds
+from sgraf_deploy.engines.ensemble import ensemble_logits
 from sgraf_deploy.errors import DataError
 from sgraf_deploy.runtime import PartialTopK, Scorer, TileShape, best_tiles, load
 from sgraf_deploy.runtime.share import Share
@@ -101,6 +102,17 @@ def test_most_pairs_are_left_out(exported: Bundle, three: Bundle, parts: int) ->
         )  # As a job does: runs of tiles.
         scored = check_same(bundle, tables, 1, owners).scored
         assert scored["sgr"] < 0.5 * tables["saf"].size
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_few_pairs_are_scored_that_known_lists_would_leave_out(exported: Bundle, k: int) -> None:
+    tables = confident(60)
+    logits = ensemble_logits(tables)
+    of_image = np.partition(logits, -k, axis=1)[:, -k, None]
+    of_caption = np.partition(logits, -k, axis=0)[-k]
+    upper = bounds.Rest([bounds.ANY]).upper([tables["saf"]])
+    needed = np.count_nonzero(upper >= np.minimum(of_image, of_caption))
+    assert needed <= check_same(exported, tables, k).scored["sgr"] <= 1.1 * needed
 
 
 def at_the_edge(bundle: Bundle, *, prune: bool) -> list[str]:
