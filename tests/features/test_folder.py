@@ -24,12 +24,6 @@ from sgraf_deploy.files.work import kept_work
 FILES = ["dev_boxes.npy", "dev_ids.txt", "dev_ims.npy", "dev_sizes.npy", "extractor.json"]
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    write_photos(tmp_path / "photos", 5)
-    return tmp_path / "photos"
-
-
 def write(photos: Path, split: str = "dev", extractor: Cells | None = None, **more: Any) -> Report:
     options = FeatureOptions(**more)
     found = find_photos([photos]).photos

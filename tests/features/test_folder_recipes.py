@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.cells import Cells, write_photos
+from support.cells import Cells
 from support.refusals import naming, refused
 
 from sgraf_deploy.data.precomp import open_images
@@ -18,12 +18,6 @@ from sgraf_deploy.features.paths import find_photos
 from sgraf_deploy.files.work import begin_work, work_path
 
 FILES = ["dev_boxes.npy", "dev_ids.txt", "dev_ims.npy", "dev_sizes.npy", "extractor.json"]
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    write_photos(tmp_path / "photos", 5)
-    return tmp_path / "photos"
 
 
 def write(photos: Path, split: str = "dev", extractor: Cells | None = None, **more: Any) -> Report:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from support.awkward import awkward, trained_like
 from support.parts import near_ties, tied_inputs
 from support.refusals import refused
 from support.table_engine import TableEngine, Tables, table_scorer
-from support.trt_world import TrtWorld
 
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.engines import bounds
@@ -275,23 +273,6 @@ def test_infinite_logits_rank_as_ever(exported: Bundle, value: float) -> None:
     tables = confident()
     tables["saf"][3, :40], tables["sgr"][4:9, ::3] = value, value
     check_same(exported, tables, 4)
-
-
-@pytest.fixture(params=["native", "ort", "torch", "trt"])
-def two(request: pytest.FixtureRequest, exported: Bundle, tmp_path: Path) -> Iterator[list[Scorer]]:
-    """A scorer that prunes where its engine can, and one that does not."""
-    if request.param == "trt":
-        world = TrtWorld(exported, tmp_path / "engines")
-        world.build("fp32")
-        with world.scorer("fp32") as one, world.scorer("fp32") as other:
-            yield [one, other]
-        return
-    tile = TileShape(3, 4)
-    with (
-        load(exported, engine=request.param, tile=tile) as one,
-        load(exported, engine=request.param, tile=tile, prune=False) as other,
-    ):
-        yield [one, other]
 
 
 @pytest.mark.parametrize("k", [1, 3, 7])

@@ -6,13 +6,13 @@ import io
 import json
 import signal
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from support.parts import KILLED, PARTS, TILE, count_into, run_killed, tied_inputs
+from support.parts import KILLED, PARTS, count_into, run_killed, tied_inputs
 from support.refusals import naming, refused
 
 from sgraf_deploy.bundle.bundle import Bundle
@@ -24,7 +24,6 @@ from sgraf_deploy.runtime import (
     RankThresholds,
     Scorer,
     Tiling,
-    load,
 )
 from sgraf_deploy.runtime.part_file import contents_of
 
@@ -33,31 +32,14 @@ Change = Callable[[dict[str, Any], dict[str, Any]], None]
 
 
 @pytest.fixture
-def scorer(exported: Bundle) -> Iterator[Scorer]:
-    with load(exported, engine="native", tile=TILE) as made:
-        yield made
-
-
-@pytest.fixture
-def encoded(scorer: Scorer) -> tuple[Any, Any]:
-    regions, captions = tied_inputs()
-    return scorer.encode_images(regions), scorer.encode_captions(captions)
-
-
-@pytest.fixture
-def thresholds(scorer: Scorer, encoded: tuple[Any, Any]) -> RankThresholds:
-    return scorer.rank_thresholds(*encoded)
-
-
-@pytest.fixture
 def files(
-    scorer: Scorer, encoded: tuple[Any, Any], thresholds: RankThresholds, tmp_path: Path
+    native: Scorer, encoded: tuple[Any, Any], thresholds: RankThresholds, tmp_path: Path
 ) -> dict[str, Path]:
     """A file of each kind."""
     paths = {kind: tmp_path / f"{kind}.npz" for kind in ("thresholds", "ranks", "top_k")}
     thresholds.save(paths["thresholds"])
-    scorer.count_tiles(*encoded, thresholds, [1, 4, 7]).save(paths["ranks"])
-    scorer.top_k_tiles(*encoded, 3, [1, 4, 7]).save(paths["top_k"])
+    native.count_tiles(*encoded, thresholds, [1, 4, 7]).save(paths["ranks"])
+    native.top_k_tiles(*encoded, 3, [1, 4, 7]).save(paths["top_k"])
     return paths
 
 
@@ -69,25 +51,25 @@ LOADERS: dict[str, Callable[[Path], Any]] = {
 
 
 def test_a_saved_part_is_loaded_equal(
-    scorer: Scorer, encoded: tuple[Any, Any], thresholds: RankThresholds, files: dict[str, Path]
+    native: Scorer, encoded: tuple[Any, Any], thresholds: RankThresholds, files: dict[str, Path]
 ) -> None:
     again = RankThresholds.load(files["thresholds"])
     assert again.digest == thresholds.digest
     assert again.execution == thresholds.execution
     np.testing.assert_array_equal(again.values.images["sgraf"], thresholds.values.images["sgraf"])
-    part = scorer.count_tiles(*encoded, again, [1, 4, 7])
+    part = native.count_tiles(*encoded, again, [1, 4, 7])
     read = PartialRanks.load(files["ranks"])
     assert (read.digest, read.whole, read.tiles.tolist()) == (part.digest, part.whole, [1, 4, 7])
     assert read.scored == part.scored
-    best = scorer.top_k_tiles(*encoded, 3, [1, 4, 7])
+    best = native.top_k_tiles(*encoded, 3, [1, 4, 7])
     found = PartialTopK.load(files["top_k"])
     assert (found.digest, found.whole, found.scored) == (best.digest, best.whole, best.scored)
 
 
 def test_a_saved_tiling_has_the_same_tiles(
-    scorer: Scorer, encoded: tuple[Any, Any], tmp_path: Path
+    native: Scorer, encoded: tuple[Any, Any], tmp_path: Path
 ) -> None:
-    tiling = scorer.tiling(*encoded)
+    tiling = native.tiling(*encoded)
     tiling.save(tmp_path / "tiling.json")
     again = Tiling.load(tmp_path / "tiling.json")
     assert list(again) == list(tiling)
@@ -112,12 +94,12 @@ def test_a_tiling_that_covers_no_matrix_is_refused(
     field: str,
     value: object,
     named: str,
-    scorer: Scorer,
+    native: Scorer,
     encoded: tuple[Any, Any],
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "tiling.json"
-    scorer.tiling(*encoded).save(path)
+    native.tiling(*encoded).save(path)
     path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
     with refused(DataError, path, named):
         Tiling.load(path)
@@ -258,7 +240,7 @@ def test_what_no_scorer_writes_is_refused(
 
 @pytest.mark.parametrize("last", FILE_STEPS)
 def test_after_a_kill_the_rest_alone_is_counted(
-    last: str, exported: Bundle, scorer: Scorer, tmp_path: Path
+    last: str, exported: Bundle, native: Scorer, tmp_path: Path
 ) -> None:
     assert run_killed(exported.path, tmp_path, last) == -signal.SIGKILL
     done = KILLED + (last == "published")
@@ -267,11 +249,11 @@ def test_after_a_kill_the_rest_alone_is_counted(
     for name in left:
         PartialRanks.load(tmp_path / name)
 
-    merged, counted = count_into(scorer, tmp_path)
+    merged, counted = count_into(native, tmp_path)
 
     assert counted == list(range(done, PARTS))
     found = merged.counts(RankThresholds.load(tmp_path / "thresholds.npz"))
-    for model, counts in scorer.count_ranks(*tied_inputs()).items():
+    for model, counts in native.count_ranks(*tied_inputs()).items():
         for name, values in vars(counts).items():
             np.testing.assert_array_equal(getattr(found[model], name), values)
     names = [*(f"part{number}.npz" for number in range(PARTS)), "thresholds.npz", "tiling.json"]

@@ -87,23 +87,6 @@ def scorer(
         yield made
 
 
-@pytest.fixture
-def native(exported: Bundle) -> Iterator[Scorer]:
-    with load(exported, engine="native", tile=TILE) as made:
-        yield made
-
-
-@pytest.fixture
-def encoded(native: Scorer) -> tuple[Any, Any]:
-    regions, captions = tied_inputs()
-    return native.encode_images(regions), native.encode_captions(captions)
-
-
-@pytest.fixture
-def thresholds(native: Scorer, encoded: tuple[Any, Any]) -> RankThresholds:
-    return native.rank_thresholds(*encoded)
-
-
 def test_parts_of_any_split_add_up_to_the_whole(scorer: Scorer) -> None:
     regions, captions = tied_inputs()
     inputs = scorer.encode_images(regions), scorer.encode_captions(captions)

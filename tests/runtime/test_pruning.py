@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,6 @@ from support.parts import check_ranks as check
 from support.parts import near_ties, tied_inputs
 from support.refusals import naming, refused
 from support.table_engine import TableEngine, Tables, table_scorer
-from support.trt_world import TrtWorld
 
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.config import ensemble_name
@@ -23,7 +20,7 @@ from sgraf_deploy.engines import bounds
 from sgraf_deploy.engines.ensemble import ensemble_logits
 from sgraf_deploy.engines.near_counts import SLACK
 from sgraf_deploy.errors import DataError, InputError
-from sgraf_deploy.runtime import PartialRanks, RankThresholds, Scorer, TileShape, load
+from sgraf_deploy.runtime import PartialRanks, RankThresholds, Scorer, load
 
 
 def partial(
@@ -201,23 +198,6 @@ def test_parts_that_several_count_add_up(exported: Bundle) -> None:
     members = scorer.count_tiles(images, captions, thresholds, range(1))
     with refused(InputError, "models"):
         PartialRanks.merge([members, parts[1]])
-
-
-@pytest.fixture(params=["native", "ort", "torch", "trt"])
-def two(request: pytest.FixtureRequest, exported: Bundle, tmp_path: Path) -> Iterator[list[Scorer]]:
-    """A scorer that prunes where its engine can, and one that does not."""
-    if request.param == "trt":
-        world = TrtWorld(exported, tmp_path / "engines")
-        world.build("fp32")
-        with world.scorer("fp32") as one, world.scorer("fp32") as other:
-            yield [one, other]
-        return
-    tile = TileShape(3, 4)
-    with (
-        load(exported, engine=request.param, tile=tile) as one,
-        load(exported, engine=request.param, tile=tile, prune=False) as other,
-    ):
-        yield [one, other]
 
 
 def test_on_every_engine(two: list[Scorer]) -> None:

@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import pytest
-from support.parts import TILE, tied_inputs
 from support.refusals import naming, refused
 
-from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.errors import InputError
-from sgraf_deploy.runtime import PartialRanks, RankThresholds, Scorer, load
-
-
-@pytest.fixture
-def native(exported: Bundle) -> Iterator[Scorer]:
-    with load(exported, engine="native", tile=TILE) as scorer:
-        yield scorer
-
-
-@pytest.fixture
-def encoded(native: Scorer) -> tuple[Any, Any]:
-    regions, captions = tied_inputs()
-    return native.encode_images(regions), native.encode_captions(captions)
-
-
-@pytest.fixture
-def thresholds(native: Scorer, encoded: tuple[Any, Any]) -> RankThresholds:
-    return native.rank_thresholds(*encoded)
+from sgraf_deploy.runtime import PartialRanks, RankThresholds, Scorer
 
 
 def test_pairs_are_counted_part_by_part(
