@@ -11,7 +11,7 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,6 +168,21 @@ def _is_unasked(connection: object) -> bool:
     return isinstance(connection, HttpToolsProtocol) and connection.cycle is None
 
 
+async def close_listening(servers: Sequence[asyncio.Server]) -> None:
+    """Take no more connections, and lose none that was just taken.
+
+    asyncio hands a connection to its protocol one turn of the loop after it took it, and drops it
+    if the server was closed in between.
+    """
+    loop = asyncio.get_running_loop()
+    if isinstance(loop, asyncio.SelectorEventLoop):
+        for taking in (each for server in servers for each in server.sockets):
+            loop.remove_reader(taking.fileno())
+        await asyncio.sleep(0)
+    for server in servers:
+        server.close()
+
+
 class _Server(uvicorn.Server):
     """A server whose signals are this program's: it drains, then exits with 0."""
 
@@ -229,8 +244,7 @@ class _Server(uvicorn.Server):
         refuse = asyncio.get_running_loop().call_later(
             self._options.shutdown_timeout_s, self._refuse_rest
         )
-        for listening in self.servers:
-            listening.close()
+        await close_listening(self.servers)
         await asyncio.sleep(_TAKEN_S)
         await self._read_last()
         await super().shutdown(sockets)

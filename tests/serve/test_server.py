@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import ssl
@@ -17,7 +18,7 @@ from support.refusals import naming, refused
 from support.server_process import HELD, LONGEST_S, Served, served, until_refused
 
 from sgraf_deploy.errors import InputError
-from sgraf_deploy.serve.server import ServerOptions, is_loopback, listen
+from sgraf_deploy.serve.server import ServerOptions, close_listening, is_loopback, listen
 
 TLS = Path(__file__).parents[1] / "support" / "tls"
 """A certificate for 127.0.0.1 that signs itself, until 2120, and its key, which is no secret."""
@@ -81,6 +82,26 @@ def test_a_connection_that_was_just_taken_is_read_and_answered() -> None:
             with client.makefile("rb") as answer:
                 assert answer.read().endswith(b"\r\n\r\n7")
         assert asked.server.end() == (0, "")
+
+
+def test_a_connection_that_is_taken_while_the_server_closes_is_kept() -> None:
+    class Sees(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            seen.set()
+            transport.close()
+
+    async def work() -> None:
+        server = await asyncio.get_running_loop().create_server(Sees, "127.0.0.1", 0)
+        with socket.create_connection(server.sockets[0].getsockname()):
+            for _ in range(2):  # the loop sees it, and takes it
+                await asyncio.sleep(0)
+            await close_listening([server])
+            for _ in range(10):
+                await asyncio.sleep(0)
+
+    seen = asyncio.Event()
+    asyncio.run(work())
+    assert seen.is_set()
 
 
 def test_a_draining_server_is_not_ready_but_answers_and_closes_connections() -> None:
