@@ -11,6 +11,7 @@ from support.parts import TILE, tied_inputs
 from support.trt_world import TrtWorld
 
 from sgraf_deploy.bundle.bundle import Bundle
+from sgraf_deploy.engines import bounds
 from sgraf_deploy.runtime import RankThresholds, Scorer, TileShape, load
 
 
@@ -32,6 +33,13 @@ def encoded(native: Scorer) -> tuple[Any, Any]:
 def thresholds(native: Scorer, encoded: tuple[Any, Any]) -> RankThresholds:
     """Those of `encoded`."""
     return native.rank_thresholds(*encoded)
+
+
+@pytest.fixture
+def no_margin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bounds without the margin that covers rounding."""
+    monkeypatch.setattr(bounds, "RELATIVE", 0.0)
+    monkeypatch.setattr(bounds, "ABSOLUTE", 0.0)
 
 
 @pytest.fixture(params=["native", "ort", "torch", "trt"])

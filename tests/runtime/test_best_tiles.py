@@ -135,11 +135,8 @@ def test_lists_that_the_margin_decides(exported: Bundle) -> None:
     assert pruned == whole
 
 
-def test_lists_without_the_margin_are_wrong(
-    exported: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bounds, "RELATIVE", 0.0)
-    monkeypatch.setattr(bounds, "ABSOLUTE", 0.0)
+@pytest.mark.usefixtures("no_margin")
+def test_lists_without_the_margin_are_wrong(exported: Bundle) -> None:
     pruned, whole = (at_the_edge(exported, prune=prune) for prune in (True, False))
     assert pruned != whole
 

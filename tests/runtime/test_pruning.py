@@ -16,7 +16,6 @@ from support.table_engine import TableEngine, Tables, table_scorer
 
 from sgraf_deploy.bundle.bundle import Bundle
 from sgraf_deploy.config import ensemble_name
-from sgraf_deploy.engines import bounds
 from sgraf_deploy.engines.ensemble import ensemble_logits
 from sgraf_deploy.engines.near_counts import SLACK
 from sgraf_deploy.errors import DataError, InputError
@@ -103,12 +102,8 @@ def test_ranks_that_the_margin_decides(exported: Bundle) -> None:
     assert pruned == whole
 
 
-@pytest.mark.usefixtures("no_slack")
-def test_ranks_without_the_margin_are_wrong(
-    exported: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bounds, "RELATIVE", 0.0)
-    monkeypatch.setattr(bounds, "ABSOLUTE", 0.0)
+@pytest.mark.usefixtures("no_slack", "no_margin")
+def test_ranks_without_the_margin_are_wrong(exported: Bundle) -> None:
     pruned, whole = (counted_at_the_edge(exported, prune=prune) for prune in (True, False))
     assert pruned != whole
 
